@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Makes the Python environment of this checkout and points `.venv` to it.
+#
+#   bash tools/setup_env.sh            make it, or do nothing when it already stands
+#   CLIPRC_ENV=DIR bash tools/...      use the virtual environment in DIR as it is
+#   PYTHON=python3.12 bash tools/...   another interpreter (3.10 to 3.12)
+#   CLIPRC_CACHE=DIR bash tools/...    where environments and compiled wheels are kept
+#                                      (default: ~/.cache/clip-rc)
+#
+# Environments are keyed by Python version and a hash of the requirements, so several clones
+# share one. Each step can be interrupted and run again. mmcv-full is compiled once per torch
+# and Python version (5 to 12 minutes on 2 cores) and its wheel is kept.
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${CLIPRC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clip-rc}
+
+say() { printf 'setup_env: %s\n' "$*"; }
+fail() { printf 'setup_env: %s\n' "$@" >&2; exit 1; }
+
+point_venv_to() {
+  if [ -e "$repo/.venv" ] && [ ! -L "$repo/.venv" ]; then
+    fail "$repo/.venv is a folder of its own; move it away, or use it with CLIPRC_ENV=$repo/.venv" 
+  fi
+  ln -sfn "$1" "$repo/.venv"
+}
+
+if [ -n "${CLIPRC_ENV:-}" ]; then
+  [ -x "$CLIPRC_ENV/bin/python" ] || fail "CLIPRC_ENV=$CLIPRC_ENV holds no bin/python: name a virtual environment."
+  "$CLIPRC_ENV/bin/python" -c 'import torch, mmcv.ops, mmseg' ||
+    fail "the environment in $CLIPRC_ENV lacks what the last line names; unset CLIPRC_ENV to have one made."
+  [ "$CLIPRC_ENV" -ef "$repo/.venv" ] || point_venv_to "$(cd "$CLIPRC_ENV" && pwd)"
+  exit 0
+fi
+
+python=${PYTHON:-python3}
+command -v "$python" >/dev/null || fail "no '$python' here. Debian or Ubuntu: sudo apt-get install python3 python3-venv python3-dev"
+version=$("$python" -c 'import sys; print("%d%d" % sys.version_info[:2])')
+case $version in
+  310 | 311 | 312) ;;
+  *) fail "Python 3.10, 3.11 or 3.12 is needed, '$python' is $("$python" -V 2>&1)." "Name another one: PYTHON=python3.11 bash tools/setup_env.sh" ;;
+esac
+
+hash=$(cat "$repo/requirements.txt" "$repo/tests/requirements.txt" | sha256sum | cut -c1-12)
+env="$cache/envs/py$version-$hash"
+stands="$env/.complete" # written last; holds the torch version that mmcv-full was compiled for
+mkdir -p "$cache/envs" "$cache/wheels" || fail "can't write to $cache: set CLIPRC_CACHE to a folder that can be written."
+
+torch_of() { "$env/bin/python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || echo none; }
+is_whole() { [ -f "$stands" ] && [ "$(cat "$stands")" = "$(torch_of)" ]; }
+
+exec 9>"$env.lock"
+flock -n 9 || { say "another run is making this environment; waiting for it"; flock 9; }
+if is_whole; then
+  point_venv_to "$env"
+  exit 0
+fi
+
+# What a run would trip over later is looked at first.
+"$python" -c 'import venv, ensurepip' 2>/dev/null || fail "Python's venv module is missing: sudo apt-get install python3-venv"
+missing=
+command -v g++ >/dev/null || missing="$missing g++"
+command -v gcc >/dev/null || missing="$missing gcc"
+[ -z "$missing" ] || fail "no C++ compiler ($missing ) to build mmcv-full with: sudo apt-get install build-essential"
+header=$("$python" -c 'import sysconfig, os; print(os.path.join(sysconfig.get_paths()["include"], "Python.h"))')
+[ -f "$header" ] || fail "Python's headers are missing ($header): sudo apt-get install python3-dev"
+free_gb=$(df -Pk "$cache" | awk 'NR == 2 { print int($4 / 1048576) }')
+[ -d "$env/bin" ] || [ "$free_gb" -ge 10 ] ||
+  fail "$free_gb GB free in $cache, 10 are needed." "Make room, or set CLIPRC_CACHE to a folder on a larger disk."
+
+rm -f "$stands"
+if ! "$env/bin/python" -m pip --version >/dev/null 2>&1; then
+  rm -rf "$env"
+  "$python" -m venv "$env"
+fi
+pip() { "$env/bin/python" -m pip --disable-pip-version-check "$@"; }
+pinned() { grep -E "^$1([<>=]|\$)" "$repo/requirements.txt"; }
+
+say "environment: $env"
+say "1/3 PyTorch (about 5 GB unpacked)"
+pip install --quiet --progress-bar off "$(pinned torch)" "$(pinned torchvision)" "$(pinned numpy)" \
+  "$(pinned opencv-python-headless)" "$(pinned setuptools)" wheel ninja packaging
+
+wheels="$cache/wheels/py$version-torch$(torch_of)"
+mkdir -p "$wheels"
+if ! ls "$wheels"/mmcv_full-*.whl >/dev/null 2>&1; then
+  say "2/3 compiling mmcv-full (5 to 12 minutes on 2 cores, once)"
+  building=$(mktemp -d "$cache/wheels/building.XXXXXX")
+  trap 'rm -rf "$building"' EXIT
+  # CPU operators only (nothing here uses its CUDA ones), so no nvcc is needed. pip's own cache
+  # would hand the wheel to an environment with another torch. ninja comes from the environment.
+  if ! CUDA_VISIBLE_DEVICES='' MMCV_WITH_OPS=1 FORCE_CUDA=0 CFLAGS='-g0 -O1' PATH="$env/bin:$PATH" \
+    pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir "$building" "$(pinned mmcv-full)" >"$building/log" 2>&1; then
+    cp "$building/log" "$cache/wheels/mmcv-build.log"
+    tail -n 20 "$building/log" >&2
+    fail "mmcv-full did not compile; the whole log: $cache/wheels/mmcv-build.log"
+  fi
+  mv "$building"/mmcv_full-*.whl "$wheels/"
+fi
+
+say "3/3 everything else"
+# --force-reinstall of this one: the same version may be there, compiled for another torch.
+pip install --quiet --no-deps --force-reinstall --no-index --find-links "$wheels" "$(pinned mmcv-full)"
+pip install --quiet --progress-bar off -r "$repo/requirements.txt" -r "$repo/tests/requirements.txt"
+"$env/bin/python" -W ignore -c 'import torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore' ||
+  fail "the environment is made but doesn't import (see above)"
+torch_of >"$stands"
+point_venv_to "$env"
+say "done: source .venv/bin/activate"
