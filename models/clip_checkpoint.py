@@ -1,0 +1,174 @@
+"""Weights in: OpenAI's and open_clip's CLIP files, official CLIP-RC checkpoints, and our own. Strictly.
+
+Whatever a file holds beyond what a model needs is on a list here, or is an error that names it.
+"""
+import re
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .vision_encoder import CLIPVisionEncoder, resize_positions
+
+# Tensors of official checkpoints that never did anything.
+DEAD = re.compile(r'decode_head\..*\.(self_attn|norm1)\.')
+# Parts of official checkpoints that a model may be built without.
+OPTIONAL_PARTS = ('text_encoder.', 'decode_head.recovery_decoder.')
+# CLIP's own tensors that CLIP-RC has no use for.
+UNUSED_OF_CLIP = ('logit_scale', 'input_resolution', 'context_length', 'vocab_size')
+TEXT_TOWER = ('transformer.', 'token_embedding.', 'positional_embedding', 'ln_final.', 'text_projection')
+
+
+class Checkpoint(NamedTuple):
+    """A file's tensors by name, and its `meta` (empty where it has none)."""
+    weights: dict[str, Tensor]
+    meta: dict
+    path: str
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Reads a `.safetensors` file, a TorchScript archive or a state dict; runs no code that the file holds.
+
+    Raises:
+        ValueError: no such file, a truncated one, or one that holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f'no file {path}.')
+    try:
+        if path.suffix == '.safetensors':
+            return Checkpoint(safetensors.torch.load_file(path), {}, str(path))
+        if _is_torchscript(path):
+            return Checkpoint(dict(torch.jit.load(path, map_location='cpu').state_dict()), {}, str(path))
+        # numpy scalars occur in the meta of files that mmcv wrote, such as a best score
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError, OSError, SafetensorError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{path} is truncated or no checkpoint: {_first_line(error)} '
+                         'Fetch or copy it again.') from error
+    except Exception as error:  # pickle.UnpicklingError and its kin: torch refuses what is not plain data
+        raise ValueError(f'{path} cannot be read safely: {_first_line(error)}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, no state dict.')
+    weights = content.get('state_dict', content)
+    weights = {name.removeprefix('module.'): value for name, value in weights.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise ValueError(f'{path} holds no tensors.')
+    return Checkpoint(weights, content.get('meta') or {}, str(path))
+
+
+_NUMPY_SCALARS = [(np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'), np._core.multiarray.scalar,
+                  np.dtype, *(type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8'))]
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().split('\n')[0]
+    return line if line.endswith('.') else line + '.'
+
+
+def _is_torchscript(path: Path) -> bool:
+    """TorchScript archives and state dicts are both zip files; only the former hold code."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('constants.pkl') for name in archive.namelist())
+
+
+def read_embeddings(path: str | Path) -> Tensor:
+    """Text embeddings (C, E) of a `.npy` file, float32.
+
+    Raises:
+        ValueError: no such file, or not a table of numbers.
+    """
+    try:
+        table = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f'no embedding file {path}. Name none (load_text_embedding=None) to have the embeddings '
+                         'computed from CLIP.') from None
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f'{path} is no .npy table of text embeddings: {_first_line(error)}') from error
+    if not isinstance(table, np.ndarray) or table.ndim != 2 or table.dtype.kind != 'f':
+        raise ValueError(f'{path} is no (classes, width) table of text embeddings.')
+    return torch.from_numpy(table.astype(np.float32))
+
+
+def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
+    """CLIP's image tower into the vision encoder.
+
+    Positions are resized to the encoder's grid. Region tokens start as CLIP's position-marked class token. Prompts,
+    which CLIP has not, keep their initial values.
+
+    Raises:
+        ValueError: not a ViT CLIP, or one of another shape; the message names the tensors.
+    """
+    weights = {name.removeprefix('visual.'): tensor.float() for name, tensor in clip.weights.items()
+               if name.startswith('visual.')}
+    if 'positional_embedding' not in weights or 'class_embedding' not in weights:
+        raise ValueError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding): '
+                         'a CLIP ViT file is needed.')
+    grid = encoder.input_resolution // encoder.patch_size
+    weights['positional_embedding'] = resize_positions(weights['positional_embedding'], (grid, grid))
+    region = weights['class_embedding'] + weights['positional_embedding'][0]
+    weights['region_level_bridge'] = region.expand(encoder.side**2, -1)
+    own = encoder.state_dict()
+    weights |= {name: tensor for name, tensor in own.items() if 'prompt' in name}
+    _check(weights, own, clip.path)
+    encoder.load_state_dict(weights)
+
+
+def text_tower(checkpoint: Checkpoint, purpose: str = '') -> dict[str, Tensor]:
+    """Weights of the text encoder in a CLIP file or an official CLIP-RC checkpoint, names without prefix.
+
+    Raises:
+        ValueError: the file holds none.
+    """
+    tower = {name.removeprefix('text_encoder.'): tensor.float() for name, tensor in checkpoint.weights.items()
+             if name.startswith('text_encoder.')}
+    if not tower:
+        tower = {name: tensor.float() for name, tensor in checkpoint.weights.items() if name.startswith(TEXT_TOWER)}
+    if 'token_embedding.weight' not in tower:
+        raise ValueError(f'{checkpoint.path} holds no CLIP text encoder.')
+    return tower
+
+
+def holds_text_tower(checkpoint: Checkpoint) -> bool:
+    return 'text_encoder.token_embedding.weight' in checkpoint.weights
+
+
+def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '') -> None:
+    """Makes a CLIP-RC state dict fit a model whose own state dict is `own`, in place.
+
+    Drops the dead tensors of official files and the parts that this model is built without.
+
+    Raises:
+        ValueError: anything else is missing, unexpected or of another shape; the message names it.
+    """
+    names = [name for name in state_dict if name.startswith(prefix)]
+    absent = tuple(part for part in OPTIONAL_PARTS if not any(name.startswith(part) for name in own))
+    for name in names:
+        if DEAD.match(name.removeprefix(prefix)) or name.removeprefix(prefix).startswith(absent):
+            del state_dict[name]
+    _check({name.removeprefix(prefix): state_dict[name] for name in names if name in state_dict}, own,
+           'the checkpoint')
+
+
+def _check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
+    """Raises a ValueError that names every tensor that is missing, unexpected or of another shape."""
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    reshaped = [f'{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}' for name in own
+                if name in weights and weights[name].shape != own[name].shape]
+    if not (missing or unexpected or reshaped):
+        return
+    lines = [f'{source} does not fit this model.']
+    for what, found in (('missing', missing), ('not known here', unexpected), ('of another shape', reshaped)):
+        if found:
+            shown = ', '.join(found[:8]) + (f' and {len(found) - 8} more' if len(found) > 8 else '')
+            lines.append(f'  {what}: {shown}')
+    lines.append('Use the config that the checkpoint was made with.')
+    raise ValueError('\n'.join(lines))

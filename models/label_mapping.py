@@ -1,0 +1,40 @@
+"""Which labels a setting may see in training, and pseudo-labels for those it may not (paper section 3.1).
+
+B batch, C classes, S seen classes. Labels are int64 (B, H, W); IGNORE is no class. No function changes its input.
+"""
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+IGNORE = 255
+
+
+class Setting(str, Enum):
+    """What training may know of the unseen classes."""
+    INDUCTIVE = 'inductive'  # nothing, not even their names
+    TRANSDUCTIVE = 'transductive'  # their names; their masks are the model's own guesses (self-training)
+    FULLY_SUPERVISED = 'fully_supervised'  # there are no unseen classes
+
+
+def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: Tensor, logits: Tensor) -> Tensor:
+    """Ground truth -> the labels that training in `setting` uses.
+
+    Args:
+        labels: ground truth in indices of all classes.
+        seen, unseen: indices of all classes, (S,) and (C - S,).
+        logits: current mask logits at the size of the labels; looked at in the transductive setting only,
+            where they are of all classes, (B, C, H, W).
+
+    Returns:
+        inductive: indices among the seen classes; transductive and fully supervised: indices of all classes.
+    """
+    if setting is Setting.INDUCTIVE:
+        index_among_seen = labels.new_full((IGNORE + 1,), IGNORE)
+        index_among_seen[seen] = torch.arange(len(seen), device=seen.device)
+        return index_among_seen[labels]
+    if setting is Setting.TRANSDUCTIVE:
+        scores = logits.detach()[:, unseen].sigmoid()
+        guesses = unseen[scores.argmax(dim=1)]  # (B, H, W)
+        return torch.where(torch.isin(labels, unseen), guesses, labels)
+    return labels

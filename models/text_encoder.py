@@ -1,0 +1,89 @@
+"""CLIP's text tower, and class names -> embeddings (CLIP section 3.1.4: prompt engineering and ensembling).
+
+K texts, L tokens of context, V vocabulary, W width, E CLIP space, C classes.
+"""
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.runner import BaseModule
+from mmseg.models.builder import BACKBONES
+from torch import Tensor, nn
+
+from .clip_layers import LayerNorm, Transformer
+
+CONTEXT_LENGTH = 77
+VOCABULARY = 49408
+
+
+@BACKBONES.register_module(name=['CLIPTextEncoder'])
+class CLIPTextEncoder(BaseModule):
+    """CLIP's causal transformer, read at the end-of-text token and projected to E.
+
+    Args:
+        context_length, vocab_size: L, V.
+        transformer_width, transformer_heads, transformer_layers: W, attention heads, blocks.
+        embed_dim: E.
+        style: accepted from official configs, without effect.
+    """
+
+    def __init__(self, *, context_length: int = CONTEXT_LENGTH, vocab_size: int = VOCABULARY,
+                 transformer_width: int = 512, transformer_heads: int = 8, transformer_layers: int = 12,
+                 embed_dim: int = 512, style: str = 'pytorch', init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        self.context_length = context_length
+        self.token_embedding = nn.Embedding(vocab_size, transformer_width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context_length, transformer_width))
+        self.transformer = Transformer(transformer_width, transformer_layers, transformer_heads)
+        self.ln_final = LayerNorm(transformer_width)
+        self.text_projection = nn.Parameter(transformer_width**-0.5 * torch.randn(transformer_width, embed_dim))
+        causal = torch.ones(context_length, context_length, dtype=torch.bool).tril()
+        self.register_buffer('causal', causal, persistent=False)  # (L, L)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+
+    @classmethod
+    def like(cls, weights: dict[str, Tensor], heads: int | None = None) -> 'CLIPTextEncoder':
+        """The encoder that `weights` (names without prefix) were saved from, with those weights.
+
+        Args:
+            heads: attention heads, which weights do not tell; without it one per 64 of width, as every CLIP has.
+        """
+        context_length, width = weights['positional_embedding'].shape
+        layers = len({name.split('.')[2] for name in weights if name.startswith('transformer.resblocks.')})
+        encoder = cls(context_length=context_length, vocab_size=len(weights['token_embedding.weight']),
+                      transformer_width=width, transformer_heads=heads or max(1, width // 64),
+                      transformer_layers=layers, embed_dim=weights['text_projection'].shape[1])
+        encoder.load_state_dict(weights)
+        return encoder.eval().requires_grad_(False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids (K, L) -> embeddings (K, E), not normalised."""
+        x = self.token_embedding(tokens) + self.positional_embedding
+        for block in self.transformer.resblocks:
+            x = block(x, self.causal)
+        end = tokens.argmax(dim=-1)  # end-of-text has the largest id of the vocabulary
+        x = self.ln_final(x[torch.arange(len(x), device=x.device), end])
+        return x @ self.text_projection
+
+
+def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
+    """CLIP's byte-pair tokens of `texts`, (K, L) int64, by open_clip's tokenizer."""
+    from open_clip import SimpleTokenizer  # only who tokenises pays for the import
+    return SimpleTokenizer(context_length=context_length)(list(texts))
+
+
+@torch.no_grad()
+def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str], templates: Sequence[str],
+                      tokenizer: Callable[[Sequence[str], int], Tensor] = tokenize) -> Tensor:
+    """Class names -> (C, E) float32 with unit rows.
+
+    Each name enters each template (`'a photo of a {}'`) verbatim; the normalised embeddings of one name are
+    averaged and normalised again.
+    """
+    device = encoder.text_projection.device
+    rows = []
+    for name in names:
+        tokens = tokenizer([template.format(name) for template in templates], encoder.context_length)
+        embeddings = F.normalize(encoder(tokens.to(device)).float(), dim=-1)  # (templates, E)
+        rows.append(F.normalize(embeddings.mean(dim=0), dim=-1))
+    return torch.stack(rows)

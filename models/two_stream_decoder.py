@@ -1,0 +1,97 @@
+"""Two streams that attend to each other: class queries and pixels (paper section 3.3), and the recovery decoder (3.4).
+
+B batch, Q queries (region-major: R*C), N pixels, E width, H heads.
+"""
+import copy
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one stream (B, Nq, E) to the other (B, Nk, E)."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f'a width of {width} cannot be divided among {heads} attention heads.')
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+        self.attention_dropout = nn.Dropout(dropout)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, stream: Tensor, other: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, E/H)
+                   for x in (self.q(stream), self.k(other), self.v(other)))
+        dropout = self.attention_dropout.p if self.training else 0.
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class CrossAttentionLayer(nn.Module):
+    """Attention to the other stream, then a feed-forward block, each added and normalised after.
+
+    The first norm is called `norm2` because published checkpoints call it so; their `norm1` and `self_attn`
+    were never used and are not built.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.1):
+        super().__init__()
+        self.multihead_attn = CrossAttention(width, heads, dropout)
+        self.linear1 = nn.Linear(width, 4 * width)
+        self.linear2 = nn.Linear(4 * width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.norm3 = nn.LayerNorm(width)
+        self.attended_dropout = nn.Dropout(dropout)
+        self.hidden_dropout = nn.Dropout(dropout)
+        self.output_dropout = nn.Dropout(dropout)
+
+    def forward(self, stream: Tensor, other: Tensor) -> Tensor:
+        stream = self.norm2(stream + self.attended_dropout(self.multihead_attn(stream, other)))
+        hidden = self.hidden_dropout(F.relu(self.linear1(stream)))
+        return self.norm3(stream + self.output_dropout(self.linear2(hidden)))
+
+
+class DecoderStream(nn.Module):
+    """The layers of one stream. They start as identical copies of one, as published checkpoints did."""
+
+    def __init__(self, width: int, heads: int, num_layers: int):
+        super().__init__()
+        first = CrossAttentionLayer(width, heads)
+        self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(num_layers))
+
+
+def exchange(query_layers: nn.ModuleList, pixel_layers: nn.ModuleList, queries: Tensor,
+             pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Runs both streams, (B, Q, E) and (B, N, E): each layer reads the other stream's *previous* value."""
+    for query_layer, pixel_layer in zip(query_layers, pixel_layers, strict=True):
+        queries, pixels = query_layer(queries, pixels), pixel_layer(pixels, queries)
+    return queries, pixels
+
+
+class RecoveryDecoder(nn.Module):
+    """Rebuilds the decoder's CLIP-space inputs from its outputs, in training only, so that they are not forgotten.
+
+    Starts from truncated normal weights of 0.02 and zero biases.
+    """
+
+    def __init__(self, width: int, heads: int, num_layers: int = 1):
+        super().__init__()
+        self.linear_q_in = nn.Linear(width, width)
+        self.linear_k_in = nn.Linear(width, width)
+        self.decouple_q = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(num_layers))
+        self.decouple_v = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(num_layers))
+        self.linear_q_out = nn.Linear(width, 2 * width)
+        self.linear_k_out = nn.Linear(width, width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Final queries (B, Q, E) and pixels (B, N, E) -> aligned queries (B, Q, 2E) and patches (B, N, E)."""
+        queries, pixels = exchange(self.decouple_q, self.decouple_v, self.linear_q_in(queries),
+                                   self.linear_k_in(pixels))
+        return self.linear_q_out(queries), self.linear_k_out(pixels)

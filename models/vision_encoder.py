@@ -1,0 +1,176 @@
+"""CLIP's image tower with visual prompt tokens and region tokens (paper section 3.2; spec'd by its checkpoints).
+
+    image -> patches -> [CLS | patches | regions] -> ln_pre -> [CLS | prompts | patches | regions]
+          -> blocks, the prompts replaced before each (deep visual prompt tuning) -> named features
+
+A region token gathers what the patches of its cell see: the clue between one patch and the whole image.
+B batch, P prompts, R = r*r region tokens, G patches a side (Gh, Gw where they may differ), D width, E CLIP space.
+"""
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmcv.runner import BaseModule
+from mmseg.models.builder import BACKBONES
+from torch import Tensor, nn
+
+from .clip_layers import LayerNorm, Transformer
+
+
+class ImageFeatures(NamedTuple):
+    """What the encoder says of a picture, each L2-normalised over E."""
+    cls: Tensor  # (B, E)
+    patches: Tensor  # (B, E, Gh, Gw)
+    regions: Tensor  # (B, E, r, r)
+
+
+def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: torch.device | None = None) -> Tensor:
+    """Which token sees which, (N, N) bool over [CLS | prompts | patches | regions], rows look at columns.
+
+    CLS, prompts and patches see each other. A region token and the patches of its cell see each other;
+    it sees itself, and nothing else sees it.
+
+    Args:
+        grid: patches in height and width.
+        side: r, the regions in height and in width.
+
+    Raises:
+        ValueError: the regions do not divide the grid.
+    """
+    height, width = grid
+    if height % side or width % side:
+        raise ValueError(f'a grid of {height}x{width} patches cannot be divided into {side}x{side} regions: '
+                         'use a picture or crop size whose sides in patches are multiples of '
+                         f'{side}, or another region_level_bridge_size.')
+    row = torch.arange(height, device=device) // (height // side)
+    column = torch.arange(width, device=device) // (width // side)
+    cell_of_patch = (row[:, None] * side + column).flatten()  # (Gh*Gw,)
+    nowhere = torch.full((1 + prompts,), -1, device=device)
+    cell = torch.cat([nowhere, cell_of_patch, torch.arange(side * side, device=device)])
+    is_region = torch.arange(len(cell), device=device) >= len(cell) - side * side
+    return (~is_region[:, None] & ~is_region) | (cell[:, None] == cell)
+
+
+def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Position table (1 + G0*G0, D) with its patch rows resized, bilinear, to (1 + Gh*Gw, D)."""
+    cls_row, patch_rows = positions[:1], positions[1:]
+    side = math.isqrt(len(patch_rows))
+    if (side, side) == tuple(grid):
+        return positions
+    table = patch_rows.T.reshape(1, -1, side, side)
+    table = F.interpolate(table, size=tuple(grid), mode='bilinear', align_corners=False)
+    return torch.cat([cls_row, table.flatten(2)[0].T])
+
+
+@BACKBONES.register_module(name=['CLIPVisionEncoder', 'CLIPVisionTransformerWithRLB'])
+class CLIPVisionEncoder(BaseModule):
+    """CLIP ViT with prompt and region tokens.
+
+    Args:
+        input_resolution: side in pixels of the picture that the stored position table is for.
+        patch_size: side of a patch in pixels.
+        width, layers, heads, output_dim: D, blocks, attention heads, E.
+        num_tokens: P, prompt tokens per block.
+        region_level_bridge_size: R, the number of region tokens, a square.
+        prompt_dim, total_d_layer: official configs name them; only `width` and `layers - 1` are supported.
+        drop_path_rate, get_embeddings, out_indices, style: accepted from official configs. Without effect
+            there as here: stochastic depth was never applied, and the last block is the one that is read.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+    """
+
+    def __init__(self, *, input_resolution: int = 224, patch_size: int = 16, width: int = 768, layers: int = 12,
+                 heads: int = 12, output_dim: int = 512, num_tokens: int = 10, region_level_bridge_size: int = 16,
+                 prompt_dim: int | None = None, total_d_layer: int | None = None, drop_path_rate: float = 0.,
+                 get_embeddings: bool = True, out_indices: list[int] | None = None, style: str = 'pytorch',
+                 init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        self.side = math.isqrt(region_level_bridge_size)  # r
+        if self.side**2 != region_level_bridge_size or self.side == 0:
+            raise ValueError(f'region_level_bridge_size={region_level_bridge_size} is not a square: R = r*r.')
+        if prompt_dim not in (None, width):
+            raise ValueError(f'prompt_dim={prompt_dim}: only prompts of the width of the encoder ({width}) are known.')
+        if total_d_layer not in (None, layers - 1):
+            raise ValueError(f'total_d_layer={total_d_layer}: only {layers - 1}, a new set of prompts before every '
+                             f'one of the {layers} blocks, is supported.')
+        if input_resolution % patch_size:
+            raise ValueError(f'input_resolution={input_resolution} is not a whole number of patches of {patch_size}.')
+        self.input_resolution = input_resolution
+        self.patch_size = patch_size
+        self.num_tokens = num_tokens
+        grid = input_resolution // patch_size
+
+        self.conv1 = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
+        self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
+        self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(1 + grid * grid, width))
+        self.region_level_bridge = nn.Parameter(torch.zeros(region_level_bridge_size, width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads)
+        self.ln_post = LayerNorm(width)
+        self.proj = nn.Parameter(width**-0.5 * torch.randn(width, output_dim))
+
+        # Initial values of visual prompt tuning (Jia et al. 2022).
+        bound = math.sqrt(6 / (3 * patch_size**2 + width))
+        self.prompt_embeddings = nn.Parameter(torch.empty(1, num_tokens, width).uniform_(-bound, bound))
+        self.deep_prompt_embeddings = nn.Parameter(torch.empty(layers - 1, num_tokens, width).uniform_(-bound, bound))
+        self.prompt_proj = nn.Linear(width, width)
+        nn.init.kaiming_normal_(self.prompt_proj.weight, a=0, mode='fan_out')
+        self.prompt_norm = LayerNorm(width, eps=1e-6)
+        self.prompt_dropout = nn.Dropout(0.1)
+
+        self.register_buffer('visible', region_visibility((grid, grid), self.side, num_tokens), persistent=False)
+
+    def forward(self, image: Tensor) -> ImageFeatures:
+        """image (B, 3, H, W), normalised, H and W multiples of the patch size.
+
+        Raises:
+            ValueError: the picture is not made of whole patches, or its grid not of whole regions.
+        """
+        height, width = image.shape[2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(f'a picture of {height}x{width} pixels is not made of whole patches of '
+                             f'{self.patch_size}x{self.patch_size}.')
+        grid = height // self.patch_size, width // self.patch_size
+        visible = self.visible
+        if grid != (self.input_resolution // self.patch_size,) * 2:
+            visible = region_visibility(grid, self.side, self.num_tokens, image.device)
+
+        x = self._insert_prompts(self.ln_pre(self._embed(image, grid)))  # (B, N, D)
+        for depth, block in enumerate(self.transformer.resblocks):
+            if depth > 0:
+                x = self._replace_prompts(x, self.deep_prompt_embeddings[depth - 1])
+            x = block(x, visible)
+        return self._read_out(x, grid)
+
+    def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, 3, H, W) -> [CLS | patches | regions], (B, 1 + Gh*Gw + R, D)."""
+        patches = self.conv1(image).flatten(2).transpose(1, 2)  # (B, Gh*Gw, D)
+        positions = resize_positions(self.positional_embedding, grid)
+        # The class embedding enters twice: published checkpoints were trained so.
+        cls = self.class_embedding + (self.class_embedding + positions[0])
+        batch = len(image)
+        return torch.cat([cls.expand(batch, 1, -1), patches + positions[1:],
+                          self.region_level_bridge.expand(batch, -1, -1)], dim=1)
+
+    def _prompts(self, table: Tensor, batch: int) -> Tensor:
+        """A prompt table (P, D) or (1, P, D) -> (B, P, D), the dropout drawn for each picture."""
+        return self.prompt_dropout(self.prompt_proj(table).expand(batch, -1, -1))
+
+    def _insert_prompts(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, :1], self._prompts(self.prompt_embeddings, len(x)), x[:, 1:]], dim=1)
+
+    def _replace_prompts(self, x: Tensor, table: Tensor) -> Tensor:
+        return torch.cat([x[:, :1], self._prompts(table, len(x)), x[:, 1 + self.num_tokens:]], dim=1)
+
+    def _read_out(self, x: Tensor, grid: tuple[int, int]) -> ImageFeatures:
+        """Last block's tokens (B, N, D) -> features in CLIP's space."""
+        regions = self.side**2
+        x = torch.cat([self.prompt_norm(x[:, :-regions]), x[:, -regions:]], dim=1)  # not on the regions
+        x = F.normalize(self.ln_post(x) @ self.proj, dim=-1)  # (B, N, E)
+        cls, _, patches, regions = x.split([1, self.num_tokens, grid[0] * grid[1], regions], dim=1)
+        return ImageFeatures(
+            cls=cls[:, 0],
+            patches=patches.transpose(1, 2).unflatten(2, grid),
+            regions=regions.transpose(1, 2).unflatten(2, (self.side, self.side)))
