@@ -1,0 +1,203 @@
+"""A dataset with seen and unseen classes: the split by class name, checked files, and the report of the scores."""
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mmcv.utils import print_log
+from mmseg.core import pre_eval_to_metrics
+from mmseg.datasets import DATASETS, CustomDataset
+from prettytable import PrettyTable
+
+from .loading import LoadLabels, picture_size
+from .metrics import mean_of, zero_shot_scores
+from .prompts import PROMPT_SETS
+
+METRICS = ('mIoU', 'mDice', 'mFscore')
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """All class names in order, and those of them whose masks training never shows.
+
+    Raises:
+        ValueError: an unseen name is not a class, or a name occurs twice.
+    """
+    names: tuple[str, ...]
+    unseen_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise ValueError(f'class names occur twice: {", ".join(twice)}.')
+        strangers = [name for name in self.unseen_names if name not in self.names]
+        if strangers:
+            raise ValueError(f'the split names unseen classes that the dataset lacks: {", ".join(strangers)}. '
+                             f'Its classes: {", ".join(self.names)}.')
+        if len(set(self.unseen_names)) == len(self.names):
+            raise ValueError('the split leaves no seen class to train on.')
+
+    @property
+    def seen(self) -> list[int]:
+        """Indices of the seen classes."""
+        return [index for index, name in enumerate(self.names) if name not in self.unseen_names]
+
+    @property
+    def unseen(self) -> list[int]:
+        """Indices of the unseen classes."""
+        return [index for index, name in enumerate(self.names) if name in self.unseen_names]
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a model must know of a dataset; told without looking at a file of it."""
+    split: ClassSplit
+    prompt_set: str
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return PROMPT_SETS[self.prompt_set]
+
+
+@DATASETS.register_module()
+class ZeroShotDataset(CustomDataset):
+    """mmseg's dataset of pictures and masks, with a split.
+
+    A subclass names CLASSES, PALETTE, UNSEEN and PROMPT_SET; a config may name `classes`, `unseen`, `prompt_set`.
+
+    Raises:
+        ValueError: a folder, a split file, a picture or a mask is missing, or the split does not fit the classes.
+    """
+
+    UNSEEN: tuple[str, ...] = ()
+    PROMPT_SET = 'single'
+
+    def __init__(self, *, unseen: Sequence[str] | None = None, prompt_set: str | None = None, **kwargs):
+        self.facts = self.describe(kwargs.get('classes'), unseen, prompt_set)
+        super().__init__(**kwargs)
+        self.gt_seg_map_loader = LoadLabels()
+
+    @classmethod
+    def describe(cls, classes: Sequence[str] | None = None, unseen: Sequence[str] | None = None,
+                 prompt_set: str | None = None) -> DatasetFacts:
+        """The facts of a dataset with these arguments, without building it."""
+        names = cls.CLASSES if classes is None else classes
+        if not names:
+            raise ValueError(f'{cls.__name__} needs the names of its classes: classes=[...].')
+        prompt_set = prompt_set or cls.PROMPT_SET
+        if prompt_set not in PROMPT_SETS:
+            raise ValueError(f'no prompt set {prompt_set!r}; there are {", ".join(PROMPT_SETS)}.')
+        return DatasetFacts(ClassSplit(tuple(names), tuple(cls.UNSEEN if unseen is None else unseen)), prompt_set)
+
+    def load_annotations(self, img_dir, img_suffix, ann_dir, seg_map_suffix, split):
+        """mmseg's list of samples; every file of it is looked for."""
+        remedy = 'Check data_root (or --data-root) against the layout in the README.'
+        for what, folder in (('pictures', img_dir), ('masks', ann_dir)):
+            if folder is not None and not os.path.isdir(folder):
+                raise ValueError(f'no folder {folder} of {what}. {remedy}')
+        if split is not None and not os.path.isfile(split):
+            raise ValueError(f'no split file {split}. {remedy}')
+        samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
+        if not samples:
+            where = f'split file {split}' if split is not None else f'folder {img_dir}'
+            raise ValueError(f'the {where} names no picture. {remedy}')
+        self._require(img_dir, [sample['filename'] for sample in samples], 'picture')
+        if ann_dir is not None:
+            self._require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask')
+        return samples
+
+    @staticmethod
+    def _require(folder: str, names: list[str], what: str) -> None:
+        """One listing of the folder instead of a look at each file."""
+        present = set(os.listdir(folder))
+        missing = [name for name in names
+                   if name not in present and not ('/' in name and os.path.isfile(os.path.join(folder, name)))]
+        if missing:
+            more = f' and {len(missing) - 3} more' if len(missing) > 3 else ''
+            raise ValueError(f'{folder}: {what} missing: {", ".join(missing[:3])}{more}.')
+
+    def pre_pipeline(self, results: dict) -> None:
+        super().pre_pipeline(results)
+        results['num_classes'] = len(self.CLASSES)
+        results['reduce_zero_label'] = self.reduce_zero_label
+
+    def picture_path(self, index: int) -> str:
+        return os.path.join(self.img_dir, self.img_infos[index]['filename'])
+
+    def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
+        """Mask (H, W) as it lies on disk, of the size of its picture."""
+        labels = super().get_gt_seg_map_by_idx(index)
+        size = picture_size(self.picture_path(index))
+        if labels.shape != size:
+            raise ValueError(f'{self.ann_dir}/{self.img_infos[index]["ann"]["seg_map"]}: the mask is '
+                             f'{labels.shape[1]}x{labels.shape[0]} pixels, its picture {size[1]}x{size[0]}.')
+        return labels
+
+    def true_labels(self, index: int) -> np.ndarray | None:
+        """Mask (H, W) in class indices, 255 for no class; None for a dataset without masks."""
+        if self.ann_dir is None:
+            return None
+        labels = self.get_gt_seg_map_by_idx(index)
+        if self.reduce_zero_label:
+            labels = np.where(labels == 0, 255, labels.astype(int) - 1)
+            labels[labels == 254] = 255
+        return labels
+
+    def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
+        """Label maps (H, W) -> PNG files with the dataset's own label ids, the format of a test server."""
+        from PIL import Image
+        os.makedirs(imgfile_prefix, exist_ok=True)
+        files = []
+        for labels, index in zip(results, indices if indices is not None else range(len(self)), strict=True):
+            stem = os.path.splitext(self.img_infos[index]['filename'])[0].replace('/', '_')
+            files.append(os.path.join(imgfile_prefix, f'{stem}.png'))
+            Image.fromarray((labels + self.reduce_zero_label).astype(np.uint8)).save(files[-1])
+        return files
+
+    def evaluate(self, results, metric='mIoU', logger=None, **kwargs) -> dict[str, float]:
+        """Scores as fractions rounded to 1e-4, and the table of them into the log.
+
+        Args:
+            results: per picture what `pre_eval` returns, or the predicted label map (H, W).
+            metric: 'mIoU', 'mDice', 'mFscore', or several.
+
+        Returns:
+            `aAcc`, `mIoU`, `mAcc`, `mIoU_seen`, `mIoU_unseen`, `hIoU`, then `IoU.<class>` and `Acc.<class>`.
+
+        Raises:
+            ValueError: an unknown metric.
+        """
+        metrics = [metric] if isinstance(metric, str) else list(metric)
+        unknown = [name for name in metrics if name not in METRICS]
+        if unknown:
+            raise ValueError(f'unknown metric {", ".join(unknown)}; there are {", ".join(METRICS)}.')
+        if isinstance(results[0], np.ndarray):
+            results = self.pre_eval(results, list(range(len(results))))
+        per_class = {name: np.asarray(values, dtype=float) for name, values
+                     in pre_eval_to_metrics(results, metrics).items()}
+        scores = {'aAcc': float(per_class.pop('aAcc'))}
+        order = sorted(per_class, key=('IoU', 'Acc').__contains__, reverse=True)  # IoU and Acc first
+        scores |= {f'm{name}': mean_of(per_class[name], range(len(self.CLASSES))) for name in order}
+        split = self.facts.split
+        if 'IoU' in per_class:
+            scores |= zero_shot_scores(per_class['IoU'], split.seen, split.unseen)
+        print_log('\n' + self._table(scores, {name: per_class[name] for name in order}), logger=logger)
+        scores |= {f'{name}.{label}': float(value) for name in order
+                   for label, value in zip(self.CLASSES, per_class[name], strict=True)}
+        return {name: round(value, 4) for name, value in scores.items()}
+
+    def _table(self, scores: dict[str, float], per_class: dict[str, np.ndarray]) -> str:
+        """Per class values with the side of the class, then the summary; in percent."""
+        table = PrettyTable(['class', 'side', *per_class])
+        table.align['class'] = 'l'
+        for name in per_class:
+            table.align[name] = 'r'
+        unseen = self.facts.split.unseen
+        for index, label in enumerate(self.CLASSES):
+            table.add_row([label, 'unseen' if index in unseen else 'seen',
+                           *(f'{100 * values[index]:.2f}' for values in per_class.values())],
+                          divider=index == len(self.CLASSES) - 1)
+        blank = [''] * (len(per_class) - 1)
+        for name, value in scores.items():
+            table.add_row([name.replace('_', ' '), '', f'{100 * value:.2f}', *blank])
+        return table.get_string()
