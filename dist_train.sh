@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# bash dist_train.sh CONFIG WORK_DIR NUM_GPUS [options of tools/train.py, such as --load-from CKPT]
+#
+# One process per GPU; without any GPU, NUM_GPUS processes on the CPU. For several machines run it on each with
+#   NNODES=2 NODE_RANK=0|1 MASTER_ADDR=address-of-the-first PORT=29500
+set -euo pipefail
+if [ $# -lt 3 ]; then
+  sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+config=$1 work_dir=$2 gpus=$3
+shift 3
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python}
+if [ -z "${PYTHON:-}" ] && [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$here/.venv/bin/python" ]; then
+  python=$here/.venv/bin/python
+fi
+exec "$python" "$here/tools/torchrun.py" \
+  --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$gpus" \
+  --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
+  "$here/tools/train.py" "$config" --work-dir "$work_dir" --launcher pytorch "$@"

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Tests a checkpoint: `python test.py CONFIG CHECKPOINT --eval mIoU`. Needs no CLIP file and no embedding file.
+
+Ends with one table, and the scores as JSON in --work-dir or in eval_results/ beside the checkpoint.
+"""
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent)  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+import mmcv
+import numpy as np
+import torch
+from mmcv import DictAction
+from mmcv.engine import collect_results_cpu, collect_results_gpu
+from mmseg.datasets import build_dataset
+from mmseg.utils import get_root_logger
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+from datasets import ZeroShotDataset
+from datasets.zero_shot import METRICS
+from models import clip_checkpoint
+from tools import launch
+from tools.config import add_config_arguments, load_config
+from tools.loaders import evaluation_loader
+from tools.model_builder import build_model, give_text_embeddings
+from tools.pictures import result_picture
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Test a CLIP-RC checkpoint.')
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint of ours or an official one')
+    launch.add_launch_arguments(parser)
+    parser.add_argument('--work-dir', help='folder for the JSON of the scores')
+    parser.add_argument('--eval', nargs='+', metavar='METRIC', help=f'what to score: {", ".join(METRICS)}')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the label maps, a list of arrays, as a pickle')
+    parser.add_argument('--format-only', action='store_true',
+                        help='write label maps as PNG files with the data set\'s own ids, for a test server')
+    parser.add_argument('--eval-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='imgfile_prefix=DIR: where --format-only writes')
+    parser.add_argument('--show', action='store_true', help='open each result in the picture viewer')
+    parser.add_argument('--show-dir', metavar='DIR', help='write a picture of each result')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the class colours in pictures, in (0, 1]')
+    parser.add_argument('--aug-test', action='store_true', help='average six scales and their mirror images')
+    parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to test on')
+    parser.add_argument('--gpu-collect', action='store_true', help='several GPUs: collect the results on GPUs')
+    parser.add_argument('--tmpdir', help='several processes: the folder through which results are collected')
+    args = parser.parse_args()
+    if not (args.eval or args.out or args.format_only or args.show or args.show_dir):
+        raise ValueError('nothing to do with the results: use --eval mIoU, --out, --format-only, --show or --show-dir.')
+    if args.eval and args.format_only:
+        raise ValueError('--eval and --format-only exclude each other.')
+    unknown = [name for name in args.eval or [] if name not in METRICS]
+    if unknown:
+        raise ValueError(f'unknown metric {", ".join(unknown)}; there are {", ".join(METRICS)}.')
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out {args.out}: the name must end in .pkl or .pickle.')
+    if not 0 < args.opacity <= 1:
+        raise ValueError(f'--opacity {args.opacity} is not in (0, 1].')
+    return args
+
+
+def predict(model: nn.Module, loader: DataLoader, *, show_progress: bool, world_size: int
+            ) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, label map (H, W)) of every picture of this process's loader."""
+    model.eval()
+    progress = mmcv.ProgressBar(len(loader.dataset)) if show_progress else None
+    for index, batch in zip(loader.sampler, loader, strict=True):
+        with torch.no_grad():
+            labels = model(return_loss=False, **batch)[0]
+        yield index, labels.astype(np.uint8)
+        if progress is not None:
+            for _ in range(min(world_size, len(loader.dataset) - progress.completed)):
+                progress.update()
+    if progress is not None:
+        sys.stdout.write('\n')
+
+
+def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
+    """Writes and shows the picture of one result."""
+    with Image.open(dataset.picture_path(index)) as image:
+        picture = np.asarray(image.convert('RGB'))
+    drawn = result_picture(picture, dataset.true_labels(index), labels, split=dataset.facts.split,
+                           palette=dataset.PALETTE, opacity=args.opacity)
+    if args.show_dir:
+        drawn.save(Path(args.show_dir) / (Path(dataset.picture_path(index)).stem + '.png'))
+    if args.show:
+        drawn.show()
+
+
+def collect(parts: list, dataset: ZeroShotDataset, args: argparse.Namespace, folder: Path) -> list | None:
+    """The results of all processes in the dataset's order; None except on the first."""
+    if args.gpu_collect:
+        return collect_results_gpu(parts, len(dataset))
+    return collect_results_cpu(parts, len(dataset), args.tmpdir or str(folder / '.collect'))
+
+
+def write_scores(scores: dict[str, float], args: argparse.Namespace, folder: Path) -> Path:
+    """JSON with the name of the config and the scores; a score that does not exist is null."""
+    file = folder / f'eval_{"multi" if args.aug_test else "single"}_scale_{time.strftime("%Y%m%d_%H%M%S")}.json'
+    metric = {name: None if math.isnan(value) else value for name, value in scores.items()}
+    file.write_text(json.dumps({'config': args.config, 'metric': metric}, indent=1) + '\n')
+    return file
+
+
+def main() -> None:
+    args = parse_arguments()
+    config = load_config(args)
+    place = launch.start(args, args.gpu_id)
+    folder = launch.make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
+    if args.show_dir:
+        launch.make_folder(args.show_dir)
+    logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
+    torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
+    if args.aug_test:
+        config.data.test.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
+    dataset = build_dataset(config.data.test, {'test_mode': True})
+
+    checkpoint = clip_checkpoint.read(args.checkpoint)
+    model = build_model(config)
+    model.load_state_dict(checkpoint.weights)
+    give_text_embeddings(model, config, checkpoint)
+    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
+    logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
+                len(dataset.facts.split.unseen))
+
+    parts, label_maps = [], []
+    prefix = args.eval_options.get('imgfile_prefix', str(folder / 'format_results'))
+    loader = evaluation_loader(config, dataset, place)
+    for index, labels in predict(launch.wrap(model, place), loader, show_progress=place.rank == 0,
+                                 world_size=place.world_size):
+        if args.eval:
+            parts += dataset.pre_eval(labels, index)
+        if args.out:
+            label_maps.append(labels)
+        if args.format_only:
+            dataset.format_results([labels], prefix, indices=[index])
+        if args.show or args.show_dir:
+            draw(dataset, index, labels, args)
+    if place.distributed:
+        parts = collect(parts, dataset, args, folder) if args.eval else parts
+        label_maps = collect(label_maps, dataset, args, folder) if args.out else label_maps
+    if place.rank != 0:
+        return
+    if args.out:
+        mmcv.dump(label_maps, args.out)
+        logger.info('label maps: %s', args.out)
+    if args.format_only:
+        logger.info('label files: %s', prefix)
+    if args.eval:
+        scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
+        logger.info('scores: %s', write_scores(scores, args, folder))
+
+
+if __name__ == '__main__':
+    launch.run(main)

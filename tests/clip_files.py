@@ -1,0 +1,73 @@
+"""Random-weight CLIP files of any size in OpenAI's formats. Run it to write one: `python tests/clip_files.py FILE`."""
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+VIT_B_16 = {'width': 768, 'layers': 12, 'embed': 512, 'patch': 16, 'resolution': 224, 'text_width': 512,
+            'text_layers': 12, 'vocabulary': 49408}
+
+
+def clip_weights(*, width: int = 64, layers: int = 3, embed: int = 32, patch: int = 16, resolution: int = 32,
+                 text_width: int = 32, text_layers: int = 2, vocabulary: int = 49408, seed: int = 0) -> dict[str, Tensor]:
+    """State dict with OpenAI's names, float16 as theirs, the three integers included."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, std: float) -> Tensor:
+        return (std * torch.randn(shape, generator=generator)).half()
+
+    def norm(name: str, size: int) -> dict[str, Tensor]:
+        return {f'{name}.weight': torch.ones(size).half(), f'{name}.bias': torch.zeros(size).half()}
+
+    def tower(prefix: str, size: int, depth: int) -> dict[str, Tensor]:
+        weights = {}
+        for block in (f'{prefix}transformer.resblocks.{i}' for i in range(depth)):
+            std = size**-0.5
+            weights |= {f'{block}.attn.in_proj_weight': normal(3 * size, size, std=std),
+                        f'{block}.attn.in_proj_bias': torch.zeros(3 * size).half(),
+                        f'{block}.attn.out_proj.weight': normal(size, size, std=std * (2 * depth)**-0.5),
+                        f'{block}.attn.out_proj.bias': torch.zeros(size).half(),
+                        f'{block}.mlp.c_fc.weight': normal(4 * size, size, std=(2 * size)**-0.5),
+                        f'{block}.mlp.c_fc.bias': torch.zeros(4 * size).half(),
+                        f'{block}.mlp.c_proj.weight': normal(size, 4 * size, std=std * (2 * depth)**-0.5),
+                        f'{block}.mlp.c_proj.bias': torch.zeros(size).half()}
+            weights |= norm(f'{block}.ln_1', size) | norm(f'{block}.ln_2', size)
+        return weights
+
+    grid = resolution // patch
+    return {
+        'visual.class_embedding': normal(width, std=width**-0.5),
+        'visual.positional_embedding': normal(1 + grid**2, width, std=width**-0.5),
+        'visual.proj': normal(width, embed, std=width**-0.5),
+        'visual.conv1.weight': normal(width, 3, patch, patch, std=(3 * patch**2)**-0.5),
+        **norm('visual.ln_pre', width), **norm('visual.ln_post', width), **tower('visual.', width, layers),
+        'positional_embedding': normal(77, text_width, std=0.01),
+        'text_projection': normal(text_width, embed, std=text_width**-0.5),
+        'token_embedding.weight': normal(vocabulary, text_width, std=0.02),
+        'logit_scale': torch.tensor(4.6).half(),
+        **norm('ln_final', text_width), **tower('', text_width, text_layers),
+        'input_resolution': torch.tensor(resolution), 'context_length': torch.tensor(77),
+        'vocab_size': torch.tensor(vocabulary),
+    }
+
+
+def save_torchscript(weights: dict[str, Tensor], path: str | Path) -> None:
+    """Writes the weights as a TorchScript archive, as OpenAI's files are."""
+    root = nn.Module()
+    for name, tensor in weights.items():
+        *parents, leaf = name.split('.')
+        module = root
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, nn.Module())
+            module = getattr(module, parent)
+        if tensor.is_floating_point():
+            module.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
+        else:
+            module.register_buffer(leaf, tensor)
+    torch.jit.script(root).save(str(path))
+
+
+if __name__ == '__main__':
+    save_torchscript(clip_weights(**VIT_B_16), sys.argv[1])

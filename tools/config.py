@@ -1,0 +1,73 @@
+"""Configs as the scripts use them: read, overridden from the command line, paths made absolute."""
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmcv import Config, ConfigDict, DictAction
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """The arguments that `load_config` reads."""
+    parser.add_argument('config', help='config file; Python code, which is run')
+    parser.add_argument('--data-root', help="the data set's folder, instead of the config's")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='override settings of the config, for example model.decode_head.num_layers=2')
+    parser.add_argument('--options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='older name of --cfg-options')
+
+
+def load_config(args: Namespace) -> Config:
+    """The config of the command line. Relative paths in it are relative to the repository.
+
+    Raises:
+        ValueError: no such file, or one that is not a config.
+    """
+    path = Path(args.config)
+    if not path.is_file():
+        raise ValueError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
+    try:
+        config = Config.fromfile(str(path))
+    except (SyntaxError, NameError, KeyError, FileNotFoundError) as error:
+        raise ValueError(f'{path} cannot be read as a config: {error}') from error
+    config.merge_from_dict({**args.options, **args.cfg_options})
+    for needed in ('model', 'data'):
+        if needed not in config:
+            raise ValueError(f'{path} has no `{needed}`: it is not a whole config, but may be a base of one.')
+    if args.data_root is not None:
+        for dataset in _datasets(config.data):
+            dataset.data_root = str(Path(args.data_root).absolute())
+    for dataset in _datasets(config.data):
+        if dataset.get('data_root') is not None:
+            dataset.data_root = str(REPOSITORY / dataset.data_root)
+    for name in ('pretrained', 'pretrained_text', 'load_text_embedding'):
+        if config.model.get(name) is not None:
+            config.model[name] = str(_weights_path(config.model[name]))
+    return config
+
+
+def _datasets(node) -> Iterator[ConfigDict]:
+    """Every dataset config below `node`, wrapped ones too."""
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _datasets(item)
+    elif isinstance(node, dict):
+        if 'img_dir' in node:
+            yield node
+        for item in node.values():
+            if isinstance(item, (dict, list, tuple)):
+                yield from _datasets(item)
+
+
+def _weights_path(name: str) -> Path:
+    """Official configs say 'ViT-B-16.pt', which they look for in the repository; downloads lie in `pretrained/`."""
+    path = REPOSITORY / name
+    downloaded = REPOSITORY / 'pretrained' / name
+    return downloaded if not path.exists() and downloaded.exists() else path
+
+
+def as_data(config: Config) -> dict:
+    """The config as plain JSON values, as checkpoints carry it: read back as data, never run as code."""
+    return json.loads(json.dumps(config._cfg_dict.to_dict(), default=str))

@@ -1,0 +1,158 @@
+"""What every script starts with: the device, the processes, the seed, and errors a user can act on."""
+import os
+import random
+import re
+import sys
+import traceback
+import warnings
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import mmcv
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmcv.parallel import MMDataParallel, MMDistributedDataParallel
+from mmcv.runner import init_dist
+from torch import nn
+
+from tools import mmcv_repairs
+
+
+class Place(NamedTuple):
+    """Where this process runs and which of how many it is."""
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def distributed(self) -> bool:
+        return dist.is_available() and dist.is_initialized()
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else 'CPU'
+        return f'{self.world_size} process{"es" if self.world_size > 1 else ""} on {name}'
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a script's `main`: what a user can mend becomes one `error:` line and exit status 1.
+
+    Set CLIPRC_TRACEBACK=1 to see where it came from.
+    """
+    warnings.filterwarnings('ignore', module='mmcv')
+    warnings.filterwarnings('ignore', message='.*pkg_resources.*')
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        if os.environ.get('CLIPRC_TRACEBACK'):
+            traceback.print_exc()
+        sys.exit(f'error: {plain_message(error)}')
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def plain_message(error: Exception) -> str:
+    """The message without what loader workers and mmcv's registries put around it."""
+    message = str(error)
+    if 'Original Traceback' in message:  # raised in a loader worker
+        message = re.split(r'\n\w*Error: ', message)[-1].strip()
+    return re.sub(r'^(\w+: )+(?=[^\n])', '', message) if re.match(r'^[A-Z]\w+: ', message) else message
+
+
+def add_launch_arguments(parser: ArgumentParser) -> None:
+    """The arguments that `start` reads."""
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='who started the processes; dist_train.sh says pytorch')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by older launchers')
+    parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto',
+                        help='auto: a GPU where there is one, else the CPU')
+
+
+def start(args: Namespace, gpu_id: int | None = None) -> Place:
+    """Joins the other processes and chooses the device.
+
+    Args:
+        gpu_id: index of the GPU asked for, or None when none was.
+
+    Raises:
+        ValueError: a GPU was asked for that is not there.
+    """
+    mmcv_repairs.apply()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    gpus = torch.cuda.device_count()
+    local_rank = int(os.environ['LOCAL_RANK'])
+    wanted = gpu_id if gpu_id is not None else local_rank if args.launcher != 'none' else 0
+    if gpus == 0 and (args.device == 'cuda' or gpu_id is not None):
+        raise ValueError('a GPU was asked for, but PyTorch sees none. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or '
+                         'use --device cpu.')
+    use_cuda = gpus > 0 and args.device != 'cpu'
+    if use_cuda and wanted >= gpus:
+        raise ValueError(f'GPU {wanted} was asked for, but PyTorch sees {gpus}: one process per GPU.')
+    device = torch.device('cuda', wanted) if use_cuda else torch.device('cpu')
+    if use_cuda:
+        torch.cuda.set_device(device)
+    if args.launcher == 'none':
+        return Place(device)
+    if args.launcher == 'pytorch':
+        if 'RANK' not in os.environ:
+            raise ValueError('--launcher pytorch is for processes that torchrun started: use dist_train.sh, or '
+                             '`torchrun --nproc_per_node N ... --launcher pytorch`.')
+        dist.init_process_group('nccl' if use_cuda else 'gloo')
+    else:
+        init_dist(args.launcher, backend='nccl' if use_cuda else 'gloo')
+    return Place(device, dist.get_rank(), dist.get_world_size())
+
+
+def wrap(model: nn.Module, place: Place) -> nn.Module:
+    """The model on its device in mmcv's wrapper, which unpacks the loaders' data containers."""
+    model = model.to(place.device)
+    if place.device.type == 'cpu':
+        if place.distributed:
+            return mmcv_repairs.CPUDistributedDataParallel(model, broadcast_buffers=False)
+        wrapped = MMDataParallel(model, device_ids=[-1] if torch.cuda.is_available() else None)
+        wrapped.device_ids = []  # how mmcv knows that there is no GPU
+        return wrapped
+    ids = [place.device.index]
+    return MMDistributedDataParallel(model, device_ids=ids, broadcast_buffers=False) if place.distributed else \
+        MMDataParallel(model, device_ids=ids)
+
+
+def set_seed(seed: int, *, deterministic: bool = False) -> None:
+    """Seeds Python's, numpy's and torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if deterministic:
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+
+def common_seed(seed: int | None, place: Place) -> int:
+    """`seed`, or without one a random number that all processes share."""
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), 'little') >> 1
+    if not place.distributed:
+        return seed
+    shared = torch.tensor(seed, dtype=torch.int64, device=place.device)
+    dist.broadcast(shared, src=0)
+    return int(shared)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Makes a folder that can be written.
+
+    Raises:
+        ValueError: it can't be.
+    """
+    path = Path(path)
+    try:
+        mmcv.mkdir_or_exist(str(path))
+        probe = path / f'.write-{os.getpid()}'
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f'cannot write to the folder {path}: {error.strerror}. Name another one.') from error
+    return path

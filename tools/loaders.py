@@ -1,0 +1,42 @@
+"""Loaders of training batches and of test pictures."""
+import os
+from functools import partial
+
+import cv2
+from mmcv import Config
+from mmcv.parallel import collate
+from mmseg.datasets import build_dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
+
+from datasets import PassSampler, SeededSamples
+from tools.launch import Place
+
+
+def training_loader(config: Config, place: Place, seed: int, done: int) -> DataLoader:
+    """Endless batches, those of the first `done` iterations left out."""
+    dataset = build_dataset(config.data.train)
+    batch, workers = config.data.samples_per_gpu, worker_count(config)
+    sampler = PassSampler(len(dataset), seed=seed, rank=place.rank, world_size=place.world_size,
+                          start=done * batch * place.world_size)
+    return DataLoader(SeededSamples(dataset, seed), batch_size=batch, sampler=sampler, num_workers=workers,
+                      collate_fn=partial(collate, samples_per_gpu=batch), pin_memory=place.device.type == 'cuda',
+                      persistent_workers=workers > 0, worker_init_fn=single_threaded, drop_last=True)
+
+
+def evaluation_loader(config: Config, dataset: Dataset, place: Place) -> DataLoader:
+    """Pictures one by one, in order; each process takes every world_size-th."""
+    workers = worker_count(config)
+    mine = SequentialSampler(dataset) if place.world_size == 1 else \
+        DistributedSampler(dataset, place.world_size, place.rank, shuffle=False)
+    return DataLoader(dataset, batch_size=1, sampler=mine, num_workers=workers, worker_init_fn=single_threaded,
+                      collate_fn=partial(collate, samples_per_gpu=1), persistent_workers=workers > 0)
+
+
+def worker_count(config: Config) -> int:
+    """The config's number of workers, at most one per processor core of this process."""
+    return min(config.data.workers_per_gpu, len(os.sched_getaffinity(0)))
+
+
+def single_threaded(worker: int) -> None:
+    """The workers are the parallelism."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,42 @@
+"""What mmcv 1.7.2 lacks to run on torch 2, each repair with the version it serves. `apply` makes them all.
+
+Three more traps of mmcv 1.7.2 and mmseg 0.30.0 are not repaired but not met, because the calls that have them are
+not used: `build_ddp` refuses a CPU, `train_segmentor` needs `cfg.device`, and mmseg's loader asks for persistent
+workers even where there are none.
+"""
+import mmcv.parallel._functions as scattering
+import mmcv.runner.checkpoint as saving
+import torch
+from mmcv.parallel import MMDistributedDataParallel
+from torch import nn
+from torch.nn.parallel._functions import _get_stream as torch_get_stream
+
+
+def get_stream(device: int | torch.device) -> torch.Stream | None:
+    """torch >= 2.1: `_get_stream` takes a `torch.device`; mmcv calls it with the index of a GPU."""
+    return torch_get_stream(torch.device('cuda', device) if isinstance(device, int) else device)
+
+
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """mmcv 1.7.2 unpacks the loaders' data containers for GPUs only; without one they are unpacked here."""
+
+    def train_step(self, *inputs, **kwargs):
+        inputs, kwargs = self.scatter(inputs, kwargs, [-1])
+        return super().train_step(*inputs[0], **kwargs[0])
+
+    def _run_ddp_forward(self, *inputs, **kwargs):
+        inputs, kwargs = self.scatter(inputs, kwargs, [-1])
+        return super()._run_ddp_forward(*inputs[0], **kwargs[0])
+
+
+def save_to_state_dict(module: nn.Module, destination: dict, prefix: str, keep_vars: bool) -> None:
+    """torch >= 1.5: mmcv's own copy of this torch method also saves the buffers that are declared non-persistent."""
+    module._save_to_state_dict(destination, prefix, keep_vars)
+
+
+def apply() -> None:
+    """Makes the repairs; more than once does no harm."""
+    scattering._get_stream = get_stream
+    saving._save_to_state_dict = save_to_state_dict
+    # torch >= 2.1 has no replicated tensors any more; mmcv's distributed forward still asks whether to use them.
+    MMDistributedDataParallel._use_replicated_tensor_module = False

@@ -1,0 +1,145 @@
+"""A model for a dataset: the one place where class names, split and prompt set go from the data to the model."""
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv import Config
+from mmcv.utils import get_logger
+from mmseg.datasets import DATASETS
+from mmseg.models import build_segmentor
+
+from datasets import DatasetFacts
+from models import CLIPRC, CLIPTextEncoder, clip_checkpoint
+from models.clip_checkpoint import Checkpoint
+from models.text_encoder import embed_class_names
+from tools import checkpoint_meta
+
+
+def dataset_facts(config: Config) -> DatasetFacts:
+    """Class names, split and prompt set of the config's test data, without a look at any file."""
+    dataset = config.data.test
+    if isinstance(dataset, (list, tuple)):
+        dataset = dataset[0]
+    known = {key: dataset[key] for key in ('classes', 'unseen', 'prompt_set') if key in dataset}
+    cls = DATASETS.get(dataset.type)
+    if cls is None or not hasattr(cls, 'describe'):
+        raise ValueError(f'data.test.type={dataset.type!r} is no zero-shot dataset of this project.')
+    return cls.describe(**known)
+
+
+def build_model(config: Config) -> CLIPRC:
+    """The config's model for the config's dataset, with initial weights and no text embeddings yet.
+
+    Lists that an official config holds are checked against the dataset's split.
+
+    Raises:
+        ValueError: sizes, lists or splits that do not fit each other.
+    """
+    split = dataset_facts(config).split
+    model = config.model.copy()
+    fully = model.get('novel_class') is not None and len(model.novel_class) == 0
+    lists = {'both_class': list(range(len(split.names))),
+             'base_class': list(range(len(split.names))) if fully else split.seen,
+             'novel_class': [] if fully else split.unseen}
+    for name, known in lists.items():
+        if model.get(name) is not None and sorted(model[name]) != known:
+            raise ValueError(f'model.{name}={list(model[name])} differs from the dataset\'s split, where it is '
+                             f'{known}. Leave it out: the dataset knows its split.')
+    model.update(lists, load_text_embedding=None, text_encoder=None)
+    _check_sizes(config)
+    return build_segmentor(model)
+
+
+def _check_sizes(config: Config) -> None:
+    """Crops and windows have the size that the model was built for."""
+    size = config.model.decode_head.get('img_size', 512)
+    resolution = config.model.backbone.get('input_resolution', 224)
+    if size != resolution:
+        raise ValueError(f'model.decode_head.img_size={size} but model.backbone.input_resolution={resolution}: '
+                         'they are the same size, that of a training crop and of a test window.')
+    crops = [('model.test_cfg.crop_size', config.model.test_cfg.get('crop_size'))]
+    train = config.data.train
+    for dataset in train if isinstance(train, (list, tuple)) else [train]:
+        crops += [(f'{step.type} of the training pipeline', step.get('crop_size', step.get('size')))
+                  for step in dataset.get('pipeline', []) if step.type in ('RandomCrop', 'Pad')]
+    for where, crop in crops:
+        if crop is not None and tuple(crop) != (size, size):
+            raise ValueError(f'{where} is {tuple(crop)}, but this model is built for {size}x{size} pixels '
+                             '(model.backbone.input_resolution, model.decode_head.img_size): make them equal.')
+
+
+def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint | None = None) -> None:
+    """Gives the model the text embeddings of the dataset's classes.
+
+    They come from the first of these that is there: the file named by `load_text_embedding`; our own checkpoint,
+    when it is of these classes; the text tower in an official checkpoint; the CLIP file `pretrained_text`, whose
+    result is kept.
+
+    Raises:
+        ValueError: there is none, or it does not fit.
+    """
+    facts = dataset_facts(config)
+    head = model.decode_head.class_head
+    logger = get_logger('mmseg')
+    named = config.model.get('load_text_embedding')
+    stored = checkpoint_meta.embeddings(checkpoint.meta, facts) if checkpoint is not None else None
+    if named is not None and os.path.exists(named):
+        head.set_embeddings(clip_checkpoint.read_embeddings(named), source=named)
+        logger.info('text embeddings: %s', named)
+        if stored is not None and not torch.equal(stored, head.embeddings.cpu()):
+            logger.warning('%s differs from the embeddings that the checkpoint was trained with; the file is used. '
+                           'Remove load_text_embedding to use the checkpoint\'s.', named)
+        return
+    if named is not None:
+        logger.info('no embedding file %s: it is not needed', named)
+    if stored is not None:
+        head.set_embeddings(stored, source=checkpoint.path)
+        logger.info('text embeddings: those in %s', checkpoint.path)
+        return
+    source = checkpoint
+    if checkpoint is None or not clip_checkpoint.holds_text_tower(checkpoint):
+        source = read_clip(config.model.get('pretrained_text') or config.model.get('pretrained'))
+    text_encoder = config.model.get('text_encoder') or {}
+    head.set_embeddings(cached_embeddings(source, facts, heads=text_encoder.get('transformer_heads')),
+                        source=source.path)
+
+
+def read_clip(path: str | None) -> Checkpoint:
+    """The CLIP file of a config; the error for a missing one names the command that fetches it."""
+    if path is None:
+        raise ValueError('the config names no CLIP file (model.pretrained), which the text embeddings come from.')
+    if not Path(path).is_file():
+        raise ValueError(f'no CLIP file {path}. Fetch it with\n    python tools/download_clip.py\n'
+                         'or name one that you have: --cfg-options model.pretrained=FILE model.pretrained_text=FILE')
+    return clip_checkpoint.read(path)
+
+
+def cached_embeddings(source: Checkpoint, facts: DatasetFacts, heads: int | None = None) -> torch.Tensor:
+    """Embeddings (C, E) by a checkpoint's text tower, computed once for each tower, class list and prompt set."""
+    tower = clip_checkpoint.text_tower(source)
+    digest = hashlib.sha256(json.dumps([facts.split.names, facts.templates, heads]).encode())
+    for name in sorted(tower):
+        digest.update(name.encode())
+        digest.update(tower[name].numpy().tobytes())
+    cache = Path(os.environ.get('CLIPRC_CACHE') or Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
+                 / 'clip-rc') / 'text_embeddings'
+    file = cache / f'{digest.hexdigest()[:32]}.npy'
+    logger = get_logger('mmseg')
+    if file.is_file():
+        logger.info('text embeddings: %s (computed before)', file)
+        return clip_checkpoint.read_embeddings(file)
+    logger.info('text embeddings: computing %d classes with the prompt set %r from %s', len(facts.split.names),
+                facts.prompt_set, source.path)
+    rows = embed_class_names(CLIPTextEncoder.like(tower, heads), facts.split.names, facts.templates)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f'.{os.getpid()}.part')
+        with part.open('wb') as stream:
+            np.save(stream, rows.numpy())
+        part.replace(file)
+    except OSError as error:
+        logger.warning('the text embeddings are not kept in %s: %s', cache, error)
+    return rows

@@ -1,0 +1,59 @@
+"""Pictures of results: input, truth where known, prediction, and a legend that names the classes."""
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from datasets import ClassSplit
+
+MARGIN = 8  # pixels
+LINE = 22  # pixels of a legend line
+
+
+def colour(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Label map (H, W) -> (H, W, 3) uint8; labels that are no class are black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[:len(palette)] = palette
+    return table[labels.astype(np.uint8)]
+
+
+def overlay(picture: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float) -> Image.Image:
+    """The colours of the labels over the picture (H, W, 3); pixels that are no class stay as they are."""
+    weight = opacity * (labels < len(palette))[..., None]
+    return Image.fromarray((picture * (1 - weight) + colour(labels, palette) * weight).astype(np.uint8))
+
+
+def result_picture(picture: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, *, split: ClassSplit,
+                   palette: Sequence[Sequence[int]], opacity: float = 0.5) -> Image.Image:
+    """Side by side: the picture, its truth where known, the prediction; under them the legend.
+
+    Args:
+        picture: (H, W, 3) uint8, RGB.
+        truth, prediction: (H, W) class indices, 255 for no class.
+        opacity: of the colours over the picture, in (0, 1].
+    """
+    panels = [('picture', Image.fromarray(picture))]
+    if truth is not None:
+        panels.append(('truth', overlay(picture, truth, palette, opacity)))
+    panels.append(('prediction', overlay(picture, prediction, palette, opacity)))
+    present = set(np.unique(prediction)) | (set() if truth is None else set(np.unique(truth)))
+    entries = [(index, name) for index, name in enumerate(split.names) if index in present]
+
+    height, width = picture.shape[:2]
+    total = len(panels) * (width + MARGIN) + MARGIN
+    font = ImageFont.load_default(size=15)
+    names = [f'{name} (unseen)' if index in split.unseen else name for index, name in entries]
+    column = max([int(font.getlength(name)) for name in names], default=0) + LINE + 3 * MARGIN
+    columns = max(1, (total - MARGIN) // column)
+    rows = -(-len(entries) // columns)
+    canvas = Image.new('RGB', (total, LINE + height + MARGIN + rows * LINE + MARGIN), 'white')
+    draw = ImageDraw.Draw(canvas)
+    for place, (title, panel) in enumerate(panels):
+        left = MARGIN + place * (width + MARGIN)
+        draw.text((left, 2), title, fill='black', font=font)
+        canvas.paste(panel, (left, LINE))
+    for place, ((index, _), name) in enumerate(zip(entries, names, strict=True)):
+        left, top = MARGIN + place % columns * column, LINE + height + MARGIN + place // columns * LINE
+        draw.rectangle((left, top + 2, left + LINE - 6, top + LINE - 4), fill=tuple(palette[index]), outline='black')
+        draw.text((left + LINE, top), name, fill='black', font=font)
+    return canvas

@@ -1,0 +1,18 @@
+#!/usr/bin/env python3
+"""torchrun whose last words are the failed process's own: `python tools/torchrun.py OPTIONS SCRIPT ARGUMENTS`.
+
+torchrun ends a failure with a stack trace of its own, which buries the line that says what to do.
+"""
+import sys
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import parse_args, run
+
+if __name__ == '__main__':
+    try:
+        run(parse_args(sys.argv[1:]))
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        if failure.exitcode not in (1, 2):  # killed: it could not say why itself
+            print(error, file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Trains a config: `python tools/train.py CONFIG`, or on several processes `bash dist_train.sh CONFIG WORK_DIR N`.
+
+mmcv's runner trains, mmcv's wrapper distributes. Checkpoints carry what testing needs.
+"""
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+import mmseg
+import torch
+from mmcv import Config
+from mmcv.runner import Hook, build_optimizer, build_runner
+from mmseg.core import DistEvalHook, EvalHook
+from mmseg.datasets import build_dataset
+from mmseg.utils import find_latest_checkpoint, get_root_logger
+
+from models import clip_checkpoint
+from tools import checkpoint_meta, launch
+from tools.config import add_config_arguments, load_config
+from tools.loaders import evaluation_loader, training_loader
+from tools.model_builder import build_model, dataset_facts, give_text_embeddings, read_clip
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a CLIP-RC model.')
+    add_config_arguments(parser)
+    launch.add_launch_arguments(parser)
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument('--load-from', metavar='CKPT', help='start from these weights; schedule and warm-up start anew')
+    parser.add_argument('--resume-from', metavar='CKPT', help='go on with a run of ours from this checkpoint')
+    parser.add_argument('--auto-resume', action='store_true',
+                        help='go on from the newest checkpoint in the work folder, if there is one')
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate while training')
+    parser.add_argument('--total-batch-size', type=int, metavar='N',
+                        help='pictures per step over all processes, kept by accumulating gradients')
+    parser.add_argument('--seed', type=int, help='the same seed gives the same pictures (default: a random one)')
+    parser.add_argument('--deterministic', action='store_true', help="only deterministic algorithms of CUDA's cuDNN")
+    gpu = parser.add_mutually_exclusive_group()
+    gpu.add_argument('--gpus', type=int, help='older option without a launcher: only 1 is possible')
+    gpu.add_argument('--gpu-ids', type=int, nargs='+', help='older option without a launcher: the GPU to train on')
+    gpu.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to train on')
+    return parser.parse_args()
+
+
+def asked_gpu(args: argparse.Namespace) -> int | None:
+    """The GPU that the options name, None if they name none."""
+    if (args.gpus or 1) > 1 or len(args.gpu_ids or []) > 1:
+        raise ValueError('one process trains on one GPU: for several use `bash dist_train.sh CONFIG WORK_DIR NUM_GPUS`.')
+    if args.gpu_ids:
+        return args.gpu_ids[0]
+    return 0 if args.gpus else args.gpu_id
+
+
+def set_batch(config: Config, world_size: int, total: int | None, logger) -> None:
+    """Says the total batch beside the published one; accumulates gradients to reach `total`, when that is asked for.
+
+    mmcv's hook steps every k-th iteration, so all lengths that are counted in iterations are multiplied by k.
+
+    Raises:
+        ValueError: `total` is not a multiple of what the processes do at once.
+    """
+    at_once = config.data.samples_per_gpu * world_size
+    total = total or at_once
+    steps, rest = divmod(total, at_once)
+    if rest or steps < 1:
+        raise ValueError(f'a total batch of {total} is not a multiple of {at_once}, which {world_size} process(es) of '
+                         f'{config.data.samples_per_gpu} pictures do at once: change data.samples_per_gpu '
+                         '(--cfg-options data.samples_per_gpu=N).')
+    logger.info('total batch: %d pictures a step (%d processes x %d pictures x %d accumulated); published: %s', total,
+                world_size, config.data.samples_per_gpu, steps, config.get('published_batch_size', 'not known'))
+    if steps == 1:
+        return
+    logger.info('one step of the optimizer takes %d iterations: every length in iterations is multiplied by it', steps)
+    config.optimizer_config = dict(config.get('optimizer_config') or {}, type='GradientCumulativeOptimizerHook',
+                                   cumulative_iters=steps)
+    config.runner.max_iters *= steps
+    config.lr_config.warmup_iters = config.lr_config.get('warmup_iters', 0) * steps
+    config.checkpoint_config.interval *= steps
+    config.evaluation.interval *= steps
+
+
+class DescribeCheckpoints(Hook):
+    """Puts our entry into the meta of every checkpoint, after the loggers have written the rest into their logs."""
+
+    def __init__(self, description: dict):
+        self.description = description
+
+    def before_run(self, runner) -> None:
+        runner.meta['clip_rc'] = self.description
+
+
+def starting_point(args: argparse.Namespace, config: Config, work_dir: Path) -> tuple[str | None, str | None]:
+    """(checkpoint to resume, checkpoint to load weights from); at most one of them."""
+    resume = args.resume_from or config.get('resume_from')
+    if args.auto_resume and resume is None and any(work_dir.glob('*.pth')):
+        resume = find_latest_checkpoint(str(work_dir))
+    return resume, None if resume else args.load_from or config.get('load_from')
+
+
+def main() -> None:
+    args = parse_arguments()
+    config = load_config(args)
+    place = launch.start(args, asked_gpu(args))
+    work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
+    config.work_dir = str(work_dir)
+    timestamp = time.strftime('%Y%m%d_%H%M%S')
+    logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
+    config.seed = seed = launch.common_seed(args.seed if args.seed is not None else config.get('seed'), place)
+    torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
+    launch.set_seed(seed, deterministic=args.deterministic)
+    logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
+    set_batch(config, place.world_size, args.total_batch_size, logger)
+    if place.rank == 0:
+        config.dump(str(work_dir / Path(args.config).name))
+
+    facts = dataset_facts(config)
+    model = build_model(config)
+    resume, load = starting_point(args, config, work_dir)
+    checkpoint = clip_checkpoint.read(resume or load) if resume or load else None
+    if resume and not checkpoint_meta.is_ours(checkpoint.meta):
+        raise ValueError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
+                         f'Use its weights alone: --load-from {resume}')
+    if checkpoint is None:
+        if model.pretrained is not None:
+            read_clip(model.pretrained)
+        model.init_weights()
+    else:
+        model.load_state_dict(checkpoint.weights)
+        logger.info('weights: %s', checkpoint.path)
+    give_text_embeddings(model, config, checkpoint)
+    model.CLASSES = facts.split.names
+    trainable = sum(parameter.numel() for parameter in model.trainable_parameters())
+    logger.info('setting: %s; %d of %d classes seen; %.2fM trainable of %.2fM parameters', model.setting.value,
+                len(model.decode_head.class_head.seen), len(facts.split.names), trainable / 1e6,
+                sum(parameter.numel() for parameter in model.parameters()) / 1e6)
+
+    iterations_done = int(checkpoint.meta['iter']) if resume else 0
+    loader = training_loader(config, place, seed, iterations_done)
+    description = checkpoint_meta.describe(model, config, facts)
+    meta = {'CLASSES': list(facts.split.names), 'seed': seed,
+            'mmseg_version': mmseg.__version__,
+            'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resume else {}}  # the best score so far
+    wrapped = launch.wrap(model, place)
+    launch.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
+    runner = build_runner(config.runner, default_args=dict(
+        model=wrapped, optimizer=build_optimizer(wrapped, config.optimizer), work_dir=str(work_dir), logger=logger,
+        meta=meta))
+    runner.timestamp = timestamp
+    runner.register_training_hooks(config.lr_config, config.get('optimizer_config') or {}, config.checkpoint_config,
+                                   config.log_config)
+    if not args.no_validate:
+        hook = DistEvalHook if place.distributed else EvalHook
+        arguments = {'pre_eval': True, 'by_epoch': False,
+                     'greater_keys': ['hIoU', 'mIoU', 'mAcc', 'aAcc'],  # so that save_best='hIoU' knows what is better
+                     **config.get('evaluation', {})}
+        dataset = build_dataset(config.data.val, {'test_mode': True})
+        runner.register_hook(hook(evaluation_loader(config, dataset, place), **arguments), priority='LOW')
+    runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
+    if resume:
+        runner.resume(resume, map_location='cpu')
+    runner.run([loader], [('train', 1)])
+
+
+if __name__ == '__main__':
+    launch.run(main)
