@@ -10,7 +10,8 @@ VIT_B_16 = {'width': 768, 'layers': 12, 'embed': 512, 'patch': 16, 'resolution':
 
 
 def clip_weights(*, width: int = 64, layers: int = 3, embed: int = 32, patch: int = 16, resolution: int = 32,
-                 text_width: int = 32, text_layers: int = 2, vocabulary: int = 49408, seed: int = 0) -> dict[str, Tensor]:
+                 text_width: int = 32, text_layers: int = 2, vocabulary: int = 49408,
+                 seed: int = 0) -> dict[str, Tensor]:
     """State dict with OpenAI's names, float16 as theirs, the three integers included."""
     generator = torch.Generator().manual_seed(seed)
 

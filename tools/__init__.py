@@ -1,4 +1,4 @@
-"""The scripts and what they share. Importing this quietens what mmcv and torch say on import, which users can't mend."""
+"""The scripts and what they share. Importing this quietens notices of mmcv and torch that users can't mend."""
 import logging
 import warnings
 

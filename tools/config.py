@@ -9,13 +9,22 @@ from mmcv import Config, ConfigDict, DictAction
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+class MergingDictAction(DictAction):
+    """mmcv's KEY=VALUE options; an option that is given twice adds to the first."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = dict(getattr(namespace, self.dest) or {})
+        super().__call__(parser, namespace, values, option_string)
+        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
+
+
 def add_config_arguments(parser: ArgumentParser) -> None:
     """The arguments that `load_config` reads."""
     parser.add_argument('config', help='config file; Python code, which is run')
     parser.add_argument('--data-root', help="the data set's folder, instead of the config's")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=MergingDictAction, default={}, metavar='KEY=VALUE',
                         help='override settings of the config, for example model.decode_head.num_layers=2')
-    parser.add_argument('--options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+    parser.add_argument('--options', nargs='+', action=MergingDictAction, default={}, metavar='KEY=VALUE',
                         help='older name of --cfg-options')
 
 

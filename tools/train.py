@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
 def asked_gpu(args: argparse.Namespace) -> int | None:
     """The GPU that the options name, None if they name none."""
     if (args.gpus or 1) > 1 or len(args.gpu_ids or []) > 1:
-        raise ValueError('one process trains on one GPU: for several use `bash dist_train.sh CONFIG WORK_DIR NUM_GPUS`.')
+        raise ValueError('one process trains on one GPU; for several: bash dist_train.sh CONFIG WORK_DIR NUM_GPUS')
     if args.gpu_ids:
         return args.gpu_ids[0]
     return 0 if args.gpus else args.gpu_id

@@ -1,0 +1,104 @@
+"""The outputs, losses and gradients that the published implementation was recorded with, in float32 on a CPU."""
+import json
+
+import fill
+import numpy as np
+import pytest
+import torch
+from mmcv import ConfigDict
+from mmseg.models import build_segmentor
+
+from models.clip_checkpoint import DEAD
+from models.text_encoder import tokenize
+from tests.conftest import GOLDEN, golden_config
+
+CASES = ['inductive', 'transductive', 'fully', 'text', 'voc_inductive']
+
+
+def file_stem(case: str) -> str:
+    return case if case == 'voc_inductive' else f'tiny_{case}'
+
+
+@pytest.fixture(scope='module', params=CASES)
+def case(request):
+    """(name, model with the recorded weights and no dropout, recorded arrays, window size, classes)."""
+    name = request.param
+    config = golden_config(name)
+    model = build_segmentor(ConfigDict(config))
+    keys = 'voc' if name == 'voc_inductive' else file_stem(name)
+    shapes = json.loads((GOLDEN / f'{keys}_checkpoint_keys.json').read_text())
+    model.load_state_dict(fill.fill_state_dict(shapes))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.
+    recorded = dict(np.load(GOLDEN / f'{file_stem(name)}.npz'))
+    return name, model, recorded, config['backbone']['input_resolution'], len(config['both_class'])
+
+
+def subsampled(name: str, scores: torch.Tensor, start: int, step: int) -> np.ndarray:
+    scores = scores.numpy()
+    return scores[:, :, start::step, start::step] if name == 'voc_inductive' else scores
+
+
+def assert_close(actual: np.ndarray, recorded: np.ndarray) -> None:
+    assert actual.shape == recorded.shape
+    assert np.abs(actual - recorded).max() <= 1e-5 * np.abs(recorded).max()
+
+
+@torch.no_grad()
+def test_scores_of_a_window(case):
+    name, model, recorded, size, _ = case
+    model.eval()
+    scores = model.encode_decode(fill.image(11, (2, 3, size, size)), None)
+    assert_close(subsampled(name, scores, 8, 32), recorded['encode_decode'])
+
+
+@torch.no_grad()
+def test_sliding_windows_and_labels(case):
+    name, model, recorded, _, _ = case
+    model.eval()
+    height, width = (600, 700) if name == 'voc_inductive' else (96, 112)
+    meta = [{'ori_shape': (height // 2, width // 2, 3), 'img_shape': (height, width, 3)}]
+    scores = model.slide_inference(fill.image(17, (1, 3, height, width)), meta, True)
+    assert_close(subsampled(name, scores, 4, 16), recorded['slide'])
+    differ = scores.argmax(1).numpy() != recorded['slide_labels']
+    best = scores.topk(2, dim=1).values
+    assert (best[:, 0] - best[:, 1]).numpy()[differ].max(initial=0.) < 1e-5
+
+
+def test_losses_and_gradients(case):
+    name, model, recorded, size, classes = case
+    model.train()
+    model.zero_grad()
+    labels = fill.labels(13, (2, 1, size, size), classes)
+    before = labels.clone()
+    losses = model.forward_train(fill.image(11, (2, 3, size, size)), [{}, {}], labels)
+    assert torch.equal(labels, before), 'the labels of the caller were changed'
+    assert {f'loss/{key}' for key in losses} == {key for key in recorded if key.startswith('loss/')}
+    for key, value in losses.items():
+        assert float(value) == pytest.approx(float(recorded[f'loss/{key}']), rel=1e-5), key
+
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    norms = json.loads((GOLDEN / f'{file_stem(name)}_grad_norms.json').read_text())
+    actual = {key: float(parameter.grad.norm()) for key, parameter in model.named_parameters()
+              if parameter.grad is not None}
+    dead = {key for key, norm in norms.items() if norm is None}
+    assert all(DEAD.match(key) for key in dead) and len(dead) == 48
+    assert set(actual) == set(norms) - dead, 'not the tensors that trained in the recording'
+    for key, norm in actual.items():
+        if key.endswith('multihead_attn.k.bias'):  # mathematically zero
+            assert norm < 1e-4, key
+        else:
+            assert norm == pytest.approx(norms[key], rel=1e-4 if name == 'voc_inductive' else 1e-5), key
+
+
+def test_text_embeddings_through_the_text_tower(case):
+    name, model, recorded, _, _ = case
+    if name != 'text':
+        assert model.text_encoder is None, 'a text tower was built though the embeddings come from a file'
+        return
+    texts = [f'a photo of a {class_name}' for class_name in model.class_names]
+    np.testing.assert_array_equal(tokenize(texts).numpy(), recorded['token_ids'])
+    model.eval()
+    model.extract_feat(torch.zeros(1, 3, 64, 64))
+    assert_close(model.class_embeddings(), recorded['text_embeddings'])
