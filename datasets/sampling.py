@@ -4,6 +4,7 @@ The same seed gives the same pictures with any number of loader workers, and the
 number of processes.
 """
 import random
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +26,10 @@ class PassSampler(Sampler):
 
     def __init__(self, size: int, *, seed: int, rank: int = 0, world_size: int = 1, start: int = 0):
         self.size, self.seed, self.rank, self.world_size, self.start = size, seed, rank, world_size, start
+
+    def __len__(self) -> int:
+        """As good as endless; mmcv's loggers ask whether a pass is over, which the runner's iterations do not have."""
+        return sys.maxsize
 
     def __iter__(self) -> Iterator[Key]:
         position = self.start + self.rank

@@ -1,0 +1,144 @@
+"""Damaged and missing files: a ValueError that names the file, in training and in evaluation."""
+import io
+
+import numpy as np
+import pytest
+from mmcv import Config
+from mmseg.datasets import build_dataset
+from PIL import Image
+
+from tests.conftest import make_voc
+
+JPEG, MASK = 'JPEGImages/{}_000.jpg', 'SegmentationClass/{}_000.png'
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_voc(tmp_path / 'VOC2012', train=2, aug=1, val=2)
+
+
+def open_dataset(tiny_configs, root, part: str):
+    config = Config.fromfile(str(tiny_configs['inductive'])).data['train' if part == 'train' else 'test']
+    config.data_root = str(root)
+    return build_dataset(config, {'test_mode': part != 'train'})
+
+
+def read_first(dataset, part: str) -> None:
+    """What training and evaluation do with a sample."""
+    dataset[0]
+    if part == 'val':
+        dataset.pre_eval(np.zeros((72, 96), dtype=np.uint8), 0)
+
+
+def png(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, 'PNG')
+    return stream.getvalue()
+
+
+def half(data: bytes) -> bytes:
+    return data[:len(data) // 2]
+
+
+def with_thumbnail(data: bytes) -> bytes:
+    """A cut-off JPEG in whose head there is a whole smaller one, as in a camera's files."""
+    stream = io.BytesIO()
+    Image.new('RGB', (8, 8)).save(stream, 'JPEG')
+    thumbnail = stream.getvalue()
+    return data[:2] + b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail + half(data[2:])
+
+
+def wrong_palette_chunk(data: bytes) -> bytes:
+    """A PNG with a damaged length, so that the next chunk's name is not one."""
+    place = data.index(b'IDAT') - 1
+    return data[:place] + bytes([data[place] ^ 5]) + data[place + 1:]
+
+
+BROKEN = [
+    (JPEG, 'cut in the middle', half, 'broken picture'),
+    (JPEG, 'cut behind its thumbnail', with_thumbnail, 'broken picture'),
+    (JPEG, 'cut in its head', lambda data: data[:100], 'broken picture'),
+    (JPEG, 'empty', lambda data: b'', 'broken picture'),
+    (JPEG, 'text', lambda data: b'404: Not Found', 'broken picture'),
+    (MASK, 'cut in the middle', half, 'broken mask'),
+    (MASK, 'damaged', wrong_palette_chunk, 'broken mask'),
+    (MASK, 'head alone', lambda data: data[:20], 'broken mask'),
+    (MASK, 'empty', lambda data: b'', 'broken mask'),
+    (MASK, 'text', lambda data: b'404: Not Found', 'broken mask'),
+    (MASK, 'of another size', lambda data: png(np.zeros((96, 72), np.uint8)), '72x96 pixels, its picture 96x72'),
+    (MASK, 'with colours', lambda data: png(np.zeros((72, 96, 3), np.uint8)), 'one label per pixel.* 3 channels'),
+    (MASK, 'id out of range', lambda data: png(np.full((72, 96), 21, np.uint8)), r'label ids .*range: 20 classes'),
+    (MASK, '16 bit', lambda data: png(np.full((72, 96), 256 + 5, np.uint16)), 'out of range'),
+]
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+@pytest.mark.parametrize(('file', 'what', 'damage', 'words'), BROKEN, ids=[f'{row[0][0]}-{row[1]}' for row in BROKEN])
+def test_a_damaged_file_is_named(tiny_configs, root, part, file, what, damage, words):
+    dataset = open_dataset(tiny_configs, root, part)
+    read_first(dataset, part)  # whole, it is read
+    path = root / file.format(part)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=words) as caught:
+        read_first(dataset, part)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+@pytest.mark.parametrize(('file', 'word'), [(JPEG, 'picture'), (MASK, 'mask')])
+def test_a_missing_file_is_named(tiny_configs, root, part, file, word):
+    dataset = open_dataset(tiny_configs, root, part)
+    path = root / file.format(part)
+    path.unlink()
+    with pytest.raises(ValueError, match=f'{word} is missing') as caught:  # gone since the start
+        read_first(dataset, part)
+    assert str(path) in str(caught.value)
+    with pytest.raises(ValueError, match=f'{word} missing: {path.name}') as caught:  # never there
+        open_dataset(tiny_configs, root, part)
+    assert str(path.parent) in str(caught.value)
+
+
+def remove(path):
+    path.rename(path.with_name('elsewhere'))
+
+
+def empty_folder(path):
+    remove(path)
+    path.mkdir()
+
+
+@pytest.mark.parametrize(('name', 'spoil', 'words'), [
+    ('JPEGImages', remove, 'no folder'),
+    ('JPEGImages', empty_folder, 'picture missing: val_000.jpg'),
+    ('SegmentationClass', remove, 'no folder'),
+    ('SegmentationClass', empty_folder, 'mask missing: val_000.png'),
+    ('ImageSets/Segmentation/val.txt', remove, 'no split file'),
+    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text(''), 'names no picture'),
+    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('\n'), 'names no picture'),
+    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('val_000\nno_such\n'), 'no_such.jpg'),
+])
+def test_missing_and_empty_folders_and_split_files(tiny_configs, root, name, spoil, words):
+    spoil(root / name)
+    with pytest.raises(ValueError, match=words) as caught:
+        open_dataset(tiny_configs, root, 'val')
+    assert str(root) in str(caught.value)
+
+
+def test_a_blank_line_at_the_end_of_a_split_file_is_no_picture(tiny_configs, root):
+    with (root / 'ImageSets/Segmentation/val.txt').open('a') as split:
+        split.write('\n')
+    assert len(open_dataset(tiny_configs, root, 'val')) == 2
+
+
+def test_greyscale_pictures_and_palette_masks_are_read(tiny_configs, root):
+    """VOC's masks are PNG files with a palette; some of its pictures could be grey."""
+    Image.open(root / 'JPEGImages/val_000.jpg').convert('L').save(root / 'JPEGImages/val_000.jpg')
+    mask = Image.open(root / 'SegmentationClass/val_000.png')
+    labels = np.asarray(mask)
+    mask = Image.fromarray(labels)
+    mask.putpalette(list(range(256)) * 3)
+    mask.save(root / 'SegmentationClass/val_000.png')
+    assert Image.open(root / 'SegmentationClass/val_000.png').mode == 'P'
+    dataset = open_dataset(tiny_configs, root, 'val')
+    assert dataset[0]['img'][0].shape[0] == 3
+    np.testing.assert_array_equal(dataset.get_gt_seg_map_by_idx(0), labels)

@@ -1,0 +1,64 @@
+"""Scores against a count pixel by pixel, and the prompt sets word by word."""
+import math
+
+import numpy as np
+import pytest
+
+from datasets.metrics import harmonic_mean, mean_of, zero_shot_scores
+from datasets.prompts import PROMPT_SETS
+
+NAN = float('nan')
+
+
+def naive_mean(values: list[float], indices: list[int]) -> float:
+    kept = [values[index] for index in indices if not math.isnan(values[index])]
+    return sum(kept) / len(kept) if kept else NAN
+
+
+def test_scores_against_naive_means():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        iou = np.where(random.random(9) < 0.3, NAN, random.random(9))
+        order = random.permutation(9).tolist()
+        seen, unseen = order[:6], order[6:]
+        scores = zero_shot_scores(iou, seen, unseen)
+        on_seen, on_unseen = naive_mean(iou.tolist(), seen), naive_mean(iou.tolist(), unseen)
+        assert list(scores) == ['mIoU_seen', 'mIoU_unseen', 'hIoU']
+        np.testing.assert_allclose(
+            list(scores.values()), [on_seen, on_unseen, 2 * on_seen * on_unseen / (on_seen + on_unseen)])
+
+
+@pytest.mark.parametrize(('values', 'indices', 'mean'), [
+    ([0.2, NAN, 0.6], [0, 1, 2], 0.4),  # a class that neither truth nor prediction holds does not count
+    ([0.2, 0., 0.6], [0, 1], 0.1),  # one that is missed altogether does
+    ([NAN, NAN, 0.6], [0, 1], NAN),
+    ([0.2, 0.4, 0.6], [], NAN),
+])
+def test_mean_leaves_nan_out(values, indices, mean):
+    assert mean_of(np.array(values), indices) == pytest.approx(mean, nan_ok=True)
+
+
+@pytest.mark.parametrize(('seen', 'unseen', 'harmonic'), [
+    (0.928, 0.844, 0.884),  # the published row
+    (0.5, 0., 0.), (0., 0., 0.), (0.5, NAN, NAN), (NAN, 0., NAN), (0., NAN, NAN)])
+def test_harmonic_mean(seen, unseen, harmonic):
+    assert harmonic_mean(seen, unseen) == pytest.approx(harmonic, abs=5e-4, nan_ok=True)
+
+
+def test_without_unseen_classes_there_is_no_unseen_score():
+    scores = zero_shot_scores(np.array([0.5, 0.7]), [0, 1], [])
+    assert scores['mIoU_seen'] == pytest.approx(0.6)
+    assert math.isnan(scores['mIoU_unseen']) and math.isnan(scores['hIoU'])
+
+
+def test_single_prompt_has_no_full_stop():
+    assert PROMPT_SETS['single'] == ('a photo of a {}',)
+
+
+def test_the_fifteen_templates_of_coco_stuff():
+    sizes = ('', 'small ', 'medium ', 'large ')
+    photos = [f'{start} of a {size}{{}}.' for start in ('a photo', 'This is a photo') for size in sizes]
+    scenes = [f'{start} {{}} in the scene.' for start in (
+        'a', 'a photo of a', 'There is a', 'There is the', 'This is a', 'This is the', 'This is one')]
+    assert PROMPT_SETS['coco15'] == tuple(photos + scenes)
+    assert len(PROMPT_SETS['coco15']) == 15

@@ -1,0 +1,133 @@
+"""Which sample comes when, and its random draws: functions of the seed alone."""
+import random
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from mmcv import Config
+from mmcv.parallel import collate
+from mmseg.datasets import build_dataset
+from torch.utils.data import DataLoader
+
+from datasets import PassSampler, SeededSamples
+from tools.launch import Place
+from tools.loaders import single_threaded, training_loader
+
+
+def keys(count: int, size: int = 7, **arguments) -> list[tuple[int, int]]:
+    return list(islice(PassSampler(size, **{'seed': 1, **arguments}), count))
+
+
+def test_every_pass_shows_every_sample_once():
+    for start in range(0, 35, 7):
+        passes, indices = zip(*keys(35)[start:start + 7])
+        assert set(passes) == {start // 7}
+        assert sorted(indices) == list(range(7))
+
+
+def test_the_order_depends_on_seed_and_pass():
+    orders = [tuple(index for _, index in keys(14, size=50, seed=seed)) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    by_pass = [tuple(index for _, index in keys(150, size=50)[start:start + 50]) for start in (0, 50, 100)]
+    assert len(set(by_pass)) == 3, 'a pass repeats the order of another'
+
+
+def test_the_order_takes_no_notice_of_other_generators():
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    first = keys(20)
+    np.random.rand(5)
+    torch.rand(5)
+    assert keys(20) == first
+
+
+@pytest.mark.parametrize('processes', [1, 2, 3])
+def test_shares_interleave_to_the_same_sequence(processes):
+    shares = [keys(12, rank=rank, world_size=processes) for rank in range(processes)]
+    assert [key for turn in zip(*shares) for key in turn] == keys(12 * processes)
+
+
+@pytest.mark.parametrize(('start', 'processes'), [(0, 1), (3, 1), (7, 2), (10, 2), (30, 3)])
+def test_starting_later_skips(start, processes):
+    shares = [keys(9, rank=rank, world_size=processes, start=start) for rank in range(processes)]
+    assert [key for turn in zip(*shares) for key in turn] == keys(start + 9 * processes)[start:]
+
+
+# ---- random draws of a sample
+
+@pytest.fixture(scope='module')
+def dataset(tiny_configs):
+    return build_dataset(Config.fromfile(str(tiny_configs['inductive'])).data.train)
+
+
+def assert_equal(one: dict, other: dict) -> None:
+    assert torch.equal(one['img'].data, other['img'].data)
+    assert torch.equal(one['gt_semantic_seg'].data, other['gt_semantic_seg'].data)
+    assert str(one['img_metas'].data) == str(other['img_metas'].data)
+
+
+def test_a_sample_depends_on_seed_pass_and_index_alone(dataset):
+    samples = SeededSamples(dataset, seed=5)
+    first = samples[2, 3]
+    np.random.seed(0)
+    samples[0, 1]  # another sample before it
+    assert_equal(first, samples[2, 3])
+    assert_equal(first, SeededSamples(dataset, seed=5)[2, 3])
+    for other in (samples[3, 3]['img'], SeededSamples(dataset, seed=6)[2, 3]['img']):
+        assert not torch.equal(first['img'].data, other.data), 'other draws were to be expected'
+
+
+def test_the_generators_of_the_training_are_left_alone(dataset):
+    def draws() -> tuple:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    def seed() -> None:
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+
+    seed()
+    undisturbed = draws()
+    seed()
+    SeededSamples(dataset, seed=5)[0, 2]
+    assert draws() == undisturbed
+
+
+def test_generators_are_restored_after_an_error():
+    class Broken:
+        def __getitem__(self, index):
+            np.random.rand()
+            raise ValueError('broken picture')
+
+    np.random.seed(1)
+    before = np.random.get_state()[1].copy()
+    with pytest.raises(ValueError, match='broken picture'):
+        SeededSamples(Broken(), seed=0)[0, 0]
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def batches(dataset, workers: int, count: int = 4) -> list[dict]:
+    np.random.seed(workers)  # must not matter
+    loader = DataLoader(SeededSamples(dataset, 5), batch_size=2, sampler=PassSampler(len(dataset), seed=5),
+                        num_workers=workers, collate_fn=partial(collate, samples_per_gpu=2), drop_last=True,
+                        worker_init_fn=single_threaded)
+    return list(islice(loader, count))
+
+
+def test_the_same_pictures_with_any_number_of_workers(dataset):
+    alone, one, three = (batches(dataset, workers) for workers in (0, 1, 3))
+    for expected, *others in zip(alone, one, three):
+        for other in others:
+            assert torch.equal(expected['img'].data[0], other['img'].data[0])
+            assert torch.equal(expected['gt_semantic_seg'].data[0], other['gt_semantic_seg'].data[0])
+
+
+def test_the_training_loader_skips_what_was_done(tiny_configs):
+    config, place = Config.fromfile(str(tiny_configs['inductive'])), Place(torch.device('cpu'))
+    whole = list(islice(training_loader(config, place, 9, 0), 5))
+    rest = list(islice(training_loader(config, place, 9, 3), 2))
+    for expected, actual in zip(whole[3:], rest, strict=True):
+        assert torch.equal(expected['img'].data[0], actual['img'].data[0])

@@ -1,0 +1,180 @@
+"""The split by class name, the scores of label maps against a naive count, and what a dataset writes."""
+import logging
+import math
+
+import numpy as np
+import pytest
+from mmcv import Config
+from mmseg.datasets import build_dataset
+from PIL import Image
+
+from datasets import ClassSplit, PascalVOC20, ZeroShotDataset
+
+VOC = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
+       'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+
+
+@pytest.fixture
+def dataset(tiny_configs):
+    return build_dataset(Config.fromfile(str(tiny_configs['inductive'])).data.test, {'test_mode': True})
+
+
+def test_voc_facts():
+    facts = PascalVOC20.describe()
+    assert facts.split.names == VOC
+    assert facts.split.seen == list(range(15))
+    assert facts.split.unseen == list(range(15, 20))
+    assert (facts.prompt_set, facts.templates) == ('single', ('a photo of a {}',))
+
+
+def test_indices_follow_from_names_in_any_place():
+    split = ClassSplit(('sea', 'cat', 'sky', 'dog'), ('dog', 'sea'))
+    assert (split.seen, split.unseen) == ([1, 2], [0, 3])
+
+
+@pytest.mark.parametrize(('names', 'unseen', 'words'), [
+    (('cat', 'dog', 'cat'), (), 'twice: cat'),
+    (('cat', 'dog'), ('zebra', 'dog'), 'lacks: zebra'),
+    (('cat', 'dog'), ('cat', 'dog'), 'no seen class'),
+])
+def test_a_split_that_does_not_fit(names, unseen, words):
+    with pytest.raises(ValueError, match=words):
+        ClassSplit(names, unseen)
+
+
+@pytest.mark.parametrize(('cls', 'arguments', 'words'), [
+    (PascalVOC20, {'unseen': ['sheep', 'unicorn']}, 'unicorn'),
+    (PascalVOC20, {'prompt_set': 'haiku'}, 'haiku.*single.*coco15'),
+    (ZeroShotDataset, {}, 'classes='),
+])
+def test_facts_that_are_refused(cls, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        cls.describe(**arguments)
+
+
+def test_a_config_may_name_another_split():
+    split = PascalVOC20.describe(classes=['a', 'b', 'c'], unseen=['b']).split
+    assert (split.names, split.seen, split.unseen) == (('a', 'b', 'c'), [0, 2], [1])
+
+
+# ---- scores
+
+def raw_mask(dataset: PascalVOC20, index: int) -> np.ndarray:
+    return np.asarray(Image.open(f'{dataset.ann_dir}/{dataset.img_infos[index]["ann"]["seg_map"]}'))
+
+
+def random_maps(dataset: PascalVOC20, *, right: float) -> list[np.ndarray]:
+    """Random label maps in which a share of the pixels is right; classes 3 and 17 are never predicted."""
+    random = np.random.default_rng(5)
+    maps = []
+    for index in range(len(dataset)):
+        truth = raw_mask(dataset, index)
+        guess = random.choice([label for label in range(20) if label not in (3, 17)], truth.shape)
+        is_right = (random.random(truth.shape) < right) & (truth > 0) & (truth < 255) & ~np.isin(truth, (4, 18))
+        maps.append(np.where(is_right, truth.astype(int) - 1, guess).astype(np.uint8))
+    return maps
+
+
+def naive_scores(dataset: PascalVOC20, maps: list[np.ndarray]) -> dict[str, float]:
+    """Pixel by pixel, from the files: 0 is background and 255 void, neither counts."""
+    confusion = [[0] * 20 for _ in range(20)]
+    for index, labels in enumerate(maps):
+        for truth, guess in zip(raw_mask(dataset, index).ravel().tolist(), labels.ravel().tolist()):
+            if truth not in (0, 255):
+                confusion[truth - 1][guess] += 1
+    right = [confusion[c][c] for c in range(20)]
+    true = [sum(confusion[c]) for c in range(20)]
+    guessed = [sum(row[c] for row in confusion) for c in range(20)]
+
+    def ratio(above: int, below: int) -> float:
+        return above / below if below else math.nan
+
+    iou = [ratio(right[c], true[c] + guessed[c] - right[c]) for c in range(20)]
+    acc = [ratio(right[c], true[c]) for c in range(20)]
+    seen, unseen = np.nanmean(iou[:15]), np.nanmean(iou[15:])
+    return {'aAcc': sum(right) / sum(true), 'mIoU': np.nanmean(iou), 'mAcc': np.nanmean(acc), 'mIoU_seen': seen,
+            'mIoU_unseen': unseen, 'hIoU': 2 * seen * unseen / (seen + unseen),
+            **{f'IoU.{name}': value for name, value in zip(VOC, iou)},
+            **{f'Acc.{name}': value for name, value in zip(VOC, acc)}}
+
+
+def test_evaluate_against_a_naive_count(dataset):
+    assert {int(label) for index in range(len(dataset)) for label in np.unique(raw_mask(dataset, index))} >= {0, 255}
+    maps = random_maps(dataset, right=0.6)
+    scores = dataset.evaluate(maps, logger='silent')
+    naive = naive_scores(dataset, maps)
+    assert list(scores) == list(naive)
+    assert any(math.isnan(value) for value in scores.values()), 'no class is absent: the case is too easy'
+    for name, value in scores.items():
+        assert type(value) is float, name
+        assert value == pytest.approx(naive[name], abs=5.1e-5, nan_ok=True), name
+        assert math.isnan(value) or value == round(value, 4), name
+    assert 0 < scores['hIoU'] < 1
+
+
+def test_label_maps_and_counts_give_the_same_scores(dataset):
+    maps = random_maps(dataset, right=0.5)
+    counts = [part for index, labels in enumerate(maps) for part in dataset.pre_eval(labels, index)]
+    for metric in ('mIoU', ['mDice'], ['mIoU', 'mDice', 'mFscore']):
+        np.testing.assert_equal(dataset.evaluate(counts, metric=metric, logger='silent'),
+                                dataset.evaluate(maps, metric=metric, logger='silent'))
+
+
+def test_dice(dataset):
+    scores = dataset.evaluate(random_maps(dataset, right=0.5), metric='mDice', logger='silent')
+    iou = dataset.evaluate(random_maps(dataset, right=0.5), logger='silent')
+    assert 'mIoU' not in scores and 'hIoU' not in scores
+    for name in VOC:
+        expected = 2 * iou[f'IoU.{name}'] / (1 + iou[f'IoU.{name}'])
+        assert scores[f'Dice.{name}'] == pytest.approx(expected, abs=2e-4, nan_ok=True)
+    assert scores['mDice'] == pytest.approx(np.nanmean([scores[f'Dice.{name}'] for name in VOC]), abs=1e-4)
+
+
+def test_unknown_metric(dataset):
+    with pytest.raises(ValueError, match='mBoundary.*mIoU.*mDice'):
+        dataset.evaluate(random_maps(dataset, right=0.5), metric=['mIoU', 'mBoundary'])
+
+
+def test_the_table_names_the_side_of_every_class(dataset):
+    class Lines(logging.Handler):
+        def emit(self, record):
+            lines.extend(record.getMessage().splitlines())
+
+    lines, logger = [], logging.getLogger('test of the table')
+    logger.addHandler(Lines())
+    logger.setLevel(logging.INFO)
+    scores = dataset.evaluate(random_maps(dataset, right=0.5), logger=logger)
+    rows = {cells[0]: cells[1:] for cells in
+            ([cell.strip() for cell in line.strip('|').split('|')] for line in lines if line.startswith('|'))}
+    for index, name in enumerate(VOC):
+        assert rows[name][0] == ('seen' if index < 15 else 'unseen')
+        assert rows[name][1] == 'nan' or float(rows[name][1]) == pytest.approx(100 * scores[f'IoU.{name}'], abs=0.011)
+    names = list(rows)
+    assert names[1:21] == list(VOC)
+    assert [name for name in names[21:] if name in ('aAcc', 'mIoU seen', 'mIoU unseen', 'hIoU')] == [
+        'aAcc', 'mIoU seen', 'mIoU unseen', 'hIoU'], 'the summary comes after the classes'
+    assert float(rows['hIoU'][1]) == pytest.approx(100 * scores['hIoU'], abs=0.011)
+
+
+# ---- what it writes and reads
+
+def test_format_results_writes_the_ids_of_the_data_set(dataset, tmp_path):
+    maps = random_maps(dataset, right=0.5)
+    files = dataset.format_results(maps[1:], str(tmp_path / 'new' / 'folder'), indices=[1, 2])
+    assert [file.rsplit('/', 1)[1] for file in files] == ['val_001.png', 'val_002.png']
+    for labels, file in zip(maps[1:], files):
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), labels + 1)
+
+
+def test_true_labels_are_class_indices(dataset):
+    for index in range(len(dataset)):
+        mask, labels = raw_mask(dataset, index), dataset.true_labels(index)
+        np.testing.assert_array_equal(labels[(mask > 0) & (mask < 255)], mask[(mask > 0) & (mask < 255)] - 1)
+        assert set(labels[(mask == 0) | (mask == 255)].tolist()) == {255}
+
+
+def test_training_reads_train_and_aug(tiny_configs):
+    train = build_dataset(Config.fromfile(str(tiny_configs['inductive'])).data.train)
+    assert len(train) == 8
+    labels = train[6]['gt_semantic_seg'].data.unique().tolist()
+    assert set(labels) <= {*range(20), 255} and 255 in labels and len(labels) > 1

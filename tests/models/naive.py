@@ -1,0 +1,116 @@
+"""Naive versions of what the model computes, in loops and float64, and small parts with random weights."""
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models import CLIPVisionEncoder, RegionClueHead
+from models.label_mapping import Setting
+from models.vision_encoder import ImageFeatures
+
+SIZES = {'input_resolution': 64, 'width': 32, 'layers': 3, 'heads': 4, 'output_dim': 16, 'num_tokens': 3,
+         'region_level_bridge_size': 4}
+
+
+def randomized(module: nn.Module) -> nn.Module:
+    """Adds noise to all parameters, so that no zero and no one hides a wrong use of them."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def encoder(**changes) -> CLIPVisionEncoder:
+    return randomized(CLIPVisionEncoder(**{**SIZES, **changes})).eval()
+
+
+def unit(*shape: int, dim: int, seed: int = 0) -> Tensor:
+    """Random, with a length of 1 along `dim`."""
+    return nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=dim)
+
+
+def features(batch: int = 2, width: int = 16, grid: tuple[int, int] = (4, 4), side: int = 2) -> ImageFeatures:
+    return ImageFeatures(cls=unit(batch, width, dim=1, seed=1), patches=unit(batch, width, *grid, dim=1, seed=2),
+                         regions=unit(batch, width, side, side, dim=1, seed=3))
+
+
+def head(*, setting: str = 'inductive', classes: int = 5, seen: tuple[int, ...] = (0, 2, 3), recovery: float = 2.,
+         **changes) -> RegionClueHead:
+    """A region-clue head in evaluation mode, with random embeddings of its classes."""
+    built = RegionClueHead(**{'img_size': 24, 'in_channels': 16, 'num_heads': 4,
+                              'loss_decode': {'recovery_loss_weight': recovery}, **changes})
+    built.class_head.set_split(num_classes=classes, seen=seen, setting=Setting(setting))
+    built.class_head.set_embeddings(unit(classes, built.class_head.embed_dims, dim=1, seed=4))
+    return randomized(built).eval()
+
+
+def inputs_of(module: nn.Module) -> list[tuple]:
+    """A list that every later call of the module adds its positional arguments to."""
+    calls = []
+    module.register_forward_pre_hook(lambda _, arguments: calls.append(arguments))
+    return calls
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
+    """Same shape, and the same numbers relative to the largest."""
+    assert actual.shape == expected.shape
+    return bool((actual.double() - expected.double()).abs().max() <= tolerance * expected.double().abs().max())
+
+
+def bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., h, w) -> (..., *size): each new pixel's centre falls between four old ones (align_corners=False)."""
+    def neighbours(index, new, old):
+        place = min(max((index + 0.5) * old / new - 0.5, 0), old - 1)
+        low = math.floor(place)
+        return (low, 1 - (place - low)), (min(low + 1, old - 1), place - low)
+
+    resized = torch.zeros(*maps.shape[:-2], *size, dtype=torch.float64)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            for row, height in neighbours(y, size[0], maps.shape[-2]):
+                for column, width in neighbours(x, size[1], maps.shape[-1]):
+                    resized[..., y, x] += height * width * maps[..., row, column].double()
+    return resized
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm, eps: float = 1e-5) -> Tensor:
+    x = x.double()
+    x = x - x.mean(dim=-1, keepdim=True)
+    return x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt() * norm.weight.double() + norm.bias.double()
+
+
+def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    return x.double() @ layer.weight.double().T + layer.bias.double()
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, visible: list[list[bool]] | None = None) -> Tensor:
+    """(Nq, W), (Nk, W), (Nk, W) -> (Nq, W): softmax(q k / sqrt(head_dim)) v, head by head and query by query."""
+    size = q.shape[1] // heads
+    mixed = torch.zeros_like(q)
+    for part in (slice(i * size, (i + 1) * size) for i in range(heads)):
+        for i in range(len(q)):
+            seen = [j for j in range(len(k)) if visible is None or visible[i][j]]
+            weights = torch.stack([q[i, part] @ k[j, part] * size**-0.5 for j in seen]).exp()
+            for weight, j in zip(weights / weights.sum(), seen):
+                mixed[i, part] += weight * v[j, part]
+    return mixed
+
+
+def clip_block(x: Tensor, block: nn.Module, heads: int, visible: list[list[bool]] | None = None) -> Tensor:
+    """CLIP's pre-norm block for one sequence (N, W)."""
+    qkv = layer_norm(x, block.ln_1) @ block.attn.in_proj_weight.double().T + block.attn.in_proj_bias.double()
+    x = x + linear(attention(*qkv.chunk(3, dim=1), heads, visible), block.attn.out_proj)
+    hidden = linear(layer_norm(x, block.ln_2), block.mlp.c_fc)
+    return x + linear(hidden / (1 + (-1.702 * hidden).exp()), block.mlp.c_proj)
+
+
+def region_mask(grid: tuple[int, int], side: int, prompts: int) -> list[list[bool]]:
+    """Who sees whom among [CLS, prompts, patches, regions], by the rules in words."""
+    height, width = grid
+    tokens = [('other', None)] * (1 + prompts)
+    tokens += [('patch', (y // (height // side), x // (width // side))) for y in range(height) for x in range(width)]
+    tokens += [('region', (i, j)) for i in range(side) for j in range(side)]
+    return [[a == b or 'region' not in (kind_a, kind_b) or ({kind_a, kind_b} == {'patch', 'region'} and
+                                                            cell_a == cell_b)
+             for b, (kind_b, cell_b) in enumerate(tokens)] for a, (kind_a, cell_a) in enumerate(tokens)]

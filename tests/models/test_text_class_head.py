@@ -1,0 +1,106 @@
+"""Text embeddings as the classifier: rows in use, queries, mask logits, test scores."""
+import pytest
+import torch
+
+from models import TextClassHead
+from models.label_mapping import Setting
+from tests.models.naive import close, features, unit
+
+E, CLASSES, SEEN = 16, 5, [3, 0, 2]
+
+
+def class_head(setting: str = 'inductive', seen=SEEN, **changes) -> TextClassHead:
+    built = TextClassHead(embed_dims=E, **changes)
+    built.set_split(num_classes=CLASSES, seen=seen, setting=Setting(setting))
+    built.set_embeddings(unit(CLASSES, E, dim=1))
+    return built.eval()
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_queries_are_region_major(training):
+    built, seen_by_it = class_head().train(training), features(side=3)
+    rows = [0, 2, 3] if training else range(CLASSES)
+    queries = built.queries(seen_by_it)
+    assert queries.shape == (2, 9 * len(rows), 2 * E)
+    for b in range(2):
+        for k in range(9):
+            for c, row in enumerate(rows):
+                text = unit(CLASSES, E, dim=1)[row]
+                clue = seen_by_it.regions[b, :, k // 3, k % 3] + seen_by_it.cls[b]
+                assert close(queries[b, k * len(rows) + c], torch.cat([clue * text, text]))
+
+
+@pytest.mark.parametrize(('setting', 'training', 'rows'), [
+    ('inductive', True, [0, 2, 3]), ('inductive', False, range(5)), ('transductive', True, range(5)),
+    ('transductive', False, range(5)), ('fully_supervised', True, range(5)), ('fully_supervised', False, range(5))])
+def test_rows_in_use(setting, training, rows):
+    seen = list(range(CLASSES)) if setting == 'fully_supervised' else SEEN
+    assert torch.equal(class_head(setting, seen).train(training).rows_in_use(), unit(CLASSES, E, dim=1)[list(rows)])
+
+
+def test_mask_logits_are_the_mean_of_the_products():
+    queries, pixels = torch.randn(2, 4 * CLASSES, E), torch.randn(2, 6, E)
+    expected = torch.zeros(2, CLASSES, 2, 3, dtype=torch.float64)
+    for b in range(2):
+        for c in range(CLASSES):
+            for y in range(2):
+                for x in range(3):
+                    products = [queries[b, k * CLASSES + c].double() @ pixels[b, 3 * y + x].double() for k in range(4)]
+                    expected[b, c, y, x] = sum(products) / 4
+    assert close(class_head().mask_logits(queries, pixels, (2, 3)), expected)
+
+
+@pytest.mark.parametrize(('setting', 'seen', 'shift'), [
+    ('inductive', SEEN, [0.1, 0, 0.1, 0.1, 0]), ('transductive', SEEN, [0] * 5),
+    ('fully_supervised', range(5), [0.1] * 5)])
+def test_seen_penalty(setting, seen, shift):
+    logits = 3 * torch.randn(2, CLASSES, 3, 4, dtype=torch.float64)
+    expected = 1 / (1 + (-logits).exp())
+    for c in range(CLASSES):
+        expected[:, c] -= shift[c]
+    assert close(class_head(setting, list(seen)).scores(logits), expected, 1e-7)
+
+
+def test_another_seen_penalty():
+    assert torch.equal(class_head(seen_penalty=0.5).scores(torch.zeros(1, CLASSES, 1, 1)).flatten(),
+                       torch.tensor([0., 0.5, 0., 0., 0.5]))
+
+
+def test_embeddings_are_used_as_they_are():
+    stored = (0.9995 * unit(CLASSES, E, dim=1, seed=7)).half()
+    built = class_head()
+    built.set_embeddings(stored)
+    assert built.embeddings.dtype == torch.float32
+    assert torch.equal(built.rows_in_use(), stored.float()), 'normalised again'
+
+
+@pytest.mark.parametrize('shape', [(CLASSES + 1, E), (CLASSES, E + 1), (CLASSES,)])
+def test_embeddings_that_do_not_fit(shape):
+    with pytest.raises(ValueError, match=rf'^rows\.npy: .*{shape[0]}.* 5 classes .*width 16'):
+        class_head().set_embeddings(torch.zeros(shape), source='rows.npy')
+
+
+@pytest.mark.parametrize('seen', [[], [0, 5], [-1, 2]])
+def test_seen_classes_out_of_range(seen):
+    with pytest.raises(ValueError, match='5 classes'):
+        class_head().set_split(num_classes=5, seen=seen, setting=Setting.INDUCTIVE)
+
+
+def test_split_is_kept_in_ascending_order():
+    built = class_head(seen=[3, 0, 2])
+    assert (built.seen.tolist(), built.unseen.tolist(), built.num_classes) == ([0, 2, 3], [1, 4], 5)
+    built.set_split(num_classes=2, seen=[0, 1], setting=Setting.FULLY_SUPERVISED)
+    assert (built.seen.tolist(), built.unseen.tolist(), built.num_classes) == ([0, 1], [], 2)
+
+
+def test_another_number_of_classes_needs_other_embeddings():
+    built = class_head()
+    built.set_split(num_classes=5, seen=[1], setting=Setting.TRANSDUCTIVE)
+    assert built.embeddings is not None
+    built.set_split(num_classes=6, seen=[1], setting=Setting.INDUCTIVE)
+    with pytest.raises(ValueError, match='set_embeddings'):
+        built.rows_in_use()
+
+
+def test_no_trace_in_a_state_dict():
+    assert not class_head().state_dict() and not list(class_head().parameters())

@@ -1,0 +1,104 @@
+"""CLIP's text tower against loops, and how class names become embeddings."""
+import pytest
+import torch
+
+from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
+from tests.clip_files import clip_weights
+from tests.models.naive import clip_block, close, layer_norm, randomized
+
+END = 49
+SIZES = {'context_length': 7, 'vocab_size': 50, 'transformer_width': 16, 'transformer_heads': 4,
+         'transformer_layers': 2, 'embed_dim': 8}
+
+
+@pytest.fixture
+def encoder() -> CLIPTextEncoder:
+    return randomized(CLIPTextEncoder(**SIZES)).eval()
+
+
+@torch.no_grad()
+def test_matches_loops(encoder):
+    tokens = torch.tensor([[48, 3, 7, END, 0, 0, 0], [48, 5, 1, 2, 4, 6, END]])
+    causal = [[j <= i for j in range(7)] for i in range(7)]
+    for row, embedding in zip(tokens, encoder(tokens)):
+        x = torch.stack([encoder.token_embedding.weight[token] for token in row]).double()
+        x = x + encoder.positional_embedding.double()
+        for block in encoder.transformer.resblocks:
+            x = clip_block(x, block, 4, causal)
+        end = row.tolist().index(END)
+        assert close(embedding, layer_norm(x[end], encoder.ln_final) @ encoder.text_projection.double())
+
+
+def test_what_follows_the_end_of_text_has_no_influence(encoder):
+    first, second, other = encoder(torch.tensor([[48, 3, 7, END, 0, 0, 0], [48, 3, 7, END, 9, 8, 7],
+                                                 [48, 4, 7, END, 0, 0, 0]]))
+    assert close(second, first) and not close(other, first)
+
+
+def test_the_mask_is_not_in_the_state_dict(encoder):
+    blocks = {name for name in encoder.state_dict() if name.startswith('transformer.resblocks.')}
+    assert len(blocks) == 24
+    assert set(encoder.state_dict()) - blocks == {'token_embedding.weight', 'positional_embedding', 'ln_final.weight',
+                                                  'ln_final.bias', 'text_projection'}
+
+
+def test_unknown_keyword():
+    with pytest.raises(TypeError, match='width'):
+        CLIPTextEncoder(width=16)
+
+
+@pytest.mark.parametrize(('heads', 'expected'), [(None, 2), (4, 4)])
+def test_like_reads_its_sizes_from_the_weights(heads, expected):
+    sizes = SIZES | {'transformer_width': 128, 'transformer_layers': 3, 'transformer_heads': expected}
+    source = randomized(CLIPTextEncoder(**sizes)).eval()
+    copy = CLIPTextEncoder.like(source.state_dict(), heads)
+    tokens = torch.tensor([[48, 3, 7, END, 0, 0, 0]])
+    assert torch.equal(copy(tokens), source(tokens))
+    assert not copy.training and not any(parameter.requires_grad for parameter in copy.parameters())
+
+
+def test_like_names_what_is_missing():
+    weights = CLIPTextEncoder(**SIZES).state_dict()
+    del weights['transformer.resblocks.1.ln_2.bias']
+    with pytest.raises((RuntimeError, ValueError), match=r'resblocks\.1\.ln_2\.bias'):
+        CLIPTextEncoder.like(weights)
+
+
+def fake_tokenizer(seen: list[str]):
+    """Notes the texts; its tokens are the text's first letters."""
+    def tokenizer(texts, length):
+        seen.extend(texts)
+        assert length == 7
+        return torch.tensor([[48, *(ord(letter) % 40 for letter in text[-5:]), END] for text in texts])
+    return tokenizer
+
+
+@pytest.mark.parametrize('templates', [['a photo of a {}'], ['a photo of a {}.', 'This is one {} in the scene.', '{}']])
+def test_class_embeddings(encoder, templates):
+    names, seen = ['pottedplant', 'wall-concrete', 'TV {0}'], []
+    embeddings = embed_class_names(encoder, names, templates, fake_tokenizer(seen))
+    assert seen == [template.replace('{}', name) for name in names for template in templates], 'not verbatim'
+    assert embeddings.dtype == torch.float32 and not embeddings.requires_grad
+    for name, embedding in zip(names, embeddings):
+        total = torch.zeros(8, dtype=torch.float64)
+        for template in templates:
+            tokens = fake_tokenizer([])([template.replace('{}', name)], 7)
+            one = encoder(tokens)[0].double()
+            total += one / one.square().sum().sqrt()
+        assert close(embedding, total / total.square().sum().sqrt())
+
+
+def test_tokens_are_clips():
+    tokens = tokenize(['a photo of a cat', 'A photo of a Cat.'])
+    assert tokens.shape == (2, 77) and tokens.dtype == torch.int64
+    assert tokens[0, :8].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 0] and not tokens[:, 8:].any()
+    assert tokens[1, :8].tolist() == [49406, 320, 1125, 539, 320, 2368, 269, 49407]
+    assert tokenize(['cat ' * 100])[0, [0, -1]].tolist() == [49406, 49407], 'a long text lost its end'
+
+
+def test_openais_names_and_vocabulary_fit():
+    weights = {name: tensor.float() for name, tensor in clip_weights().items()
+               if not name.startswith(('visual.', 'logit_scale', 'input_', 'context_', 'vocab_'))}
+    embeddings = embed_class_names(CLIPTextEncoder.like(weights), ['cat', 'dog'], ['a photo of a {}'])
+    assert embeddings.shape == (2, 32) and close(embeddings.norm(dim=1), torch.ones(2))
+    assert float(embeddings[0] @ embeddings[1]) < 0.999

@@ -1,0 +1,175 @@
+"""CLIP's image tower with prompt and region tokens: what sees what, what stands where, and the initial values."""
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from models import CLIPVisionEncoder
+from models.vision_encoder import region_visibility, resize_positions
+from tests.models.naive import SIZES, bilinear, clip_block, close, encoder, inputs_of, layer_norm, linear, region_mask
+
+P, R, WIDTH = 3, 4, 32
+
+
+def picture(height: int = 64, width: int = 64, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(('grid', 'side', 'prompts'), [
+    ((4, 4), 2, 3), ((4, 4), 4, 0), ((6, 9), 3, 1), ((8, 4), 2, 10), ((2, 6), 1, 2), ((32, 32), 4, 10)])
+def test_region_mask(grid, side, prompts):
+    assert region_visibility(grid, side, prompts).tolist() == region_mask(grid, side, prompts)
+
+
+@pytest.mark.parametrize(('grid', 'side'), [((14, 14), 4), ((4, 6), 4), ((6, 4), 4), ((2, 2), 4)])
+def test_regions_must_divide_the_grid(grid, side):
+    with pytest.raises(ValueError, match=f'{grid[0]}x{grid[1]} .*multiples of {side}.*region_level_bridge_size'):
+        region_visibility(grid, side, 1)
+
+
+@pytest.mark.parametrize(('height', 'width', 'message'), [
+    (96, 80, '6x5 patches'), (72, 64, '72x64 .*whole patches of 16x16'), (64, 60, '64x60 .*whole patches')])
+def test_pictures_that_do_not_fit(height, width, message):
+    with pytest.raises(ValueError, match=message):
+        encoder()(picture(height, width))
+
+
+@pytest.mark.parametrize('size', [(64, 64), (128, 64), (32, 96)])
+@torch.no_grad()
+def test_tokens_of_every_block(size):
+    """Order, the class embedding twice, no position on regions, `ln_pre` before the prompts, new ones every block."""
+    model, image = encoder(), picture(*size)
+    calls = [inputs_of(block) for block in model.transformer.resblocks]
+    outputs = []
+    for block in model.transformer.resblocks:
+        block.register_forward_hook(lambda *hooked: outputs.append(hooked[2]))
+    model(image)
+
+    rows, columns = size[0] // 16, size[1] // 16
+    positions = model.positional_embedding.double()
+    table = bilinear(positions[1:].T.reshape(WIDTH, 4, 4), (rows, columns))
+    for i in range(2):
+        cls = 2 * model.class_embedding.double() + positions[0]
+        patches = [torch.einsum('dchw,chw->d', model.conv1.weight.double(),
+                                image[i, :, 16 * y:16 * y + 16, 16 * x:16 * x + 16].double()) + table[:, y, x]
+                   for y in range(rows) for x in range(columns)]
+        others = layer_norm(torch.stack([cls, *patches, *model.region_level_bridge.double()]), model.ln_pre)
+        tokens = torch.cat([others[:1], linear(model.prompt_embeddings[0], model.prompt_proj), others[1:]])
+        assert close(calls[0][0][0][i], tokens)
+        for depth in (1, 2):
+            tokens = outputs[depth - 1][i].double()
+            tokens[1:1 + P] = linear(model.deep_prompt_embeddings[depth - 1], model.prompt_proj)
+            assert close(calls[depth][0][0][i], tokens)
+    assert all(call[0][1].tolist() == region_mask((rows, columns), 2, P) for call in calls)
+
+
+@torch.no_grad()
+def test_blocks_attend_with_the_given_heads():
+    model = encoder()
+    block = model.transformer.resblocks[1]
+    calls = inputs_of(block)
+    block.register_forward_hook(lambda *hooked: calls.append(hooked[2]))
+    model(picture(batch=1))
+    assert close(calls[1][0], clip_block(calls[0][0][0].double(), block, 4, region_mask((4, 4), 2, P)))
+
+
+@pytest.mark.parametrize('scale', [1., 1e-3])
+@torch.no_grad()
+def test_read_out(scale):
+    """`prompt_norm` with an eps of 1e-6, which shows on small values, and not on the regions."""
+    model = encoder()
+    last = []
+    model.transformer.resblocks[-1].register_forward_hook(lambda *hooked: last.append(scale * hooked[2]) or last[0])
+    cls, patches, regions = model(picture(128, 64))
+    tokens = torch.cat([layer_norm(last[0][:, :-R], model.prompt_norm, eps=1e-6), last[0][:, -R:].double()], dim=1)
+    expected = layer_norm(tokens, model.ln_post) @ model.proj.double()
+    expected = expected / expected.square().sum(dim=-1, keepdim=True).sqrt()
+    assert close(cls, expected[:, 0])
+    assert close(patches, expected[:, 1 + P:-R].transpose(1, 2).reshape(2, 16, 8, 4))
+    assert close(regions, expected[:, -R:].transpose(1, 2).reshape(2, 16, 2, 2))
+
+
+@pytest.mark.parametrize(('height', 'width'), [(64, 64), (128, 64), (32, 96)])
+def test_features_have_unit_length_at_any_resolution(height, width):
+    features = encoder()(picture(height, width))
+    assert [tuple(each.shape) for each in features] == [(2, 16), (2, 16, height // 16, width // 16), (2, 16, 2, 2)]
+    for each in features:
+        assert close(each.norm(dim=1), torch.ones(each.norm(dim=1).shape))
+
+
+@pytest.mark.parametrize('grid', [(4, 4), (7, 3), (2, 8), (8, 8)])
+def test_positions_are_resized_bilinearly(grid):
+    table = torch.randn(17, 8)
+    resized = resize_positions(table, grid)
+    assert torch.equal(resized[0], table[0])
+    assert close(resized[1:], bilinear(table[1:].T.reshape(8, 4, 4), grid).flatten(1).T)
+    assert grid != (4, 4) or torch.equal(resized, table)
+
+
+def test_prompt_dropout_is_drawn_per_picture_and_block():
+    model = encoder(num_tokens=200, width=64).train()
+    calls = [inputs_of(block) for block in model.transformer.resblocks]
+    one = picture(batch=1)
+    model(torch.cat([one, one]))
+    tables = [model.prompt_embeddings[0], *model.deep_prompt_embeddings]
+    for (tokens, _), table in ((call[0], table) for call, table in zip(calls, tables)):
+        prompts = tokens[:, 1:201]
+        kept = prompts != 0
+        assert not torch.equal(kept[0], kept[1])
+        assert float(kept.float().mean()) == pytest.approx(0.9, abs=0.01)
+        expected = linear(table, model.prompt_proj).expand(2, -1, -1) / 0.9
+        assert close(prompts[kept], expected[kept])
+    first, second = model.eval()(torch.cat([one, one])).patches
+    assert torch.equal(first, second)
+
+
+def check_uniform(values, bound):
+    values = values.detach().flatten()
+    assert 0.99 * bound < float(values.abs().max()) <= bound
+    assert abs(float(values.mean())) < 5 * bound / math.sqrt(3 * values.numel())
+    assert float(values.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+@pytest.mark.parametrize(('width', 'patch', 'bound'), [(768, 16, 0.0625), (96, 8, math.sqrt(6 / (192 + 96)))])
+def test_initial_values(width, patch, bound):
+    torch.manual_seed(0)
+    model = CLIPVisionEncoder(**SIZES | {'width': width, 'layers': 2, 'patch_size': patch, 'num_tokens': 50})
+    check_uniform(model.prompt_embeddings, bound)
+    check_uniform(model.deep_prompt_embeddings, bound)
+    weight = model.prompt_proj.weight.detach()  # normal: no bound, and four of a hundred beyond two deviations
+    assert float(weight.std()) == pytest.approx(math.sqrt(2 / width), rel=0.02)
+    assert float((weight.abs() > 2 * math.sqrt(2 / width)).float().mean()) == pytest.approx(0.0455, abs=0.008)
+    bias = model.prompt_proj.bias.detach().abs()
+    assert 0.9 * width**-0.5 < float(bias.max()) <= width**-0.5
+    assert torch.equal(model.prompt_norm.weight, torch.ones(width)) and not model.prompt_norm.bias.any()
+    assert not model.region_level_bridge.any()
+
+
+def test_eps_of_the_norms():
+    norms = {name: module.eps for name, module in encoder().named_modules() if isinstance(module, nn.LayerNorm)}
+    assert norms.pop('prompt_norm') == 1e-6 and set(norms.values()) == {1e-5}
+
+
+@pytest.mark.parametrize('mode', [True, False])
+def test_settings_without_effect(mode):
+    plain, official = {}, {'drop_path_rate': 0.9, 'get_embeddings': False, 'out_indices': [0], 'style': 'caffe',
+                           'prompt_dim': WIDTH, 'total_d_layer': 2}
+    outputs = []
+    for arguments in (plain, official):
+        torch.manual_seed(1)
+        outputs.append(encoder(**arguments).train(mode)(picture()))
+    assert all(torch.equal(first, second) for first, second in zip(*outputs))
+
+
+@pytest.mark.parametrize(('changes', 'error', 'message'), [
+    ({'total_d_layer': 1}, ValueError, 'total_d_layer=1: only 2'), ({'total_d_layer': 0}, ValueError, 'total_d_layer'),
+    ({'total_d_layer': 3}, ValueError, 'total_d_layer'), ({'prompt_dim': 64}, ValueError, 'prompt_dim=64'),
+    ({'region_level_bridge_size': 6}, ValueError, 'region_level_bridge_size=6'),
+    ({'region_level_bridge_size': 0}, ValueError, 'region_level_bridge_size=0'),
+    ({'region_level_bridge_size': 9}, ValueError, '4x4 patches .* 3x3 regions'),
+    ({'input_resolution': 70}, ValueError, 'input_resolution=70'), ({'heads': 5}, ValueError, '5 attention heads'),
+    ({'num_token': 5}, TypeError, 'num_token')])
+def test_arguments_that_do_not_fit(changes, error, message):
+    with pytest.raises(error, match=message):
+        CLIPVisionEncoder(**{**SIZES, **changes})

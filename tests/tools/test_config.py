@@ -1,0 +1,107 @@
+"""Configs as scripts read them: overrides from the command line, and paths that do not depend on where one stands."""
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import LEAVES, REPOSITORY
+from tools import config as config_module
+from tools.config import add_config_arguments, as_data, load_config
+
+LEAF = REPOSITORY / 'configs' / 'voc12' / f'{LEAVES["inductive"]}.py'
+
+
+def load(*arguments):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    return load_config(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every test stands outside the repository."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_paths_are_relative_to_the_repository():
+    config = load(LEAF, '--cfg-options', 'model.load_text_embedding=some/table.npy')
+    assert config.model.pretrained == config.model.pretrained_text == str(REPOSITORY / 'pretrained/ViT-B-16.pt')
+    assert config.model.load_text_embedding == str(REPOSITORY / 'some/table.npy')
+    for part in ('train', 'val', 'test'):
+        assert config.data[part].data_root == str(REPOSITORY / 'data/VOCdevkit/VOC2012'), part
+
+
+def test_absolute_paths_stay(elsewhere):
+    config = load(LEAF, '--cfg-options', f'model.pretrained={elsewhere}/clip.pt', f'data.val.data_root={elsewhere}/voc')
+    assert config.model.pretrained == f'{elsewhere}/clip.pt'
+    assert config.data.val.data_root == f'{elsewhere}/voc'
+
+
+@pytest.mark.parametrize('root', ['here/voc', '/there/voc'])
+def test_data_root_goes_to_every_dataset(elsewhere, root):
+    (elsewhere / 'wrapped.py').write_text(
+        f"_base_ = '{LEAF}'\n"
+        "data = dict(train=dict(_delete_=True, type='RepeatDataset', times=2, dataset=dict(type='PascalVOC20',\n"
+        "    img_dir='JPEGImages', data_root='old', pipeline=[])),\n"
+        "    test=[dict(type='PascalVOC20', img_dir='JPEGImages', data_root='old') for _ in range(2)])\n")
+    # a relative one is relative to where the user stands
+    expected = str(elsewhere / root)
+    data = load('wrapped.py', '--data-root', root).data
+    assert data.train.dataset.data_root == data.val.data_root == expected
+    assert [dataset.data_root for dataset in data.test] == [expected] * 2
+    data = load(LEAF, '--data-root', root).data
+    assert {data[part].data_root for part in ('train', 'val', 'test')} == {expected}
+
+
+def test_options_that_are_given_twice_add_up():
+    config = load(LEAF, '--cfg-options', 'data.samples_per_gpu=3', 'runner.max_iters=7', '--options', 'log_level=DEBUG',
+                  '--cfg-options', 'data.workers_per_gpu=1', 'runner.max_iters=8')
+    assert (config.data.samples_per_gpu, config.data.workers_per_gpu, config.runner.max_iters) == (3, 1, 8)
+    assert config.log_level == 'DEBUG'
+
+
+@pytest.mark.parametrize(('present', 'found'), [
+    (['pretrained/ViT-B-16.pt'], 'pretrained/ViT-B-16.pt'),
+    (['ViT-B-16.pt', 'pretrained/ViT-B-16.pt'], 'ViT-B-16.pt'),
+    (['ViT-B-16.pt'], 'ViT-B-16.pt'),
+])
+def test_the_official_name_of_the_clip_file(elsewhere, monkeypatch, present, found):
+    (elsewhere / 'pretrained').mkdir()
+    for name in present:
+        (elsewhere / name).touch()
+    monkeypatch.setattr(config_module, 'REPOSITORY', elsewhere)
+    config = load(LEAF, '--cfg-options', 'model.pretrained=ViT-B-16.pt', 'model.pretrained_text=ViT-B-16.pt')
+    assert config.model.pretrained == config.model.pretrained_text == str(elsewhere / found)
+
+
+def test_as_data_is_plain_json():
+    config = load(LEAF, '--cfg-options', 'model.test_cfg.stride=(40,40)')
+    config.folder = Path('somewhere')
+    data = as_data(config)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert data['folder'] == 'somewhere'
+    assert data['model']['test_cfg']['stride'] == [40, 40]
+    assert data['model']['decode_head']['num_heads'] == 8
+
+
+@pytest.mark.parametrize(('name', 'text', 'words'), [
+    ('no_such.py', None, 'no config file no_such.py.*configs'),
+    ('base.py', 'runner = dict(max_iters=1)', 'base.py has no `model`'),
+    ('typo.py', 'model = dict(', 'typo.py cannot be read'),
+    ('lost.py', "_base_ = './no_such.py'", 'lost.py cannot be read.*no_such.py'),
+    ('wrong.txt', 'model', 'type'),
+    ('raises.py', 'model = dict(layers=[][3])', 'raises.py cannot be read'),
+    ('imports.py', 'import no_such_package', 'imports.py cannot be read.*no_such_package'),
+])
+def test_files_that_are_no_config(elsewhere, name, text, words):
+    if text is not None:
+        (elsewhere / name).write_text(text)
+    with pytest.raises((ValueError, OSError), match=words):
+        load(name)
+
+
+def test_an_option_that_does_not_fit_the_config():
+    with pytest.raises(ValueError, match='runner.max_iters.deep'):
+        load(LEAF, '--cfg-options', 'runner.max_iters.deep=3')

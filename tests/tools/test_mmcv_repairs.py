@@ -1,0 +1,101 @@
+"""Each repair of mmcv, with what goes wrong where it is not made."""
+import socket
+
+import mmcv.parallel._functions as scattering
+import pytest
+import torch
+import torch.distributed as dist
+from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
+from mmcv.runner import save_checkpoint
+from torch import nn
+
+from tools import mmcv_repairs
+from tools.launch import Place, wrap
+
+
+class Doubler(nn.Module):
+    """Has mmcv's interface; insists on a tensor, which a loader's data container is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.))
+        self.register_buffer('kept', torch.ones(3))
+        self.register_buffer('constant', torch.ones(3), persistent=False)
+
+    def forward(self, img, img_metas):
+        assert isinstance(img, torch.Tensor) and isinstance(img_metas, list)
+        return self.weight * img
+
+    def train_step(self, data, optimizer):
+        return {'loss': self(**data).sum(), 'num_samples': len(data['img'])}
+
+
+def batch() -> dict[str, DataContainer]:
+    """What mmcv's `collate` makes of two samples."""
+    return {'img': DataContainer([torch.ones(2, 3)], stack=True),
+            'img_metas': DataContainer([[{'flip': False}, {'flip': True}]], cpu_only=True)}
+
+
+@pytest.fixture
+def group():
+    """A process group of one."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(('asked', 'given'), [
+    (0, torch.device('cuda', 0)), (3, torch.device('cuda', 3)),
+    (torch.device('cuda', 1), torch.device('cuda', 1)), (torch.device('cpu'), torch.device('cpu'))])
+def test_streams_are_asked_for_by_device(monkeypatch, asked, given):
+    devices = []
+    monkeypatch.setattr(mmcv_repairs, 'torch_get_stream', devices.append)
+    mmcv_repairs.apply()
+    scattering._get_stream(asked)
+    assert devices == [given] and isinstance(devices[0], torch.device)
+
+
+@pytest.mark.gpu
+def test_data_containers_reach_the_gpu():
+    mmcv_repairs.apply()
+    output = MMDataParallel(Doubler().cuda(), device_ids=[0])(**batch())
+    assert output.is_cuda and torch.equal(output.cpu(), torch.full((2, 3), 2.))
+
+
+def test_distributed_forward(group):
+    mmcv_repairs.apply()
+    model = MMDistributedDataParallel(Doubler())
+    assert torch.equal(model(img=torch.ones(1), img_metas=[{}]), torch.full((1,), 2.))
+
+
+def test_distributed_training_and_testing_on_cpu(group):
+    mmcv_repairs.apply()
+    model = wrap(Doubler(), Place(torch.device('cpu')))
+    assert isinstance(model, MMDistributedDataParallel)
+    outputs = model.train_step(batch(), None)
+    outputs['loss'].backward()
+    assert outputs['num_samples'] == 2 and float(model.module.weight.grad) == 6
+    assert torch.equal(model(**batch()), torch.full((2, 3), 2.))
+
+
+def test_one_process_on_cpu(monkeypatch):
+    mmcv_repairs.apply()
+    model = wrap(Doubler(), Place(torch.device('cpu')))
+    assert float(model.train_step(batch(), None)['loss']) == 12
+    assert torch.equal(model(**batch()), torch.full((2, 3), 2.))
+
+
+def test_saved_checkpoints_leave_constants_out(tmp_path):
+    mmcv_repairs.apply()
+    save_checkpoint(nn.ModuleDict({'part': Doubler()}), str(tmp_path / 'it.pth'))
+    names = torch.load(tmp_path / 'it.pth', weights_only=True)['state_dict']
+    assert set(names) == {'part.weight', 'part.kept'}
+
+
+def test_applying_twice_does_no_harm():
+    mmcv_repairs.apply()
+    mmcv_repairs.apply()
+    assert scattering._get_stream is mmcv_repairs.get_stream
