@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,8 @@ def test_pairs_are_at_least_one(present, count):
 
 def worker(rank: int, folder: str) -> None:
     """One of two workers, which have 3 and 0 pairs, 3 and 4, then none at all; prints the three counts."""
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2,
+                            timeout=timedelta(seconds=60))
     counts = []
     for pairs in ((3, 0), (3, 4), (0, 0)):
         present = torch.zeros(2, 4, dtype=torch.bool).flatten()

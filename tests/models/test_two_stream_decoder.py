@@ -104,7 +104,6 @@ def check_pytorch_default(layer: nn.Linear) -> None:
 
 
 def test_initial_values_of_a_layer_are_pytorchs():
-    torch.manual_seed(0)
     layer = CrossAttentionLayer(64, HEADS)
     linears = [module for module in layer.modules() if isinstance(module, nn.Linear)]
     assert len(linears) == 6
@@ -115,7 +114,6 @@ def test_initial_values_of_a_layer_are_pytorchs():
 
 
 def test_initial_values_of_the_recovery_decoder():
-    torch.manual_seed(0)
     for name, value in RecoveryDecoder(64, HEADS, num_layers=2).state_dict().items():
         if 'norm' in name:
             assert torch.equal(value, torch.full_like(value, float(name.endswith('weight')))), name

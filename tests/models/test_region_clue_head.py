@@ -1,0 +1,193 @@
+"""The decoder head: what enters it, first values, the order of resizing, and what is trained against what."""
+import pytest
+import torch
+from torch import nn
+
+from models import RegionClueHead
+from models.label_mapping import IGNORE
+from tests.models.naive import bilinear, close, features, head, inputs_of, randomized
+
+E = 16
+
+
+def labels(height: int = 20, width: int = 20, classes: int = 5) -> torch.Tensor:
+    """(2, 1, H, W) with every class, and 255 on top."""
+    values = torch.randint(classes, (2, 1, height // 4, width // 4), generator=torch.Generator().manual_seed(8))
+    values = values.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    values[:, :, :3] = IGNORE
+    return values
+
+
+@pytest.mark.parametrize(('grid', 'side'), [((4, 4), 2), ((4, 6), 2), ((3, 3), 3)])
+@torch.no_grad()
+def test_what_enters_the_decoder(grid, side):
+    built, given = head(), features(grid=grid, side=side)
+    pixels, queries = inputs_of(built.lateral_proj), inputs_of(built.q_proj)
+    decoded = built(given)
+    regions = bilinear(given.regions, grid)
+    for b in range(2):
+        for n in range(grid[0] * grid[1]):
+            y, x = divmod(n, grid[1])
+            clue = torch.cat([regions[b, :, y, x], given.cls[b].double(), given.patches[b, :, y, x].double()])
+            assert close(pixels[0][0][b, n], clue)
+            assert torch.equal(decoded.patches[b, n], given.patches[b, :, y, x])
+    assert torch.equal(queries[0][0], built.class_head.queries(given))
+    assert torch.equal(decoded.aligned, queries[0][0])
+
+
+@torch.no_grad()
+def test_what_leaves_the_decoder():
+    """Three layers a stream, in their order; each reads the other's previous value; then the mask logits."""
+    built = head()
+    given = features()
+    layers = [stream.layers for stream in (built.decoder_q, built.decoder_v)]
+    first = inputs_of(layers[0][0])
+    decoded = built(given)
+    queries, pixels = first[0]
+    assert [len(each) for each in layers] == [3, 3]
+    assert all(layer.multihead_attn.heads == 4 for each in layers for layer in each)
+    for query_layer, pixel_layer in zip(*layers):
+        after = query_layer(queries, pixels)
+        pixels = pixel_layer(pixels, queries)
+        queries = after
+    assert close(decoded.queries, queries) and close(decoded.pixels, pixels)
+    logits = torch.einsum('bkce,bne->bkcn', queries.view(2, 4, 5, E).double(), pixels.double()).mean(dim=1)
+    assert close(decoded.logits, logits.view(2, 5, 4, 4))
+
+
+@pytest.mark.parametrize('size', [(24, 24), (20, 20), (32, 20)])
+@torch.no_grad()
+def test_logits_are_resized_to_img_size_first(size):
+    built, given = head(setting='transductive'), features()
+    expected = bilinear(bilinear(built(given).logits, (24, 24)), size)
+    assert close(built.forward_test(given, size), 1 / (1 + (-expected).exp()))
+    seen_by_the_losses = inputs_of(built.losses)
+    built.forward_train(given, [], labels(*size))
+    assert close(seen_by_the_losses[0][0], expected)
+
+
+@pytest.mark.parametrize(('setting', 'shift'), [
+    ('inductive', [0.1, 0, 0.1, 0.1, 0]), ('transductive', [0] * 5), ('fully_supervised', [0.1] * 5)])
+@torch.no_grad()
+def test_scores_are_of_all_classes(setting, shift):
+    seen = tuple(range(5)) if setting == 'fully_supervised' else (0, 2, 3)
+    built, given = head(setting=setting, seen=seen), features()
+    scores = built.forward_test(given, (24, 24))
+    assert close(scores, bilinear(built(given).logits, (24, 24)).sigmoid() - torch.tensor(shift)[:, None, None])
+
+
+@pytest.mark.parametrize(('setting', 'seen', 'classes_in_use'), [
+    ('inductive', (0, 2, 3), 3), ('transductive', (0, 2, 3), 5), ('fully_supervised', (0, 1, 2, 3, 4), 5)])
+def test_losses_are_of_the_labels_that_the_setting_may_see(setting, seen, classes_in_use):
+    built, given, truth = head(setting=setting, seen=seen).train(), features(), labels()
+    before, mapped = truth.clone(), inputs_of(built.losses)
+    losses = built.forward_train(given, [{}, {}], truth)
+    assert torch.equal(truth, before), 'the labels of the caller were changed'
+    assert set(losses) == {'loss_mask', 'loss_dice', 'recovery_loss_q', 'recovery_loss_k', 'acc_seg'}
+    logits, used = mapped[0]
+    assert logits.shape == (2, classes_in_use, 20, 20)
+    expected = truth[:, 0].clone()
+    hidden = torch.isin(expected, torch.tensor([1, 4])) & (setting != 'fully_supervised')
+    if setting == 'inductive':
+        for index, label in enumerate((0, 2, 3)):
+            expected[truth[:, 0] == label] = index
+        expected[hidden] = IGNORE
+    elif setting == 'transductive':
+        expected[hidden] = torch.where(logits[:, 4] > logits[:, 1], 4, 1)[hidden]
+    assert torch.equal(used, expected) and hidden.any() == (setting != 'fully_supervised')
+    right = (logits.argmax(dim=1) == expected)[expected != IGNORE]
+    assert float(losses['acc_seg']) == pytest.approx(100 * float(right.float().mean()), rel=1e-4)
+
+
+def test_a_batch_without_labels():
+    built = head().train()
+    losses = built.forward_train(features(), [], torch.full((2, 1, 20, 20), IGNORE))
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert all(value.isfinite().all() for value in losses.values())
+    assert all(parameter.grad.isfinite().all() for parameter in built.parameters())
+
+
+def test_recovery_is_measured_on_the_inputs_of_the_decoder():
+    built, given = head(recovery=3.), features()
+    losses, decoded = built.forward_train(given, [], labels()), built(given)
+    recovered = built.recovery_decoder(decoded.queries, decoded.pixels)
+    for name, result, original in zip('qk', recovered, (decoded.aligned, decoded.patches)):
+        assert float(losses[f'recovery_loss_{name}']) == pytest.approx(3 * float((result - original).abs().mean()))
+    assert len(built.recovery_decoder.decouple_q) == 1
+    assert built.recovery_decoder.decouple_q[0].multihead_attn.heads == 4
+
+
+def recovery_gradients(built: RegionClueHead) -> dict[str, bool]:
+    """Which parameters and features the recovery losses reach."""
+    given = features()
+    for each in given:
+        each.requires_grad_()
+    losses = built.forward_train(given, [], labels())
+    (losses['recovery_loss_q'] + losses['recovery_loss_k']).backward()
+    grads = {name: parameter.grad for name, parameter in built.named_parameters()} | {
+        name: getattr(given, name).grad for name in given._fields}
+    return {name: grad is not None and bool(grad.abs().sum() > 1e-7) for name, grad in grads.items()}
+
+
+def test_recovery_trains_the_decoder_but_not_its_own_targets():
+    reached = recovery_gradients(head())
+    without_effect = ('k.bias',)  # a shift of all keys alike changes no attention
+    assert all(found for name, found in reached.items() if not name.endswith(without_effect))
+    built = head()
+    for last in (built.recovery_decoder.linear_q_out, built.recovery_decoder.linear_k_out):
+        nn.init.zeros_(last.weight)
+    reached = recovery_gradients(built)
+    assert not any(found for name, found in reached.items() if '_out.' not in name), 'a target is not detached'
+
+
+def test_without_recovery_weight_there_is_no_recovery_decoder():
+    built = head(recovery=0.)
+    assert not any('recovery' in name for name in built.state_dict())
+    assert set(built.forward_train(features(), [], labels())) == {'loss_mask', 'loss_dice', 'acc_seg'}
+    assert len(head(recovery_decoder_num_layers=2).recovery_decoder.decouple_v) == 2
+
+
+def test_initial_values():
+    built = RegionClueHead(in_channels=32, num_heads=4, loss_decode={'recovery_loss_weight': 2.})
+    for layer in (built.q_proj, built.lateral_proj):  # PyTorch's
+        bound = layer.in_features**-0.5
+        assert 0.9 * bound < float(layer.weight.abs().max()) <= bound and 0 < float(layer.bias.abs().max()) <= bound
+        assert float(layer.weight.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+    firsts = [stream.layers[0].state_dict() for stream in (built.decoder_q, built.decoder_v)]
+    for stream, first in zip((built.decoder_q, built.decoder_v), firsts):
+        for layer in stream.layers:
+            assert all(torch.equal(value, first[name]) for name, value in layer.state_dict().items())
+    assert not torch.equal(firsts[0]['linear1.weight'], firsts[1]['linear1.weight']), 'one stream copies the other'
+    assert float(firsts[0]['linear1.weight'].abs().max()) == pytest.approx(32**-0.5, rel=0.01)
+    assert float(built.recovery_decoder.linear_q_out.weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert not built.recovery_decoder.linear_q_out.bias.any()
+
+
+def test_layers_of_a_stream_are_trained_apart():
+    built = randomized(RegionClueHead(in_channels=E, num_heads=4))
+    assert not torch.equal(*(built.decoder_q.layers[i].linear1.weight for i in (0, 2)))
+
+
+def test_the_dead_tensors_are_not_built():
+    names = list(head().state_dict())
+    assert len(names) == len(set(names)) == 4 + 8 + 8 * 16
+    assert not any(part in name for name in names for part in ('self_attn', 'norm1'))
+
+
+def test_settings_without_effect():
+    official = {'num_classes': 15, 'use_stages': 1, 'use_proj': False, 'channels': E, 'embed_dims': E,
+                'seen_idx': [0], 'all_idx': [0, 1]}
+    scores = []
+    for arguments in ({}, official):
+        torch.manual_seed(0)
+        scores.append(head(**arguments).forward_test(features(), (24, 24)))
+    assert torch.equal(*scores)
+
+
+@pytest.mark.parametrize(('changes', 'error', 'message'), [
+    ({'channels': 32}, ValueError, 'channels=32 but in_channels=16'), ({'embed_dims': 8}, ValueError, 'embed_dims=8'),
+    ({'num_heads': 5}, ValueError, '5 attention heads'), ({'num_layer': 3}, TypeError, 'num_layer'),
+    ({'loss_decode': {'dice': 1.}}, TypeError, 'dice'), ({'class_head': {'penalty': 1.}}, TypeError, 'penalty')])
+def test_arguments_that_do_not_fit(changes, error, message):
+    with pytest.raises(error, match=message):
+        RegionClueHead(**{'in_channels': E, 'num_heads': 4, **changes})
