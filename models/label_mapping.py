@@ -1,4 +1,4 @@
-"""Which labels a setting may see in training, and pseudo-labels for those it may not (paper section 3.1).
+"""Which labels a setting may see in training, and pseudo-labels for those it may not (ZegCLIP's settings).
 
 B batch, C classes, S seen classes. Labels are int64 (B, H, W); IGNORE is no class. No function changes its input.
 """

@@ -1,4 +1,4 @@
-"""Losses of the class masks and of the recovery decoder (paper section 3.4).
+"""Losses of the class masks and of the recovery decoder (CLIP-RC; the mask losses are ZegCLIP's).
 
 B batch, C classes in use, H x W pixels of the labels. A pixel labelled 255 belongs to no class: it is a negative
 of every mask, as in the published training.

@@ -1,4 +1,4 @@
-"""The region-clue decoder head (paper section 3.3, 3.4).
+"""The region-clue decoder head: CLIP-RC's region alignment, two-stream decoding and recovery.
 
     image features -> queries (region alignment with the class texts)  --+
                    -> pixels (region + CLS + patch)                    --+-> two-stream decoder -> class masks

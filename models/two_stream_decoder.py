@@ -1,4 +1,4 @@
-"""Two streams that attend to each other: class queries and pixels (paper section 3.3), and the recovery decoder (3.4).
+"""CLIP-RC's two streams that attend to each other, class queries and pixels, and its recovery decoder.
 
 B batch, Q queries (region-major: R*C), N pixels, E width, H heads.
 """

@@ -1,4 +1,4 @@
-"""CLIP's image tower with visual prompt tokens and region tokens (paper section 3.2; spec'd by its checkpoints).
+"""CLIP's image tower with visual prompt tokens and region tokens (CLIP-RC's region-level bridge).
 
     image -> patches -> [CLS | patches | regions] -> ln_pre -> [CLS | prompts | patches | regions]
           -> blocks, the prompts replaced before each (deep visual prompt tuning) -> named features
