@@ -100,7 +100,7 @@ def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argpars
 
 def collect(parts: list, dataset: ZeroShotDataset, args: argparse.Namespace, folder: Path) -> list | None:
     """The results of all processes in the dataset's order; None except on the first."""
-    if args.gpu_collect:
+    if args.gpu_collect and torch.cuda.is_available():
         return collect_results_gpu(parts, len(dataset))
     return collect_results_cpu(parts, len(dataset), args.tmpdir or str(folder / '.collect'))
 

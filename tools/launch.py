@@ -110,11 +110,8 @@ def wrap(model: nn.Module, place: Place) -> nn.Module:
     """The model on its device in mmcv's wrapper, which unpacks the loaders' data containers."""
     model = model.to(place.device)
     if place.device.type == 'cpu':
-        if place.distributed:
-            return mmcv_repairs.CPUDistributedDataParallel(model, broadcast_buffers=False)
-        wrapped = MMDataParallel(model, device_ids=[-1] if torch.cuda.is_available() else None)
-        wrapped.device_ids = []  # how mmcv knows that there is no GPU
-        return wrapped
+        return mmcv_repairs.CPUDistributedDataParallel(model, broadcast_buffers=False) if place.distributed else \
+            mmcv_repairs.CPUDataParallel(model)
     ids = [place.device.index]
     return MMDistributedDataParallel(model, device_ids=ids, broadcast_buffers=False) if place.distributed else \
         MMDataParallel(model, device_ids=ids)

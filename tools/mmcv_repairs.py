@@ -7,7 +7,7 @@ workers even where there are none.
 import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
 import torch
-from mmcv.parallel import MMDistributedDataParallel
+from mmcv.parallel import MMDataParallel, MMDistributedDataParallel
 from torch import nn
 from torch.nn.parallel._functions import _get_stream as torch_get_stream
 
@@ -15,6 +15,16 @@ from torch.nn.parallel._functions import _get_stream as torch_get_stream
 def get_stream(device: int | torch.device) -> torch.Stream | None:
     """torch >= 2.1: `_get_stream` takes a `torch.device`; mmcv calls it with the index of a GPU."""
     return torch_get_stream(torch.device('cuda', device) if isinstance(device, int) else device)
+
+
+class CPUDataParallel(MMDataParallel):
+    """torch's `DataParallel` takes a GPU whenever it sees one; this stays on the CPU and unpacks data containers."""
+
+    def __init__(self, module: nn.Module):
+        nn.Module.__init__(self)
+        self.module = module
+        self.device_ids = []  # how mmcv knows that there is no GPU
+        self.dim = 0
 
 
 class CPUDistributedDataParallel(MMDistributedDataParallel):
