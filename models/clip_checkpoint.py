@@ -2,6 +2,8 @@
 
 Whatever a file holds beyond what a model needs is on a list here, or is an error that names it.
 """
+import math
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -16,12 +18,14 @@ from torch import Tensor
 from .vision_encoder import CLIPVisionEncoder, resize_positions
 
 # Tensors of official checkpoints that never did anything.
-DEAD = re.compile(r'decode_head\..*\.(self_attn|norm1)\.')
-# Parts of official checkpoints that a model may be built without.
-OPTIONAL_PARTS = ('text_encoder.', 'decode_head.recovery_decoder.')
-# CLIP's own tensors that CLIP-RC has no use for.
+DEAD = re.compile(r'decode_head\.(decoder_[qv]\.layers|recovery_decoder\.decouple_[qv])\.\d+\.'
+                  r'(self_attn\.(in_proj_|out_proj\.)|norm1\.)(weight|bias)$')
+# CLIP's text tower, and CLIP's own tensors that CLIP-RC has no use for.
+TEXT_TOWER = ('transformer.resblocks.', 'token_embedding.weight', 'positional_embedding', 'ln_final.weight',
+              'ln_final.bias', 'text_projection')
 UNUSED_OF_CLIP = ('logit_scale', 'input_resolution', 'context_length', 'vocab_size')
-TEXT_TOWER = ('transformer.', 'token_embedding.', 'positional_embedding', 'ln_final.', 'text_projection')
+# Parts of official checkpoints that a model may be built without.
+OPTIONAL_PARTS = (*(f'text_encoder.{name}' for name in TEXT_TOWER), 'decode_head.recovery_decoder.')
 
 
 class Checkpoint(NamedTuple):
@@ -48,27 +52,24 @@ def read(path: str | Path) -> Checkpoint:
         # numpy scalars occur in the meta of files that mmcv wrote, such as a best score
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, OSError, SafetensorError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path} is truncated or no checkpoint: {_first_line(error)} '
-                         'Fetch or copy it again.') from error
-    except Exception as error:  # pickle.UnpicklingError and its kin: torch refuses what is not plain data
-        raise ValueError(f'{path} cannot be read safely: {_first_line(error)}') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}, no state dict.')
-    weights = content.get('state_dict', content)
-    weights = {name.removeprefix('module.'): value for name, value in weights.items() if isinstance(value, Tensor)}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, SafetensorError,
+            zipfile.BadZipFile) as error:
+        code = re.search(r'GLOBAL (\S+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if code is not None:
+            raise ValueError(f'{path} cannot be read safely: it asks to run {code[1]}. A checkpoint holds tensors and '
+                             'plain values only.') from error
+        raise ValueError(f'{path} is truncated or no checkpoint. Fetch or copy it again.') from error
+    content = content if isinstance(content, dict) else {}
+    weights, meta = content.get('state_dict', content), content.get('meta', {})
+    weights = {name.removeprefix('module.'): value for name, value in weights.items()
+               if isinstance(name, str) and isinstance(value, Tensor)} if isinstance(weights, dict) else {}
     if not weights:
-        raise ValueError(f'{path} holds no tensors.')
-    return Checkpoint(weights, content.get('meta') or {}, str(path))
+        raise ValueError(f'{path} holds no state dict: no tensors by name.')
+    return Checkpoint(weights, meta if isinstance(meta, dict) else {}, str(path))
 
 
 _NUMPY_SCALARS = [(np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'), np._core.multiarray.scalar,
                   np.dtype, *(type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8'))]
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().split('\n')[0]
-    return line if line.endswith('.') else line + '.'
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -91,7 +92,7 @@ def read_embeddings(path: str | Path) -> Tensor:
         raise ValueError(f'no embedding file {path}. Name none (load_text_embedding=None) to have the embeddings '
                          'computed from CLIP.') from None
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f'{path} is no .npy table of text embeddings: {_first_line(error)}') from error
+        raise ValueError(f'{path} is truncated or no .npy table of text embeddings.') from error
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.dtype.kind != 'f':
         raise ValueError(f'{path} is no (classes, width) table of text embeddings.')
     return torch.from_numpy(table.astype(np.float32))
@@ -111,28 +112,38 @@ def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
     if 'positional_embedding' not in weights or 'class_embedding' not in weights:
         raise ValueError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding): '
                          'a CLIP ViT file is needed.')
-    grid = encoder.input_resolution // encoder.patch_size
-    weights['positional_embedding'] = resize_positions(weights['positional_embedding'], (grid, grid))
+    known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
+    strangers = [name for name in clip.weights if not name.startswith(known)]
+    if strangers:
+        raise ValueError(f'{clip.path} is no CLIP file: not known here: {", ".join(strangers[:8])}.')
+    own = {name: tensor for name, tensor in encoder.state_dict().items() if not _not_of_clip(name)}
+    positions = weights['positional_embedding']
+    if positions.ndim == 2 and math.isqrt(len(positions) - 1)**2 == len(positions) - 1:
+        grid = encoder.input_resolution // encoder.patch_size
+        weights['positional_embedding'] = resize_positions(positions, (grid, grid))
+    check(weights, own, clip.path)
     region = weights['class_embedding'] + weights['positional_embedding'][0]
     weights['region_level_bridge'] = region.expand(encoder.side**2, -1)
-    own = encoder.state_dict()
-    weights |= {name: tensor for name, tensor in own.items() if 'prompt' in name}
-    _check(weights, own, clip.path)
-    encoder.load_state_dict(weights)
+    encoder.load_state_dict({**encoder.state_dict(), **weights})
 
 
-def text_tower(checkpoint: Checkpoint, purpose: str = '') -> dict[str, Tensor]:
+def _not_of_clip(name: str) -> bool:
+    """Parameters of the vision encoder that CLIP has not."""
+    return 'prompt' in name or name == 'region_level_bridge'
+
+
+def text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Weights of the text encoder in a CLIP file or an official CLIP-RC checkpoint, names without prefix.
 
     Raises:
-        ValueError: the file holds none.
+        ValueError: the file holds none, or a part of one.
     """
-    tower = {name.removeprefix('text_encoder.'): tensor.float() for name, tensor in checkpoint.weights.items()
-             if name.startswith('text_encoder.')}
-    if not tower:
-        tower = {name: tensor.float() for name, tensor in checkpoint.weights.items() if name.startswith(TEXT_TOWER)}
-    if 'token_embedding.weight' not in tower:
-        raise ValueError(f'{checkpoint.path} holds no CLIP text encoder.')
+    prefix = 'text_encoder.' if holds_text_tower(checkpoint) else ''
+    tower = {name.removeprefix(prefix): tensor.float() for name, tensor in checkpoint.weights.items()
+             if name.startswith(tuple(prefix + part for part in TEXT_TOWER))}
+    missing = [part for part in TEXT_TOWER if not any(name.startswith(part) for name in tower)]
+    if missing:
+        raise ValueError(f'{checkpoint.path} holds no CLIP text encoder: {", ".join(missing)} missing.')
     return tower
 
 
@@ -153,11 +164,11 @@ def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '
     for name in names:
         if DEAD.match(name.removeprefix(prefix)) or name.removeprefix(prefix).startswith(absent):
             del state_dict[name]
-    _check({name.removeprefix(prefix): state_dict[name] for name in names if name in state_dict}, own,
+    check({name.removeprefix(prefix): state_dict[name] for name in names if name in state_dict}, own,
            'the checkpoint')
 
 
-def _check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
+def check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
     """Raises a ValueError that names every tensor that is missing, unexpected or of another shape."""
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm that computes in float32 whatever the type of its input."""
+    """LayerNorm that computes in float32 at least, whatever the type of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.layer_norm(x.to(wide), self.normalized_shape, self.weight.to(wide), self.bias.to(wide),
+                            self.eps).to(x.dtype)
 
 
 class QuickGELU(nn.Module):

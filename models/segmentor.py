@@ -91,8 +91,10 @@ class CLIPRC(EncoderDecoder):
         if self.pretrained is not None:
             clip_checkpoint.load_vision_tower(self.backbone, clip_checkpoint.read(self.pretrained))
         if self.text_encoder is not None and self.pretrained_text is not None:
-            tower = clip_checkpoint.text_tower(clip_checkpoint.read(self.pretrained_text), self.pretrained_text)
+            tower = clip_checkpoint.text_tower(clip_checkpoint.read(self.pretrained_text))
+            clip_checkpoint.check(tower, self.text_encoder.state_dict(), self.pretrained_text)
             self.text_encoder.load_state_dict(tower)
+            self.decode_head.class_head.embeddings = None  # of other weights
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Every way of loading weights, torch's, mmcv's and mmseg's, passes here, and is strict."""

@@ -74,7 +74,7 @@ class TextClassHead(nn.Module):
     def rows_in_use(self) -> Tensor:
         """(C, E): the seen rows while an inductive model trains, else all."""
         if self.embeddings is None:
-            raise ValueError('the model has no text embeddings yet: build it with tools.builder, or call '
+            raise ValueError('the model has no text embeddings yet: build it with tools.model_builder, or call '
                              'set_embeddings with one row per class.')
         inductive_training = self.training and self.setting is Setting.INDUCTIVE
         return self.embeddings[self.seen] if inductive_training else self.embeddings

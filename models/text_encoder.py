@@ -10,6 +10,7 @@ from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
+from .clip_checkpoint import check
 from .clip_layers import LayerNorm, Transformer
 
 CONTEXT_LENGTH = 77
@@ -47,12 +48,16 @@ class CLIPTextEncoder(BaseModule):
 
         Args:
             heads: attention heads, which weights do not tell; without it one per 64 of width, as every CLIP has.
+
+        Raises:
+            ValueError: tensors are missing, unknown or do not fit each other; the message names them.
         """
         context_length, width = weights['positional_embedding'].shape
         layers = len({name.split('.')[2] for name in weights if name.startswith('transformer.resblocks.')})
         encoder = cls(context_length=context_length, vocab_size=len(weights['token_embedding.weight']),
                       transformer_width=width, transformer_heads=heads or max(1, width // 64),
                       transformer_layers=layers, embed_dim=weights['text_projection'].shape[1])
+        check(weights, encoder.state_dict(), 'the text encoder')
         encoder.load_state_dict(weights)
         return encoder.eval().requires_grad_(False)
 

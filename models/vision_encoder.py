@@ -81,7 +81,7 @@ class CLIPVisionEncoder(BaseModule):
         ValueError: sizes that do not fit each other.
     """
 
-    def __init__(self, *, input_resolution: int = 224, patch_size: int = 16, width: int = 768, layers: int = 12,
+    def __init__(self, *, input_resolution: int = 512, patch_size: int = 16, width: int = 768, layers: int = 12,
                  heads: int = 12, output_dim: int = 512, num_tokens: int = 10, region_level_bridge_size: int = 16,
                  prompt_dim: int | None = None, total_d_layer: int | None = None, drop_path_rate: float = 0.,
                  get_embeddings: bool = True, out_indices: list[int] | None = None, style: str = 'pytorch',

@@ -56,7 +56,7 @@ def build_model(config: Config) -> CLIPRC:
 def _check_sizes(config: Config) -> None:
     """Crops and windows have the size that the model was built for."""
     size = config.model.decode_head.get('img_size', 512)
-    resolution = config.model.backbone.get('input_resolution', 224)
+    resolution = config.model.backbone.get('input_resolution', 512)
     if size != resolution:
         raise ValueError(f'model.decode_head.img_size={size} but model.backbone.input_resolution={resolution}: '
                          'they are the same size, that of a training crop and of a test window.')

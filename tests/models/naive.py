@@ -58,6 +58,19 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
     return bool((actual.double() - expected.double()).abs().max() <= tolerance * expected.double().abs().max())
 
 
+def check_uniform(values: Tensor, bound: float) -> None:
+    """Drawn evenly from -bound to bound: largest, mean and deviation are what that many such numbers have."""
+    values, n = values.detach().double().flatten(), values.numel()
+    assert (1 - 8 / n) * bound < float(values.abs().max()) <= bound * (1 + 1e-6)
+    assert abs(float(values.mean())) < 5 * bound / math.sqrt(3 * n)
+    assert abs(float(values.std()) * math.sqrt(3) / bound - 1) < 2.3 / math.sqrt(n)
+
+
+def check_pytorch_default(layer: nn.Linear) -> None:
+    check_uniform(layer.weight, layer.in_features**-0.5)
+    check_uniform(layer.bias, layer.in_features**-0.5)
+
+
 def bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(..., h, w) -> (..., *size): each new pixel's centre falls between four old ones (align_corners=False)."""
     def neighbours(index, new, old):

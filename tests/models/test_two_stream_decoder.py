@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from models.two_stream_decoder import CrossAttention, CrossAttentionLayer, DecoderStream, RecoveryDecoder, exchange
-from tests.models.naive import attention, close, inputs_of, layer_norm, linear, randomized
+from tests.models.naive import attention, check_pytorch_default, close, inputs_of, layer_norm, linear, randomized
 
 WIDTH, HEADS = 16, 4
 
@@ -94,13 +94,6 @@ def test_layers_of_a_stream_start_equal_and_go_their_own_ways():
     assert len(pointers) == len(list(stream.parameters())) == 3 * len(list(first.parameters()))
     for other in others:
         assert all(torch.equal(first.state_dict()[name], value) for name, value in other.state_dict().items())
-
-
-def check_pytorch_default(layer: nn.Linear) -> None:
-    bound = layer.in_features**-0.5
-    for values in (layer.weight.detach(), layer.bias.detach()):
-        assert 0.9 * bound < float(values.abs().max()) <= bound
-    assert float(layer.weight.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
 def test_initial_values_of_a_layer_are_pytorchs():

@@ -6,8 +6,20 @@ import torch
 from torch import nn
 
 from models import CLIPVisionEncoder
+from models.clip_layers import LayerNorm
 from models.vision_encoder import region_visibility, resize_positions
-from tests.models.naive import SIZES, bilinear, clip_block, close, encoder, inputs_of, layer_norm, linear, region_mask
+from tests.models.naive import (
+    SIZES,
+    bilinear,
+    check_uniform,
+    clip_block,
+    close,
+    encoder,
+    inputs_of,
+    layer_norm,
+    linear,
+    region_mask,
+)
 
 P, R, WIDTH = 3, 4, 32
 
@@ -124,13 +136,6 @@ def test_prompt_dropout_is_drawn_per_picture_and_block():
     assert torch.equal(first, second)
 
 
-def check_uniform(values, bound):
-    values = values.detach().flatten()
-    assert 0.99 * bound < float(values.abs().max()) <= bound
-    assert abs(float(values.mean())) < 5 * bound / math.sqrt(3 * values.numel())
-    assert float(values.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
-
-
 @pytest.mark.parametrize(('width', 'patch', 'bound'), [(768, 16, 0.0625), (96, 8, math.sqrt(6 / (192 + 96)))])
 def test_initial_values(width, patch, bound):
     model = CLIPVisionEncoder(**SIZES | {'width': width, 'layers': 2, 'patch_size': patch, 'num_tokens': 50})
@@ -139,23 +144,23 @@ def test_initial_values(width, patch, bound):
     weight = model.prompt_proj.weight.detach()  # normal: no bound, and four of a hundred beyond two deviations
     assert float(weight.std()) == pytest.approx(math.sqrt(2 / width), rel=0.02)
     assert float((weight.abs() > 2 * math.sqrt(2 / width)).float().mean()) == pytest.approx(0.0455, abs=0.008)
-    bias = model.prompt_proj.bias.detach().abs()
-    assert 0.9 * width**-0.5 < float(bias.max()) <= width**-0.5
+    check_uniform(model.prompt_proj.bias, width**-0.5)  # PyTorch's default
     assert torch.equal(model.prompt_norm.weight, torch.ones(width)) and not model.prompt_norm.bias.any()
     assert not model.region_level_bridge.any()
 
 
-def test_eps_of_the_norms():
-    norms = {name: module.eps for name, module in encoder().named_modules() if isinstance(module, nn.LayerNorm)}
-    assert norms.pop('prompt_norm') == 1e-6 and set(norms.values()) == {1e-5}
+def test_norms():
+    norms = {name: module for name, module in encoder().named_modules() if isinstance(module, nn.LayerNorm)}
+    assert len(norms) == 9 and all(type(norm) is LayerNorm for norm in norms.values()), 'not in float32'
+    assert norms.pop('prompt_norm').eps == 1e-6 and {norm.eps for norm in norms.values()} == {1e-5}
 
 
 @pytest.mark.parametrize('mode', [True, False])
 def test_settings_without_effect(mode):
-    plain, official = {}, {'drop_path_rate': 0.9, 'get_embeddings': False, 'out_indices': [0], 'style': 'caffe',
-                           'prompt_dim': WIDTH, 'total_d_layer': 2}
+    official = {'drop_path_rate': 0.9, 'get_embeddings': False, 'out_indices': [0], 'style': 'caffe',
+                'prompt_dim': WIDTH, 'total_d_layer': 2}
     outputs = []
-    for arguments in (plain, official):
+    for arguments in ({}, official):
         torch.manual_seed(1)
         outputs.append(encoder(**arguments).train(mode)(picture()))
     assert all(torch.equal(first, second) for first, second in zip(*outputs))

@@ -1,0 +1,236 @@
+"""The wiring: what trains, which lists and files fit, when embeddings are computed, windows, a model that learns."""
+import fill
+import numpy as np
+import pytest
+import torch
+from mmcv import ConfigDict
+from mmseg.models import build_segmentor
+from mmseg.models.builder import BACKBONES, HEADS, LOSSES, SEGMENTORS
+from torch import nn
+
+import models
+from models.clip_checkpoint import read, text_tower
+from models.label_mapping import Setting
+from models.text_encoder import embed_class_names
+from tests.conftest import golden_config
+from tests.models.naive import bilinear, close, unit
+
+
+def build(case: str = 'inductive', **changes) -> models.CLIPRC:
+    return build_segmentor(ConfigDict(golden_config(case) | changes))
+
+
+def batch(classes: int = 6):
+    return fill.image(1, (2, 3, 64, 64)), [{}, {}], fill.labels(2, (2, 1, 64, 64), classes)
+
+
+def total(losses: dict) -> torch.Tensor:
+    return sum(value for name, value in losses.items() if 'loss' in name)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Writes a table of embeddings and returns the arguments of a model that uses it."""
+    def write(count: int, width: int = 32, seed: int = 0) -> dict:
+        table = (0.9995 * unit(count, width, dim=1, seed=seed)).half()
+        np.save(tmp_path / 'classes.npy', table.numpy())
+        return {'load_text_embedding': str(tmp_path / 'classes.npy')}
+    return write
+
+
+@pytest.mark.parametrize(('registry', 'names', 'built'), [
+    (SEGMENTORS, ['CLIPRC'], models.CLIPRC), (HEADS, ['TextClassHead'], models.TextClassHead),
+    (BACKBONES, ['CLIPVisionEncoder', 'CLIPVisionTransformerWithRLB'], models.CLIPVisionEncoder),
+    (BACKBONES, ['CLIPTextEncoder'], models.CLIPTextEncoder), (LOSSES, ['MaskLoss', 'SegLoss'], models.MaskLoss),
+    (HEADS, ['RegionClueHead', 'ATMSingleHeadSeg'], models.RegionClueHead)])
+def test_official_type_names(registry, names, built):
+    assert all(registry.get(name) is built for name in names)
+
+
+@pytest.mark.parametrize('case', ['inductive', 'transductive', 'fully', 'text'])
+def test_what_trains(case):
+    model = build(case)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    prompts = {f'backbone.{name}' for name in ('prompt_embeddings', 'deep_prompt_embeddings', 'prompt_proj.weight',
+                                               'prompt_proj.bias', 'prompt_norm.weight', 'prompt_norm.bias')}
+    head = {name for name, _ in model.named_parameters() if name.startswith('decode_head.')}
+    assert trainable == prompts | head
+    assert len(model.trainable_parameters()) == len(trainable)
+
+
+def test_the_whole_backbone_trains_when_asked_to():
+    model = build('text', ft_backbone=True)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith('text_encoder.')} != set()
+
+
+@pytest.mark.parametrize(('case', 'setting', 'seen'), [
+    ('inductive', Setting.INDUCTIVE, [0, 1, 2, 3]), ('transductive', Setting.TRANSDUCTIVE, [0, 1, 2, 3]),
+    ('fully', Setting.FULLY_SUPERVISED, [0, 1, 2, 3, 4, 5])])
+def test_settings(case, setting, seen):
+    model = build(case)
+    assert (model.setting, model.decode_head.class_head.seen.tolist()) == (setting, seen)
+    assert model.num_classes == model.out_channels == model.decode_head.num_classes == 6
+    assert model.decode_head.out_channels == 6 and model.align_corners is False
+
+
+@pytest.mark.parametrize('changes', [
+    {'both_class': [0, 1, 2, 3, 4, 6]}, {'both_class': [0, 1, 2, 3, 4, 4]}, {'both_class': [0, 1, 2, 3]},
+    {'novel_class': [4]}, {'novel_class': [3, 4, 5]}, {'base_class': [0, 1, 2, 4]}, {'base_class': [0, 1, 2]},
+    {'novel_class': []}, {'seen_idx': [0, 1, 2]}, {'all_idx': [0, 1, 2, 3, 4]}])
+def test_lists_that_disagree(changes):
+    config = golden_config('inductive')
+    for name, value in changes.items():
+        (config['decode_head'] if name in config['decode_head'] else config)[name] = value
+    with pytest.raises(ValueError, match='|'.join([*changes, 'base_class and novel_class'])):
+        build_segmentor(ConfigDict(config))
+
+
+@pytest.mark.parametrize('changes', [{'load_text_embeddings': 'x.npy'}, {'novel_clas': [4, 5]}])
+def test_unknown_keywords(changes):
+    with pytest.raises(TypeError, match=next(iter(changes))):
+        build(**changes)
+
+
+@pytest.mark.parametrize(('count', 'width'), [(5, 32), (7, 32), (6, 16)])
+def test_embeddings_of_other_classes_or_another_clip(rows, count, width):
+    with pytest.raises(ValueError, match=rf'classes\.npy: shape \({count}, {width}\).*\(6, 32\)'):
+        build(**rows(count, width))
+
+
+@torch.no_grad()
+def test_a_named_file_is_read_once_and_used_as_stored(rows, tmp_path):
+    model = build(**rows(6)).eval()
+    stored = np.load(tmp_path / 'classes.npy')
+    (tmp_path / 'classes.npy').unlink()
+    assert model.text_encoder is None, 'a text tower was built though a file is named'
+    model.encode_decode(fill.image(1, (1, 3, 64, 64)), None)
+    assert model.class_embeddings().dtype == np.float32
+    assert np.array_equal(model.class_embeddings(), stored.astype(np.float32)), 'normalised again'
+    model.load_state_dict(model.state_dict())
+    assert np.array_equal(model.class_embeddings(), stored.astype(np.float32)), 'lost with other weights'
+
+
+@torch.no_grad()
+def test_embeddings_follow_the_weights_of_the_text_tower():
+    model = build('text').eval()
+    model.extract_feat(torch.zeros(1, 3, 64, 64))
+    before = model.class_embeddings()
+    other = {name: value + 0.1 * torch.randn_like(value) for name, value in model.state_dict().items()}
+    model.load_state_dict(other)
+    model.extract_feat(torch.zeros(1, 3, 64, 64))
+    expected = embed_class_names(model.text_encoder, model.class_names, ['a photo of a {}'])
+    assert np.array_equal(model.class_embeddings(), expected.numpy())
+    assert np.abs(model.class_embeddings() - before).max() > 0.01
+    model.text_encoder.forward = None  # not asked again
+    model.extract_feat(torch.zeros(1, 3, 64, 64))
+
+
+def test_clip_is_loaded_for_training_only(clip_file):
+    missing = build(pretrained='nowhere/ViT-B-16.pt')
+    with pytest.raises(ValueError, match='nowhere/ViT-B-16.pt'):
+        missing.init_weights()
+    model = build('text', pretrained=str(clip_file), pretrained_text=str(clip_file))
+    before = {name: value.clone() for name, value in model.decode_head.state_dict().items()}
+    model.init_weights()
+    clip = read(clip_file)
+    assert torch.equal(model.backbone.proj, clip.weights['visual.proj'].float())
+    assert all(torch.equal(value, text_tower(clip)[name]) for name, value in model.text_encoder.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in model.decode_head.state_dict().items())
+
+
+@torch.no_grad()
+def test_the_same_weights_with_other_classes():
+    model = build().eval()
+    weights, image = {name: value.clone() for name, value in model.state_dict().items()}, fill.image(1, (1, 3, 64, 64))
+    rows = unit(9, 32, dim=1, seed=3)
+    model.set_classes(9, [0, 7, 8])
+    with pytest.raises(ValueError, match='set_embeddings'):
+        model.encode_decode(image, None)
+    model.decode_head.class_head.set_embeddings(rows)
+    scores = model.encode_decode(image, None)
+    assert scores.shape == (1, 9, 64, 64) and model.num_classes == model.out_channels == 9
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    model.set_classes(9, list(range(9)))
+    uniform = model.encode_decode(image, None)  # 0.1 less for the six more that count as seen now
+    assert close(scores - uniform, torch.tensor([0.1 * (c in range(1, 7)) for c in range(9)])[:, None, None].expand(
+        1, 9, 64, 64))
+
+
+@torch.no_grad()
+def test_windows_stay_whole_and_are_averaged():
+    model = build('fully').eval()
+    image, windows = fill.image(3, (1, 3, 75, 101)), []
+    meta = [{'ori_shape': (30, 40, 3), 'img_shape': (75, 101, 3), 'flip': False}]
+    one = model.encode_decode
+    model.encode_decode = lambda window, metas: windows.append(tuple(window.shape[2:])) or one(window, metas)
+    scores = model.slide_inference(image, meta, True)
+    assert windows == [(64, 64)] * 4
+    summed, count = torch.zeros(6, 75, 101), torch.zeros(75, 101)
+    for y in (0, 75 - 64):
+        for x in (0, 101 - 64):
+            place = ..., slice(y, y + 64), slice(x, x + 64)
+            summed[place] += one(image[place], None)[0]
+            count[place] += 1
+    assert close(scores[0], bilinear(summed / count, (30, 40)))
+    labels = model.simple_test(image, meta)[0]
+    best = scores[0].topk(2, dim=0).values
+    assert labels.shape == (30, 40) and (labels == scores[0].argmax(dim=0).numpy())[(best[0] - best[1]) > 1e-5].all()
+
+
+@pytest.mark.parametrize('case', ['inductive', 'transductive', 'fully'])
+def test_thirty_steps_lower_the_loss_and_leave_the_frozen_alone(case):
+    model = build(case).train()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.trainable_parameters(), lr=2e-3, weight_decay=0.01)
+    history = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = total(model.forward_train(*batch()))
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss))
+    assert sum(history[-5:]) < 0.6 * sum(history[:5]), history
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+
+
+@torch.no_grad()
+def test_no_tensor_is_left_behind_when_the_model_moves():
+    model = build().eval().to('meta')
+    assert model.encode_decode(torch.zeros(1, 3, 128, 64, device='meta'), None).device.type == 'meta'
+    model.set_classes(7, [0, 1])
+    model.decode_head.class_head.set_embeddings(unit(7, 32, dim=1))
+    head = model.decode_head.class_head
+    assert {each.device.type for each in (head.embeddings, head.seen, head.unseen, head.penalty)} == {'meta'}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('case', ['inductive', 'fully', 'text'])
+def test_gpu_and_cpu_agree(case):
+    """Not in the transductive setting, where a tie of pseudo-labels may fall either way."""
+    model = build(case)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.
+    image, metas, labels = batch()
+    scores, losses = [], []
+    for device in ('cpu', 'cuda'):
+        model.to(device)
+        if case == 'text':
+            model.decode_head.class_head.embeddings = None  # compute them here
+        with torch.backends.cudnn.flags(allow_tf32=False), torch.no_grad():
+            each = model.train().forward_train(image.to(device), metas, labels.to(device))
+            losses.append({name: float(value) for name, value in each.items() if 'loss' in name})
+            scores.append(model.eval().encode_decode(fill.image(5, (1, 3, 64, 128)).to(device), None).cpu())
+    assert float((scores[0] - scores[1]).abs().max()) < 1e-4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_embeddings_follow_init_weights(clip_file):
+    model = build('text', pretrained_text=str(clip_file)).eval()
+    model.extract_feat(torch.zeros(1, 3, 64, 64))
+    before = model.class_embeddings()
+    model.init_weights()
+    model.extract_feat(torch.zeros(1, 3, 64, 64))
+    assert not np.array_equal(model.class_embeddings(), before)
