@@ -23,12 +23,12 @@ pictures=$((gpus == 1 ? 8 : 16 / gpus))
 accumulated=$((16 / (pictures * gpus)))
 
 train() { # SETTING CONFIG ITERATIONS [options]
-  local folder=$work/$1 config=$2 length=$3
+  local folder=$work/$1 config=$2 length=$3 interval=$(($3 < 10 ? 1 : $3 / 10))
   shift 3
   [ ! -e "$folder/trained" ] || return 0
   bash "$here/dist_train.sh" "$config" "$folder" "$gpus" --auto-resume --total-batch-size 16 "$@" --cfg-options \
     data.samples_per_gpu=$pictures runner.max_iters="$length" \
-    checkpoint_config.interval=$((length / 10)) evaluation.interval=$((length / 10))
+    checkpoint_config.interval=$interval evaluation.interval=$interval
   touch "$folder/trained"
 }
 
