@@ -27,12 +27,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets import ZeroShotDataset
-from datasets.zero_shot import METRICS
+from datasets.zero_shot import METRICS, check_metrics
 from models import clip_checkpoint
 from tools import launch
 from tools.config import add_config_arguments, load_config
 from tools.loaders import evaluation_loader
-from tools.model_builder import build_model, give_text_embeddings
+from tools.model_builder import build_model, give_text_embeddings, load_weights
 from tools.pictures import result_picture
 
 
@@ -60,9 +60,7 @@ def parse_arguments() -> argparse.Namespace:
         raise ValueError('nothing to do with the results: use --eval mIoU, --out, --format-only, --show or --show-dir.')
     if args.eval and args.format_only:
         raise ValueError('--eval and --format-only exclude each other.')
-    unknown = [name for name in args.eval or [] if name not in METRICS]
-    if unknown:
-        raise ValueError(f'unknown metric {", ".join(unknown)}; there are {", ".join(METRICS)}.')
+    check_metrics(args.eval or [])
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {args.out}: the name must end in .pkl or .pickle.')
     if not 0 < args.opacity <= 1:
@@ -98,11 +96,12 @@ def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argpars
         drawn.show()
 
 
-def collect(parts: list, dataset: ZeroShotDataset, args: argparse.Namespace, folder: Path) -> list | None:
+def collect(parts: list, dataset: ZeroShotDataset, args: argparse.Namespace, folder: Path, what: str) -> list | None:
     """The results of all processes in the dataset's order; None except on the first."""
     if args.gpu_collect and torch.cuda.is_available():
         return collect_results_gpu(parts, len(dataset))
-    return collect_results_cpu(parts, len(dataset), args.tmpdir or str(folder / '.collect'))
+    # mmcv removes the folder afterwards: it is one of our own
+    return collect_results_cpu(parts, len(dataset), str(Path(args.tmpdir or folder) / f'.collect-{what}'))
 
 
 def write_scores(scores: dict[str, float], args: argparse.Namespace, folder: Path) -> Path:
@@ -117,25 +116,26 @@ def main() -> None:
     args = parse_arguments()
     config = load_config(args)
     place = launch.start(args, args.gpu_id)
+    checkpoint = clip_checkpoint.read(args.checkpoint)
     folder = launch.make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
-    if args.show_dir:
-        launch.make_folder(args.show_dir)
+    prefix = args.eval_options.get('imgfile_prefix', str(folder / 'format_results'))
+    for place_for_results in [args.show_dir, args.out and Path(args.out).parent, args.format_only and prefix]:
+        if place_for_results:
+            launch.make_folder(place_for_results)
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     if args.aug_test:
         config.data.test.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
     dataset = build_dataset(config.data.test, {'test_mode': True})
 
-    checkpoint = clip_checkpoint.read(args.checkpoint)
     model = build_model(config)
-    model.load_state_dict(checkpoint.weights)
+    load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
                 len(dataset.facts.split.unseen))
 
     parts, label_maps = [], []
-    prefix = args.eval_options.get('imgfile_prefix', str(folder / 'format_results'))
     loader = evaluation_loader(config, dataset, place)
     for index, labels in predict(launch.wrap(model, place), loader, show_progress=place.rank == 0,
                                  world_size=place.world_size):
@@ -148,8 +148,8 @@ def main() -> None:
         if args.show or args.show_dir:
             draw(dataset, index, labels, args)
     if place.distributed:
-        parts = collect(parts, dataset, args, folder) if args.eval else parts
-        label_maps = collect(label_maps, dataset, args, folder) if args.out else label_maps
+        parts = collect(parts, dataset, args, folder, 'scores') if args.eval else parts
+        label_maps = collect(label_maps, dataset, args, folder, 'labels') if args.out else label_maps
     if place.rank != 0:
         return
     if args.out:

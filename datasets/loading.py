@@ -1,10 +1,11 @@
 """Pipeline steps that load a picture and its mask, and say which file is wrong when one is."""
 from pathlib import Path
 
+import cv2
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import LoadAnnotations, LoadImageFromFile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 IGNORE = 255
 
@@ -20,7 +21,8 @@ class LoadPicture(LoadImageFromFile):
             results = super().__call__(results) if whole else results
         except FileNotFoundError:
             raise ValueError(f'{path}: this picture is missing.') from None
-        except (AttributeError, OSError) as error:  # AttributeError: OpenCV returns None for what it can't decode
+        # AttributeError: OpenCV returns None for what it can't decode
+        except (AttributeError, OSError, cv2.error) as error:
             raise ValueError(f'{path}: broken picture, it does not decode. Copy it again.') from error
         if not whole:
             raise ValueError(f'{path}: broken picture, the end of the JPEG is missing. Copy it again.')
@@ -42,11 +44,15 @@ class LoadLabels(LoadAnnotations):
     def __call__(self, results: dict) -> dict:
         path = f'{results["seg_prefix"]}/{results["ann_info"]["seg_map"]}'
         try:
+            with Image.open(path) as image:
+                mode = image.mode
             results = super().__call__(results)
         except FileNotFoundError:
             raise ValueError(f'{path}: this mask is missing.') from None
-        except (OSError, UnidentifiedImageError, AttributeError) as error:
+        except (AttributeError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
             raise ValueError(f'{path}: broken mask, it does not decode. Copy it again.') from error
+        if mode.startswith(('I', 'F')):
+            raise ValueError(f'{path}: the mask has more than 8 bits a pixel; label ids are 0 to 255.')
         self._check(results, path)
         return results
 

@@ -16,6 +16,19 @@ from .prompts import PROMPT_SETS
 METRICS = ('mIoU', 'mDice', 'mFscore')
 
 
+def check_metrics(metrics: str | Sequence[str]) -> list[str]:
+    """The metrics as a list.
+
+    Raises:
+        ValueError: one is unknown.
+    """
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        raise ValueError(f'unknown metric {", ".join(unknown)}; there are {", ".join(METRICS)}.')
+    return metrics
+
+
 @dataclass(frozen=True)
 class ClassSplit:
     """All class names in order, and those of them whose masks training never shows.
@@ -98,6 +111,7 @@ class ZeroShotDataset(CustomDataset):
         if split is not None and not os.path.isfile(split):
             raise ValueError(f'no split file {split}. {remedy}')
         samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
+        samples = [sample for sample in samples if sample['filename'] != img_suffix]  # a blank line of the split
         if not samples:
             where = f'split file {split}' if split is not None else f'folder {img_dir}'
             raise ValueError(f'the {where} names no picture. {remedy}')
@@ -167,10 +181,7 @@ class ZeroShotDataset(CustomDataset):
         Raises:
             ValueError: an unknown metric.
         """
-        metrics = [metric] if isinstance(metric, str) else list(metric)
-        unknown = [name for name in metrics if name not in METRICS]
-        if unknown:
-            raise ValueError(f'unknown metric {", ".join(unknown)}; there are {", ".join(METRICS)}.')
+        metrics = check_metrics(metric)
         if isinstance(results[0], np.ndarray):
             results = self.pre_eval(results, list(range(len(results))))
         per_class = {name: np.asarray(values, dtype=float) for name, values

@@ -8,6 +8,7 @@ from mmcv import Config
 
 from datasets import DatasetFacts
 from models import CLIPRC
+from models.clip_checkpoint import Checkpoint
 from tools.config import as_data
 
 FORMAT = 1
@@ -33,33 +34,33 @@ def describe(model: CLIPRC, config: Config, facts: DatasetFacts) -> dict:
     }
 
 
-def is_ours(meta: dict) -> bool:
+def is_ours(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint was saved by this project.
 
     Raises:
         ValueError: by a newer version of it, which this one cannot read.
     """
-    entry = meta.get('clip_rc')
+    entry = checkpoint.meta.get('clip_rc')
     if entry is None:
         return False
     if entry.get('format') != FORMAT:
-        raise ValueError(f'the checkpoint has format {entry.get("format")}, this version reads {FORMAT}: update.')
+        raise ValueError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
     return True
 
 
-def embeddings(meta: dict, facts: DatasetFacts) -> torch.Tensor | None:
+def embeddings(checkpoint: Checkpoint, facts: DatasetFacts) -> torch.Tensor | None:
     """The text embeddings (C, E) in a checkpoint of ours; None if it is not ours or of another class list.
 
     Raises:
         ValueError: they do not have the hash that the checkpoint says.
     """
-    if not is_ours(meta):
+    if not is_ours(checkpoint):
         return None
-    entry = meta['clip_rc']
+    entry = checkpoint.meta['clip_rc']
     if entry['class_names'] != list(facts.split.names) or entry['prompt_set'] != facts.prompt_set:
         return None
     stored = entry['text_embeddings']
     data = base64.b64decode(stored['base64'])
     if hashlib.sha256(data).hexdigest() != stored['sha256']:
-        raise ValueError('the text embeddings in the checkpoint are damaged: copy it again.')
+        raise ValueError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
     return torch.from_numpy(np.frombuffer(data, '<f4').reshape(stored['shape']).astype(np.float32))

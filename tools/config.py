@@ -39,16 +39,20 @@ def load_config(args: Namespace) -> Config:
         raise ValueError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
     try:
         config = Config.fromfile(str(path))
-    except (SyntaxError, NameError, KeyError, FileNotFoundError) as error:
-        raise ValueError(f'{path} cannot be read as a config: {error}') from error
-    config.merge_from_dict({**args.options, **args.cfg_options})
+    except Exception as error:  # whatever the user's own code raises
+        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    options = {**args.options, **args.cfg_options}
+    try:
+        config.merge_from_dict(options)
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(f'{" ".join(options)}: does not fit the config: {error}') from error
     for needed in ('model', 'data'):
         if needed not in config:
             raise ValueError(f'{path} has no `{needed}`: it is not a whole config, but may be a base of one.')
     if args.data_root is not None:
-        for dataset in _datasets(config.data):
+        for dataset in dataset_configs(config.data):
             dataset.data_root = str(Path(args.data_root).absolute())
-    for dataset in _datasets(config.data):
+    for dataset in dataset_configs(config.data):
         if dataset.get('data_root') is not None:
             dataset.data_root = str(REPOSITORY / dataset.data_root)
     for name in ('pretrained', 'pretrained_text', 'load_text_embedding'):
@@ -57,17 +61,17 @@ def load_config(args: Namespace) -> Config:
     return config
 
 
-def _datasets(node) -> Iterator[ConfigDict]:
+def dataset_configs(node) -> Iterator[ConfigDict]:
     """Every dataset config below `node`, wrapped ones too."""
     if isinstance(node, (list, tuple)):
         for item in node:
-            yield from _datasets(item)
+            yield from dataset_configs(item)
     elif isinstance(node, dict):
         if 'img_dir' in node:
             yield node
         for item in node.values():
             if isinstance(item, (dict, list, tuple)):
-                yield from _datasets(item)
+                yield from dataset_configs(item)
 
 
 def _weights_path(name: str) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmcv import Config
+from mmcv import Config, ConfigDict
 from mmcv.utils import get_logger
 from mmseg.datasets import DATASETS
 from mmseg.models import build_segmentor
@@ -16,18 +16,37 @@ from models import CLIPRC, CLIPTextEncoder, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.text_encoder import embed_class_names
 from tools import checkpoint_meta
+from tools.config import dataset_configs
 
 
 def dataset_facts(config: Config) -> DatasetFacts:
     """Class names, split and prompt set of the config's test data, without a look at any file."""
-    dataset = config.data.test
-    if isinstance(dataset, (list, tuple)):
-        dataset = dataset[0]
-    known = {key: dataset[key] for key in ('classes', 'unseen', 'prompt_set') if key in dataset}
+    dataset = next(dataset_configs(config.data.get('test', {})), None)
+    if dataset is None:
+        raise ValueError('the config\'s data.test names no folder of pictures (img_dir).')
+    return _facts_of(dataset)
+
+
+def common_facts(config: Config) -> DatasetFacts:
+    """The same for a training run, whose training and evaluation data must agree with the test data.
+
+    Raises:
+        ValueError: they name other classes, another split or other prompts.
+    """
+    facts = dataset_facts(config)
+    for part in ('train', 'val'):
+        for dataset in dataset_configs(config.data[part]):
+            if _facts_of(dataset) != facts:
+                raise ValueError(f'data.{part} has other classes, another split or another prompt set than data.test: '
+                                 'a model is trained and scored on one split.')
+    return facts
+
+
+def _facts_of(dataset: ConfigDict) -> DatasetFacts:
     cls = DATASETS.get(dataset.type)
     if cls is None or not hasattr(cls, 'describe'):
-        raise ValueError(f'data.test.type={dataset.type!r} is no zero-shot dataset of this project.')
-    return cls.describe(**known)
+        raise ValueError(f'type={dataset.type!r} in the config\'s data is no zero-shot dataset of this project.')
+    return cls.describe(**{key: dataset[key] for key in ('classes', 'unseen', 'prompt_set') if key in dataset})
 
 
 def build_model(config: Config) -> CLIPRC:
@@ -36,7 +55,7 @@ def build_model(config: Config) -> CLIPRC:
     Lists that an official config holds are checked against the dataset's split.
 
     Raises:
-        ValueError: sizes, lists or splits that do not fit each other.
+        ValueError: sizes, lists or splits that do not fit each other, or an argument that no part knows.
     """
     split = dataset_facts(config).split
     model = config.model.copy()
@@ -50,7 +69,22 @@ def build_model(config: Config) -> CLIPRC:
                              f'{known}. Leave it out: the dataset knows its split.')
     model.update(lists, load_text_embedding=None, text_encoder=None)
     _check_sizes(config)
-    return build_segmentor(model)
+    try:
+        return build_segmentor(model)
+    except TypeError as error:  # an argument that a part does not have
+        raise ValueError(f'the config\'s model cannot be built: {error}') from error
+
+
+def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
+    """The checkpoint's weights into the model, strictly.
+
+    Raises:
+        ValueError: they do not fit; the message names the file and the tensors.
+    """
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except ValueError as error:
+        raise ValueError(f'{checkpoint.path}: {error}') from error
 
 
 def _check_sizes(config: Config) -> None:
@@ -61,8 +95,7 @@ def _check_sizes(config: Config) -> None:
         raise ValueError(f'model.decode_head.img_size={size} but model.backbone.input_resolution={resolution}: '
                          'they are the same size, that of a training crop and of a test window.')
     crops = [('model.test_cfg.crop_size', config.model.test_cfg.get('crop_size'))]
-    train = config.data.train
-    for dataset in train if isinstance(train, (list, tuple)) else [train]:
+    for dataset in dataset_configs(config.data.train):
         crops += [(f'{step.type} of the training pipeline', step.get('crop_size', step.get('size')))
                   for step in dataset.get('pipeline', []) if step.type in ('RandomCrop', 'Pad')]
     for where, crop in crops:
@@ -85,7 +118,7 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
     head = model.decode_head.class_head
     logger = get_logger('mmseg')
     named = config.model.get('load_text_embedding')
-    stored = checkpoint_meta.embeddings(checkpoint.meta, facts) if checkpoint is not None else None
+    stored = checkpoint_meta.embeddings(checkpoint, facts) if checkpoint is not None else None
     if named is not None and os.path.exists(named):
         head.set_embeddings(clip_checkpoint.read_embeddings(named), source=named)
         logger.info('text embeddings: %s', named)
@@ -101,20 +134,25 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
         return
     source = checkpoint
     if checkpoint is None or not clip_checkpoint.holds_text_tower(checkpoint):
-        source = read_clip(config.model.get('pretrained_text') or config.model.get('pretrained'))
+        source = clip_checkpoint.read(require_clip(config.model.get('pretrained_text') or
+                                                   config.model.get('pretrained')))
     text_encoder = config.model.get('text_encoder') or {}
     head.set_embeddings(cached_embeddings(source, facts, heads=text_encoder.get('transformer_heads')),
                         source=source.path)
 
 
-def read_clip(path: str | None) -> Checkpoint:
-    """The CLIP file of a config; the error for a missing one names the command that fetches it."""
+def require_clip(path: str | None) -> str:
+    """The path of the config's CLIP file.
+
+    Raises:
+        ValueError: the config names none, or it is missing; the message names the command that fetches it.
+    """
     if path is None:
-        raise ValueError('the config names no CLIP file (model.pretrained), which the text embeddings come from.')
+        raise ValueError('the config names no CLIP file (model.pretrained_text) to embed the class names with.')
     if not Path(path).is_file():
         raise ValueError(f'no CLIP file {path}. Fetch it with\n    python tools/download_clip.py\n'
                          'or name one that you have: --cfg-options model.pretrained=FILE model.pretrained_text=FILE')
-    return clip_checkpoint.read(path)
+    return path
 
 
 def cached_embeddings(source: Checkpoint, facts: DatasetFacts, heads: int | None = None) -> torch.Tensor:

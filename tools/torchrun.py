@@ -3,12 +3,14 @@
 
 torchrun ends a failure with a stack trace of its own, which buries the line that says what to do.
 """
+import logging
 import sys
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 if __name__ == '__main__':
+    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
         run(parse_args(sys.argv[1:]))
     except ChildFailedError as error:

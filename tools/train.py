@@ -20,11 +20,13 @@ from mmseg.core import DistEvalHook, EvalHook
 from mmseg.datasets import build_dataset
 from mmseg.utils import find_latest_checkpoint, get_root_logger
 
-from models import clip_checkpoint
+from datasets.zero_shot import check_metrics
+from models import CLIPRC, clip_checkpoint
+from models.clip_checkpoint import Checkpoint
 from tools import checkpoint_meta, launch
 from tools.config import add_config_arguments, load_config
 from tools.loaders import evaluation_loader, training_loader
-from tools.model_builder import build_model, dataset_facts, give_text_embeddings, read_clip
+from tools.model_builder import build_model, common_facts, give_text_embeddings, load_weights, require_clip
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,8 +74,9 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> Non
         raise ValueError(f'a total batch of {total} is not a multiple of {at_once}, which {world_size} process(es) of '
                          f'{config.data.samples_per_gpu} pictures do at once: change data.samples_per_gpu '
                          '(--cfg-options data.samples_per_gpu=N).')
-    logger.info('total batch: %d pictures a step (%d processes x %d pictures x %d accumulated); published: %s', total,
-                world_size, config.data.samples_per_gpu, steps, config.get('published_batch_size', 'not known'))
+    logger.info('total batch: %d pictures a step (processes: %d, pictures each: %d, accumulated: %d); published: %s',
+                total, world_size, config.data.samples_per_gpu, steps,
+                config.get('published_batch_size', 'not known'))
     if steps == 1:
         return
     logger.info('one step of the optimizer takes %d iterations: every length in iterations is multiplied by it', steps)
@@ -95,57 +98,79 @@ class DescribeCheckpoints(Hook):
         runner.meta['clip_rc'] = self.description
 
 
-def starting_point(args: argparse.Namespace, config: Config, work_dir: Path) -> tuple[str | None, str | None]:
-    """(checkpoint to resume, checkpoint to load weights from); at most one of them."""
+def starting_point(args: argparse.Namespace, config: Config, work_dir: Path) -> tuple[Checkpoint | None, bool]:
+    """The checkpoint to start from, if any, and whether its run is to be resumed.
+
+    Raises:
+        ValueError: it can't be read, or has no run of ours to resume.
+    """
     resume = args.resume_from or config.get('resume_from')
     if args.auto_resume and resume is None and any(work_dir.glob('*.pth')):
         resume = find_latest_checkpoint(str(work_dir))
-    return resume, None if resume else args.load_from or config.get('load_from')
+    path = resume or args.load_from or config.get('load_from')
+    checkpoint = clip_checkpoint.read(path) if path else None
+    if resume and not checkpoint_meta.is_ours(checkpoint):
+        raise ValueError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
+                         f'Use its weights alone: --load-from {resume}')
+    return checkpoint, bool(resume)
+
+
+def initial_model(config: Config, checkpoint: Checkpoint | None) -> CLIPRC:
+    """The config's model with the checkpoint's weights, or with CLIP's and initial ones, and with text embeddings."""
+    model = build_model(config)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    else:
+        if model.pretrained is not None:
+            require_clip(model.pretrained)
+        model.init_weights()
+    give_text_embeddings(model, config, checkpoint)
+    return model
+
+
+def evaluation_hook(config: Config, place: launch.Place) -> EvalHook:
+    """Tests on `data.val` while training, as test.py does; `save_best='hIoU'` keeps the best checkpoint."""
+    dataset = build_dataset(config.data.val, {'test_mode': True})
+    hook = DistEvalHook if place.distributed else EvalHook
+    greater_is_better = ['hIoU', 'mIoU', 'mAcc', 'aAcc']
+    return hook(evaluation_loader(config, dataset, place), **{
+        'pre_eval': True, 'by_epoch': False, 'greater_keys': greater_is_better, **config.get('evaluation', {})})
 
 
 def main() -> None:
     args = parse_arguments()
     config = load_config(args)
+    check_metrics(config.get('evaluation', {}).get('metric', 'mIoU'))
     place = launch.start(args, asked_gpu(args))
     work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
+    checkpoint, resumes = starting_point(args, config, work_dir)
+    # mmcv writes the index of the last iteration, counted from 0
+    iterations_done = int(checkpoint.meta['iter']) + 1 if resumes else 0
+    seeds = [args.seed, config.get('seed'), checkpoint.meta.get('seed') if resumes else None, None]
+    config.seed = seed = launch.common_seed(next((known for known in seeds if known is not None), None), place)
     config.work_dir = str(work_dir)
     timestamp = time.strftime('%Y%m%d_%H%M%S')
     logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
-    config.seed = seed = launch.common_seed(args.seed if args.seed is not None else config.get('seed'), place)
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     launch.set_seed(seed, deterministic=args.deterministic)
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
     set_batch(config, place.world_size, args.total_batch_size, logger)
-    if place.rank == 0:
-        config.dump(str(work_dir / Path(args.config).name))
 
-    facts = dataset_facts(config)
-    model = build_model(config)
-    resume, load = starting_point(args, config, work_dir)
-    checkpoint = clip_checkpoint.read(resume or load) if resume or load else None
-    if resume and not checkpoint_meta.is_ours(checkpoint.meta):
-        raise ValueError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
-                         f'Use its weights alone: --load-from {resume}')
-    if checkpoint is None:
-        if model.pretrained is not None:
-            read_clip(model.pretrained)
-        model.init_weights()
-    else:
-        model.load_state_dict(checkpoint.weights)
-        logger.info('weights: %s', checkpoint.path)
-    give_text_embeddings(model, config, checkpoint)
+    facts = common_facts(config)
+    model = initial_model(config, checkpoint)
     model.CLASSES = facts.split.names
+    if checkpoint is not None:
+        logger.info('weights: %s', checkpoint.path)
     trainable = sum(parameter.numel() for parameter in model.trainable_parameters())
     logger.info('setting: %s; %d of %d classes seen; %.2fM trainable of %.2fM parameters', model.setting.value,
                 len(model.decode_head.class_head.seen), len(facts.split.names), trainable / 1e6,
                 sum(parameter.numel() for parameter in model.parameters()) / 1e6)
 
-    iterations_done = int(checkpoint.meta['iter']) if resume else 0
     loader = training_loader(config, place, seed, iterations_done)
+    evaluation = None if args.no_validate else evaluation_hook(config, place)
     description = checkpoint_meta.describe(model, config, facts)
-    meta = {'CLASSES': list(facts.split.names), 'seed': seed,
-            'mmseg_version': mmseg.__version__,
-            'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resume else {}}  # the best score so far
+    meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
+            'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
     wrapped = launch.wrap(model, place)
     launch.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
     runner = build_runner(config.runner, default_args=dict(
@@ -154,16 +179,14 @@ def main() -> None:
     runner.timestamp = timestamp
     runner.register_training_hooks(config.lr_config, config.get('optimizer_config') or {}, config.checkpoint_config,
                                    config.log_config)
-    if not args.no_validate:
-        hook = DistEvalHook if place.distributed else EvalHook
-        arguments = {'pre_eval': True, 'by_epoch': False,
-                     'greater_keys': ['hIoU', 'mIoU', 'mAcc', 'aAcc'],  # so that save_best='hIoU' knows what is better
-                     **config.get('evaluation', {})}
-        dataset = build_dataset(config.data.val, {'test_mode': True})
-        runner.register_hook(hook(evaluation_loader(config, dataset, place), **arguments), priority='LOW')
+    if evaluation is not None:
+        runner.register_hook(evaluation, priority='LOW')
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
-    if resume:
-        runner.resume(resume, map_location='cpu')
+    if resumes:
+        runner.resume(checkpoint.path, map_location='cpu')
+        runner._iter = runner._inner_iter = iterations_done  # mmcv would do the last one again
+    if place.rank == 0:  # not before all else is known to be right: the folder may hold an earlier run's
+        config.dump(str(work_dir / Path(args.config).name))
     runner.run([loader], [('train', 1)])
 
 

@@ -7,6 +7,7 @@ from mmcv import Config
 from mmseg.datasets import build_dataset
 from PIL import Image
 
+import datasets  # noqa: F401  registers
 from tests.conftest import make_voc
 
 JPEG, MASK = 'JPEGImages/{}_000.jpg', 'SegmentationClass/{}_000.png'
@@ -48,27 +49,33 @@ def with_thumbnail(data: bytes) -> bytes:
     return data[:2] + b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail + half(data[2:])
 
 
-def wrong_palette_chunk(data: bytes) -> bytes:
-    """A PNG with a damaged length, so that the next chunk's name is not one."""
-    place = data.index(b'IDAT') - 1
-    return data[:place] + bytes([data[place] ^ 5]) + data[place + 1:]
+def wrong_length(data: bytes) -> bytes:
+    """A PNG whose pixels are said to be 4 bytes long, so that what follows is no chunk."""
+    place = data.index(b'IDAT')
+    return data[:place - 4] + (4).to_bytes(4, 'big') + data[place:]
+
+
+def short_head(data: bytes) -> bytes:
+    """A PNG whose first chunk is said to be 5 bytes long."""
+    return data[:8] + (5).to_bytes(4, 'big') + data[12:]
 
 
 BROKEN = [
-    (JPEG, 'cut in the middle', half, 'broken picture'),
-    (JPEG, 'cut behind its thumbnail', with_thumbnail, 'broken picture'),
+    (JPEG, 'cut in the middle', half, 'the end of the JPEG is missing'),
+    (JPEG, 'cut behind its thumbnail', with_thumbnail, 'the end of the JPEG is missing'),
     (JPEG, 'cut in its head', lambda data: data[:100], 'broken picture'),
     (JPEG, 'empty', lambda data: b'', 'broken picture'),
     (JPEG, 'text', lambda data: b'404: Not Found', 'broken picture'),
     (MASK, 'cut in the middle', half, 'broken mask'),
-    (MASK, 'damaged', wrong_palette_chunk, 'broken mask'),
+    (MASK, 'wrong length', wrong_length, 'broken mask'),
+    (MASK, 'short head', short_head, 'broken mask'),
     (MASK, 'head alone', lambda data: data[:20], 'broken mask'),
     (MASK, 'empty', lambda data: b'', 'broken mask'),
     (MASK, 'text', lambda data: b'404: Not Found', 'broken mask'),
     (MASK, 'of another size', lambda data: png(np.zeros((96, 72), np.uint8)), '72x96 pixels, its picture 96x72'),
     (MASK, 'with colours', lambda data: png(np.zeros((72, 96, 3), np.uint8)), 'one label per pixel.* 3 channels'),
     (MASK, 'id out of range', lambda data: png(np.full((72, 96), 21, np.uint8)), r'label ids .*range: 20 classes'),
-    (MASK, '16 bit', lambda data: png(np.full((72, 96), 256 + 5, np.uint16)), 'out of range'),
+    (MASK, '16 bit', lambda data: png(np.full((72, 96), 256 + 5, np.uint16)), 'more than 8 bits'),
 ]
 
 

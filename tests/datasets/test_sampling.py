@@ -80,20 +80,34 @@ def test_a_sample_depends_on_seed_pass_and_index_alone(dataset):
         assert not torch.equal(first['img'].data, other.data), 'other draws were to be expected'
 
 
-def test_the_generators_of_the_training_are_left_alone(dataset):
-    def draws() -> tuple:
+class Draws:
+    """A dataset whose samples are draws of every generator there is."""
+
+    def __getitem__(self, index: int) -> tuple[float, float, float]:
         return random.random(), np.random.rand(), torch.rand(1).item()
 
-    def seed() -> None:
-        random.seed(1)
-        np.random.seed(1)
-        torch.manual_seed(1)
 
-    seed()
-    undisturbed = draws()
-    seed()
-    SeededSamples(dataset, seed=5)[0, 2]
-    assert draws() == undisturbed
+def set_seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def test_every_generator_is_seeded():
+    samples, seen = SeededSamples(Draws(), seed=5), []
+    for outer in (1, 2):
+        set_seed(outer)
+        seen.append([samples[key] for key in ((0, 0), (0, 1), (1, 0))])
+    assert seen[0] == seen[1]
+    assert all(len(set(draws)) == 3 for draws in zip(*seen[0])), 'two samples have the same draws'
+
+
+def test_the_generators_of_the_training_are_left_alone():
+    set_seed(1)
+    undisturbed = Draws()[0]
+    set_seed(1)
+    SeededSamples(Draws(), seed=5)[0, 2]
+    assert Draws()[0] == undisturbed
 
 
 def test_generators_are_restored_after_an_error():

@@ -8,6 +8,7 @@ from mmcv import Config
 from mmcv.runner import save_checkpoint
 
 from models import clip_checkpoint
+from models.clip_checkpoint import Checkpoint
 from tools import checkpoint_meta
 from tools.model_builder import build_model, dataset_facts
 
@@ -37,14 +38,14 @@ def test_plain_json_there_and_back(described):
     meta, facts, table = described
     text = json.dumps(meta, allow_nan=False)
     assert json.loads(text) == meta
-    assert torch.equal(checkpoint_meta.embeddings(json.loads(text), facts), table)
+    assert torch.equal(checkpoint_meta.embeddings(Checkpoint({}, json.loads(text), 'it'), facts), table)
 
 
 def test_read_without_running_code(described, tmp_path):
     meta, facts, table = described
     save_checkpoint(torch.nn.Linear(2, 2), str(tmp_path / 'it.pth'), meta=meta)
     assert torch.load(tmp_path / 'it.pth', weights_only=True)['meta']['clip_rc'] == meta['clip_rc']
-    assert torch.equal(checkpoint_meta.embeddings(clip_checkpoint.read(tmp_path / 'it.pth').meta, facts), table)
+    assert torch.equal(checkpoint_meta.embeddings(clip_checkpoint.read(tmp_path / 'it.pth'), facts), table)
 
 
 @pytest.mark.parametrize('place', [0, 1000, -1])
@@ -55,20 +56,20 @@ def test_damage_is_found(described, place):
     data[place] ^= 1
     stored['base64'] = base64.b64encode(data).decode()
     with pytest.raises(ValueError, match='damaged'):
-        checkpoint_meta.embeddings(meta, facts)
+        checkpoint_meta.embeddings(Checkpoint({}, meta, 'it'), facts)
 
 
 def test_whose_it_is(described):
     meta, facts, _ = described
-    assert checkpoint_meta.is_ours(meta)
+    assert checkpoint_meta.is_ours(Checkpoint({}, meta, 'it'))
     for other in ({}, {'CLASSES': ['cat'], 'iter': 20000}):
-        assert not checkpoint_meta.is_ours(other)
-        assert checkpoint_meta.embeddings(other, facts) is None
+        assert not checkpoint_meta.is_ours(Checkpoint({}, other, 'it'))
+        assert checkpoint_meta.embeddings(Checkpoint({}, other, 'it'), facts) is None
 
 
 def test_a_newer_format_is_refused(described):
     meta, facts, _ = described
     meta['clip_rc']['format'] = 2
-    for read in (checkpoint_meta.is_ours, lambda meta: checkpoint_meta.embeddings(meta, facts)):
+    for read in (checkpoint_meta.is_ours, lambda checkpoint: checkpoint_meta.embeddings(checkpoint, facts)):
         with pytest.raises(ValueError, match='format 2.*reads 1.*update'):
-            read(meta)
+            read(Checkpoint({}, meta, 'it'))

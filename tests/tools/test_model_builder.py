@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmcv import Config
+from mmcv import Config, ConfigDict
 
 from models import clip_checkpoint
 from models.clip_checkpoint import Checkpoint
@@ -13,7 +13,7 @@ from models.label_mapping import Setting
 from models.text_encoder import CLIPTextEncoder, embed_class_names
 from tests.clip_files import clip_weights
 from tools import checkpoint_meta, model_builder
-from tools.model_builder import build_model, dataset_facts, give_text_embeddings
+from tools.model_builder import build_model, common_facts, dataset_facts, give_text_embeddings
 
 SEEN, UNSEEN = list(range(15)), list(range(15, 20))
 
@@ -88,7 +88,7 @@ def test_lists_that_agree_with_the_split(config):
 def test_datasets_of_a_run_with_different_splits(config):
     config.data.val.unseen = ['cat']
     with pytest.raises(ValueError, match='split'):
-        build_model(config)
+        common_facts(config)
 
 
 # ---- sizes and names
@@ -113,8 +113,8 @@ def test_what_does_not_fit(config, options, words):
 
 
 def test_crop_of_a_wrapped_dataset(config):
-    config.data.train = dict(type='RepeatDataset', times=2, dataset=config.data.train)
-    config.data.train.dataset.pipeline[3].crop_size = (96, 96)
+    config.data.train.pipeline[3].crop_size = (96, 96)
+    config.data.train = ConfigDict(type='RepeatDataset', times=2, dataset=config.data.train)
     with pytest.raises(ValueError, match='RandomCrop.*96, 96.*64x64'):
         build_model(config)
 
@@ -179,7 +179,7 @@ def test_our_checkpoint_of_other_classes_is_not_used(config, clip_file):
         other = config.copy()
         other.data.test = config.data.test.copy()
         other.data.test.update({key: value, 'unseen': []})
-        assert checkpoint_meta.embeddings(checkpoint.meta, dataset_facts(other)) is None, key
+        assert checkpoint_meta.embeddings(checkpoint, dataset_facts(other)) is None, key
 
 
 def test_the_text_tower_of_an_official_checkpoint(config, file):

@@ -1,0 +1,267 @@
+"""Bad input: the script ends with one error that names the thing and the remedy, and nothing is lost."""
+import importlib.util
+import logging
+import shutil
+import socket
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmcv.utils.logging import logger_initialized
+from PIL import Image
+
+from tests.clip_files import clip_weights
+from tests.conftest import REPOSITORY, make_voc
+from tools import launch
+
+TRAIN, TEST, FLOPS = 'tools/train.py', 'test.py', 'get_flops.py'
+
+
+def forget_loggers() -> None:
+    """mmcv's loggers keep the stderr and the file that they were made with."""
+    logger_initialized.clear()
+    logging.getLogger('mmseg').handlers.clear()
+
+
+@pytest.fixture
+def fails(monkeypatch, capfd, cache):
+    """Runs a script in this process; returns the error that it ends with."""
+    def call(script: str, *arguments) -> str:
+        spec = importlib.util.spec_from_file_location('script_under_test', REPOSITORY / script)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        forget_loggers()
+        monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            launch.run(module.main)
+        assert isinstance(caught.value.code, str), 'no error, or one of the command line'
+        assert caught.value.code.startswith('error: ')
+        output = capfd.readouterr()
+        assert 'Traceback' not in output.out + output.err
+        return caught.value.code
+
+    monkeypatch.setenv('CLIPRC_CACHE', str(cache))
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.delenv('CLIPRC_TRACEBACK', raising=False)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    yield call
+    forget_loggers()
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_voc(tmp_path / 'VOC2012', train=2, aug=1, val=2)
+
+
+def last_error(done) -> str:
+    """The error of a script that ran in a process of its own, and said nothing after it."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert 'Traceback' not in done.stdout + done.stderr
+    assert done.stderr.count('error: ') == 1
+    return done.stderr[done.stderr.index('error: '):]
+
+
+# ---- the CLIP file, embeddings, checkpoints
+
+def truncated_clip(path, clip_file):
+    path.write_bytes(clip_file.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(('write', 'words'), [
+    (None, ['no CLIP file', 'python tools/download_clip.py']),
+    (truncated_clip, ['truncated', 'again']),
+    (lambda path, _: path.write_text('<html>404</html>'), ['no checkpoint', 'again']),
+    (lambda path, _: torch.save({'fc.weight': torch.ones(2)}, path), ['CLIP']),
+    (lambda path, _: torch.save(clip_weights(width=32), path),
+     ['another shape', 'class_embedding (32,) instead of (64,)']),
+], ids=['missing', 'truncated', 'html', 'another model', 'another width'])
+def test_clip_file(fails, tiny_configs, clip_file, tmp_path, write, words):
+    path = tmp_path / 'clip.pt'
+    if write is not None:
+        write(path, clip_file)
+    error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'work', '--cfg-options',
+                  f'model.pretrained={path}', f'model.pretrained_text={path}')
+    for word in [str(path), *words]:
+        assert word in error
+
+
+def changed(trained, path, change) -> None:
+    checkpoint = torch.load(trained / 'iter_2.pth', weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+
+
+WEIGHT = 'decode_head.q_proj.weight'
+CHECKPOINTS = [
+    ('missing tensor', lambda file: file['state_dict'].pop(WEIGHT), ['missing', WEIGHT]),
+    ('extra tensor', lambda file: file['state_dict'].update(extra=torch.ones(1)), ['not known here', 'extra']),
+    ('another shape', lambda file: file['state_dict'].update({WEIGHT: torch.ones(2, 2)}),
+     [WEIGHT, '(2, 2)', '(32, 64)']),
+    ('another model', lambda file: file.update(state_dict={'layer1.0.conv1.weight': torch.ones(1)}),
+     ['layer1.0.conv1']),
+    ('newer format', lambda file: file['meta']['clip_rc'].update(format=99), ['99', 'update']),
+]
+
+
+@pytest.mark.parametrize(('change', 'words'), [row[1:] for row in CHECKPOINTS], ids=[row[0] for row in CHECKPOINTS])
+def test_checkpoint(fails, tiny_configs, trained, tmp_path, change, words):
+    changed(trained, tmp_path / 'it.pth', change)
+    for error in (fails(TEST, tiny_configs['inductive'], tmp_path / 'it.pth', '--eval', 'mIoU'),
+                  fails(TRAIN, tiny_configs['inductive'], '--load-from', tmp_path / 'it.pth', '--work-dir', tmp_path)):
+        for word in [str(tmp_path / 'it.pth'), *words]:
+            assert word in error
+
+
+@pytest.mark.parametrize(('write', 'words'), [
+    (lambda path, data: path.write_bytes(data[:2000]), ['truncated', 'again']),
+    (lambda path, data: path.write_text('model = dict()'), ['no checkpoint']),
+], ids=['truncated', 'text'])
+def test_broken_checkpoint(fails, tiny_configs, trained, tmp_path, write, words):
+    write(tmp_path / 'it.pth', (trained / 'iter_2.pth').read_bytes())
+    error = fails(TEST, tiny_configs['inductive'], tmp_path / 'it.pth', '--eval', 'mIoU')
+    for word in [str(tmp_path / 'it.pth'), *words]:
+        assert word in error
+    assert 'weights_only' not in error, 'advice that no user of a downloaded file should follow'
+
+
+def test_a_missing_checkpoint_leaves_no_folder(fails, tiny_configs, tmp_path):
+    error = fails(TEST, tiny_configs['inductive'], tmp_path / 'no' / 'it.pth', '--eval', 'mIoU')
+    assert f'no file {tmp_path / "no" / "it.pth"}' in error
+    assert not (tmp_path / 'no').exists()
+
+
+def test_resuming_an_official_checkpoint(fails, tiny_configs, trained, tmp_path):
+    changed(trained, tmp_path / 'official.pth', lambda file: file['meta'].pop('clip_rc'))
+    error = fails(TRAIN, tiny_configs['inductive'], '--resume-from', tmp_path / 'official.pth', '--work-dir', tmp_path)
+    assert f'--load-from {tmp_path / "official.pth"}' in error
+
+
+@pytest.mark.parametrize('shape', [(15, 32), (20, 64)])
+def test_embedding_file(fails, tiny_configs, tmp_path, shape):
+    np.save(tmp_path / 'table.npy', np.ones(shape, np.float16))
+    error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'work', '--cfg-options',
+                  f'model.load_text_embedding={tmp_path / "table.npy"}')
+    assert str(tmp_path / 'table.npy') in error and str(shape) in error and '20 classes' in error
+
+
+# ---- options
+
+OPTIONS = [
+    (FLOPS, ['--cfg-options', 'model.backbone.region_level_bridge_size=9'], ['4x4 patches', '3x3 regions']),
+    (FLOPS, ['--cfg-options', 'data.test.unseen=[unicorn]'], ['unicorn', 'aeroplane']),
+    (FLOPS, ['--shape', 60, 64], ['60x64', 'whole patches of 16x16']),
+    (TRAIN, ['--cfg-options', 'data.train.unseen=[unicorn]'], ['unicorn', 'aeroplane']),
+    (TRAIN, ['--cfg-options', 'data.train.pipeline.3.crop_size=(96,96)'], ['RandomCrop', '(96, 96)', '64x64']),
+    (TRAIN, ['--cfg-options', 'evaluation.metric=mBoundary'], ['mBoundary', 'mIoU']),
+    (TRAIN, ['--total-batch-size', 3], ['3', 'not a multiple of 2', 'data.samples_per_gpu']),
+    (TRAIN, ['--gpus', 1], ['a GPU was asked for', '--device cpu']),
+    (TRAIN, ['--gpu-id', 0], ['a GPU was asked for', '--device cpu']),
+    (TRAIN, ['--gpu-ids', 0, 1], ['dist_train.sh']),
+    (TRAIN, ['--resume-from', 'nowhere.pth'], ['nowhere.pth']),
+    (TRAIN, ['--launcher', 'pytorch'], ['dist_train.sh']),
+]
+
+
+@pytest.mark.parametrize(('script', 'options', 'words'), OPTIONS)
+def test_options(fails, tiny_configs, tmp_path, script, options, words):
+    arguments = ['--work-dir', tmp_path / 'work'] if script == TRAIN else []
+    error = fails(script, tiny_configs['inductive'], *arguments, *options)
+    for word in words:
+        assert word in error
+    assert not list(tmp_path.glob('work/iter_*.pth')), 'it trained before it looked'
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    (['--eval', 'mBoundary'], ['mBoundary', 'mIoU']), ([], ['--eval mIoU']),
+    (['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only']), (['--out', 'maps.txt'], ['maps.txt', '.pkl'])])
+def test_options_of_testing(fails, tiny_configs, trained, options, words):
+    error = fails(TEST, tiny_configs['inductive'], trained / 'iter_2.pth', *options)
+    for word in words:
+        assert word in error
+
+
+# ---- data
+
+DATA = [
+    ('JPEGImages', shutil.rmtree, 'no folder'),
+    ('SegmentationClass', shutil.rmtree, 'no folder'),
+    ('ImageSets/Segmentation/{}.txt', lambda path: path.unlink(), 'no split file'),
+    ('ImageSets/Segmentation/{}.txt', lambda path: path.write_text(''), 'names no picture'),
+    ('SegmentationClass/{}_000.png', lambda path: path.unlink(), 'mask missing'),
+    ('JPEGImages/{}_000.jpg', lambda path: path.write_bytes(path.read_bytes()[:900]), 'broken picture'),
+    ('SegmentationClass/{}_000.png', lambda path: Image.new('L', (64, 64)).save(path), '64x64 pixels, its picture'),
+    ('SegmentationClass/{}_000.png', lambda path: Image.new('L', (96, 72), 99).save(path), 'out of range'),
+]
+
+
+@pytest.mark.parametrize(('name', 'spoil', 'words'), DATA, ids=[f'{row[0]}-{row[2]}' for row in DATA])
+def test_data(fails, tiny_configs, trained, tmp_path, root, name, spoil, words):
+    for split in ('train', 'val'):
+        if (root / name.format(split)).exists():
+            spoil(root / name.format(split))
+    places = ['--data-root', root, '--work-dir', tmp_path / 'work']
+    errors = {'val': fails(TEST, tiny_configs['inductive'], trained / 'iter_2.pth', '--eval', 'mIoU', *places),
+              'train': fails(TRAIN, tiny_configs['inductive'], *places)}
+    for split, error in errors.items():
+        assert words in error
+        assert all(part in error for part in str(root / name.format(split)).rsplit('/', 1))
+    assert not list((tmp_path / 'work').rglob('eval_*.json')), 'scores in spite of the error'
+
+
+# ---- nothing is lost
+
+@pytest.mark.parametrize('options', [
+    ['--cfg-options', 'data.train.pipeline.3.crop_size=(96,96)'], ['--resume-from', 'nowhere.pth'],
+    ['--cfg-options', 'model.pretrained=nowhere.pt'], ['--data-root', 'nowhere'], ['--total-batch-size', 3]])
+def test_a_run_that_fails_leaves_what_an_earlier_one_wrote(fails, tiny_configs, trained, tmp_path, options):
+    shutil.copytree(trained, tmp_path / 'work', symlinks=True)
+    before = {path: path.read_bytes() for path in (tmp_path / 'work').rglob('*') if path.is_file()}
+    fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'work', *options)
+    changed = [path.name for path, content in before.items() if path.read_bytes() != content]
+    assert changed == []
+
+
+def test_where_results_go_is_tried_first(fails, tiny_configs, trained, tmp_path):
+    """Not after an hour of testing."""
+    (tmp_path / 'file').touch()
+    error = fails(TEST, tiny_configs['inductive'], trained / 'iter_2.pth', '--eval', 'mIoU', '--work-dir',
+                  tmp_path / 'work', '--out', tmp_path / 'file' / 'maps.pkl', '--show-dir', tmp_path / 'show')
+    assert str(tmp_path / 'file') in error
+    assert not list(tmp_path.glob('show/*')), 'it tested before it looked'
+
+
+# ---- as processes of their own
+
+def test_a_folder_that_cannot_be_written(run, tiny_configs, tmp_path):
+    (tmp_path / 'file').write_text('kept')
+    error = last_error(run(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'file', check=False))
+    assert error.startswith(f'error: cannot write to the folder {tmp_path / "file"}')
+    assert (tmp_path / 'file').read_text() == 'kept'
+
+
+def test_no_gpu(run, tiny_configs, tmp_path):
+    done = run(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--device', 'cuda', check=False,
+               env={'CUDA_VISIBLE_DEVICES': ''})
+    assert last_error(done).startswith('error: a GPU was asked for, but PyTorch sees none')
+
+
+def test_an_error_of_a_loader_worker(run, tiny_configs, tmp_path, root):
+    for picture in (root / 'JPEGImages').glob('train_*.jpg'):
+        picture.write_bytes(picture.read_bytes()[:900])
+    error = last_error(run(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--data-root', root,
+                           '--cfg-options', 'data.workers_per_gpu=2', check=False))
+    assert error.startswith(f'error: {root}/JPEGImages/train_00') and 'broken picture' in error
+
+
+def test_an_error_among_several_processes(run, tiny_configs, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    done = run('dist_train.sh', tiny_configs['inductive'], tmp_path, 2, '--data-root', tmp_path / 'nowhere',
+               check=False, env={'PORT': port}, timeout=100)
+    assert done.returncode != 0 and 'Traceback' not in done.stderr
+    lines = done.stderr.splitlines()
+    errors = [line for line in lines if line.startswith('error: ')]
+    assert errors and all('no folder' in line and str(tmp_path / 'nowhere') in line for line in errors)
+    assert lines[-1] == errors[-1], 'the launcher has the last word'

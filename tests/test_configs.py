@@ -1,0 +1,178 @@
+"""Every config builds and trains with the published settings; an official config file works unchanged."""
+import shutil
+
+import pytest
+import torch
+from mmcv import Config
+from mmcv.runner import build_optimizer
+from mmseg.datasets import DATASETS
+
+from tests.conftest import REPOSITORY
+from tools.config import as_data
+from tools.model_builder import build_model, dataset_facts
+
+CONFIGS = REPOSITORY / 'configs'
+LEAVES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
+VOC = 'voc12/clip_rc_{}.py'
+# leaf -> iterations, prompts, region tokens, weights of mask, dice and recovery, pictures per GPU, setting
+PUBLISHED = {
+    VOC.format('zero_vit-b_512x512_40k_voc_10_16'): (40000, 10, 16, 100, 1, 2, 8, 'inductive'),
+    VOC.format('zero_vit-b_512x512_20k_voc_10_16_st'): (20000, 10, 16, 100, 1, 2, 8, 'transductive'),
+    VOC.format('fully_vit-b_512x512_40k_voc_10_16'): (40000, 10, 16, 100, 1, 0, 8, 'fully_supervised'),
+}
+
+
+@pytest.fixture(scope='module')
+def models():
+    """Builds each leaf once."""
+    built = {}
+
+    def get(leaf):
+        if leaf not in built:
+            config = Config.fromfile(str(CONFIGS / leaf))
+            built[leaf] = config, build_model(config)
+        return built[leaf]
+
+    return get
+
+
+def assert_published_optimizer(config: Config, model: torch.nn.Module) -> None:
+    """Every tensor that trains does so at 2e-4 and decays by 0.01, norms included."""
+    groups = {id(parameter): group for group in build_optimizer(model, config.optimizer).param_groups
+              for parameter in group['params']}
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any('norm' in name for name in trainable) and any('prompt' in name for name in trainable)
+    for name, parameter in trainable.items():
+        assert groups[id(parameter)]['lr'] == pytest.approx(2e-4), name
+        assert groups[id(parameter)]['weight_decay'] == pytest.approx(0.01), name
+        assert groups[id(parameter)]['betas'] == (0.9, 0.999) and groups[id(parameter)]['eps'] == 1e-8
+    assert {name for name, _ in model.named_parameters()} - set(trainable) == {
+        name for name, _ in model.named_parameters() if name.startswith('backbone.') and 'prompt' not in name}
+    assert config.optimizer.type == 'AdamW' and not config.get('optimizer_config', {}).get('grad_clip')
+    assert {**config.lr_config} == {'policy': 'poly', 'power': 0.9, 'min_lr': 1e-6, 'by_epoch': False,
+                                    'warmup': 'linear', 'warmup_iters': 1500, 'warmup_ratio': 1e-6}
+
+
+@pytest.mark.parametrize('leaf', LEAVES, ids=str)
+def test_every_leaf_builds_and_says_how_to_run_it(models, leaf):
+    text = (CONFIGS / leaf).read_text()
+    assert len(text.splitlines()) <= 20
+    head = [line for line in text.splitlines() if line.startswith('#')]
+    assert any(f'configs/{leaf}' in line for line in head), 'the header has no command'
+    config, model = models(leaf)
+    assert as_data(config)
+    assert model.num_classes == len(dataset_facts(config).split.names)
+    assert_published_optimizer(config, model)
+
+
+@pytest.mark.parametrize('leaf', PUBLISHED)
+def test_published_settings(models, leaf):
+    config, model = models(leaf)
+    iterations, prompts, regions, mask, dice, recovery, pictures, setting = PUBLISHED[leaf]
+    assert config.runner == {'type': 'IterBasedRunner', 'max_iters': iterations}
+    assert config.checkpoint_config == {'by_epoch': False, 'interval': iterations // 10}
+    assert (config.evaluation.interval, config.evaluation.metric) == (iterations // 10, 'mIoU')
+    encoder, losses = model.backbone, model.decode_head.losses
+    assert encoder.prompt_embeddings.shape == (1, prompts, 768)
+    assert encoder.region_level_bridge.shape == (regions, 768)
+    assert (losses.mask_weight, losses.dice_weight, losses.recovery_loss_weight) == (mask, dice, recovery)
+    assert model.setting.value == setting
+    assert (model.decode_head.recovery_decoder is None) == (recovery == 0)
+    assert (config.data.samples_per_gpu, config.published_batch_size) == (pictures, 16)
+    assert config.load_from is config.resume_from is None
+
+
+def test_published_leaves_are_there():
+    assert set(PUBLISHED) <= {str(leaf) for leaf in LEAVES}
+
+
+@pytest.mark.parametrize(('schedule', 'length'), [('20k', 20000), ('40k', 40000), ('80k', 80000)])
+def test_schedules(schedule, length):
+    config = Config.fromfile(str(CONFIGS / f'_base_/schedules/schedule_{schedule}.py'))
+    assert config.runner.max_iters == length
+    assert config.checkpoint_config.interval == config.evaluation.interval == length // 10
+
+
+def test_voc_pipelines(models):
+    config, _ = models(next(iter(PUBLISHED)))
+    train = {step.type: {name: value for name, value in step.items() if name != 'type'}
+             for step in config.data.train.pipeline}
+    assert list(train)[2:8] == ['Resize', 'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize', 'Pad']
+    assert train['LoadLabels'] == {'reduce_zero_label': True}
+    assert train['Resize'] == {'img_scale': (2048, 512), 'ratio_range': (0.5, 2.0)}
+    assert train['RandomCrop'] == {'crop_size': (512, 512), 'cat_max_ratio': 0.75}
+    assert train['RandomFlip'] == {'prob': 0.5}
+    assert train['Pad'] == {'size': (512, 512), 'pad_val': 0, 'seg_pad_val': 255}
+    norm = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'to_rgb': True}
+    assert train['Normalize'] == norm
+    for part in ('val', 'test'):
+        augmentation = config.data[part].pipeline[1]
+        assert (augmentation.img_scale, augmentation.flip) == ((2048, 512), False)
+        assert augmentation.transforms[0] == {'type': 'Resize', 'keep_ratio': True, 'min_size': 512}
+        assert augmentation.transforms[2] == {'type': 'Normalize', **norm}
+        assert config.data[part].split == 'ImageSets/Segmentation/val.txt'
+    assert list(zip(config.data.train.split, config.data.train.ann_dir)) == [
+        ('ImageSets/Segmentation/train.txt', 'SegmentationClass'),
+        ('ImageSets/Segmentation/aug.txt', 'SegmentationClassAug')]
+
+
+# How the published configs are written (without effect there, as here: lists of layers, `num_classes`, `dec_layers`).
+OFFICIAL = '''
+_base_ = ['../_base_/models/clip_rc.py', '../_base_/datasets/voc12_20_aug_512x512.py',
+          '../_base_/default_runtime.py', '../_base_/schedules/schedule_{schedule}.py']
+base_class = {base}
+novel_class = {novel}
+both_class = list(range(20))
+pretrained = 'ViT-B-16.pt'
+model = dict(
+    type='CLIPRC', pretrained=pretrained, pretrained_text=pretrained,
+    backbone=dict(type='CLIPVisionTransformerWithRLB', patch_size=16, width=768, output_dim=512, get_embeddings=True,
+                  drop_path_rate=0.1, layers=12, input_resolution=512, out_indices=[11], num_tokens=10,
+                  prompt_dim=768, total_d_layer=11, region_level_bridge_size=16, style='pytorch'),
+    text_encoder=dict(type='CLIPTextEncoder', context_length=77, embed_dim=512, transformer_width=512,
+                      transformer_heads=8, transformer_layers=12, style='pytorch'),
+    decode_head=dict(type='ATMSingleHeadSeg', img_size=512, in_channels=512, seen_idx=base_class, all_idx=both_class,
+                     channels=512, num_layers=3, num_classes=len(base_class), num_heads=8, use_proj=False,
+                     use_stages=1, embed_dims=512,
+                     loss_decode=dict(type='SegLoss', dec_layers=3, mask_weight=100.0, dice_weight=1.0,
+                                      loss_weight=1.0, recovery_loss_weight={recovery})),
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(426, 426)),
+    base_class=base_class, novel_class=novel_class, both_class=both_class, {extra}
+    ft_backbone=False, exclude_key='prompt',
+    load_text_embedding='configs/_base_/datasets/text_embedding/voc12_single.npy')
+lr_config = dict(policy='poly', power=0.9, min_lr=1e-6, by_epoch=False, warmup='linear', warmup_iters=1500,
+                 warmup_ratio=1e-6)
+optimizer = dict(type='AdamW', lr=0.00002, weight_decay=0.01, paramwise_cfg=dict(custom_keys={{
+    'backbone': dict(lr_mult=10.0), 'text_encoder': dict(lr_mult=0.0), 'norm': dict(decay_mult=0.),
+    'ln': dict(decay_mult=0.), 'head': dict(lr_mult=10.)}}))
+data = dict(samples_per_gpu=8, workers_per_gpu=8)
+'''
+SEEN, ALL = list(range(15)), list(range(20))
+
+
+@pytest.mark.parametrize(('leaf', 'values'), [
+    ('zero_vit-b_512x512_40k_voc_10_16', {'schedule': '40k', 'base': SEEN, 'novel': ALL[15:], 'recovery': 2.}),
+    ('zero_vit-b_512x512_20k_voc_10_16_st', {'schedule': '20k', 'base': SEEN, 'novel': ALL[15:], 'recovery': 2.,
+                                             'extra': 'self_training=True,'}),
+    ('fully_vit-b_512x512_40k_voc_10_16', {'schedule': '40k', 'base': ALL, 'novel': [], 'recovery': 0.}),
+])
+def test_an_official_leaf_works_unchanged(models, tmp_path, leaf, values):
+    shutil.copytree(CONFIGS, tmp_path / 'configs')
+    path = tmp_path / 'configs' / VOC.format(leaf)
+    path.write_text(OFFICIAL.format(**{'extra': '', **values}))
+    config = Config.fromfile(str(path))
+    official, (our_config, ours) = build_model(config), models(VOC.format(leaf))
+    assert {name: tensor.shape for name, tensor in official.state_dict().items()} == {
+        name: tensor.shape for name, tensor in ours.state_dict().items()}
+    assert official.setting is ours.setting
+    for name in ('seen', 'unseen', 'penalty'):
+        assert torch.equal(getattr(official.decode_head.class_head, name), getattr(ours.decode_head.class_head, name))
+    for name in ('mask_weight', 'dice_weight', 'recovery_loss_weight'):
+        assert getattr(official.decode_head.losses, name) == getattr(ours.decode_head.losses, name)
+    assert_published_optimizer(config, official)
+    for name in ('runner', 'checkpoint_config', 'evaluation', 'lr_config'):
+        assert config[name] == our_config[name]
+
+
+def test_official_names_of_types():
+    assert DATASETS.get('ZeroPascalVOCDataset20') is DATASETS.get('PascalVOC20')

@@ -1,0 +1,240 @@
+"""The scripts end to end, as a user runs them: train, resume, test, on one and on two processes."""
+import json
+import math
+import pickle
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+from tools.pictures import LINE, MARGIN
+
+NO_CLIP = ['--cfg-options', 'model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
+SCORES = ['aAcc', 'mIoU', 'mAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU']
+
+
+def losses(folder: Path) -> dict[int, dict[str, float]]:
+    """Iteration -> losses, of the newest log."""
+    lines = max(folder.glob('*.log.json')).read_text().splitlines()
+    entries = [entry for entry in map(json.loads, lines) if entry.get('mode') == 'train']
+    return {entry['iter']: {key: value for key, value in entry.items() if 'loss' in key} for entry in entries}
+
+
+def log(folder: Path) -> str:
+    return max(folder.glob('*.log')).read_text()
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def scores_of(folder: Path, name: str = 'single') -> dict:
+    [file] = folder.glob(f'eval_{name}_scale_*.json')
+    return json.loads(file.read_text())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope='session')
+def decoys(tmp_path_factory) -> dict[str, str]:
+    """An environment in which packages named like ours are installed."""
+    folder = tmp_path_factory.mktemp('decoys')
+    for name in ('datasets', 'models', 'tools', 'configs'):
+        (folder / name).mkdir()
+        (folder / name / '__init__.py').write_text(f'raise ImportError("the decoy of {name}")\n')
+    return {'PYTHONPATH': str(folder)}
+
+
+@pytest.fixture(scope='module')
+def opinionated(trained, tmp_path_factory) -> Path:
+    """A checkpoint that finds several classes in a picture, which four iterations do not teach."""
+    checkpoint = load(trained / 'iter_4.pth')
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in checkpoint['state_dict'].items():
+        if name.startswith('decode_head') and tensor.ndim == 2:
+            tensor += torch.randn(tensor.shape, generator=generator)
+    path = tmp_path_factory.mktemp('opinionated') / 'it.pth'
+    torch.save(checkpoint, path)
+    return path
+
+
+# ---- training
+
+def test_what_a_run_leaves(trained, tiny_configs):
+    names = {path.name for path in trained.iterdir()}
+    assert {'iter_2.pth', 'iter_4.pth', 'latest.pth', 'tf_logs', tiny_configs['inductive'].name} <= names
+    assert (trained / 'latest.pth').resolve().name == 'iter_4.pth'
+    assert [path for path in (trained / 'tf_logs').iterdir() if 'tfevents' in path.name]
+    text = log(trained)
+    assert 'total batch: 2 pictures' in text and 'published: 16' in text
+    assert 'eta: ' in text and 'Iter [4/4]' in text
+    assert 'setting: inductive; 15 of 20 classes seen' in text
+    by_iteration = losses(trained)
+    assert list(by_iteration) == [1, 2, 3, 4]
+    assert set(by_iteration[1]) == {'loss', *(f'decode.{name}' for name in (
+        'loss_mask', 'loss_dice', 'recovery_loss_q', 'recovery_loss_k'))}
+    assert all(math.isfinite(value) for values in by_iteration.values() for value in values.values())
+
+
+def test_what_a_checkpoint_holds(trained):
+    checkpoint = load(trained / 'iter_2.pth')
+    assert {name.split('.')[0] for name in checkpoint['state_dict']} == {'backbone', 'decode_head'}
+    assert not [name for name in checkpoint['state_dict'] if 'self_attn' in name or 'norm1' in name]
+    meta = checkpoint['meta']
+    assert (meta['seed'], meta['clip_rc']['format']) == (3, 1)
+    assert meta['clip_rc']['split']['unseen'] == ['pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor']
+    assert meta['clip_rc']['config']['seed'] == 3
+    json.dumps(meta['clip_rc'], allow_nan=False)
+
+
+def test_only_what_should_train_has_changed(trained):
+    before, after = (load(trained / f'iter_{number}.pth')['state_dict'] for number in (2, 4))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith('decode_head') or 'prompt' in name}
+
+
+def test_the_same_seed_gives_the_same_losses_with_other_workers_and_the_best_is_kept(run, trained, tiny_configs,
+                                                                                     tmp_path):
+    run('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--seed', 3, '--cfg-options',
+        'data.workers_per_gpu=2', 'evaluation.interval=2', 'evaluation.save_best=hIoU', 'evaluation.metric=mIoU')
+    again, first = losses(tmp_path), losses(trained)
+    for iteration in (1, 2):
+        assert again[iteration] == pytest.approx(first[iteration], rel=1e-5)
+    [best] = tmp_path.glob('best_hIoU_iter_*.pth')
+    entries = [json.loads(line) for line in max(tmp_path.glob('*.log.json')).read_text().splitlines()]
+    evaluations = [entry for entry in entries if entry.get('mode') == 'val']
+    assert len(evaluations) == 2 and set(SCORES) <= set(evaluations[0])
+    highest = max(range(2), key=lambda index: evaluations[index]['hIoU'])
+    assert best.stem == f'best_hIoU_iter_{2 * (highest + 1)}'
+    message = load(tmp_path / 'latest.pth')['meta']['hook_msgs']
+    assert message['best_score'] == evaluations[highest]['hIoU'] and Path(message['best_ckpt']).name == best.name
+
+
+@pytest.mark.parametrize('option', ['--resume-from', '--auto-resume'])
+def test_resuming_goes_on_at_the_iteration(run, trained, tiny_configs, tmp_path, option):
+    shutil.copy(trained / 'iter_2.pth', tmp_path)
+    run('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path / '.', '--seed', 3, '--no-validate', option,
+        *([tmp_path / 'iter_2.pth'] if option == '--resume-from' else []), *NO_CLIP)
+    assert list(losses(tmp_path)) == [3, 4]
+    first, again = (load(folder / 'iter_4.pth') for folder in (trained, tmp_path))
+    assert again['meta']['iter'] == first['meta']['iter'] and again['meta']['clip_rc']['format'] == 1
+    steps = {name: {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
+             for name, checkpoint in (('first', first), ('again', again))}
+    assert steps == {'first': {4}, 'again': {4}}, 'the optimizer started anew'
+    assert again['optimizer']['param_groups'][0]['lr'] == first['optimizer']['param_groups'][0]['lr']
+
+
+def test_transductive_from_an_inductive_checkpoint(run, trained, tiny_configs, tmp_path):
+    run('tools/train.py', tiny_configs['transductive'], '--work-dir', tmp_path, '--load-from', trained / 'iter_2.pth',
+        '--no-validate', '--seed', 1, *NO_CLIP)
+    text = log(tmp_path)
+    assert 'setting: transductive; 15 of 20 classes seen' in text
+    assert f'weights: {trained / "iter_2.pth"}' in text
+    assert list(losses(tmp_path)) == [1, 2, 3, 4], 'only the weights are taken'
+    assert load(tmp_path / 'iter_4.pth')['meta']['clip_rc']['setting'] == 'transductive'
+
+
+def test_fully_supervised_among_decoys(run, tiny_configs, tmp_path, decoys):
+    """With --auto-resume and nothing to resume, in an environment with packages named like ours."""
+    run('tools/train.py', tiny_configs['fully'], '--work-dir', tmp_path, '--auto-resume', env=decoys)
+    assert 'setting: fully_supervised; 20 of 20 classes seen' in log(tmp_path)
+    assert set(losses(tmp_path)[4]) == {'loss', 'decode.loss_mask', 'decode.loss_dice'}
+    assert not [name for name in load(tmp_path / 'iter_4.pth')['state_dict'] if 'recovery' in name]
+
+
+def test_the_total_batch_is_reached_by_accumulating(run, tiny_configs, tmp_path):
+    run('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--total-batch-size', 4, '--no-validate',
+        '--cfg-options', 'runner.max_iters=2', 'checkpoint_config.interval=1')
+    text = log(tmp_path)
+    assert 'total batch: 4 pictures a step' in text and 'accumulated: 2' in text and 'Iter [4/4]' in text
+    assert {path.name for path in tmp_path.glob('iter_*.pth')} == {'iter_2.pth', 'iter_4.pth'}
+    states = load(tmp_path / 'iter_4.pth')['optimizer']['state'].values()
+    assert {int(state['step']) for state in states} == {2}
+
+
+# ---- testing
+
+def test_a_checkpoint_is_tested_alone(run, tiny_configs, trained, tmp_path, voc_root):
+    (tmp_path / 'copied').mkdir()
+    shutil.copy(trained / 'iter_4.pth', tmp_path / 'copied')
+    done = run('test.py', tiny_configs['inductive'], tmp_path / 'copied' / 'iter_4.pth', '--eval', 'mIoU', '--show-dir',
+               tmp_path / 'show', '--out', tmp_path / 'maps.pkl', *NO_CLIP)
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in (done.stdout + done.stderr).splitlines()
+            if line.startswith('|')]
+    assert [row[0] for row in rows[-6:]] == [name.replace('_', ' ') for name in SCORES], 'the table comes last'
+    assert [row[1] for row in rows[1:21]] == ['seen'] * 15 + ['unseen'] * 5
+
+    written = scores_of(tmp_path / 'copied' / 'eval_results')
+    assert set(written) == {'config', 'metric'} and written['config'] == str(tiny_configs['inductive'])
+    assert list(written['metric'])[:6] == SCORES and len(written['metric']) == 6 + 2 * 20
+    for row in rows[-6:]:
+        assert float(row[2]) == pytest.approx(100 * written['metric'][row[0].replace(' ', '_')], abs=0.011)
+
+    maps = pickle.loads((tmp_path / 'maps.pkl').read_bytes())
+    assert [labels.shape for labels in maps] == [(72, 96)] * 3 and maps[0].dtype == np.uint8
+    assert sorted(path.name for path in (tmp_path / 'show').iterdir()) == [f'val_00{i}.png' for i in range(3)]
+    for path in (tmp_path / 'show').iterdir():
+        with Image.open(path) as drawn:
+            drawn.load()
+            assert drawn.mode == 'RGB' and drawn.width == 3 * (96 + MARGIN) + MARGIN, 'three panels'
+            assert drawn.height > LINE + 72 + 2 * MARGIN, 'a title and a legend'
+
+
+def test_label_files_for_a_test_server(run, tiny_configs, opinionated, tmp_path, decoys):
+    run('test.py', tiny_configs['transductive'], opinionated, '--format-only', '--out', tmp_path / 'maps.pkl',
+        '--work-dir', tmp_path, '--eval-options', f'imgfile_prefix={tmp_path / "labels"}', env=decoys)
+    maps = pickle.loads((tmp_path / 'maps.pkl').read_bytes())
+    assert len({int(label) for labels in maps for label in np.unique(labels)}) > 3, 'the case is too easy'
+    for index, labels in enumerate(maps):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f'labels/val_00{index}.png')), labels + 1)
+
+
+def test_several_scales_and_several_metrics(run, tiny_configs, opinionated, tmp_path):
+    run('test.py', tiny_configs['transductive'], opinionated, '--aug-test', '--eval', 'mIoU', 'mDice', '--work-dir',
+        tmp_path)
+    metric = scores_of(tmp_path, 'multi')['metric']
+    assert {'mIoU', 'mDice', 'hIoU', 'Dice.cat', 'IoU.cat'} <= set(metric)
+
+
+def test_flops_among_decoys(run, tiny_configs, decoys):
+    assert '| total' in run('get_flops.py', tiny_configs['inductive'], '--shape', 64, 64, '--fvcore', env=decoys).stdout
+
+
+# ---- several processes
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_dist_train(run, tiny_configs, tmp_path, processes):
+    run('dist_train.sh', tiny_configs['inductive'], tmp_path, processes, '--seed', 3, '--cfg-options',
+        'evaluation.interval=4', env={'PORT': str(free_port())})
+    text = log(tmp_path)
+    assert f'total batch: {2 * processes} pictures' in text and 'mIoU unseen' in text
+    assert list(losses(tmp_path)) == [1, 2, 3, 4]
+    assert len(list(tmp_path.glob('*.log'))) == 1, 'one process writes the log'
+    assert load(tmp_path / 'iter_4.pth')['meta']['clip_rc']['format'] == 1
+
+
+def test_two_processes_score_as_one(run, tiny_configs, opinionated, tmp_path):
+    """Three pictures: one of the processes sees a picture too many."""
+    (tmp_path / 'parts').mkdir()
+    (tmp_path / 'parts' / 'mine').touch()
+    arguments = [tiny_configs['transductive'], opinionated, '--eval', 'mIoU']
+    two = ['--out', tmp_path / 'two.pkl', '--tmpdir', tmp_path / 'parts', '--work-dir', tmp_path / 'two']
+    run('tools/torchrun.py', '--nproc_per_node', 2, '--master_port', free_port(), REPOSITORY / 'test.py',
+        *arguments, *two, '--launcher', 'pytorch')
+    run('test.py', *arguments, '--out', tmp_path / 'one.pkl', '--work-dir', tmp_path / 'one')
+    one, two = (scores_of(tmp_path / name) for name in ('one', 'two'))
+    assert one['metric']['mIoU'] > 0, 'the case is too easy'
+    assert one == two
+    maps = [pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in ('one', 'two')]
+    for alone, shared in zip(*maps, strict=True):
+        np.testing.assert_array_equal(alone, shared)
+    assert (tmp_path / 'parts' / 'mine').exists(), "the user's own files were removed"
