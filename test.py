@@ -131,6 +131,10 @@ def main() -> None:
     model = build_model(config)
     load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)
+    trained_in = checkpoint.meta.get('clip_rc', {}).get('setting', model.setting.value)
+    if trained_in != model.setting.value:
+        logger.warning('the checkpoint was trained in the %s setting, the config is %s', trained_in,
+                       model.setting.value)
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
                 len(dataset.facts.split.unseen))

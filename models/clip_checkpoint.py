@@ -43,7 +43,8 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f'no file {path}.')
+        others = sorted(file.name for file in path.parent.glob('*.pth')) if path.parent.is_dir() else []
+        raise ValueError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))
     try:
         if path.suffix == '.safetensors':
             return Checkpoint(safetensors.torch.load_file(path), {}, str(path))
@@ -181,5 +182,5 @@ def check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str) -> No
         if found:
             shown = ', '.join(found[:8]) + (f' and {len(found) - 8} more' if len(found) > 8 else '')
             lines.append(f'  {what}: {shown}')
-    lines.append('Use the config that the checkpoint was made with.')
+    lines.append('Model and file must be of one size: use the config that belongs to the file.')
     raise ValueError('\n'.join(lines))

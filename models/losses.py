@@ -60,7 +60,7 @@ class MaskLoss(nn.Module):
         mask_weight, dice_weight: of the focal and of the dice term.
         loss_weight: multiplies both, not the recovery.
         recovery_loss_weight: 0 means that no recovery decoder is built.
-        dec_layers: accepted from official configs, without effect there as here.
+        dec_layers: official configs name it; ignored, as in the published code.
     """
 
     def __init__(self, *, mask_weight: float = 100., dice_weight: float = 1., loss_weight: float = 1.,

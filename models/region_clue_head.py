@@ -4,7 +4,8 @@
                    -> pixels (region + CLS + patch)                    --+-> two-stream decoder -> class masks
                                                                          +-> recovery decoder (training)
 
-B batch, C classes in use, R = r*r regions, Q = R*C queries, N = Gh*Gw pixels, E CLIP space and width of the decoder.
+B batch, C classes in use, R = r*r regions, Q = R*C queries, N = Gh*Gw pixels (the cells of the patch
+grid), E CLIP space and width of the decoder.
 """
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ class RegionClueHead(BaseModule):
         loss_decode: config of the losses; `recovery_loss_weight` 0 leaves the recovery decoder out.
         class_head: config of the text class head.
         seen_idx, all_idx: official configs name the split here too; the segmentor checks it against its own.
-        num_classes, use_stages, use_proj: accepted from official configs, without effect there as here.
+        num_classes, use_stages, use_proj: official configs name them; ignored, as in the published code.
     """
 
     align_corners = False  # mmseg's segmentor asks for it

@@ -25,7 +25,7 @@ class CLIPTextEncoder(BaseModule):
         context_length, vocab_size: L, V.
         transformer_width, transformer_heads, transformer_layers: W, attention heads, blocks.
         embed_dim: E.
-        style: accepted from official configs, without effect.
+        style: official configs name it; ignored, as in the published code.
     """
 
     def __init__(self, *, context_length: int = CONTEXT_LENGTH, vocab_size: int = VOCABULARY,

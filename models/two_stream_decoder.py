@@ -1,6 +1,6 @@
 """CLIP-RC's two streams that attend to each other, class queries and pixels, and its recovery decoder.
 
-B batch, Q queries (region-major: R*C), N pixels, E width, H heads.
+B batch, Q queries (region-major: R*C), N pixels (cells of the patch grid), E width, H heads.
 """
 import copy
 

@@ -74,8 +74,8 @@ class CLIPVisionEncoder(BaseModule):
         num_tokens: P, prompt tokens per block.
         region_level_bridge_size: R, the number of region tokens, a square.
         prompt_dim, total_d_layer: official configs name them; only `width` and `layers - 1` are supported.
-        drop_path_rate, get_embeddings, out_indices, style: accepted from official configs. Without effect
-            there as here: stochastic depth was never applied, and the last block is the one that is read.
+        drop_path_rate, get_embeddings, out_indices, style: official configs name them; ignored, as in the published
+            code: stochastic depth was never applied, and the last block is the one that is read.
 
     Raises:
         ValueError: sizes that do not fit each other.

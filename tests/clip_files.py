@@ -71,4 +71,6 @@ def save_torchscript(weights: dict[str, Tensor], path: str | Path) -> None:
 
 
 if __name__ == '__main__':
+    if len(sys.argv) != 2 or sys.argv[1].startswith('-'):
+        sys.exit('usage: python tests/clip_files.py FILE.pt   # a ViT-B/16 of random weights, 300 MB')
     save_torchscript(clip_weights(**VIT_B_16), sys.argv[1])

@@ -7,12 +7,16 @@ from pathlib import Path
 from mmcv import Config, ConfigDict, DictAction
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model
+OPTIONAL_KEYS = ('seed', 'work_dir', 'load_from', 'resume_from', 'cudnn_benchmark')  # read where a config has them
 
 
 class MergingDictAction(DictAction):
     """mmcv's KEY=VALUE options; an option that is given twice adds to the first."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        if any('=' not in value for value in values):
+            parser.error(f'{option_string}: KEY=VALUE is needed, not {" ".join(v for v in values if "=" not in v)!r}')
         before = dict(getattr(namespace, self.dest) or {})
         super().__call__(parser, namespace, values, option_string)
         setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
@@ -42,6 +46,11 @@ def load_config(args: Namespace) -> Config:
     except Exception as error:  # whatever the user's own code raises
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     options = {**args.options, **args.cfg_options}
+    for key, value in options.items():
+        if key.split('.')[0] not in {*config, *OPTIONAL_KEYS}:
+            raise ValueError(f'{key}: the config has no {key.split(".")[0]!r}; it has {", ".join(sorted(config))}.')
+        if key in {f'model.{name}' for name in FILES} and value and Path(value).exists():
+            options[key] = str(Path(value).absolute())  # as the shell means it
     try:
         config.merge_from_dict(options)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
@@ -55,7 +64,7 @@ def load_config(args: Namespace) -> Config:
     for dataset in dataset_configs(config.data):
         if dataset.get('data_root') is not None:
             dataset.data_root = str(REPOSITORY / dataset.data_root)
-    for name in ('pretrained', 'pretrained_text', 'load_text_embedding'):
+    for name in FILES:
         if config.model.get(name) is not None:
             config.model[name] = str(_weights_path(config.model[name]))
     return config

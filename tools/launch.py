@@ -85,7 +85,7 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
     gpus = torch.cuda.device_count()
     local_rank = int(os.environ['LOCAL_RANK'])
     wanted = gpu_id if gpu_id is not None else local_rank if args.launcher != 'none' else 0
-    if gpus == 0 and (args.device == 'cuda' or gpu_id is not None):
+    if gpus == 0 and args.device != 'cpu' and (args.device == 'cuda' or gpu_id is not None):
         raise ValueError('a GPU was asked for, but PyTorch sees none. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or '
                          'use --device cpu.')
     use_cuda = gpus > 0 and args.device != 'cpu'

@@ -71,7 +71,7 @@ def build_model(config: Config) -> CLIPRC:
     _check_sizes(config)
     try:
         return build_segmentor(model)
-    except TypeError as error:  # an argument that a part does not have
+    except (TypeError, KeyError) as error:  # an argument or a type that does not exist
         raise ValueError(f'the config\'s model cannot be built: {error}') from error
 
 
@@ -81,6 +81,8 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: they do not fit; the message names the file and the tensors.
     """
+    if any(name.startswith('visual.') for name in checkpoint.weights):
+        raise ValueError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint: it belongs in model.pretrained.')
     try:
         model.load_state_dict(checkpoint.weights)
     except ValueError as error:

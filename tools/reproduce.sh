@@ -5,8 +5,8 @@
 # batch of 16, tests each, and prints one table beside the published rows. Run it again and it goes on where it stopped.
 # WORK_DIR (default: work_dirs/voc12) is where; ITERATIONS (default: 40000) shortens all schedules for a rehearsal.
 set -euo pipefail
-if [ $# -lt 2 ] || [ "$1" != voc12 ]; then
-  sed -n '2s/^# //p' "$0" >&2
+if [ $# -lt 2 ] || [ "$1" != voc12 ] || ! [[ $2 =~ ^[1-9][0-9]*$ ]]; then
+  sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 gpus=$2
@@ -15,6 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=${WORK_DIR:-work_dirs/voc12}
 iterations=${ITERATIONS:-40000}
 python=${PYTHON:-$here/.venv/bin/python}
+[ -x "$python" ] || { echo "error: no environment: bash tools/setup_env.sh" >&2; exit 1; }
 export PYTHON=$python
 
 # 8 pictures a GPU, fewer where there are more than 2 GPUs; on one GPU two batches are accumulated to 16.

@@ -9,13 +9,14 @@
 #
 # Environments are keyed by Python version and a hash of the requirements, so several clones
 # share one. Each step can be interrupted and run again. mmcv-full is compiled once per torch
-# and Python version (5 to 12 minutes on 2 cores) and its wheel is kept.
+# and Python version (5 to 15 minutes on 2 cores) and its wheel is kept.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${CLIPRC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clip-rc}
 
 say() { printf 'setup_env: %s\n' "$*"; }
+case ${1:-} in -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 fail() { printf 'setup_env: %s\n' "$@" >&2; exit 1; }
 
 point_venv_to() {
@@ -27,9 +28,10 @@ point_venv_to() {
 
 if [ -n "${CLIPRC_ENV:-}" ]; then
   [ -x "$CLIPRC_ENV/bin/python" ] || fail "CLIPRC_ENV=$CLIPRC_ENV holds no bin/python: name a virtual environment."
-  "$CLIPRC_ENV/bin/python" -c 'import torch, mmcv.ops, mmseg' ||
+  (cd "$repo" && "$CLIPRC_ENV/bin/python" -c 'import tools, torch, mmcv.ops, mmseg') ||
     fail "the environment in $CLIPRC_ENV lacks what the last line names; unset CLIPRC_ENV to have one made."
   [ "$CLIPRC_ENV" -ef "$repo/.venv" ] || point_venv_to "$(cd "$CLIPRC_ENV" && pwd)"
+  say "using $CLIPRC_ENV: source .venv/bin/activate"
   exit 0
 fi
 
@@ -84,8 +86,8 @@ pip install --quiet --progress-bar off "$(pinned torch)" "$(pinned torchvision)"
 wheels="$cache/wheels/py$version-torch$(torch_of)"
 mkdir -p "$wheels"
 if ! ls "$wheels"/mmcv_full-*.whl >/dev/null 2>&1; then
-  say "2/3 compiling mmcv-full (5 to 12 minutes on 2 cores, once)"
-  building=$(mktemp -d "$cache/wheels/building.XXXXXX")
+  building=$(mktemp -d "$cache/wheels/building.XXXX")
+  say "2/3 compiling mmcv-full (5 to 15 minutes on 2 cores, once; what it says: $building/log)"
   trap 'rm -rf "$building"' EXIT
   # CPU operators only (nothing here uses its CUDA ones), so no nvcc is needed. pip's own cache
   # would hand the wheel to an environment with another torch. ninja comes from the environment.
@@ -102,7 +104,7 @@ say "3/3 everything else"
 # --force-reinstall of this one: the same version may be there, compiled for another torch.
 pip install --quiet --no-deps --force-reinstall --no-index --find-links "$wheels" "$(pinned mmcv-full)"
 pip install --quiet --progress-bar off -r "$repo/requirements.txt" -r "$repo/tests/requirements.txt"
-"$env/bin/python" -W ignore -c 'import torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore' ||
+(cd "$repo" && "$env/bin/python" -W ignore -c 'import tools, torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore') ||
   fail "the environment is made but doesn't import (see above)"
 torch_of >"$stands"
 point_venv_to "$env"

@@ -4,6 +4,7 @@
 torchrun ends a failure with a stack trace of its own, which buries the line that says what to do.
 """
 import logging
+import os
 import sys
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -11,8 +12,11 @@ from torch.distributed.run import parse_args, run
 
 if __name__ == '__main__':
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
+    options = parse_args(sys.argv[1:])
+    if options.nproc_per_node.isdecimal():  # else torchrun warns, and gives each process one thread
+        os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count() // int(options.nproc_per_node))))
     try:
-        run(parse_args(sys.argv[1:]))
+        run(options)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode not in (1, 2):  # killed: it could not say why itself

@@ -23,6 +23,7 @@ from mmseg.utils import find_latest_checkpoint, get_root_logger
 from datasets.zero_shot import check_metrics
 from models import CLIPRC, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
+from models.label_mapping import Setting
 from tools import checkpoint_meta, launch
 from tools.config import add_config_arguments, load_config
 from tools.loaders import evaluation_loader, training_loader
@@ -67,6 +68,8 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> Non
     Raises:
         ValueError: `total` is not a multiple of what the processes do at once.
     """
+    if config.data.samples_per_gpu < 1:
+        raise ValueError(f'data.samples_per_gpu={config.data.samples_per_gpu}: at least one picture is needed.')
     at_once = config.data.samples_per_gpu * world_size
     total = total or at_once
     steps, rest = divmod(total, at_once)
@@ -124,8 +127,19 @@ def initial_model(config: Config, checkpoint: Checkpoint | None) -> CLIPRC:
         if model.pretrained is not None:
             require_clip(model.pretrained)
         model.init_weights()
+        if model.setting is Setting.TRANSDUCTIVE:
+            get_root_logger().warning('self-training without --load-from: its first pseudo-labels are random guesses')
     give_text_embeddings(model, config, checkpoint)
     return model
+
+
+def check_evaluation(config: Config) -> None:
+    """Raises a ValueError now for what would fail at the first evaluation only."""
+    metrics = check_metrics(config.get('evaluation', {}).get('metric', 'mIoU'))
+    best = config.get('evaluation', {}).get('save_best')
+    known = ('auto', 'aAcc', 'mAcc', *metrics, *(('mIoU_seen', 'mIoU_unseen', 'hIoU') if 'mIoU' in metrics else ()))
+    if best is not None and best not in known:
+        raise ValueError(f'evaluation.save_best={best!r} is no score; there are {", ".join(known)}.')
 
 
 def evaluation_hook(config: Config, place: launch.Place) -> EvalHook:
@@ -140,7 +154,7 @@ def evaluation_hook(config: Config, place: launch.Place) -> EvalHook:
 def main() -> None:
     args = parse_arguments()
     config = load_config(args)
-    check_metrics(config.get('evaluation', {}).get('metric', 'mIoU'))
+    check_evaluation(config)
     place = launch.start(args, asked_gpu(args))
     work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
     checkpoint, resumes = starting_point(args, config, work_dir)
@@ -157,17 +171,20 @@ def main() -> None:
     set_batch(config, place.world_size, args.total_batch_size, logger)
 
     facts = common_facts(config)
+    loader = training_loader(config, place, seed, iterations_done)
+    evaluation = None if args.no_validate else evaluation_hook(config, place)
     model = initial_model(config, checkpoint)
     model.CLASSES = facts.split.names
     if checkpoint is not None:
         logger.info('weights: %s', checkpoint.path)
+    if resumes and checkpoint.meta['clip_rc']['setting'] != model.setting.value:
+        raise ValueError(f'{checkpoint.path} is of a run in the {checkpoint.meta["clip_rc"]["setting"]} setting, the '
+                         f'config is {model.setting.value}: start a new run from its weights with --load-from.')
     trainable = sum(parameter.numel() for parameter in model.trainable_parameters())
     logger.info('setting: %s; %d of %d classes seen; %.2fM trainable of %.2fM parameters', model.setting.value,
                 len(model.decode_head.class_head.seen), len(facts.split.names), trainable / 1e6,
                 sum(parameter.numel() for parameter in model.parameters()) / 1e6)
 
-    loader = training_loader(config, place, seed, iterations_done)
-    evaluation = None if args.no_validate else evaluation_hook(config, place)
     description = checkpoint_meta.describe(model, config, facts)
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
@@ -185,6 +202,9 @@ def main() -> None:
     if resumes:
         runner.resume(checkpoint.path, map_location='cpu')
         runner._iter = runner._inner_iter = iterations_done  # mmcv would do the last one again
+    if iterations_done >= config.runner.max_iters:
+        logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
+                    config.runner.max_iters)
     if place.rank == 0:  # not before all else is known to be right: the folder may hold an earlier run's
         config.dump(str(work_dir / Path(args.config).name))
     runner.run([loader], [('train', 1)])
