@@ -27,10 +27,11 @@ point_venv_to() {
 }
 
 if [ -n "${CLIPRC_ENV:-}" ]; then
+  CLIPRC_ENV=$(cd "$CLIPRC_ENV" 2>/dev/null && pwd || echo "$CLIPRC_ENV")
   [ -x "$CLIPRC_ENV/bin/python" ] || fail "CLIPRC_ENV=$CLIPRC_ENV holds no bin/python: name a virtual environment."
   (cd "$repo" && "$CLIPRC_ENV/bin/python" -c 'import tools, torch, mmcv.ops, mmseg') ||
     fail "the environment in $CLIPRC_ENV lacks what the last line names; unset CLIPRC_ENV to have one made."
-  [ "$CLIPRC_ENV" -ef "$repo/.venv" ] || point_venv_to "$(cd "$CLIPRC_ENV" && pwd)"
+  [ "$CLIPRC_ENV" -ef "$repo/.venv" ] || point_venv_to "$CLIPRC_ENV"
   say "using $CLIPRC_ENV: source .venv/bin/activate"
   exit 0
 fi
