@@ -1,0 +1,46 @@
+"""What the README says of the tree and of the published scores is true."""
+import re
+
+import pytest
+from mmcv import Config
+
+from tests.conftest import LEAVES, REPOSITORY
+
+README = (REPOSITORY / 'README.md').read_text()
+TOP_LEVEL = {'configs', 'datasets', 'models', 'tests', 'tools', 'LICENSE', 'README.md', 'dist_train.sh',
+             'get_flops.py', 'requirements.txt', 'test.py'}
+
+
+def test_the_tree():
+    tree = README.split('## The code')[1].split('```')[1]
+    files = set()
+    folder = ''
+    for line in tree.strip().splitlines():
+        names = re.split(r'\s{2,}', line.strip())[0].split()
+        if not line.startswith(' '):
+            folder = names[0] if names[0].endswith('/') else ''
+            files |= set(names)
+        else:
+            files |= {folder + name for name in names if '.' in name or name.endswith('/')}
+    missing = [name for name in files if not (REPOSITORY / name).exists()]
+    assert not missing
+    for folder in ('models', 'datasets', 'tools'):
+        unnamed = {f'{folder}/{path.name}' for path in (REPOSITORY / folder).glob('*.*') if path.stem != '__init__'}
+        assert {name for name in unnamed if name.split('/')[1] not in tree} == set()
+
+
+@pytest.mark.parametrize('leaf', LEAVES.values())
+def test_published_scores(leaf):
+    published = Config.fromfile(str(REPOSITORY / f'configs/voc12/{leaf}.py')).published
+    row = next(line for line in README.splitlines() if f'| `{leaf}.py` |' in line)
+    assert [float(cell) for cell in row.split('|')[3:7]] == list(published.values())
+
+
+def test_commands_name_files_that_exist():
+    for path in re.findall(r'(?:bash|python) ([a-z_/]+\.(?:py|sh))', README):
+        assert (REPOSITORY / path).is_file(), path
+
+
+def test_the_top_level_holds_nothing_else():
+    ours = {path.name for path in REPOSITORY.iterdir() if not path.name.startswith('.')}
+    assert ours - {'data', 'pretrained', 'work_dirs', '__pycache__'} == TOP_LEVEL
