@@ -1,5 +1,6 @@
 """What the README says of the tree and of the published scores is true."""
 import re
+import subprocess
 
 import pytest
 from mmcv import Config
@@ -42,5 +43,8 @@ def test_commands_name_files_that_exist():
 
 
 def test_the_top_level_holds_nothing_else():
-    ours = {path.name for path in REPOSITORY.iterdir() if not path.name.startswith('.')}
-    assert ours - {'data', 'pretrained', 'work_dirs', '__pycache__'} == TOP_LEVEL
+    listed = subprocess.run(['git', 'ls-files'], cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip('no git checkout')
+    tops = {name.split('/')[0] for name in listed.stdout.splitlines()}
+    assert {name for name in tops if not name.startswith('.')} == TOP_LEVEL
