@@ -137,6 +137,16 @@ def test_resuming_an_official_checkpoint(fails, tiny_configs, trained, tmp_path)
     assert f'--load-from {tmp_path / "official.pth"}' in error
 
 
+def test_resuming_in_another_setting(fails, tiny_configs, trained, tmp_path):
+    error = fails(TRAIN, tiny_configs['transductive'], '--resume-from', trained / 'iter_2.pth', '--work-dir', tmp_path)
+    assert 'inductive' in error and 'transductive' in error and '--load-from' in error
+
+
+def test_clip_itself_as_checkpoint(fails, tiny_configs, clip_file, tmp_path):
+    error = fails(TEST, tiny_configs['inductive'], clip_file, '--eval', 'mIoU', '--work-dir', tmp_path)
+    assert str(clip_file) in error and 'model.pretrained' in error
+
+
 @pytest.mark.parametrize('shape', [(15, 32), (20, 64)])
 def test_embedding_file(fails, tiny_configs, tmp_path, shape):
     np.save(tmp_path / 'table.npy', np.ones(shape, np.float16))
@@ -154,6 +164,11 @@ OPTIONS = [
     (TRAIN, ['--cfg-options', 'data.train.unseen=[unicorn]'], ['unicorn', 'aeroplane']),
     (TRAIN, ['--cfg-options', 'data.train.pipeline.3.crop_size=(96,96)'], ['RandomCrop', '(96, 96)', '64x64']),
     (TRAIN, ['--cfg-options', 'evaluation.metric=mBoundary'], ['mBoundary', 'mIoU']),
+    (TRAIN, ['--cfg-options', 'evaluation.save_best=hiou'], ['hiou', 'hIoU']),
+    (TRAIN, ['--cfg-options', 'modle.decode_head.num_layers=2'], ["no 'modle'", 'model']),
+    (TRAIN, ['--cfg-options', 'model.decode_head.num_layer=2'], ['num_layer']),
+    (TRAIN, ['--cfg-options', 'model.type=CLIPCR'], ['CLIPCR']),
+    (TRAIN, ['--cfg-options', 'data.samples_per_gpu=0'], ['samples_per_gpu=0']),
     (TRAIN, ['--total-batch-size', 3], ['3', 'not a multiple of 2', 'data.samples_per_gpu']),
     (TRAIN, ['--gpus', 1], ['a GPU was asked for', '--device cpu']),
     (TRAIN, ['--gpu-id', 0], ['a GPU was asked for', '--device cpu']),

@@ -3,6 +3,7 @@ import os
 import random
 import re
 import sys
+import time
 import traceback
 import warnings
 from argparse import ArgumentParser, Namespace
@@ -48,6 +49,8 @@ def run(main: Callable[[], None]) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get('CLIPRC_TRACEBACK'):
             traceback.print_exc()
+        if os.environ.get('RANK', '0') != '0':
+            time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
         sys.exit(f'error: {plain_message(error)}')
     finally:
         if dist.is_available() and dist.is_initialized():
