@@ -13,7 +13,7 @@ def mean_of(values: np.ndarray, indices: Sequence[int]) -> float:
 
 def harmonic_mean(seen: float, unseen: float) -> float:
     """2 S U / (S + U), 0 where both are 0 (Xian et al. 2017)."""
-    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0. * (seen + unseen)
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.
 
 
 def zero_shot_scores(iou: np.ndarray, seen: Sequence[int], unseen: Sequence[int]) -> dict[str, float]:
