@@ -3,6 +3,7 @@
 K texts, L tokens of context, V vocabulary, W width, E CLIP space, C classes.
 """
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -73,8 +74,13 @@ class CLIPTextEncoder(BaseModule):
 
 def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
     """CLIP's byte-pair tokens of `texts`, (K, L) int64, by open_clip's tokenizer."""
+    return _tokenizer()(list(texts), context_length)
+
+
+@cache
+def _tokenizer() -> Callable[[list[str], int], Tensor]:
     from open_clip import SimpleTokenizer  # only who tokenises pays for the import
-    return SimpleTokenizer(context_length=context_length)(list(texts))
+    return SimpleTokenizer()
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ class ImageFeatures(NamedTuple):
     """What the encoder says of a picture, each L2-normalised over E."""
     cls: Tensor  # (B, E)
     patches: Tensor  # (B, E, Gh, Gw)
-    regions: Tensor  # (B, E, r, r)
+    regions: Tensor  # (B, E, r, r); (B, E, 1, 1) zeros where there are no region tokens
 
 
 def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: torch.device | None = None) -> Tensor:
@@ -33,12 +33,14 @@ def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: to
 
     Args:
         grid: patches in height and width.
-        side: r, the regions in height and in width.
+        side: r, the regions in height and in width; 0 for none.
 
     Raises:
         ValueError: the regions do not divide the grid.
     """
     height, width = grid
+    if side == 0:
+        return torch.ones((1 + prompts + height * width,) * 2, dtype=torch.bool, device=device)
     if height % side or width % side:
         raise ValueError(f'a grid of {height}x{width} patches cannot be divided into {side}x{side} regions: '
                          'use a picture or crop size whose sides in patches are multiples of '
@@ -72,7 +74,7 @@ class CLIPVisionEncoder(BaseModule):
         patch_size: side of a patch in pixels.
         width, layers, heads, output_dim: D, blocks, attention heads, E.
         num_tokens: P, prompt tokens per block.
-        region_level_bridge_size: R, the number of region tokens, a square.
+        region_level_bridge_size: R, the number of region tokens, a square; 0 leaves the region clues out.
         prompt_dim, total_d_layer: official configs name them; only `width` and `layers - 1` are supported.
         drop_path_rate, get_embeddings, out_indices, style: official configs name them; ignored, as in the published
             code: stochastic depth was never applied, and the last block is the one that is read.
@@ -88,7 +90,7 @@ class CLIPVisionEncoder(BaseModule):
                  init_cfg: dict | None = None):
         super().__init__(init_cfg)
         self.side = math.isqrt(region_level_bridge_size)  # r
-        if self.side**2 != region_level_bridge_size or self.side == 0:
+        if self.side**2 != region_level_bridge_size:
             raise ValueError(f'region_level_bridge_size={region_level_bridge_size} is not a square: R = r*r.')
         if prompt_dim not in (None, width):
             raise ValueError(f'prompt_dim={prompt_dim}: only prompts of the width of the encoder ({width}) are known.')
@@ -166,11 +168,13 @@ class CLIPVisionEncoder(BaseModule):
 
     def _read_out(self, x: Tensor, grid: tuple[int, int]) -> ImageFeatures:
         """Last block's tokens (B, N, D) -> features in CLIP's space."""
-        regions = self.side**2
-        x = torch.cat([self.prompt_norm(x[:, :-regions]), x[:, -regions:]], dim=1)  # not on the regions
+        others = x.shape[1] - self.side**2
+        x = torch.cat([self.prompt_norm(x[:, :others]), x[:, others:]], dim=1)  # not on the regions
         x = F.normalize(self.ln_post(x) @ self.proj, dim=-1)  # (B, N, E)
-        cls, _, patches, regions = x.split([1, self.num_tokens, grid[0] * grid[1], regions], dim=1)
+        cls, _, patches, regions = x.split([1, self.num_tokens, grid[0] * grid[1], self.side**2], dim=1)
+        if self.side == 0:
+            regions = torch.zeros_like(cls)
         return ImageFeatures(
             cls=cls[:, 0],
             patches=patches.transpose(1, 2).unflatten(2, grid),
-            regions=regions.transpose(1, 2).unflatten(2, (self.side, self.side)))
+            regions=regions.transpose(1, 2).unflatten(2, (max(self.side, 1),) * 2))

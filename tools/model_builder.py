@@ -134,13 +134,21 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
         head.set_embeddings(stored, source=checkpoint.path)
         logger.info('text embeddings: those in %s', checkpoint.path)
         return
-    source = checkpoint
-    if checkpoint is None or not clip_checkpoint.holds_text_tower(checkpoint):
+    holds_one = checkpoint is not None and clip_checkpoint.holds_text_tower(checkpoint)
+    head.set_embeddings(clip_embeddings(config, facts, checkpoint if holds_one else None))
+
+
+def clip_embeddings(config: Config, facts: DatasetFacts, source: Checkpoint | None = None) -> torch.Tensor:
+    """Embeddings (C, E) by the text tower of `source`, or without one of the config's CLIP file.
+
+    Raises:
+        ValueError: there is no such file, or no text tower in it.
+    """
+    if source is None:
         source = clip_checkpoint.read(require_clip(config.model.get('pretrained_text') or
                                                    config.model.get('pretrained')))
     text_encoder = config.model.get('text_encoder') or {}
-    head.set_embeddings(cached_embeddings(source, facts, heads=text_encoder.get('transformer_heads')),
-                        source=source.path)
+    return cached_embeddings(source, facts, heads=text_encoder.get('transformer_heads'))
 
 
 def require_clip(path: str | None) -> str:

@@ -1,0 +1,2 @@
+_base_ = './inductive.py'
+model = dict(novel_class=[])

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""The main job of tools/quickstart.sh: world, embeddings, inductive and transductive training, scores, pictures."""
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+from prettytable import PrettyTable
+
+from datasets.miniature import Miniature
+from tools import launch
+from tools.miniature import pictures, runs
+from tools.miniature.runs import Run
+
+INDUCTIVE = Run('inductive', 'inductive', 800)
+TRANSDUCTIVE = Run('transductive', 'transductive', 400, start=INDUCTIVE)
+
+
+class Steps:
+    """Says what is being done and how long it took; on a terminal the progress of a step stays on its line."""
+
+    def __init__(self, count: int):
+        self.count, self.done = count, 0
+        self.live = sys.stdout.isatty()
+
+    def step(self, title: str, job, *args, **options):
+        self.done += 1
+        self.title = f'{self.done}/{self.count} {title}'
+        print(self.title, end='\r' if self.live else '\n', flush=True)
+        started = time.monotonic()
+        result = job(*args, **options)
+        took = time.monotonic() - started
+        if self.live:
+            print(f'\033[K{self.title}: {took:.0f} s', flush=True)
+        else:
+            print(f'    {took:.0f} s', flush=True)
+        return result
+
+    def report(self, text: str) -> None:
+        text, end = (f'\033[K{self.title}: {text}', '\r') if self.live else (f'    {text}', '\n')
+        print(text, end=end, flush=True)
+
+
+def table(scores: dict[str, dict[str, float]]) -> PrettyTable:
+    rows = PrettyTable(['mIoU in percent', 'seen', 'unseen', 'hIoU'])
+    rows.align = 'r'
+    rows.align['mIoU in percent'] = 'l'
+    for name, found in scores.items():
+        rows.add_row([name, *(f'{100 * found[key]:.1f}' for key in runs.SCORES)])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Train and test CLIP-RC in miniature.')
+    parser.add_argument('work_dir', type=Path)
+    work = parser.parse_args().work_dir.absolute()
+    runs.open_folder(work)
+    split = Miniature.describe().split
+    print(f'{len(split.names)} classes; training never sees masks of {", ".join(split.unseen_names)}.')
+    steps = Steps(8)
+    steps.step('drawing the world: 1000 pictures to train on, 200 to test on', runs.draw_world, work, train=1000,
+               val=200)
+    steps.step('text embeddings of the class names', runs.embed, work, INDUCTIVE)
+    steps.step('inductive training', runs.train, work, INDUCTIVE, steps.report)
+    scores = {'inductive': steps.step('testing it', runs.test, work, INDUCTIVE)}
+    steps.step('transductive training, from the middle of the inductive', runs.train, work, TRANSDUCTIVE, steps.report)
+    scores['transductive'] = steps.step('testing it', runs.test, work, TRANSDUCTIVE)
+    scores['control: inductive, names of unseen classes swapped'] = steps.step(
+        'testing the inductive one with the names of unseen classes swapped', runs.test, work, INDUCTIVE, shuffled=True)
+    steps.step('pictures', draw, work)
+    print(table(scores))
+    print(f'{work}/results.png  results, unseen classes among them\n{work}/losses.png   loss curves')
+
+
+def draw(work: Path) -> None:
+    pictures.results_picture(work / INDUCTIVE.world, {
+        'inductive': work / INDUCTIVE.name / 'labels.pkl', 'transductive': work / TRANSDUCTIVE.name / 'labels.pkl',
+    }).save(work / 'results.png')
+    pictures.loss_picture({'inductive': work / INDUCTIVE.name, 'transductive': work / TRANSDUCTIVE.name},
+                          work / 'losses.png')
+
+
+if __name__ == '__main__':
+    launch.run(main)

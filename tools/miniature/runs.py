@@ -1,0 +1,192 @@
+"""The miniature's runs and what of them is on disk: each step leaves its result when it is whole, and is skipped then.
+
+A work folder holds the world, the text embeddings, and a folder for each run. It belongs to one version of the code.
+"""
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from datasets.miniature import Miniature
+from tools import launch
+from tools.config import REPOSITORY
+from tools.miniature.world import write_world
+
+CLIP = REPOSITORY / 'tools/miniature/clip.pt'
+# What results depend on.
+SOURCES = ('configs/_base_', 'configs/miniature', 'datasets', 'models', 'tools/miniature/world.py', 'tools/train.py',
+           'tools/loaders.py', 'tools/model_builder.py', 'test.py')
+PROGRESS = re.compile(r'Iter \[(\d+)/(\d+)\].* eta: ([\d:]+|.*?),.* loss: ([\d.]+|nan)')
+SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run and its test.
+
+    Args:
+        name: of its folder.
+        setting: name of its config: 'inductive', 'transductive' or 'fully'.
+        iterations, seed: of the training.
+        options: of the config, `KEY: VALUE`.
+        start: the run that gives it its first weights, those of its middle.
+        world: name of the world that it trains on.
+        clip: the CLIP file.
+    """
+    name: str
+    setting: str
+    iterations: int
+    seed: int = 0
+    options: dict = field(default_factory=dict)
+    start: 'Run | None' = None
+    world: str = 'world'
+    clip: Path = CLIP
+
+    @property
+    def config(self) -> Path:
+        return REPOSITORY / f'configs/miniature/{self.setting}.py'
+
+
+def version() -> str:
+    """A hash of the code, the configs and the CLIP that results depend on."""
+    digest = hashlib.sha256(CLIP.read_bytes())
+    for source in SOURCES:
+        path = REPOSITORY / source
+        for file in sorted(path.rglob('*.py')) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def open_folder(work: Path) -> None:
+    """Makes a work folder, or checks that it is of this version.
+
+    Raises:
+        ValueError: it can't be written, lacks space, or is of another version.
+    """
+    launch.make_folder(work)
+    remedy = f'Remove it (rm -r {work}), or name another folder: WORK_DIR=DIR'
+    stamp = work / 'version'
+    if stamp.exists():
+        if stamp.read_text() != version():
+            raise ValueError(f'{work} was made by another version of the code. {remedy}')
+    elif any(work.iterdir()):
+        raise ValueError(f'{work} holds files that are not the miniature\'s. {remedy}')
+    free = shutil.disk_usage(work).free / 2**20
+    if free < 500:
+        raise ValueError(f'{free:.0f} MB free in {work}, 500 are needed. Make room, or name a folder on a larger '
+                         'disk: WORK_DIR=DIR')
+    write_whole(stamp, version())
+
+
+def write_whole(file: Path, text: str) -> None:
+    """The file is never there with a part of the text."""
+    part = file.with_name(f'.{file.name}.part')
+    part.write_text(text)
+    part.replace(file)
+
+
+def draw_world(work: Path, *, train: int, val: int, name: str = 'world') -> None:
+    if not (work / name).exists():
+        write_world(work / name, train=train, val=val, seed=0)
+
+
+def embed(work: Path, run: Run) -> None:
+    """The text embeddings of a run's CLIP: `NAME.npy`, and those with the unseen rows in another order."""
+    file = embeddings_file(work, run)
+    if file.exists() and shuffled_file(work, run).exists():
+        return
+    execute(['tools/text_embeddings.py', run.config, '--out', file, *options_of(work, run)], work / f'{file.stem}.log')
+    rows, unseen = np.load(file), Miniature.describe().split.unseen
+    rows[unseen] = rows[np.roll(unseen, 1)]
+    part = work / '.shuffled.npy'
+    np.save(part, rows)
+    part.replace(shuffled_file(work, run))
+
+
+def embeddings_file(work: Path, run: Run) -> Path:
+    return work / f'text_embeddings_{run.clip.stem}.npy'
+
+
+def shuffled_file(work: Path, run: Run) -> Path:
+    return work / f'shuffled_embeddings_{run.clip.stem}.npy'
+
+
+def options_of(work: Path, run: Run) -> list[str]:
+    """The command line of a run's own config."""
+    options = {'model.pretrained': run.clip, 'model.pretrained_text': run.clip, **run.options}
+    return ['--data-root', str(work / run.world), '--cfg-options',
+            *(f'{key}={value}' for key, value in options.items())]
+
+
+def train(work: Path, run: Run, report: Report = lambda text: None) -> None:
+    """Trains, or goes on from the newest checkpoint."""
+    folder = work / run.name
+    if (folder / 'trained').exists():
+        return
+    command = ['tools/train.py', run.config, '--work-dir', folder, '--seed', run.seed, '--no-validate', '--auto-resume',
+               *options_of(work, run), f'model.load_text_embedding={embeddings_file(work, run)}',
+               f'runner.max_iters={run.iterations}', f'checkpoint_config.interval={run.iterations // 4}']
+    if run.start is not None:
+        command += ['--load-from', work / run.start.name / f'iter_{run.start.iterations // 2}.pth']
+
+    def show(line: str) -> None:
+        if found := PROGRESS.search(line):
+            report(f'iteration {found[1]} of {found[2]}, {found[3]} left, loss {found[4]}')
+
+    folder.mkdir(exist_ok=True)
+    execute(command, folder / 'training.log', show)
+    write_whole(folder / 'trained', '')
+
+
+def test(work: Path, run: Run, *, shuffled: bool = False) -> dict[str, float]:
+    """The scores of a run; with the unseen classes' embeddings shuffled among themselves, those of the control."""
+    folder = work / run.name
+    file = folder / ('scores_shuffled.json' if shuffled else 'scores.json')
+    if not file.exists():
+        results = folder / f'.{file.stem}'
+        shutil.rmtree(results, ignore_errors=True)
+        embeddings = (shuffled_file if shuffled else embeddings_file)(work, run)
+        execute(['test.py', run.config, folder / 'latest.pth', '--eval', 'mIoU', '--work-dir', results, '--out',
+                 results / 'labels.pkl', *options_of(work, run), f'model.load_text_embedding={embeddings}'],
+                folder / f'{file.stem}.log')
+        (results / 'labels.pkl').replace(folder / ('labels_shuffled.pkl' if shuffled else 'labels.pkl'))
+        written, = results.glob('eval_*.json')
+        write_whole(file, json.dumps(json.loads(written.read_text())['metric'], indent=1) + '\n')
+        shutil.rmtree(results)
+    return json.loads(file.read_text())
+
+
+def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line: None) -> None:
+    """Runs one of the project's scripts; what it says goes to `log`, line by line to `watch`.
+
+    Raises:
+        ValueError: it failed; the message ends with the last that it said.
+    """
+    script, *arguments = map(str, command)
+    last = deque(maxlen=5)
+    with log.open('a') as stream, subprocess.Popen(
+            [sys.executable, str(REPOSITORY / script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors='replace', env={**os.environ, **MALLOC}) as process:
+        for line in process.stdout:
+            stream.write(line)
+            stream.flush()
+            last.append(line.rstrip())
+            watch(line)
+    if process.returncode:
+        raise ValueError('\n'.join([f'{script} stopped (exit status {process.returncode}). Its last words, of {log}:',
+                                    *last]))
+
+
+# glibc would give large blocks back to the system at every step, and fetch them again: a third of the time on a CPU.
+MALLOC = {'MALLOC_MMAP_THRESHOLD_': str(2**32), 'MALLOC_TRIM_THRESHOLD_': str(2**32)}

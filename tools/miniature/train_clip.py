@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Trains the miniature's CLIP on drawn pictures and captions: `python tools/miniature/train_clip.py FILE`.
+
+A picture's caption names all its objects, those of unseen classes too, as the captions of CLIP's web pictures did; no
+mask is ever looked at. Radford et al. 2021's symmetric contrastive loss, where pictures of equal captions are positives
+of each other; a random half of the patches is left out (Li et al. 2023, FLIP). Written in OpenAI's format.
+"""
+import argparse
+import math
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmcv.utils import get_logger
+from torch import Tensor, nn
+
+from datasets.miniature import Miniature
+from models.clip_layers import LayerNorm, Transformer
+from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
+from tools import launch
+from tools.miniature.world import draw_scene
+
+SIZE, PATCH = 64, 8  # pixels
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # as in the configs
+CAPTIONS = ('a photo of {}', 'a picture of {}', 'there is {}', '{}')
+
+
+def waves(side: int, width: int) -> Tensor:
+    """Sines and cosines of row and column, (side * side, width): from random positions shapes are learned late."""
+    frequencies = 1.5 * 100**(-torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(side)[:, None] * frequencies  # (side, width / 4)
+    line = 0.5 * torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
+    return torch.cat([line[:, None].expand(-1, side, -1), line.expand(side, -1, -1)], dim=2).flatten(0, 1)
+
+
+class ImageTower(nn.Module):
+    """CLIP's image transformer, read at the class token; names are OpenAI's."""
+
+    def __init__(self, *, width: int, layers: int, embed_dim: int):
+        super().__init__()
+        scale = width**-0.5
+        self.conv1 = nn.Conv2d(3, width, PATCH, PATCH, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(torch.cat([torch.zeros(1, width), waves(SIZE // PATCH, width)]))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, layers, width // 64)
+        self.ln_post = LayerNorm(width)
+        self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
+
+    def forward(self, pictures: Tensor, kept: float = 1.) -> Tensor:
+        """(B, 3, SIZE, SIZE) -> (B, E); `kept` is the share of patches that is looked at."""
+        patches = self.conv1(pictures).flatten(2).transpose(1, 2) + self.positional_embedding[1:]
+        if kept < 1:
+            chosen = torch.rand(patches.shape[:2]).argsort(dim=1)[:, :round(kept * patches.shape[1])]
+            patches = patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[2]))
+        cls = (self.class_embedding + self.positional_embedding[0]).expand(len(pictures), 1, -1)
+        x = self.ln_pre(torch.cat([cls, patches], dim=1))
+        for block in self.transformer.resblocks:
+            x = block(x)
+        return self.ln_post(x[:, 0]) @ self.proj
+
+
+def draw(seed: int, index: int, most: int = 4) -> tuple[np.ndarray, list[int]]:
+    """A picture (3, SIZE, SIZE) uint8 with 1 to `most` objects, and their classes."""
+    objects = 1 + index % most
+    scene = draw_scene([seed, index], objects=(objects, objects), radii=(14, 30 if objects > 1 else 56))
+    picture = cv2.resize(scene.picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return picture.transpose(2, 0, 1), scene.classes
+
+
+def draw_all(seed: int, count: int, most: int = 4) -> tuple[Tensor, list[list[int]]]:
+    """Pictures (count, 3, SIZE, SIZE) uint8 and the classes of each."""
+    with ProcessPoolExecutor() as processes:
+        drawn = list(processes.map(partial(draw, seed, most=most), range(count), chunksize=100))
+    return torch.from_numpy(np.stack([picture for picture, _ in drawn])), [classes for _, classes in drawn]
+
+
+def caption(classes: list[int], random: np.random.Generator) -> str:
+    """'a photo of a red circle, a blue star and a green square', in any order."""
+    names = [f'a {Miniature.CLASSES[index]}' for index in random.permutation(classes)]
+    listed = ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return CAPTIONS[random.integers(len(CAPTIONS))].format(listed)
+
+
+def normalised(pictures: Tensor) -> Tensor:
+    return (pictures.float() - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+    """Images and texts (B, E); same (B, B) bool: whose captions say the same."""
+    logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+    targets = same / same.sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+@torch.no_grad()
+def accuracy(image_tower: ImageTower, text_encoder: CLIPTextEncoder, pictures: Tensor, classes: list[list[int]]
+             ) -> float:
+    """Share of pictures of one object whose class name is the nearest of all."""
+    names = embed_class_names(text_encoder, Miniature.CLASSES, ['a photo of a {}'])
+    found = (image_tower(normalised(pictures)) @ names.T).argmax(dim=1)
+    return float((found == torch.tensor(classes)[:, 0]).float().mean())
+
+
+def openai_format(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale: Tensor, used: Tensor) -> dict:
+    """float16 weights under OpenAI's names; rows of the vocabulary that no caption uses are zero."""
+    weights = {f'visual.{name}': value for name, value in image_tower.state_dict().items()}
+    weights |= text_encoder.state_dict()
+    vocabulary = torch.zeros_like(weights['token_embedding.weight'])
+    vocabulary[used] = weights['token_embedding.weight'][used]
+    weights |= {'token_embedding.weight': vocabulary, 'logit_scale': scale}
+    weights = {name: value.detach().half() for name, value in weights.items()}
+    return weights | {'input_resolution': torch.tensor(SIZE), 'context_length': torch.tensor(77),
+                      'vocab_size': torch.tensor(len(vocabulary))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.')
+    parser.add_argument('file', type=Path)
+    parser.add_argument('--iterations', type=int, default=4000)
+    parser.add_argument('--batch', type=int, default=64)
+    parser.add_argument('--width', type=int, default=128)
+    parser.add_argument('--layers', type=int, default=6)
+    parser.add_argument('--embed-dim', type=int, default=128)
+    parser.add_argument('--lr', type=float, default=1e-3)
+    parser.add_argument('--pool', type=int, default=20000, help='drawn pictures; each is seen mirrored too')
+    parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
+    parser.add_argument('--kept', type=float, default=0.5, help='share of the patches that is looked at')
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    logger = get_logger('mmseg')
+    launch.set_seed(args.seed)
+    random = np.random.default_rng(args.seed)
+    image_tower = ImageTower(width=args.width, layers=args.layers, embed_dim=args.embed_dim)
+    text_encoder = CLIPTextEncoder(transformer_width=64, transformer_heads=1, transformer_layers=3,
+                                   embed_dim=args.embed_dim)
+    scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+    parameters = [*image_tower.parameters(), *text_encoder.parameters(), scale]
+    optimizer = torch.optim.AdamW([{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': 0.05},
+                                   {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.}],
+                                  lr=args.lr, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(
+        (i + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * i / args.iterations)))
+    logger.info('drawing %d pictures', args.pool)
+    pool, classes = draw_all(1000 + args.seed, args.pool)
+    held_out = draw_all(1, 500, most=1)
+    length = 2 + max(len(tokenize([caption([0] * 4, random)])[0].nonzero()) for _ in range(50))
+    used = torch.zeros(text_encoder.token_embedding.num_embeddings, dtype=torch.bool)
+    causal = text_encoder.causal
+    started = time.time()
+    for iteration in range(args.iterations):
+        first = iteration < args.first * args.iterations
+        chosen = random.integers(0, args.pool // 4, args.batch) * 4 if first else random.integers(
+            0, args.pool, args.batch)
+        pictures = pool[chosen]
+        pictures = torch.where(torch.rand(args.batch, 1, 1, 1) < 0.5, pictures, pictures.flip(3))
+        tokens = tokenize([caption(classes[i], random) for i in chosen])[:, :length]
+        used[tokens.unique()] = True
+        keys = np.array([sum(100**place * (name + 1) for place, name in enumerate(sorted(classes[i]))) for i in chosen])
+        same = torch.from_numpy(keys[:, None] == keys[None]).float()
+        x = text_encoder.token_embedding(tokens) + text_encoder.positional_embedding[:length]
+        for block in text_encoder.transformer.resblocks:
+            x = block(x, causal[:length, :length])
+        texts = text_encoder.ln_final(x[torch.arange(len(x)), tokens.argmax(dim=1)]) @ text_encoder.text_projection
+        images = image_tower(normalised(pictures), 1 if first else args.kept)
+        loss = contrastive_loss(images, texts, scale.exp(), same)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            scale.clamp_(max=math.log(100))
+        if (iteration + 1) % 100 == 0 or iteration < 3:
+            logger.info('iteration %d of %d, %.0f s, loss %.3f, accuracy %.3f', iteration + 1, args.iterations,
+                        time.time() - started, loss.item(), accuracy(image_tower, text_encoder, *held_out))
+        if (iteration + 1) % 500 == 0 or iteration + 1 == args.iterations:
+            torch.save(openai_format(image_tower, text_encoder, scale, used), args.file)
+
+
+if __name__ == '__main__':
+    launch.run(main)

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Draws the miniature's world in VOC's folder layout: `python tools/miniature/world.py FOLDER`.
+
+A picture shows a few shapes, each of a colour, before a background of soft noise, thin lines and dots of any colour.
+A picture depends on its seed alone.
+"""
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+import cv2
+import numpy as np
+from PIL import Image
+
+from datasets.miniature import COLOURS, PATTERNS, Miniature
+from tools import launch
+
+SIZE = 128  # pixels a side
+HUES = {'red': 0, 'yellow': 55, 'green': 125, 'blue': 220, 'purple': 290}  # degrees
+OUTLINES = (4, 5, 40)  # corners: squares, pentagons, circles
+
+class Scene(NamedTuple):
+    """A picture, its mask and what it shows."""
+    picture: np.ndarray  # (SIZE, SIZE, 3) uint8, RGB
+    labels: np.ndarray  # (SIZE, SIZE) uint8: 0 background, 1 + index of the class elsewhere
+    classes: list[int]  # of its objects, the nearest last
+
+
+def outline(centre: np.ndarray, radius: float, random: np.random.Generator) -> np.ndarray:
+    """Corners (n, 2) of a square, a pentagon or a circle, at any angle."""
+    corners = random.choice(OUTLINES)
+    angles = random.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(corners) / corners
+    return centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def pattern(kind: str, side: int, random: np.random.Generator) -> np.ndarray:
+    """Where the second tone is, (side, side, 1) in 0..1."""
+    if kind == 'paint':
+        return np.zeros((side, side, 1), np.float32)
+    angle, period = random.uniform(0, np.pi), random.uniform(12, 16)
+    down, right = np.mgrid[:side, :side].astype(np.float32) * (2 * np.pi / period)
+    u = np.cos(angle) * right + np.sin(angle) * down + random.uniform(0, 6)
+    v = np.cos(angle) * down - np.sin(angle) * right + random.uniform(0, 6)
+    wave = {'stripes': lambda: np.sin(u), 'dots': lambda: np.sin(u) + np.sin(v) - 0.7,
+            'checks': lambda: 2 * np.sin(u / 1.4) * np.sin(v / 1.4)}[kind]()
+    return (0.5 + 2 * wave).clip(0, 1)[..., None]
+
+
+def paint(canvas: np.ndarray, points: np.ndarray, colour: str, kind: str, random: np.random.Generator) -> None:
+    """Fills an outline with a shade of the colour, patterned with a dark or a light second tone."""
+    (left, top), (right, bottom) = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int) + 1
+    where = pattern(kind, max(right - left, bottom - top), random)
+    first = colour_of(colour, random)
+    second = first * 0.2 if random.random() < 0.5 else 0.15 * first + 0.85 * 245
+    inside = slice(max(top, 0), bottom), slice(max(left, 0), right)
+    cover = np.zeros((SIZE, SIZE, 1), np.float32)
+    polygon(cover, points, 1)
+    cover, under = cover[inside], canvas[inside]
+    where = where[inside[0].start - top:, inside[1].start - left:][:cover.shape[0], :cover.shape[1]]
+    canvas[inside] = under * (1 - cover) + cover * (first * (1 - where) + second * where)
+
+
+def colour_of(name: str, random: np.random.Generator) -> np.ndarray:
+    """A shade of the colour, (3,) RGB in 0..255."""
+    hue = (HUES[name] + random.uniform(-9, 9)) % 360
+    return rgb(hue, random.uniform(0.65, 1.0), random.uniform(0.6, 1.0))
+
+
+def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+    pixel = np.array([[[hue, saturation, value]]], dtype=np.float32)
+    return 255 * cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0]
+
+
+def soft_noise(cells: int, random: np.random.Generator) -> np.ndarray:
+    """Smooth noise of about unit range, (SIZE, SIZE, 1)."""
+    return cv2.resize(random.uniform(-1, 1, (cells, cells)).astype(np.float32), (SIZE, SIZE),
+                      interpolation=cv2.INTER_CUBIC)[..., None]
+
+
+def polygon(canvas: np.ndarray, points: np.ndarray, colour, *, smooth: bool = True) -> None:
+    cv2.fillPoly(canvas, [np.round(points * 16).astype(np.int32)], [float(value) for value in np.atleast_1d(colour)],
+                 lineType=cv2.LINE_AA if smooth else cv2.LINE_8, shift=4)
+
+
+def background(random: np.random.Generator) -> np.ndarray:
+    """Noise in dull colours with lines and dots of any colour, (SIZE, SIZE, 3) float32."""
+    canvas = np.empty((SIZE, SIZE, 3), np.float32)
+    canvas[:] = rgb(random.uniform(0, 360), random.uniform(0, 0.25), random.uniform(0.25, 0.85))
+    canvas += soft_noise(6, random) * random.uniform(10, 30, 3).astype(np.float32)
+    for _ in range(random.integers(4, 10)):
+        ends = random.integers(0, SIZE, (2, 2))
+        colour = rgb(random.uniform(0, 360), random.uniform(0.2, 1), random.uniform(0.3, 1)).tolist()
+        if random.random() < 0.5:
+            cv2.line(canvas, ends[0].tolist(), ends[1].tolist(), colour, int(random.integers(1, 3)), cv2.LINE_AA)
+        else:
+            cv2.circle(canvas, ends[0].tolist(), int(random.integers(2, 5)), colour, -1, cv2.LINE_AA)
+    return canvas
+
+
+def draw_scene(seed: int | list[int], *, objects: tuple[int, int] = (2, 4), radii: tuple[float, float] = (16, 30)
+               ) -> Scene:
+    """The scene of a seed.
+
+    Args:
+        objects: least and most objects.
+        radii: smallest and largest radius of an object in pixels.
+    """
+    random = np.random.default_rng(seed)
+    canvas = background(random)
+    labels = np.zeros((SIZE, SIZE), np.uint8)
+    placed: list[tuple[np.ndarray, float]] = []
+    classes = []
+    for _ in range(random.integers(objects[0], objects[1] + 1)):
+        radius = random.uniform(*radii)
+        for _ in range(20):  # tries to find a place where it hides little
+            centre = random.uniform(0.7 * radius, SIZE - 0.7 * radius, 2)
+            if all(np.hypot(*(centre - other)) > 0.95 * (radius + reach) for other, reach in placed):
+                break
+        else:
+            continue
+        placed.append((centre, radius))
+        colour, kind = random.integers(len(COLOURS)), random.integers(len(PATTERNS))
+        classes.append(int(colour * len(PATTERNS) + kind))
+        points = outline(centre, radius, random)
+        paint(canvas, points, COLOURS[colour], PATTERNS[kind], random)
+        polygon(labels, points, 1 + classes[-1], smooth=False)
+    shade = 1 + 0.15 * soft_noise(4, random)
+    canvas = canvas * shade + random.normal(0, random.uniform(2, 10), canvas.shape)
+    return Scene(canvas.clip(0, 255).astype(np.uint8), labels, classes)
+
+
+def swatch(index: int) -> np.ndarray:
+    """The canonical look of a class, (SIZE, SIZE, 3) uint8."""
+    colour, kind = divmod(index, len(PATTERNS))
+    canvas = np.zeros((SIZE, SIZE, 3), np.float32)
+    everywhere = np.array([[0, 0], [SIZE, 0], [SIZE, SIZE], [0, SIZE]])
+    paint(canvas, everywhere, COLOURS[colour], PATTERNS[kind], np.random.default_rng(4))
+    return canvas.clip(0, 255).astype(np.uint8)
+
+
+def write_split(folder: Path, split: str, seed: int, count: int) -> None:
+    """Pictures, masks and the list of their names."""
+    names = [f'{split}_{index:05d}' for index in range(count)]
+    for index, name in enumerate(names):
+        scene = draw_scene([seed, index])
+        Image.fromarray(scene.picture).save(folder / f'JPEGImages/{name}.jpg', quality=95)
+        mask = Image.fromarray(scene.labels, mode='P')
+        mask.putpalette([0, 0, 0, *np.ravel(Miniature.PALETTE)])
+        mask.save(folder / f'SegmentationClass/{name}.png')
+    (folder / f'ImageSets/Segmentation/{split}.txt').write_text(''.join(f'{name}\n' for name in names))
+
+
+def write_world(folder: Path, *, train: int, val: int, seed: int) -> None:
+    """The whole data set; the folder appears when it is complete."""
+    part = folder.with_name(f'{folder.name}.part')
+    shutil.rmtree(part, ignore_errors=True)
+    for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
+        (part / name).mkdir(parents=True)
+    write_split(part, 'train', 2 * seed, train)
+    write_split(part, 'val', 2 * seed + 1, val)
+    part.rename(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Draw the miniature\'s world.')
+    parser.add_argument('folder', type=Path)
+    parser.add_argument('--train', type=int, default=1000, help='pictures to train on')
+    parser.add_argument('--val', type=int, default=200, help='pictures to test on')
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    if args.folder.exists():
+        raise ValueError(f'{args.folder} exists already: remove it to draw it anew.')
+    launch.make_folder(args.folder.absolute().parent)
+    write_world(args.folder, train=args.train, val=args.val, seed=args.seed)
+
+
+if __name__ == '__main__':
+    launch.run(main)
