@@ -62,7 +62,8 @@ def test_every_leaf_builds_and_says_how_to_run_it(models, leaf):
     config, model = models(leaf)
     assert as_data(config)
     assert model.num_classes == len(dataset_facts(config).split.names)
-    assert_published_optimizer(config, model)
+    if leaf.parent.name != 'miniature':  # a world of its own, with a schedule of its own
+        assert_published_optimizer(config, model)
 
 
 @pytest.mark.parametrize('leaf', PUBLISHED)

@@ -4,8 +4,11 @@ Three more traps of mmcv 1.7.2 and mmseg 0.30.0 are not repaired but not met, be
 not used: `build_ddp` refuses a CPU, `train_segmentor` needs `cfg.device`, and mmseg's loader asks for persistent
 workers even where there are none.
 """
+import os
+
 import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
+import mmcv.runner.iter_based_runner as running
 import torch
 from mmcv.parallel import MMDataParallel, MMDistributedDataParallel
 from torch import nn
@@ -44,9 +47,17 @@ def save_to_state_dict(module: nn.Module, destination: dict, prefix: str, keep_v
     module._save_to_state_dict(destination, prefix, keep_vars)
 
 
+def save_checkpoint(model: nn.Module, filename: str, *args, **kwargs) -> None:
+    """mmcv writes in place: whoever is stopped meanwhile would find half a file under the checkpoint's name."""
+    part = f'{filename}.part'
+    saving.save_checkpoint(model, part, *args, **kwargs)
+    os.replace(part, filename)
+
+
 def apply() -> None:
     """Makes the repairs; more than once does no harm."""
     scattering._get_stream = get_stream
     saving._save_to_state_dict = save_to_state_dict
+    running.save_checkpoint = save_checkpoint
     # torch >= 2.1 has no replicated tensors any more; mmcv's distributed forward still asks whether to use them.
     MMDistributedDataParallel._use_replicated_tensor_module = False

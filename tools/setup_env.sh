@@ -23,7 +23,8 @@ point_venv_to() {
   if [ -e "$repo/.venv" ] && [ ! -L "$repo/.venv" ]; then
     fail "$repo/.venv is a folder of its own; move it away, or use it with CLIPRC_ENV=$repo/.venv" 
   fi
-  ln -sfn "$1" "$repo/.venv"
+  [ "$(readlink "$repo/.venv")" = "$1" ] || ln -sfn "$1" "$repo/.venv" ||
+    fail "can't write to $repo, where .venv belongs: copy it to a folder that you can write to (cp -r)."
 }
 
 if [ -n "${CLIPRC_ENV:-}" ]; then

@@ -36,6 +36,17 @@ def test_what_enters_the_decoder(grid, side):
 
 
 @torch.no_grad()
+def test_without_region_tokens_the_picture_clue_is_left():
+    """ZegCLIP's queries: one a class, [CLS * text, text]."""
+    built = head()
+    given = features(side=1)._replace(regions=torch.zeros(2, E, 1, 1))
+    text = built.class_head.rows_in_use()
+    queries = torch.cat([given.cls[:, None] * text, text.expand(2, -1, -1)], dim=-1)
+    assert close(built.class_head.queries(given), queries)
+    assert built(given).logits.shape == (2, 5, 4, 4)
+
+
+@torch.no_grad()
 def test_what_leaves_the_decoder():
     """Three layers a stream, in their order; each reads the other's previous value; then the mask logits."""
     built = head()

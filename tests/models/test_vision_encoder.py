@@ -77,6 +77,19 @@ def test_tokens_of_every_block(size):
 
 
 @torch.no_grad()
+def test_without_region_tokens():
+    """A plain ViT with prompts: every token sees every token; the regions are zeros."""
+    model = encoder(region_level_bridge_size=0)
+    calls = [inputs_of(block) for block in model.transformer.resblocks]
+    features = model(picture(64, 96))
+    for (tokens, visible), in calls:
+        assert tokens.shape == (2, 1 + P + 24, WIDTH) and visible.shape == (1 + P + 24,) * 2 and visible.all()
+    assert features.regions.shape == (2, features.cls.shape[1], 1, 1) and not features.regions.any()
+    norms = torch.cat([features.cls[..., None], features.patches.flatten(2)], dim=2).norm(dim=1)
+    assert close(norms, torch.ones(2, 25).double())
+
+
+@torch.no_grad()
 def test_blocks_attend_with_the_given_heads():
     model = encoder()
     block = model.transformer.resblocks[1]
@@ -170,7 +183,6 @@ def test_settings_without_effect(mode):
     ({'total_d_layer': 1}, ValueError, 'total_d_layer=1: only 2'), ({'total_d_layer': 0}, ValueError, 'total_d_layer'),
     ({'total_d_layer': 3}, ValueError, 'total_d_layer'), ({'prompt_dim': 64}, ValueError, 'prompt_dim=64'),
     ({'region_level_bridge_size': 6}, ValueError, 'region_level_bridge_size=6'),
-    ({'region_level_bridge_size': 0}, ValueError, 'region_level_bridge_size=0'),
     ({'region_level_bridge_size': 9}, ValueError, '4x4 patches .* 3x3 regions'),
     ({'input_resolution': 70}, ValueError, 'input_resolution=70'), ({'heads': 5}, ValueError, '5 attention heads'),
     ({'num_token': 5}, TypeError, 'num_token')])

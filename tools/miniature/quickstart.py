@@ -16,8 +16,9 @@ from tools import launch
 from tools.miniature import pictures, runs
 from tools.miniature.runs import Run
 
-INDUCTIVE = Run('inductive', 'inductive', 800)
-TRANSDUCTIVE = Run('transductive', 'transductive', 400, start=INDUCTIVE)
+PICTURES, VAL_PICTURES = 1000, 200
+INDUCTIVE = Run('inductive', 'inductive')
+TRANSDUCTIVE = Run('transductive', 'transductive', start=INDUCTIVE)
 
 
 class Steps:
@@ -62,8 +63,8 @@ def main() -> None:
     split = Miniature.describe().split
     print(f'{len(split.names)} classes; training never sees masks of {", ".join(split.unseen_names)}.')
     steps = Steps(8)
-    steps.step('drawing the world: 1000 pictures to train on, 200 to test on', runs.draw_world, work, train=1000,
-               val=200)
+    steps.step(f'drawing {PICTURES} pictures to train on and {VAL_PICTURES} to test on', runs.draw_world, work,
+               train=PICTURES, val=VAL_PICTURES)
     steps.step('text embeddings of the class names', runs.embed, work, INDUCTIVE)
     steps.step('inductive training', runs.train, work, INDUCTIVE, steps.report)
     scores = {'inductive': steps.step('testing it', runs.test, work, INDUCTIVE)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from mmcv import Config
 
 from datasets.miniature import Miniature
 from tools import launch
@@ -38,7 +39,8 @@ class Run:
     Args:
         name: of its folder.
         setting: name of its config: 'inductive', 'transductive' or 'fully'.
-        iterations, seed: of the training.
+        seed: of the training.
+        length: iterations as a multiple of the config's.
         options: of the config, `KEY: VALUE`.
         start: the run that gives it its first weights, those of its middle.
         world: name of the world that it trains on.
@@ -46,8 +48,8 @@ class Run:
     """
     name: str
     setting: str
-    iterations: int
     seed: int = 0
+    length: float = 1.
     options: dict = field(default_factory=dict)
     start: 'Run | None' = None
     world: str = 'world'
@@ -56,6 +58,10 @@ class Run:
     @property
     def config(self) -> Path:
         return REPOSITORY / f'configs/miniature/{self.setting}.py'
+
+    @property
+    def iterations(self) -> int:
+        return round(self.length * Config.fromfile(str(self.config)).runner.max_iters)
 
 
 def version() -> str:
@@ -183,6 +189,9 @@ def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line
             stream.flush()
             last.append(line.rstrip())
             watch(line)
+    if process.returncode and shutil.disk_usage(log.parent).free < 50 * 2**20:
+        raise ValueError(f'the disk of {log.parent} is full. Make room and run this again: it goes on where it '
+                         'stopped.')
     if process.returncode:
         raise ValueError('\n'.join([f'{script} stopped (exit status {process.returncode}). Its last words, of {log}:',
                                     *last]))

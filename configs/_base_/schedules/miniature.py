@@ -1,6 +1,6 @@
 _base_ = './adamw_poly.py'
-optimizer = dict(lr=1e-3)
+optimizer = dict(lr=5e-4)
 lr_config = dict(warmup_iters=100)
 runner = dict(type='IterBasedRunner', max_iters=800)
-checkpoint_config = dict(by_epoch=False, interval=400)
-evaluation = dict(interval=1000000, metric='mIoU')
+checkpoint_config = dict(by_epoch=False, interval=200)
+evaluation = dict(interval=400, metric='mIoU')

@@ -1,0 +1,214 @@
+"""The miniature: its world, its CLIP, and what a run that stops, or stands in the wrong folder, leaves behind."""
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.miniature import COLOURS, PATTERNS, Miniature
+from models import CLIPTextEncoder, clip_checkpoint
+from models.text_encoder import embed_class_names
+from tests.conftest import REPOSITORY
+from tools.miniature import experiment, pictures, runs, train_clip, world
+from tools.miniature.runs import Run
+from tools.miniature.train_clip import ImageTower
+
+UNSEEN = Miniature.describe().split.unseen
+
+
+def test_each_colour_and_each_pattern_is_seen_and_unseen():
+    pairs = [divmod(index, len(PATTERNS)) for index in UNSEEN]
+    assert sorted(colour for colour, _ in pairs) == list(range(len(COLOURS)))
+    assert {pattern for _, pattern in pairs} == set(range(len(PATTERNS)))
+
+
+def test_a_scene_depends_on_its_seed_alone():
+    first, again, other = world.draw_scene([1, 2]), world.draw_scene([1, 2]), world.draw_scene([1, 3])
+    assert np.array_equal(first.picture, again.picture) and np.array_equal(first.labels, again.labels)
+    assert not np.array_equal(first.picture, other.picture)
+
+
+def test_scenes_show_what_their_labels_say():
+    """Objects differ from the background in colour, and in the hue that their class names."""
+    shown = Counter()
+    for seed in range(60):
+        scene = world.draw_scene(seed)
+        assert scene.picture.shape == (world.SIZE, world.SIZE, 3) and scene.picture.dtype == np.uint8
+        assert 1 <= len(scene.classes) <= 4
+        assert set(np.unique(scene.labels)) <= {0, *(1 + index for index in scene.classes)}
+        shown.update(scene.classes)
+        for index in set(scene.classes):
+            pixels = scene.picture[scene.labels == 1 + index].astype(float)
+            spread = np.ptp(pixels, axis=1)
+            strong = pixels[spread > 120]  # the saturated tone of the two
+            if len(strong) < 100:
+                continue
+            hue = Image.fromarray(strong[None].astype(np.uint8)).convert('HSV')
+            degrees = np.asarray(hue, dtype=float)[0, :, 0] * 360 / 255
+            away = np.abs((degrees - world.HUES[COLOURS[index // len(PATTERNS)]] + 180) % 360 - 180)
+            assert np.median(away) < 20
+    assert len(shown) == len(Miniature.CLASSES)
+
+
+def test_world_on_disk(tmp_path):
+    world.write_world(tmp_path / 'world', train=5, val=2, seed=0)
+    world.write_world(tmp_path / 'larger', train=6, val=2, seed=0)
+    dataset = Miniature(data_root=str(tmp_path / 'world'), img_dir='JPEGImages', ann_dir='SegmentationClass',
+                        split='ImageSets/Segmentation/train.txt', pipeline=[], test_mode=True)
+    assert len(dataset) == 5
+    for index in range(5):
+        expected = world.draw_scene([0, index]).labels
+        assert np.array_equal(dataset.true_labels(index), np.where(expected == 0, 255, expected.astype(int) - 1))
+    for name in ('JPEGImages/train_00004.jpg', 'SegmentationClass/val_00001.png'):
+        assert (tmp_path / 'world' / name).read_bytes() == (tmp_path / 'larger' / name).read_bytes()
+    with pytest.raises(ValueError, match='exists already'):
+        sys_argv_main(world.main, tmp_path / 'world')
+
+
+def sys_argv_main(main, *arguments):
+    before, sys.argv = sys.argv, ['script', *map(str, arguments)]
+    try:
+        main()
+    finally:
+        sys.argv = before
+
+
+def test_an_interrupted_world_is_drawn_again(tmp_path, monkeypatch):
+    draw, calls = world.draw_scene, []
+
+    def stops(*args, **options):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return draw(*args, **options)
+
+    monkeypatch.setattr(world, 'draw_scene', stops)
+    with pytest.raises(KeyboardInterrupt):
+        runs.draw_world(tmp_path, train=3, val=1)
+    assert not (tmp_path / 'world').exists()
+    runs.draw_world(tmp_path, train=3, val=1)
+    assert len(list((tmp_path / 'world/JPEGImages').iterdir())) == 4 and len(calls) == 7
+    runs.draw_world(tmp_path, train=3, val=1)
+    assert len(calls) == 7
+
+
+def test_swatches_differ():
+    looks = {world.swatch(index).tobytes() for index in range(len(Miniature.CLASSES))}
+    assert len(looks) == len(Miniature.CLASSES)
+
+
+@pytest.fixture(scope='module')
+def clip():
+    return clip_checkpoint.read(runs.CLIP)
+
+
+def test_the_shipped_clip_is_small_and_in_the_format_of_openai(clip):
+    assert runs.CLIP.stat().st_size < 12e6
+    assert {'visual.conv1.weight', 'visual.proj', 'token_embedding.weight', 'text_projection', 'logit_scale',
+            'input_resolution', 'context_length', 'vocab_size'} <= set(clip.weights)
+    assert all(value.dtype is torch.float16 for value in clip.weights.values() if value.is_floating_point())
+    rows = clip.weights['token_embedding.weight'].abs().sum(dim=1).count_nonzero()
+    assert len(clip.weights['token_embedding.weight']) == 49408 and 15 < rows < 100
+
+
+@torch.no_grad()
+def test_the_shipped_clip_names_pictures(clip):
+    """Zero-shot classification of new pictures of one object; unseen combinations too: its captions named them."""
+    weights = {name.removeprefix('visual.'): value.float() for name, value in clip.weights.items()
+               if name.startswith('visual.')}
+    layers = len({name.split('.')[2] for name in weights if 'resblocks' in name})
+    tower = ImageTower(width=len(weights['class_embedding']), layers=layers, embed_dim=weights['proj'].shape[1])
+    tower.load_state_dict(weights)
+    drawn, classes = zip(*(train_clip.draw(2, index, most=1) for index in range(150)))
+    names = embed_class_names(CLIPTextEncoder.like(clip_checkpoint.text_tower(clip)), Miniature.CLASSES,
+                              ['a photo of a {}'])
+    found = (tower(train_clip.normalised(torch.from_numpy(np.stack(drawn)))) @ names.T).argmax(dim=1)
+    right = found == torch.tensor(classes)[:, 0]
+    of_unseen = torch.isin(torch.tensor(classes)[:, 0], torch.tensor(UNSEEN))
+    assert right.float().mean() > 0.6 and right[of_unseen].float().mean() > 0.5  # by chance 0.05
+
+
+def test_clip_training_writes_a_clip(run, tmp_path):
+    done = run('tools/miniature/train_clip.py', tmp_path / 'clip.pt', '--iterations', 2, '--batch', 4, '--pool', 8,
+               '--width', 64, '--layers', 1, '--embed-dim', 16)
+    assert 'iteration 2 of 2' in done.stdout + done.stderr
+    written = clip_checkpoint.read(tmp_path / 'clip.pt')
+    tower = clip_checkpoint.text_tower(written)
+    assert CLIPTextEncoder.like(tower).text_projection.shape[1] == 16
+    assert written.weights['visual.proj'].shape == (64, 16)
+
+
+def test_captions():
+    random = np.random.default_rng(0)
+    captions = {train_clip.caption([0, 5, 19], random) for _ in range(200)}
+    assert len(captions) == 6 * len(train_clip.CAPTIONS)
+    assert 'a photo of a red paint, a purple checks and a yellow stripes' in captions
+    assert train_clip.caption([0], random).endswith('a red paint')
+
+
+@pytest.mark.parametrize('damage', ['version', 'strangers'])
+def test_work_folder_of_something_else(tmp_path, damage):
+    if damage == 'version':
+        runs.open_folder(tmp_path)
+        (tmp_path / 'version').write_text('earlier')
+    else:
+        (tmp_path / 'thesis.tex').touch()
+    with pytest.raises(ValueError, match='another version|not the miniature') as caught:
+        runs.open_folder(tmp_path)
+    assert f'rm -r {tmp_path}' in str(caught.value) and 'WORK_DIR=' in str(caught.value)
+
+
+def test_work_folder_of_this_version_is_taken(tmp_path):
+    runs.open_folder(tmp_path)
+    (tmp_path / 'world').mkdir()
+    runs.open_folder(tmp_path)
+
+
+def test_no_space(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(2**30, 2**30, 2**20))
+    with pytest.raises(ValueError, match='1 MB free.*Make room'):
+        runs.open_folder(tmp_path)
+    with pytest.raises(ValueError, match='disk .* full. Make room'):
+        runs.execute(['test.py', 'nothing'], tmp_path / 'log')
+
+
+def test_a_step_that_fails_says_why(tmp_path):
+    broken = tmp_path / 'broken.pt'
+    broken.write_bytes(runs.CLIP.read_bytes()[:5000])
+    with pytest.raises(ValueError, match='(?s)text_embeddings.py stopped .*broken.pt is truncated'):
+        runs.embed(tmp_path, Run('one', 'inductive', clip=broken))
+    assert 'truncated' in (tmp_path / 'text_embeddings_broken.log').read_text()
+
+
+def test_a_version_changes_with_the_code(monkeypatch):
+    before = runs.version()
+    monkeypatch.setattr(runs, 'SOURCES', (*runs.SOURCES, 'README.md'))
+    assert runs.version() != before
+
+
+def test_loss_curves_of_a_resumed_run(tmp_path):
+    for name, first, loss in (('1', 10, 3.), ('2', 20, 2.)):
+        lines = [{'env_info': ''}, *({'mode': 'train', 'iter': i, 'loss': loss} for i in (first, first + 10))]
+        (tmp_path / f'{name}.log.json').write_text('\n'.join(map(json.dumps, lines)))
+    iterations, curves = pictures.losses(tmp_path)
+    assert iterations == [10, 20, 30] and curves['all'] == [3., 2., 2.]
+
+
+def test_tables_of_an_experiment():
+    results = {}
+    for chain in experiment.chains(REPOSITORY):
+        for run in chain:
+            scores = dict.fromkeys(runs.SCORES, 0.5 + 0.1 * run.seed)
+            results |= {run.name: {'scores': scores}, run.name + experiment.CONTROL: {'scores': scores}}
+    table = experiment.tables(results).splitlines()
+    assert table[2] == '| inductive | 60.0 ± 10.0 | 60.0 ± 10.0 | 60.0 ± 10.0 |' and len(table) == 2 + 5 + 3
+
+
+def test_quickstart_says_what_it_does():
+    done = subprocess.run(['bash', str(REPOSITORY / 'tools/quickstart.sh'), '--help'], capture_output=True, text=True)
+    assert done.returncode == 0 and 'WORK_DIR' in done.stdout

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""The long experiment behind the README's numbers: `python tools/miniature/experiment.py`. It goes on where it stopped.
+
+Three seeds of the method in all settings, with the control; ablations; what a longer schedule, more pictures and other
+CLIPs give. Writes results.json and scaling.png to its work folder; `--table FILE.json` prints the README's tables.
+"""
+import argparse
+import json
+import os
+import statistics
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tools import launch
+from tools.config import REPOSITORY
+from tools.miniature import runs
+from tools.miniature.quickstart import INDUCTIVE, PICTURES, TRANSDUCTIVE, VAL_PICTURES
+from tools.miniature.runs import Run
+
+SEEDS = (0, 1, 2)
+NO_REGIONS = {'model.backbone.region_level_bridge_size': 0}
+NO_RECOVERY = {'model.decode_head.loss_decode.recovery_loss_weight': 0}
+ABLATIONS = {'without region tokens': NO_REGIONS, 'without recovery': NO_RECOVERY,
+             'without both': NO_REGIONS | NO_RECOVERY}
+CONTROL = ', unseen names swapped'
+# What is varied, and by what factor, beside the runs of seed 0: name of the axis -> factor -> changes of the run.
+CLIPS = {'clip_short': ['--iterations', '750'], 'clip_wide': ['--width', '192']}  # options of train_clip.py
+WORLDS = {'world': PICTURES, 'world_quarter': PICTURES // 4, 'world_fourfold': 4 * PICTURES}
+
+
+def chains(work: Path) -> list[list[Run]]:
+    """All runs; those of a chain depend on each other. The most important first."""
+    found = []
+    for seed in SEEDS:
+        first = replace(INDUCTIVE, name=f'inductive_{seed}', seed=seed)
+        found.append([first, replace(TRANSDUCTIVE, name=f'transductive_{seed}', seed=seed, start=first)])
+    found += [[replace(INDUCTIVE, name=f'{name.replace(" ", "_")}_{seed}', seed=seed, options=options)]
+              for name, options in ABLATIONS.items() for seed in SEEDS]
+    found += [[Run(f'fully_{seed}', 'fully', seed=seed)] for seed in SEEDS]
+    found += [[replace(INDUCTIVE, name=name, clip=work / f'{name}.pt')] for name in CLIPS]
+    found += [[replace(INDUCTIVE, name=name, world=name)] for name in WORLDS if name != INDUCTIVE.world]
+    found += [[replace(INDUCTIVE, name=f'schedule_{name}', length=factor)]
+              for name, factor in (('half', 0.5), ('double', 2.), ('fourfold', 4.))]
+    return found
+
+
+def do(work: Path, chain: list[Run]) -> dict[str, dict]:
+    """Trains and tests the runs of a chain: name -> what it was and its scores."""
+    results = {}
+    for run in chain:
+        if not run.clip.exists():
+            runs.execute(['tools/miniature/train_clip.py', run.clip, *CLIPS[run.clip.stem]], work / f'{run.name}.log')
+        runs.embed(work, run)
+        runs.train(work, run)
+        entry = {'setting': run.setting, 'seed': run.seed, 'iterations': run.iterations,
+                 'pictures': WORLDS[run.world], 'clip': run.clip.stem, 'options': run.options}
+        tests = {run.name: False, run.name + CONTROL: True}
+        if run.setting == 'fully':
+            del tests[run.name + CONTROL]
+        for name, shuffled in tests.items():
+            scores = runs.test(work, run, shuffled=shuffled)
+            results[name] = entry | {'scores': {key: scores[key] for key in ('aAcc', *runs.SCORES)}}
+            print(name, results[name]['scores'], flush=True)
+    return results
+
+
+def several(results: dict, names: list[str]) -> list[str]:
+    """'mean ± standard deviation' in percent over runs, for each of the scores."""
+    cells = []
+    for key in runs.SCORES:
+        values = [100 * results[name]['scores'][key] for name in names]
+        cells.append(f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}')
+    return cells
+
+
+def tables(results: dict) -> str:
+    """The README's tables in Markdown: the settings with the control, and the ablations."""
+    rows = {'inductive': 'inductive', 'transductive': 'transductive', 'fully supervised': 'fully'}
+    rows = {title: [f'{name}_{seed}' for seed in SEEDS] for title, name in rows.items()}
+    rows['control: inductive, unseen names swapped'] = [f'inductive_{seed}{CONTROL}' for seed in SEEDS]
+    rows['control: transductive, unseen names swapped'] = [f'transductive_{seed}{CONTROL}' for seed in SEEDS]
+    rows |= {f'inductive {name}': [f'{name.replace(" ", "_")}_{seed}' for seed in SEEDS] for name in ABLATIONS}
+    lines = ['| mIoU in percent | seen | unseen | hIoU |', '| --- | --- | --- | --- |']
+    lines += [f'| {title} | {" | ".join(several(results, names))} |' for title, names in rows.items()]
+    return '\n'.join(lines)
+
+
+def scaling_picture(results: dict, file: Path) -> None:
+    """Scores of inductive training against length, pictures and CLIP, seed 0."""
+    axes = {
+        'iterations': {str(results[name]['iterations']): name for name in (
+            'schedule_half', 'inductive_0', 'schedule_double', 'schedule_fourfold')},
+        'pictures to train on': {str(results[name]['pictures']): name for name in (
+            'world_quarter', 'inductive_0', 'world_fourfold')},
+        'CLIP': {'trained a quarter': 'clip_short', 'as shipped': 'inductive_0', '1.5 times as wide': 'clip_wide'},
+        'masks': {'of seen classes': 'inductive_0', 'of all classes': 'fully_0'},
+    }
+    figure = Figure(figsize=(14, 3.4), layout='constrained', dpi=100)
+    FigureCanvasAgg(figure)
+    for panel, (title, points) in zip(figure.subplots(1, len(axes), sharey=True), axes.items(), strict=True):
+        for key in runs.SCORES:
+            panel.plot(list(points), [100 * results[name]['scores'][key] for name in points.values()], marker='o',
+                       label=key.replace('_', ' '))
+        panel.set(title=title, ylim=(0, 100))
+        panel.tick_params(axis='x', labelsize=8)
+        panel.grid(alpha=0.3)
+    figure.axes[0].set_ylabel('mIoU in percent')
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='The experiment behind the README\'s numbers for the miniature.')
+    parser.add_argument('--work-dir', type=Path, default=REPOSITORY / 'work_dirs/miniature_experiment')
+    parser.add_argument('--jobs', type=int, default=max(1, (os.cpu_count() or 1)), help='runs side by side')
+    parser.add_argument('--table', type=Path, metavar='FILE.json', help='print the tables of these results, no more')
+    args = parser.parse_args()
+    if args.table:
+        print(tables(json.loads(args.table.read_text())))
+        return
+    work = args.work_dir.absolute()
+    runs.open_folder(work)
+    os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
+    for name, pictures in WORLDS.items():
+        runs.draw_world(work, train=pictures, val=VAL_PICTURES, name=name)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        results = {name: entry for found in pool.map(lambda chain: do(work, chain), chains(work))
+                   for name, entry in found.items()}
+    runs.write_whole(work / 'results.json', json.dumps(results, indent=1) + '\n')
+    scaling_picture(results, work / 'scaling.png')
+    print(tables(results))
+
+
+if __name__ == '__main__':
+    launch.run(main)
