@@ -3,10 +3,10 @@
 #
 # Makes the environment if there is none, then draws a small world, trains on it with the masks of 5 of its 20 classes
 # withheld, and scores those classes too. What it makes lies in WORK_DIR (default: work_dirs/miniature).
-# Run it again and it goes on where it stopped.
+# Run it again and it goes on where it stopped. `--length 4` trains four times as long.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 case ${1:-} in -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 work=${WORK_DIR:-$here/work_dirs/miniature}
 bash "$here/tools/setup_env.sh"
-exec "$here/.venv/bin/python" "$here/tools/miniature/quickstart.py" "$work"
+exec "$here/.venv/bin/python" "$here/tools/miniature/quickstart.py" "$work" "$@"

@@ -10,7 +10,6 @@ import os
 import statistics
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure
 from tools import launch
 from tools.config import REPOSITORY
 from tools.miniature import runs
-from tools.miniature.quickstart import INDUCTIVE, PICTURES, TRANSDUCTIVE, VAL_PICTURES
+from tools.miniature.quickstart import PICTURES, VAL_PICTURES
 from tools.miniature.runs import Run
 
 SEEDS = (0, 1, 2)
@@ -41,14 +40,14 @@ def chains(work: Path) -> list[list[Run]]:
     """All runs; those of a chain depend on each other. The most important first."""
     found = []
     for seed in SEEDS:
-        first = replace(INDUCTIVE, name=f'inductive_{seed}', seed=seed)
-        found.append([first, replace(TRANSDUCTIVE, name=f'transductive_{seed}', seed=seed, start=first)])
-    found += [[replace(INDUCTIVE, name=f'{name.replace(" ", "_")}_{seed}', seed=seed, options=options)]
+        first = Run(f'inductive_{seed}', 'inductive', seed=seed)
+        found.append([first, Run(f'transductive_{seed}', 'transductive', seed=seed, start=first)])
+    found += [[Run(f'{name.replace(" ", "_")}_{seed}', 'inductive', seed=seed, options=options)]
               for name, options in ABLATIONS.items() for seed in SEEDS]
     found += [[Run(f'fully_{seed}', 'fully', seed=seed)] for seed in SEEDS]
-    found += [[replace(INDUCTIVE, name=name, clip=work / f'{name}.pt')] for name in CLIPS]
-    found += [[replace(INDUCTIVE, name=name, world=name)] for name in WORLDS if name != INDUCTIVE.world]
-    found += [[replace(INDUCTIVE, name=f'schedule_{name}', length=factor)]
+    found += [[Run(name, 'inductive', clip=work / f'{name}.pt')] for name in CLIPS]
+    found += [[Run(name, 'inductive', world=name)] for name in WORLDS if name != 'world']
+    found += [[Run(f'schedule_{name}', 'inductive', length=factor)]
               for name, factor in (('half', 0.5), ('double', 2.), ('fourfold', 4.))]
     return found
 

@@ -17,8 +17,6 @@ from tools.miniature import pictures, runs
 from tools.miniature.runs import Run
 
 PICTURES, VAL_PICTURES = 1000, 200
-INDUCTIVE = Run('inductive', 'inductive')
-TRANSDUCTIVE = Run('transductive', 'transductive', start=INDUCTIVE)
 
 
 class Steps:
@@ -58,31 +56,35 @@ def table(scores: dict[str, dict[str, float]]) -> PrettyTable:
 def main() -> None:
     parser = argparse.ArgumentParser(description='Train and test CLIP-RC in miniature.')
     parser.add_argument('work_dir', type=Path)
-    work = parser.parse_args().work_dir.absolute()
-    runs.open_folder(work)
+    parser.add_argument('--length', type=float, default=1., help='of the training, as a multiple of the usual one')
+    args = parser.parse_args()
+    work = args.work_dir.absolute()
+    inductive = Run('inductive', 'inductive', length=args.length)
+    transductive = Run('transductive', 'transductive', length=args.length, start=inductive)
+    if inductive.iterations < 4:
+        raise ValueError(f'--length {args.length:g} leaves {inductive.iterations} iterations to train: 4 are needed.')
+    runs.open_folder(work, f'length {args.length:g}')
     split = Miniature.describe().split
     print(f'{len(split.names)} classes; training never sees masks of {", ".join(split.unseen_names)}.')
     steps = Steps(8)
     steps.step(f'drawing {PICTURES} pictures to train on and {VAL_PICTURES} to test on', runs.draw_world, work,
                train=PICTURES, val=VAL_PICTURES)
-    steps.step('text embeddings of the class names', runs.embed, work, INDUCTIVE)
-    steps.step('inductive training', runs.train, work, INDUCTIVE, steps.report)
-    scores = {'inductive': steps.step('testing it', runs.test, work, INDUCTIVE)}
-    steps.step('transductive training, from the middle of the inductive', runs.train, work, TRANSDUCTIVE, steps.report)
-    scores['transductive'] = steps.step('testing it', runs.test, work, TRANSDUCTIVE)
-    scores['control: inductive, names of unseen classes swapped'] = steps.step(
-        'testing the inductive one with the names of unseen classes swapped', runs.test, work, INDUCTIVE, shuffled=True)
-    steps.step('pictures', draw, work)
+    steps.step('text embeddings of the class names', runs.embed, work, inductive)
+    steps.step('inductive training', runs.train, work, inductive, steps.report)
+    scores = {'inductive': steps.step('testing it', runs.test, work, inductive)}
+    steps.step('transductive training, from the middle of the inductive', runs.train, work, transductive, steps.report)
+    scores['transductive'] = steps.step('testing it', runs.test, work, transductive)
+    scores['control: inductive, unseen names swapped'] = steps.step(
+        'testing the inductive one with the names of unseen classes swapped', runs.test, work, inductive, shuffled=True)
+    steps.step('pictures', draw, work, inductive, transductive)
     print(table(scores))
     print(f'{work}/results.png  results, unseen classes among them\n{work}/losses.png   loss curves')
 
 
-def draw(work: Path) -> None:
-    pictures.results_picture(work / INDUCTIVE.world, {
-        'inductive': work / INDUCTIVE.name / 'labels.pkl', 'transductive': work / TRANSDUCTIVE.name / 'labels.pkl',
-    }).save(work / 'results.png')
-    pictures.loss_picture({'inductive': work / INDUCTIVE.name, 'transductive': work / TRANSDUCTIVE.name},
-                          work / 'losses.png')
+def draw(work: Path, *compared: Run) -> None:
+    pictures.results_picture(work / compared[0].world, {run.name: work / run.name / 'labels.pkl' for run in compared}
+                             ).save(work / 'results.png')
+    pictures.loss_picture({run.name: work / run.name for run in compared}, work / 'losses.png')
 
 
 if __name__ == '__main__':

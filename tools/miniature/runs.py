@@ -74,25 +74,25 @@ def version() -> str:
     return digest.hexdigest()[:16]
 
 
-def open_folder(work: Path) -> None:
-    """Makes a work folder, or checks that it is of this version.
+def open_folder(work: Path, settings: str = '') -> None:
+    """Makes a work folder, or checks that it is of this version of the code and of these settings.
 
     Raises:
-        ValueError: it can't be written, lacks space, or is of another version.
+        ValueError: it can't be written, lacks space, or is of another version or other settings.
     """
     launch.make_folder(work)
     remedy = f'Remove it (rm -r {work}), or name another folder: WORK_DIR=DIR'
-    stamp = work / 'version'
+    stamp, wanted = work / 'version', f'{version()} {settings}'
     if stamp.exists():
-        if stamp.read_text() != version():
-            raise ValueError(f'{work} was made by another version of the code. {remedy}')
+        if stamp.read_text() != wanted:
+            raise ValueError(f'{work} was made by another version of the code, or with other options. {remedy}')
     elif any(work.iterdir()):
         raise ValueError(f'{work} holds files that are not the miniature\'s. {remedy}')
     free = shutil.disk_usage(work).free / 2**20
     if free < 500:
         raise ValueError(f'{free:.0f} MB free in {work}, 500 are needed. Make room, or name a folder on a larger '
                          'disk: WORK_DIR=DIR')
-    write_whole(stamp, version())
+    write_whole(stamp, wanted)
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -142,7 +142,7 @@ def train(work: Path, run: Run, report: Report = lambda text: None) -> None:
         return
     command = ['tools/train.py', run.config, '--work-dir', folder, '--seed', run.seed, '--no-validate', '--auto-resume',
                *options_of(work, run), f'model.load_text_embedding={embeddings_file(work, run)}',
-               f'runner.max_iters={run.iterations}', f'checkpoint_config.interval={run.iterations // 4}']
+               f'runner.max_iters={run.iterations}', f'checkpoint_config.interval={max(1, run.iterations // 4)}']
     if run.start is not None:
         command += ['--load-from', work / run.start.name / f'iter_{run.start.iterations // 2}.pth']
 
