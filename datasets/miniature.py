@@ -1,4 +1,4 @@
-"""The miniature: pictures of coloured shapes, drawn by tools/miniature/world.py. 15 seen and 5 unseen classes."""
+"""The miniature: pictures of patterned shapes, drawn by tools/miniature/world.py. 15 seen and 5 unseen classes."""
 from mmseg.datasets import DATASETS, PascalVOCDataset
 
 from .zero_shot import ZeroShotDataset
@@ -9,7 +9,7 @@ PATTERNS = ('paint', 'stripes', 'dots', 'checks')
 
 @DATASETS.register_module()
 class Miniature(ZeroShotDataset):
-    """Each class is a colour and a shape. Of each colour one shape, and of each shape a colour, is unseen.
+    """Each class is a colour and a pattern. Of each colour one pattern, and of each pattern a colour or two, is unseen.
 
     The layout of folders and mask files is VOC's; background (0 in the files) is ignored, as it is there.
     """

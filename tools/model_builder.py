@@ -135,18 +135,25 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
         logger.info('text embeddings: those in %s', checkpoint.path)
         return
     holds_one = checkpoint is not None and clip_checkpoint.holds_text_tower(checkpoint)
-    head.set_embeddings(clip_embeddings(config, facts, checkpoint if holds_one else None))
+    tower = checkpoint if holds_one else text_source(config)
+    head.set_embeddings(clip_embeddings(config, facts, tower), source=tower.path)
 
 
-def clip_embeddings(config: Config, facts: DatasetFacts, source: Checkpoint | None = None) -> torch.Tensor:
-    """Embeddings (C, E) by the text tower of `source`, or without one of the config's CLIP file.
+def text_source(config: Config) -> Checkpoint:
+    """The config's CLIP file for texts.
 
     Raises:
-        ValueError: there is no such file, or no text tower in it.
+        ValueError: there is none.
     """
-    if source is None:
-        source = clip_checkpoint.read(require_clip(config.model.get('pretrained_text') or
-                                                   config.model.get('pretrained')))
+    return clip_checkpoint.read(require_clip(config.model.get('pretrained_text') or config.model.get('pretrained')))
+
+
+def clip_embeddings(config: Config, facts: DatasetFacts, source: Checkpoint) -> torch.Tensor:
+    """Embeddings (C, E) of a data set's class names by the text tower in `source`.
+
+    Raises:
+        ValueError: there is no text tower in it.
+    """
     text_encoder = config.model.get('text_encoder') or {}
     return cached_embeddings(source, facts, heads=text_encoder.get('transformer_heads'))
 

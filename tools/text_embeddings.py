@@ -17,7 +17,7 @@ from mmseg.utils import get_root_logger
 
 from tools import launch
 from tools.config import add_config_arguments, load_config
-from tools.model_builder import clip_embeddings, dataset_facts
+from tools.model_builder import clip_embeddings, dataset_facts, text_source
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         raise ValueError(f'--out {args.out}: the name must end in .npy.')
     config = load_config(args)
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
-    rows = clip_embeddings(config, dataset_facts(config)).numpy()
+    rows = clip_embeddings(config, dataset_facts(config), text_source(config)).numpy()
     launch.make_folder(args.out.absolute().parent)
     part = args.out.with_name(f'.{args.out.name}.part')
     with part.open('wb') as stream:

@@ -86,7 +86,7 @@ def draw_all(seed: int, count: int, most: int = 4) -> tuple[Tensor, list[list[in
 
 
 def caption(classes: list[int], random: np.random.Generator) -> str:
-    """'a photo of a red circle, a blue star and a green square', in any order."""
+    """'a photo of a red paint, a blue dots and a green checks', in any order."""
     names = [f'a {Miniature.CLASSES[index]}' for index in random.permutation(classes)]
     listed = ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return CAPTIONS[random.integers(len(CAPTIONS))].format(listed)
@@ -127,7 +127,7 @@ def openai_format(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale:
 def main() -> None:
     parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.')
     parser.add_argument('file', type=Path)
-    parser.add_argument('--iterations', type=int, default=4000)
+    parser.add_argument('--iterations', type=int, default=3000)
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--width', type=int, default=128)
     parser.add_argument('--layers', type=int, default=6)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws the miniature's world in VOC's folder layout: `python tools/miniature/world.py FOLDER`.
 
-A picture shows a few shapes, each of a colour, before a background of soft noise, thin lines and dots of any colour.
+A picture shows a few shapes, each of a colour and a pattern, before a background of soft noise, thin lines and dots of any colour.
 A picture depends on its seed alone.
 """
 import argparse
@@ -24,6 +24,7 @@ from tools import launch
 SIZE = 128  # pixels a side
 HUES = {'red': 0, 'yellow': 55, 'green': 125, 'blue': 220, 'purple': 290}  # degrees
 OUTLINES = (4, 5, 40)  # corners: squares, pentagons, circles
+
 
 class Scene(NamedTuple):
     """A picture, its mask and what it shows."""

@@ -1,6 +1,6 @@
 _base_ = './adamw_poly.py'
-optimizer = dict(lr=5e-4)
+optimizer = dict(lr=4e-4)
 lr_config = dict(warmup_iters=100)
-runner = dict(type='IterBasedRunner', max_iters=800)
-checkpoint_config = dict(by_epoch=False, interval=200)
-evaluation = dict(interval=400, metric='mIoU')
+runner = dict(type='IterBasedRunner', max_iters=1400)
+checkpoint_config = dict(by_epoch=False, interval=350)
+evaluation = dict(interval=700, metric='mIoU')
