@@ -127,11 +127,11 @@ def openai_format(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale:
 def main() -> None:
     parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.')
     parser.add_argument('file', type=Path)
-    parser.add_argument('--iterations', type=int, default=3000)
+    parser.add_argument('--iterations', type=int, default=2000)
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--width', type=int, default=128)
-    parser.add_argument('--layers', type=int, default=6)
-    parser.add_argument('--embed-dim', type=int, default=128)
+    parser.add_argument('--layers', type=int, default=4)
+    parser.add_argument('--embed-dim', type=int, default=64)
     parser.add_argument('--lr', type=float, default=1e-3)
     parser.add_argument('--pool', type=int, default=20000, help='drawn pictures; each is seen mirrored too')
     parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
@@ -148,7 +148,7 @@ def main() -> None:
     parameters = [*image_tower.parameters(), *text_encoder.parameters(), scale]
     optimizer = torch.optim.AdamW([{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': 0.05},
                                    {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.}],
-                                  lr=args.lr, betas=(0.9, 0.98))
+                                  lr=args.lr, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(
         (i + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * i / args.iterations)))
     logger.info('drawing %d pictures', args.pool)

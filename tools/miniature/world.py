@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws the miniature's world in VOC's folder layout: `python tools/miniature/world.py FOLDER`.
 
-A picture shows a few shapes, each of a colour and a pattern, before a background of soft noise, thin lines and dots of any colour.
+A picture shows a few shapes, each of a colour and a pattern, before soft noise with thin lines and dots of any colour.
 A picture depends on its seed alone.
 """
 import argparse
@@ -42,23 +42,26 @@ def outline(centre: np.ndarray, radius: float, random: np.random.Generator) -> n
 
 def pattern(kind: str, side: int, random: np.random.Generator) -> np.ndarray:
     """Where the second tone is, (side, side, 1) in 0..1."""
-    if kind == 'paint':
-        return np.zeros((side, side, 1), np.float32)
-    angle, period = random.uniform(0, np.pi), random.uniform(12, 16)
-    down, right = np.mgrid[:side, :side].astype(np.float32) * (2 * np.pi / period)
-    u = np.cos(angle) * right + np.sin(angle) * down + random.uniform(0, 6)
-    v = np.cos(angle) * down - np.sin(angle) * right + random.uniform(0, 6)
-    wave = {'stripes': lambda: np.sin(u), 'dots': lambda: np.sin(u) + np.sin(v) - 0.7,
-            'checks': lambda: 2 * np.sin(u / 1.4) * np.sin(v / 1.4)}[kind]()
+    angle, scale = random.uniform(-0.3, 0.3), random.uniform(0.85, 1.15)
+    x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) + random.uniform(0, 20) for _ in range(2)))
+    across, down = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
+
+    def sine(pixels: np.ndarray, period: float) -> np.ndarray:
+        return np.sin(2 * np.pi / (period * scale) * pixels)
+
+    wave = {'paint': lambda: np.full((side, side), -1, np.float32),
+            'stripes': lambda: sine(down, 13),
+            'dots': lambda: sine(across, 10) + sine(down, 10) - 0.7,
+            'checks': lambda: 2 * sine(across, 20) * sine(down, 20)}[kind]()
     return (0.5 + 2 * wave).clip(0, 1)[..., None]
 
 
 def paint(canvas: np.ndarray, points: np.ndarray, colour: str, kind: str, random: np.random.Generator) -> None:
-    """Fills an outline with a shade of the colour, patterned with a dark or a light second tone."""
+    """Fills an outline with a shade of the colour, patterned with a dark second tone."""
     (left, top), (right, bottom) = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int) + 1
     where = pattern(kind, max(right - left, bottom - top), random)
     first = colour_of(colour, random)
-    second = first * 0.2 if random.random() < 0.5 else 0.15 * first + 0.85 * 245
+    second = 0.2 * first
     inside = slice(max(top, 0), bottom), slice(max(left, 0), right)
     cover = np.zeros((SIZE, SIZE, 1), np.float32)
     polygon(cover, points, 1)

@@ -4,8 +4,8 @@ clip = 'tools/miniature/clip.pt'  # made by tools/miniature/train_clip.py
 model = dict(
     pretrained=clip,
     pretrained_text=clip,
-    backbone=dict(input_resolution=64, patch_size=8, width=128, layers=6, heads=2, output_dim=128, num_tokens=8,
+    backbone=dict(input_resolution=64, patch_size=8, width=128, layers=4, heads=2, output_dim=64, num_tokens=8,
                   region_level_bridge_size=4),
-    text_encoder=dict(transformer_width=64, transformer_heads=1, transformer_layers=3, embed_dim=128),
-    decode_head=dict(img_size=64, in_channels=128, num_heads=4),
+    text_encoder=dict(transformer_width=64, transformer_heads=1, transformer_layers=3, embed_dim=64),
+    decode_head=dict(img_size=64, in_channels=64, num_heads=4),
     test_cfg=dict(crop_size=(64, 64), stride=(64, 64)))
