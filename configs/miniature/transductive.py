@@ -1,5 +1,5 @@
 # The miniature, transductive: self-training from the middle of the inductive run, for half as long.
-#   bash dist_train.sh configs/miniature/transductive.py work_dirs/mine_st 1 --load-from work_dirs/mine/iter_700.pth
+#   bash dist_train.sh configs/miniature/transductive.py work_dirs/mine_st 1 --load-from work_dirs/mine/iter_400.pth
 _base_ = './inductive.py'
 model = dict(self_training=True)
-runner = dict(max_iters=700)
+runner = dict(max_iters=400)

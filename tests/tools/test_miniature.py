@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from mmcv import Config
 from PIL import Image
 
 from datasets.miniature import COLOURS, PATTERNS, Miniature
@@ -17,6 +18,7 @@ from tests.conftest import REPOSITORY
 from tools.miniature import experiment, pictures, runs, train_clip, world
 from tools.miniature.runs import Run
 from tools.miniature.train_clip import ImageTower
+from tools.model_builder import build_model
 
 UNSEEN = Miniature.describe().split.unseen
 
@@ -199,14 +201,58 @@ def test_loss_curves_of_a_resumed_run(tmp_path):
     assert iterations == [10, 20, 30] and curves['all'] == [3., 2., 2.]
 
 
-def test_tables_of_an_experiment():
+def results_of_all_runs() -> dict:
     results = {}
     for chain in experiment.chains(REPOSITORY):
         for run in chain:
             scores = dict.fromkeys(runs.SCORES, 0.5 + 0.1 * run.seed)
-            results |= {run.name: {'scores': scores}, run.name + experiment.CONTROL: {'scores': scores}}
+            entry = {'scores': scores, 'iterations': run.iterations, 'pictures': experiment.WORLDS[run.world]}
+            results |= dict.fromkeys(experiment.outcomes(run), entry)
+    return results
+
+
+def test_tables_of_an_experiment(tmp_path):
+    results = results_of_all_runs()
     table = experiment.tables(results).splitlines()
     assert table[2] == '| inductive | 60.0 ± 10.0 | 60.0 ± 10.0 | 60.0 ± 10.0 |' and len(table) == 2 + 5 + 3
+    experiment.scaling_picture(results, tmp_path / 'scaling.png')
+    assert Image.open(tmp_path / 'scaling.png').width == 1400
+
+
+def test_an_experiment_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """A chain is done once, whatever happens after it; what failed is tried again."""
+    done, first = [], [Run('one', 'inductive'), Run('two', 'fully')]
+
+    def do(work, chain):
+        for run in chain:
+            if run.name == 'fails':
+                raise ValueError('no space')
+            for name in experiment.outcomes(run):
+                done.append(name)
+                yield name, {'scores': {'hIoU': 0.5}}
+
+    monkeypatch.setattr(experiment, 'do', do)
+    file = tmp_path / 'results.json'
+    experiment.Results(file).fill(tmp_path, first)
+    with pytest.raises(ValueError, match='no space'):
+        experiment.Results(file).fill(tmp_path, [Run('three', 'fully'), Run('fails', 'fully')])
+    again = experiment.Results(file)
+    again.fill(tmp_path, first)
+    assert done == list(again) == ['one', 'one' + experiment.CONTROL, 'two', 'three']
+    assert json.loads(file.read_text()) == again
+
+
+def test_each_clip_of_the_experiment_fits_its_config(run, tmp_path):
+    """What is trained for many minutes there must be what the config of its run can load."""
+    for name, (options, _) in experiment.CLIPS.items():
+        run('tools/miniature/train_clip.py', tmp_path / f'{name}.pt', *options, '--iterations', 1, '--batch', 4,
+            '--pool', 8)
+    for found in [run for chain in experiment.chains(tmp_path) for run in chain if run.clip != runs.CLIP]:
+        config = Config.fromfile(str(found.config))
+        config.merge_from_dict(found.options)
+        model = build_model(config)
+        model.pretrained = str(found.clip)
+        model.init_weights()  # strict
 
 
 def test_quickstart_says_what_it_does():

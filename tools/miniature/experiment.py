@@ -2,15 +2,18 @@
 """The long experiment behind the README's numbers: `python tools/miniature/experiment.py`. It goes on where it stopped.
 
 Three seeds of the method in all settings, with the control; ablations; what a longer schedule, more pictures and other
-CLIPs give. Writes results.json and scaling.png to its work folder; `--table FILE.json` prints the README's tables.
+CLIPs give. Keeps results.json in its work folder and draws scaling.png there; `--table FILE.json` prints the README's
+table of such a file.
 """
 import argparse
 import json
 import os
 import statistics
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
 import tools  # noqa: F401  first: it quietens the imports below
@@ -31,8 +34,10 @@ NO_RECOVERY = {'model.decode_head.loss_decode.recovery_loss_weight': 0}
 ABLATIONS = {'without region tokens': NO_REGIONS, 'without recovery': NO_RECOVERY,
              'without both': NO_REGIONS | NO_RECOVERY}
 CONTROL = ', unseen names swapped'
-# What is varied, and by what factor, beside the runs of seed 0: name of the axis -> factor -> changes of the run.
-CLIPS = {'clip_short': ['--iterations', '750'], 'clip_wide': ['--width', '192']}  # options of train_clip.py
+# What is varied beside: CLIPs, by options of train_clip.py and of the config, and the number of pictures to train on.
+CLIPS = {'clip_short': (['--iterations', '500'], {}),
+         'clip_wide': (['--width', '192'], {'model.backbone.width': 192, 'model.backbone.heads': 3})}
+LENGTHS = {'half': 0.5, 'double': 2., 'fourfold': 4.}
 WORLDS = {'world': PICTURES, 'world_quarter': PICTURES // 4, 'world_fourfold': 4 * PICTURES}
 
 
@@ -42,34 +47,52 @@ def chains(work: Path) -> list[list[Run]]:
     for seed in SEEDS:
         first = Run(f'inductive_{seed}', 'inductive', seed=seed)
         found.append([first, Run(f'transductive_{seed}', 'transductive', seed=seed, start=first)])
+    found += [[Run(name, 'inductive', clip=work / f'{name}.pt', options=options)]
+              for name, (_, options) in CLIPS.items()]
     found += [[Run(f'{name.replace(" ", "_")}_{seed}', 'inductive', seed=seed, options=options)]
-              for name, options in ABLATIONS.items() for seed in SEEDS]
+              for seed in SEEDS for name, options in ABLATIONS.items()]
     found += [[Run(f'fully_{seed}', 'fully', seed=seed)] for seed in SEEDS]
-    found += [[Run(name, 'inductive', clip=work / f'{name}.pt')] for name in CLIPS]
     found += [[Run(name, 'inductive', world=name)] for name in WORLDS if name != 'world']
-    found += [[Run(f'schedule_{name}', 'inductive', length=factor)]
-              for name, factor in (('half', 0.5), ('double', 2.), ('fourfold', 4.))]
+    found += [[Run(f'schedule_{name}', 'inductive', length=factor)] for name, factor in LENGTHS.items()]
     return found
 
 
-def do(work: Path, chain: list[Run]) -> dict[str, dict]:
-    """Trains and tests the runs of a chain: name -> what it was and its scores."""
-    results = {}
+def do(work: Path, chain: list[Run]) -> Iterator[tuple[str, dict]]:
+    """Trains and tests the runs of a chain: name of each result, and what it was with its scores."""
     for run in chain:
         if not run.clip.exists():
-            runs.execute(['tools/miniature/train_clip.py', run.clip, *CLIPS[run.clip.stem]], work / f'{run.name}.log')
+            options, _ = CLIPS[run.clip.stem]
+            runs.execute(['tools/miniature/train_clip.py', run.clip, *options], work / f'{run.name}.log')
         runs.embed(work, run)
         runs.train(work, run)
-        entry = {'setting': run.setting, 'seed': run.seed, 'iterations': run.iterations,
-                 'pictures': WORLDS[run.world], 'clip': run.clip.stem, 'options': run.options}
-        tests = {run.name: False, run.name + CONTROL: True}
-        if run.setting == 'fully':
-            del tests[run.name + CONTROL]
-        for name, shuffled in tests.items():
+        for name, shuffled in outcomes(run).items():
             scores = runs.test(work, run, shuffled=shuffled)
-            results[name] = entry | {'scores': {key: scores[key] for key in ('aAcc', *runs.SCORES)}}
-            print(name, results[name]['scores'], flush=True)
-    return results
+            yield name, {'setting': run.setting, 'seed': run.seed, 'iterations': run.iterations,
+                         'pictures': WORLDS[run.world], 'clip': run.clip.stem, 'options': run.options,
+                         'scores': {key: scores[key] for key in ('aAcc', *runs.SCORES)}}
+
+
+def outcomes(run: Run) -> dict[str, bool]:
+    """Names of a run's results, and whether the names of unseen classes are swapped for it."""
+    return {run.name: False} if run.setting == 'fully' else {run.name: False, run.name + CONTROL: True}
+
+
+class Results(dict):
+    """Name -> result, kept in a file from one start of the experiment to the next."""
+
+    def __init__(self, file: Path):
+        super().__init__(json.loads(file.read_text()) if file.exists() else {})
+        self.file, self.lock = file, Lock()
+
+    def fill(self, work: Path, chain: list[Run]) -> None:
+        """Does what of a chain has no result yet."""
+        if all(name in self for run in chain for name in outcomes(run)):
+            return
+        for name, entry in do(work, chain):
+            with self.lock:
+                self[name] = entry
+                runs.write_whole(self.file, json.dumps(self, indent=1) + '\n')
+                print(name, entry['scores'], flush=True)
 
 
 def several(results: dict, names: list[str]) -> list[str]:
@@ -131,10 +154,10 @@ def main() -> None:
     os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
     for name, pictures in WORLDS.items():
         runs.draw_world(work, train=pictures, val=VAL_PICTURES, name=name)
+    runs.embed(work, Run('', 'inductive'))  # which the runs side by side share
+    results = Results(work / 'results.json')
     with ThreadPoolExecutor(args.jobs) as pool:
-        results = {name: entry for found in pool.map(lambda chain: do(work, chain), chains(work))
-                   for name, entry in found.items()}
-    runs.write_whole(work / 'results.json', json.dumps(results, indent=1) + '\n')
+        list(pool.map(lambda chain: results.fill(work, chain), chains(work)))
     scaling_picture(results, work / 'scaling.png')
     print(tables(results))
 

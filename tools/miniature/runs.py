@@ -63,6 +63,11 @@ class Run:
     def iterations(self) -> int:
         return round(self.length * Config.fromfile(str(self.config)).runner.max_iters)
 
+    @property
+    def quarter(self) -> int:
+        """Iterations from one checkpoint to the next."""
+        return max(1, self.iterations // 4)
+
 
 def version() -> str:
     """A hash of the code, the configs and the CLIP that results depend on."""
@@ -115,7 +120,7 @@ def embed(work: Path, run: Run) -> None:
     execute(['tools/text_embeddings.py', run.config, '--out', file, *options_of(work, run)], work / f'{file.stem}.log')
     rows, unseen = np.load(file), Miniature.describe().split.unseen
     rows[unseen] = rows[np.roll(unseen, 1)]
-    part = work / '.shuffled.npy'
+    part = work / f'.{run.clip.stem}.part.npy'
     np.save(part, rows)
     part.replace(shuffled_file(work, run))
 
@@ -142,9 +147,9 @@ def train(work: Path, run: Run, report: Report = lambda text: None) -> None:
         return
     command = ['tools/train.py', run.config, '--work-dir', folder, '--seed', run.seed, '--no-validate', '--auto-resume',
                *options_of(work, run), f'model.load_text_embedding={embeddings_file(work, run)}',
-               f'runner.max_iters={run.iterations}', f'checkpoint_config.interval={max(1, run.iterations // 4)}']
+               f'runner.max_iters={run.iterations}', f'checkpoint_config.interval={run.quarter}']
     if run.start is not None:
-        command += ['--load-from', work / run.start.name / f'iter_{run.start.iterations // 2}.pth']
+        command += ['--load-from', work / run.start.name / f'iter_{2 * run.start.quarter}.pth']
 
     def show(line: str) -> None:
         if found := PROGRESS.search(line):

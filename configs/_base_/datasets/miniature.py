@@ -30,7 +30,7 @@ test_pipeline = [
 folders = dict(type='Miniature', data_root=data_root, img_dir='JPEGImages', ann_dir='SegmentationClass')
 val = dict(split='ImageSets/Segmentation/val.txt', pipeline=test_pipeline, **folders)
 data = dict(
-    samples_per_gpu=8,
+    samples_per_gpu=4,
     workers_per_gpu=1,
     train=dict(split='ImageSets/Segmentation/train.txt', pipeline=train_pipeline, **folders),
     val=val,
