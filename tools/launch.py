@@ -1,4 +1,5 @@
 """What every script starts with: the device, the processes, the seed, and errors a user can act on."""
+import errno
 import os
 import random
 import re
@@ -52,13 +53,17 @@ def run(main: Callable[[], None]) -> None:
         if os.environ.get('RANK', '0') != '0':
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
         sys.exit(f'error: {plain_message(error)}')
+    except KeyboardInterrupt:
+        sys.exit('stopped.')
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
 
 
 def plain_message(error: Exception) -> str:
-    """The message without what loader workers and mmcv's registries put around it."""
+    """The message without what loader workers and mmcv's registries put around it; a remedy for a full disk."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f'the disk is full{f" ({error.filename})" if error.filename else ""}. Make room and run this again.'
     message = str(error)
     if 'Original Traceback' in message:  # raised in a loader worker
         message = re.split(r'\n\w*Error: ', message)[-1].strip()

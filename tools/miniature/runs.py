@@ -85,7 +85,10 @@ def open_folder(work: Path, settings: str = '') -> None:
     Raises:
         ValueError: it can't be written, lacks space, or is of another version or other settings.
     """
-    launch.make_folder(work)
+    try:
+        launch.make_folder(work)
+    except ValueError as error:
+        raise ValueError(f'{error} WORK_DIR=DIR does so.') from error
     remedy = f'Remove it (rm -r {work}), or name another folder: WORK_DIR=DIR'
     stamp, wanted = work / 'version', f'{version()} {settings}'
     if stamp.exists():
