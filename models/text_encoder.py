@@ -63,10 +63,11 @@ class CLIPTextEncoder(BaseModule):
         return encoder.eval().requires_grad_(False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (K, L) -> embeddings (K, E), not normalised."""
-        x = self.token_embedding(tokens) + self.positional_embedding
+        """Token ids (K, L), or fewer columns if all texts end in them -> embeddings (K, E), not normalised."""
+        length = tokens.shape[1]
+        x = self.token_embedding(tokens) + self.positional_embedding[:length]
         for block in self.transformer.resblocks:
-            x = block(x, self.causal)
+            x = block(x, self.causal[:length, :length])
         end = tokens.argmax(dim=-1)  # end-of-text has the largest id of the vocabulary
         x = self.ln_final(x[torch.arange(len(x), device=x.device), end])
         return x @ self.text_projection

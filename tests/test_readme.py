@@ -1,4 +1,5 @@
 """What the README says of the tree and of the published scores is true."""
+import json
 import re
 import subprocess
 
@@ -6,6 +7,7 @@ import pytest
 from mmcv import Config
 
 from tests.conftest import LEAVES, REPOSITORY
+from tools.miniature import experiment
 
 README = (REPOSITORY / 'README.md').read_text()
 TOP_LEVEL = {'configs', 'datasets', 'models', 'tests', 'tools', 'LICENSE', 'README.md', 'dist_train.sh',
@@ -35,6 +37,11 @@ def test_published_scores(leaf):
     published = Config.fromfile(str(REPOSITORY / f'configs/voc12/{leaf}.py')).published
     row = next(line for line in README.splitlines() if f'| `{leaf}.py` |' in line)
     assert [float(cell) for cell in row.split('|')[3:7]] == list(published.values())
+
+
+def test_the_miniature_table_is_of_its_recorded_results():
+    results = json.loads((REPOSITORY / 'tests/data/miniature_results.json').read_text())
+    assert experiment.tables(results) in README
 
 
 def test_commands_name_files_that_exist():

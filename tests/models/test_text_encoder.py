@@ -35,6 +35,11 @@ def test_what_follows_the_end_of_text_has_no_influence(encoder):
     assert close(second, first) and not close(other, first)
 
 
+def test_columns_after_the_end_of_all_texts_may_be_left_out(encoder):
+    tokens = torch.tensor([[48, 3, 7, END, 0, 0, 0], [48, 3, END, 0, 0, 0, 0]])
+    assert close(encoder(tokens[:, :4]), encoder(tokens))
+
+
 def test_the_mask_is_not_in_the_state_dict(encoder):
     blocks = {name for name in encoder.state_dict() if name.startswith('transformer.resblocks.')}
     assert len(blocks) == 24

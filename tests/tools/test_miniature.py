@@ -288,7 +288,7 @@ def test_tables_of_an_experiment(tmp_path):
 
 def test_an_experiment_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """A chain is done once, whatever happens after it; what failed is tried again."""
-    done, first = [], [Run('one', 'inductive'), Run('two', 'fully')]
+    done, first = [], [Run('inductive_0', 'inductive'), Run('two', 'fully')]
 
     def do(work, chain):
         for run in chain:
@@ -305,7 +305,7 @@ def test_an_experiment_goes_on_where_it_stopped(tmp_path, monkeypatch):
         experiment.Results(file).fill(tmp_path, [Run('three', 'fully'), Run('fails', 'fully')])
     again = experiment.Results(file)
     again.fill(tmp_path, first)
-    assert done == list(again) == ['one', 'one' + experiment.CONTROL, 'two', 'three']
+    assert done == list(again) == ['inductive_0', 'inductive_0' + experiment.CONTROL, 'two', 'three']
     assert json.loads(file.read_text()) == again
 
 

@@ -47,10 +47,10 @@ def chains(work: Path) -> list[list[Run]]:
     for seed in SEEDS:
         first = Run(f'inductive_{seed}', 'inductive', seed=seed)
         found.append([first, Run(f'transductive_{seed}', 'transductive', seed=seed, start=first)])
-    found += [[Run(name, 'inductive', clip=work / f'{name}.pt', options=options)]
-              for name, (_, options) in CLIPS.items()]
     found += [[Run(f'{name.replace(" ", "_")}_{seed}', 'inductive', seed=seed, options=options)]
               for seed in SEEDS for name, options in ABLATIONS.items()]
+    found += [[Run(name, 'inductive', clip=work / f'{name}.pt', options=options)]
+              for name, (_, options) in CLIPS.items()]
     found += [[Run(f'fully_{seed}', 'fully', seed=seed)] for seed in SEEDS]
     found += [[Run(name, 'inductive', world=name)] for name in WORLDS if name != 'world']
     found += [[Run(f'schedule_{name}', 'inductive', length=factor)] for name, factor in LENGTHS.items()]
@@ -73,8 +73,11 @@ def do(work: Path, chain: list[Run]) -> Iterator[tuple[str, dict]]:
 
 
 def outcomes(run: Run) -> dict[str, bool]:
-    """Names of a run's results, and whether the names of unseen classes are swapped for it."""
-    return {run.name: False} if run.setting == 'fully' else {run.name: False, run.name + CONTROL: True}
+    """Names of a run's results -> whether unseen names are swapped: the control, for the method as it is."""
+    results = {run.name: False}
+    if run.name in (f'{setting}_{seed}' for setting in ('inductive', 'transductive') for seed in SEEDS):
+        results[run.name + CONTROL] = True
+    return results
 
 
 class Results(dict):

@@ -124,7 +124,7 @@ def openai_format(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale:
                       'vocab_size': torch.tensor(len(vocabulary))}
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.')
     parser.add_argument('file', type=Path)
     parser.add_argument('--iterations', type=int, default=2000)
@@ -137,7 +137,12 @@ def main() -> None:
     parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
     parser.add_argument('--kept', type=float, default=0.5, help='share of the patches that is looked at')
     parser.add_argument('--seed', type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    launch.make_folder(args.file.absolute().parent)
     logger = get_logger('mmseg')
     launch.set_seed(args.seed)
     random = np.random.default_rng(args.seed)
@@ -156,7 +161,6 @@ def main() -> None:
     held_out = draw_all(1, 500, most=1)
     length = 2 + max(len(tokenize([caption([0] * 4, random)])[0].nonzero()) for _ in range(50))
     used = torch.zeros(text_encoder.token_embedding.num_embeddings, dtype=torch.bool)
-    causal = text_encoder.causal
     started = time.time()
     for iteration in range(args.iterations):
         first = iteration < args.first * args.iterations
@@ -168,12 +172,8 @@ def main() -> None:
         used[tokens.unique()] = True
         keys = np.array([sum(100**place * (name + 1) for place, name in enumerate(sorted(classes[i]))) for i in chosen])
         same = torch.from_numpy(keys[:, None] == keys[None]).float()
-        x = text_encoder.token_embedding(tokens) + text_encoder.positional_embedding[:length]
-        for block in text_encoder.transformer.resblocks:
-            x = block(x, causal[:length, :length])
-        texts = text_encoder.ln_final(x[torch.arange(len(x)), tokens.argmax(dim=1)]) @ text_encoder.text_projection
         images = image_tower(normalised(pictures), 1 if first else args.kept)
-        loss = contrastive_loss(images, texts, scale.exp(), same)
+        loss = contrastive_loss(images, text_encoder(tokens), scale.exp(), same)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -183,8 +183,9 @@ def main() -> None:
         if (iteration + 1) % 100 == 0 or iteration < 3:
             logger.info('iteration %d of %d, %.0f s, loss %.3f, accuracy %.3f', iteration + 1, args.iterations,
                         time.time() - started, loss.item(), accuracy(image_tower, text_encoder, *held_out))
-        if (iteration + 1) % 500 == 0 or iteration + 1 == args.iterations:
-            torch.save(openai_format(image_tower, text_encoder, scale, used), args.file)
+    part = args.file.with_name(f'.{args.file.name}.part')
+    torch.save(openai_format(image_tower, text_encoder, scale, used), part)
+    part.replace(args.file)
 
 
 if __name__ == '__main__':
