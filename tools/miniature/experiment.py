@@ -36,7 +36,7 @@ ABLATIONS = {'without region tokens': NO_REGIONS, 'without recovery': NO_RECOVER
 CONTROL = ', unseen names swapped'
 # What is varied beside: CLIPs, by options of train_clip.py and of the config, and the number of pictures to train on.
 CLIPS = {'clip_short': (['--iterations', '500'], {}),
-         'clip_wide': (['--width', '192'], {'model.backbone.width': 192, 'model.backbone.heads': 3})}
+         'clip_deep': (['--layers', '6'], {'model.backbone.layers': 6})}
 LENGTHS = {'half': 0.5, 'double': 2., 'fourfold': 4.}
 WORLDS = {'world': PICTURES, 'world_quarter': PICTURES // 4, 'world_fourfold': 4 * PICTURES}
 
@@ -126,7 +126,7 @@ def scaling_picture(results: dict, file: Path) -> None:
             'schedule_half', 'inductive_0', 'schedule_double', 'schedule_fourfold')},
         'pictures to train on': {str(results[name]['pictures']): name for name in (
             'world_quarter', 'inductive_0', 'world_fourfold')},
-        'CLIP': {'trained a quarter': 'clip_short', 'as shipped': 'inductive_0', '1.5 times as wide': 'clip_wide'},
+        'CLIP': {'trained a quarter': 'clip_short', 'as shipped': 'inductive_0', '1.5 times as deep': 'clip_deep'},
         'masks': {'of seen classes': 'inductive_0', 'of all classes': 'fully_0'},
     }
     figure = Figure(figsize=(14, 3.4), layout='constrained', dpi=100)
