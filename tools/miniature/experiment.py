@@ -126,8 +126,8 @@ def scaling_picture(results: dict, file: Path) -> None:
             'schedule_half', 'inductive_0', 'schedule_double', 'schedule_fourfold')},
         'pictures to train on': {str(results[name]['pictures']): name for name in (
             'world_quarter', 'inductive_0', 'world_fourfold')},
-        'CLIP': {'trained a quarter': 'clip_short', 'as shipped': 'inductive_0', '1.5 times as deep': 'clip_deep'},
-        'masks': {'of seen classes': 'inductive_0', 'of all classes': 'fully_0'},
+        'CLIP': {'trained\na quarter': 'clip_short', 'as shipped': 'inductive_0', '1.5 times\nas deep': 'clip_deep'},
+        'masks': {'of seen\nclasses': 'inductive_0', 'of all\nclasses': 'fully_0'},
     }
     figure = Figure(figsize=(14, 3.4), layout='constrained', dpi=100)
     FigureCanvasAgg(figure)
@@ -136,6 +136,7 @@ def scaling_picture(results: dict, file: Path) -> None:
             panel.plot(list(points), [100 * results[name]['scores'][key] for name in points.values()], marker='o',
                        label=key.replace('_', ' '))
         panel.set(title=title, ylim=(0, 100))
+        panel.margins(x=0.15)
         panel.tick_params(axis='x', labelsize=8)
         panel.grid(alpha=0.3)
     figure.axes[0].set_ylabel('mIoU in percent')
