@@ -1,5 +1,6 @@
 # The miniature, transductive: self-training from the middle of the inductive run, for half as long.
-#   bash dist_train.sh configs/miniature/transductive.py work_dirs/mine_st 1 --load-from work_dirs/mine/iter_400.pth
+#   bash dist_train.sh configs/miniature/transductive.py work_dirs/mine_st 1 --load-from work_dirs/mine/iter_500.pth
 _base_ = './inductive.py'
 model = dict(self_training=True)
-runner = dict(max_iters=400)
+lr_config = dict(warmup_iters=100)
+runner = dict(max_iters=500)
