@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -198,6 +199,11 @@ def test_a_step_that_fails_says_why(tmp_path):
     with pytest.raises(ValueError, match='(?s)text_embeddings.py stopped .*broken.pt is truncated'):
         runs.embed(tmp_path, Run('one', 'inductive', clip=broken))
     assert 'truncated' in (tmp_path / 'text_embeddings_broken.log').read_text()
+
+
+def test_runs_side_by_side_read_their_configs():
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda number: Run(f'{number}', 'inductive').iterations, range(80))) == {1000}
 
 
 def test_a_version_changes_with_the_code(monkeypatch):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from mmcv import Config
@@ -28,6 +29,8 @@ SOURCES = ('configs/_base_', 'configs/miniature', 'datasets', 'models', 'tools/m
            'tools/loaders.py', 'tools/model_builder.py', 'test.py')
 PROGRESS = re.compile(r'Iter \[(\d+)/(\d+)\].* eta: ([\d:]+|.*?),.* loss: ([\d.]+|nan)')
 SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
+
+ONE_READER = Lock()  # mmcv imports a config through sys.path: two threads at once take each other's away
 
 Report = Callable[[str], None]
 
@@ -61,7 +64,8 @@ class Run:
 
     @property
     def iterations(self) -> int:
-        return round(self.length * Config.fromfile(str(self.config)).runner.max_iters)
+        with ONE_READER:
+            return round(self.length * Config.fromfile(str(self.config)).runner.max_iters)
 
     @property
     def quarter(self) -> int:
