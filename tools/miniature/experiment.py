@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The long experiment behind the README's numbers: `python tools/miniature/experiment.py`. It goes on where it stopped.
 
-Three seeds of the method in all settings, with the control; ablations; what a longer schedule, more pictures and other
-CLIPs give. Keeps results.json in its work folder and draws scaling.png there; `--table FILE.json` prints the README's
-table of such a file.
+Three seeds of each: the method in all settings, with the control; ablations; other schedules, numbers of pictures and
+CLIPs. Keeps results.json in its work folder and draws scaling.png there; `--table FILE.json` prints the README's table
+of such a file.
 """
 import argparse
 import json
@@ -42,18 +42,19 @@ WORLDS = {'world': PICTURES, 'world_quarter': PICTURES // 4, 'world_fourfold': 4
 
 
 def chains(work: Path) -> list[list[Run]]:
-    """All runs; those of a chain depend on each other. The most important first."""
+    """All runs, the most important first; those of a chain need each other, or the same CLIP."""
     found = []
     for seed in SEEDS:
         first = Run(f'inductive_{seed}', 'inductive', seed=seed)
         found.append([first, Run(f'transductive_{seed}', 'transductive', seed=seed, start=first)])
-    found += [[Run(f'{name.replace(" ", "_")}_{seed}', 'inductive', seed=seed, options=options)]
-              for seed in SEEDS for name, options in ABLATIONS.items()]
-    found += [[Run(name, 'inductive', clip=work / f'{name}.pt', options=options)]
-              for name, (_, options) in CLIPS.items()]
-    found += [[Run(f'fully_{seed}', 'fully', seed=seed)] for seed in SEEDS]
-    found += [[Run(name, 'inductive', world=name)] for name in WORLDS if name != 'world']
-    found += [[Run(f'schedule_{name}', 'inductive', length=factor)] for name, factor in LENGTHS.items()]
+    varied = {name.replace(' ', '_'): {'options': options} for name, options in ABLATIONS.items()}
+    varied |= {'fully': {'setting': 'fully'}}
+    varied |= {name: {'world': name} for name in WORLDS if name != 'world'}
+    varied |= {f'schedule_{name}': {'length': factor} for name, factor in LENGTHS.items()}
+    found += [[Run(**{'name': f'{name}_{seed}', 'setting': 'inductive', 'seed': seed} | what)]
+              for name, what in varied.items() for seed in SEEDS]
+    found += [[Run(f'{name}_{seed}', 'inductive', seed=seed, clip=work / f'{name}.pt', options=options)
+               for seed in SEEDS] for name, (_, options) in CLIPS.items()]
     return found
 
 
@@ -98,49 +99,47 @@ class Results(dict):
                 print(name, entry['scores'], flush=True)
 
 
-def several(results: dict, names: list[str]) -> list[str]:
-    """'mean ± standard deviation' in percent over runs, for each of the scores."""
-    cells = []
-    for key in runs.SCORES:
-        values = [100 * results[name]['scores'][key] for name in names]
-        cells.append(f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}')
-    return cells
+def over_seeds(results: dict, name: str, key: str) -> tuple[float, float]:
+    """Mean and standard deviation of a score in percent; '{seed}' in the name stands for the seeds."""
+    values = [100 * results[name.format(seed=seed)]['scores'][key] for seed in SEEDS]
+    return statistics.mean(values), statistics.stdev(values)
 
 
 def tables(results: dict) -> str:
-    """The README's tables in Markdown: the settings with the control, and the ablations."""
-    rows = {'inductive': 'inductive', 'transductive': 'transductive', 'fully supervised': 'fully'}
-    rows = {title: [f'{name}_{seed}' for seed in SEEDS] for title, name in rows.items()}
-    rows['control: inductive, unseen names swapped'] = [f'inductive_{seed}{CONTROL}' for seed in SEEDS]
-    rows['control: transductive, unseen names swapped'] = [f'transductive_{seed}{CONTROL}' for seed in SEEDS]
-    rows |= {f'inductive {name}': [f'{name.replace(" ", "_")}_{seed}' for seed in SEEDS] for name in ABLATIONS}
+    """The README's table in Markdown: the settings with the control, and the ablations."""
+    rows = {'inductive': 'inductive_{seed}', 'transductive': 'transductive_{seed}', 'fully supervised': 'fully_{seed}'}
+    rows |= {f'control: {setting}{CONTROL}': f'{setting}_{{seed}}{CONTROL}'
+             for setting in ('inductive', 'transductive')}
+    rows |= {f'inductive {name}': f'{name.replace(" ", "_")}_{{seed}}' for name in ABLATIONS}
     lines = ['| mIoU in percent | seen | unseen | hIoU |', '| --- | --- | --- | --- |']
-    lines += [f'| {title} | {" | ".join(several(results, names))} |' for title, names in rows.items()]
+    for title, name in rows.items():
+        cells = ('{:.1f} ± {:.1f}'.format(*over_seeds(results, name, key)) for key in runs.SCORES)
+        lines.append(f'| {title} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
 def scaling_picture(results: dict, file: Path) -> None:
-    """Scores of inductive training against length, pictures and CLIP, seed 0."""
+    """Scores of inductive training against length, pictures, CLIP and masks: mean and standard deviation over seeds."""
+    lengths = 'schedule_half', 'inductive', 'schedule_double', 'schedule_fourfold'
+    worlds = 'world_quarter', 'inductive', 'world_fourfold'
     axes = {
-        'iterations': {str(results[name]['iterations']): name for name in (
-            'schedule_half', 'inductive_0', 'schedule_double', 'schedule_fourfold')},
-        'pictures to train on': {str(results[name]['pictures']): name for name in (
-            'world_quarter', 'inductive_0', 'world_fourfold')},
-        'CLIP': {'trained\na quarter': 'clip_short', 'as shipped': 'inductive_0', '1.5 times\nas deep': 'clip_deep'},
-        'masks': {'of seen\nclasses': 'inductive_0', 'of all\nclasses': 'fully_0'},
+        'iterations': {str(results[f'{name}_0']['iterations']): name for name in lengths},
+        'pictures to train on': {str(results[f'{name}_0']['pictures']): name for name in worlds},
+        'CLIP': {'trained\na quarter': 'clip_short', 'as shipped': 'inductive', '1.5 times\nas deep': 'clip_deep'},
+        'masks': {'of seen\nclasses': 'inductive', 'of all\nclasses': 'fully'},
     }
     figure = Figure(figsize=(14, 3.4), layout='constrained', dpi=100)
     FigureCanvasAgg(figure)
     for panel, (title, points) in zip(figure.subplots(1, len(axes), sharey=True), axes.items(), strict=True):
         for key in runs.SCORES:
-            panel.plot(list(points), [100 * results[name]['scores'][key] for name in points.values()], marker='o',
-                       label=key.replace('_', ' '))
+            means, spreads = zip(*(over_seeds(results, f'{name}_{{seed}}', key) for name in points.values()))
+            panel.errorbar(list(points), means, spreads, marker='o', capsize=4, label=key.replace('_', ' '))
         panel.set(title=title, ylim=(0, 100))
         panel.margins(x=0.15)
         panel.tick_params(axis='x', labelsize=8)
         panel.grid(alpha=0.3)
     figure.axes[0].set_ylabel('mIoU in percent')
-    figure.axes[0].legend(fontsize=8)
+    figure.axes[0].legend(fontsize=8, loc='lower right')
     figure.savefig(file)
 
 
