@@ -142,6 +142,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if args.file.is_dir():
+        raise ValueError(f'{args.file} is a folder: name a file in it, such as {args.file / "clip.pt"}.')
     launch.make_folder(args.file.absolute().parent)
     logger = get_logger('mmseg')
     launch.set_seed(args.seed)
