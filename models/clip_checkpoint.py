@@ -5,6 +5,7 @@ Whatever a file holds beyond what a model needs is on a list here, or is an erro
 import math
 import pickle
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -53,8 +54,8 @@ def read(path: str | Path) -> Checkpoint:
         # numpy scalars occur in the meta of files that mmcv wrote, such as a best score
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, SafetensorError,
-            zipfile.BadZipFile) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error,
+            SafetensorError, zipfile.BadZipFile) as error:
         code = re.search(r'GLOBAL (\S+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if code is not None:
             raise ValueError(f'{path} cannot be read safely: it asks to run {code[1]}. A checkpoint holds tensors and '

@@ -3,6 +3,7 @@ import errno
 import os
 import random
 import re
+import signal
 import sys
 import time
 import traceback
@@ -54,7 +55,8 @@ def run(main: Callable[[], None]) -> None:
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
         sys.exit(f'error: {plain_message(error)}')
     except KeyboardInterrupt:
-        sys.exit('stopped.')
+        sys.stderr.write('stopped.\n')
+        sys.exit(128 + signal.SIGINT)
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()

@@ -86,6 +86,14 @@ def test_truncated_files(file, kept):
         read(file)
 
 
+@pytest.mark.parametrize('content', [b'half', b'\x87\xbd\xc1\xf7z', b'M\x9e', b'{"a": 1}', b'<html>not found</html>'])
+def test_files_that_are_no_checkpoint(tmp_path, content):
+    file = tmp_path / 'page.pth'
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match='page.pth is truncated or no checkpoint'):
+        read(file)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match='ViT-B-16.pt'):
         read(tmp_path / 'ViT-B-16.pt')

@@ -76,8 +76,7 @@ def test_message_of_a_registry(message, plain):
     (ValueError('no file x.pth.'), ['error: no file x.pth.']),
     (PermissionError(13, 'Permission denied', '/data/x'), ["error: [Errno 13] Permission denied: '/data/x'"]),
     (OSError(28, 'No space left on device'), ['error: the disk is full. Make room and run this again.']),
-    (OSError(28, 'No space left on device', '/x'), ['error: the disk is full (/x). Make room and run this again.']),
-    (KeyboardInterrupt(), ['stopped.'])])
+    (OSError(28, 'No space left on device', '/x'), ['error: the disk is full (/x). Make room and run this again.'])])
 def test_run_ends_with_one_error(monkeypatch, error, lines):
     def main():
         raise error
@@ -86,6 +85,15 @@ def test_run_ends_with_one_error(monkeypatch, error, lines):
     with pytest.raises(SystemExit) as caught:
         launch.run(main)
     assert caught.value.code.splitlines() == lines
+
+
+def test_ctrl_c_ends_as_the_shell_expects(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        launch.run(main)
+    assert caught.value.code == 130 and capsys.readouterr().err == 'stopped.\n'
 
 
 def test_errors_of_ours_keep_their_trace():

@@ -1,10 +1,12 @@
 """The miniature: its world, its CLIP, and what a run that stops, or stands in the wrong folder, leaves behind."""
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from tests.conftest import REPOSITORY
 from tools import launch
 from tools.launch import Place
 from tools.loaders import evaluation_loader, training_loader
-from tools.miniature import experiment, pictures, runs, train_clip, world
+from tools.miniature import experiment, pictures, quickstart, runs, train_clip, world
 from tools.miniature.runs import Run
 from tools.miniature.train_clip import ImageTower
 from tools.model_builder import build_model
@@ -153,6 +155,14 @@ def test_clip_training_writes_a_clip(run, tmp_path):
     assert written.weights['visual.proj'].shape == (64, 16)
 
 
+@pytest.mark.parametrize(('arguments', 'said'), [
+    (['.'], 'error: . is a folder: name a file in it, such as clip.pt.'),
+    (['clip.pt', '--iterations', 0], 'argument --iterations: 0 is less than 1')])
+def test_clip_training_looks_first(run, arguments, said):
+    done = run('tools/miniature/train_clip.py', *arguments, check=False)
+    assert done.returncode != 0 and said in done.stderr and 'drawing' not in done.stdout + done.stderr
+
+
 def test_captions():
     random = np.random.default_rng(0)
     captions = {train_clip.caption([0, 5, 19], random) for _ in range(200)}
@@ -161,20 +171,70 @@ def test_captions():
     assert train_clip.caption([0], random).endswith('a red paint')
 
 
-@pytest.mark.parametrize('damage', ['version', 'strangers'])
-def test_work_folder_of_something_else(tmp_path, damage):
-    if damage == 'version':
-        runs.open_folder(tmp_path)
-        (tmp_path / 'version').write_text('earlier')
-    else:
-        (tmp_path / 'thesis.tex').touch()
-    with pytest.raises(ValueError, match='another version|not the miniature') as caught:
-        runs.open_folder(tmp_path)
-    assert f'rm -r {tmp_path}' in str(caught.value) and 'WORK_DIR=' in str(caught.value)
+@pytest.fixture
+def held(monkeypatch):
+    """Work folders that a test opens are free again after it, and in it after `let_go`."""
+    monkeypatch.setattr(runs, 'HELD', [])
+    monkeypatch.setattr(runs, 'PATIENCE', 0)
+
+    def let_go():
+        while runs.HELD:
+            os.close(runs.HELD.pop())
+
+    yield let_go
+    let_go()
 
 
-def test_work_folder_of_this_version_is_taken(tmp_path):
+@pytest.mark.parametrize(('stamp', 'said'), [
+    ('earlier --length 1', 'by another version of the code'),
+    (f'{runs.version()} --length 2', 'with --length 2, not --length 1')])
+def test_work_folder_of_another_run(tmp_path, held, stamp, said):
+    folder = tmp_path / 'my work'
+    folder.mkdir()
+    (folder / 'version').write_text(stamp)
+    with pytest.raises(ValueError) as caught:
+        runs.open_folder(folder, '--length 1')
+    assert said in str(caught.value) and f"rm -r '{folder}'" in str(caught.value) and 'WORK_DIR=' in str(caught.value)
+
+
+def test_files_of_others_are_never_to_be_removed(tmp_path):
+    (tmp_path / 'thesis.tex').touch()
+    with pytest.raises(ValueError, match='not the miniature.*--work-dir DIR') as caught:
+        runs.open_folder(tmp_path, other='--work-dir DIR')
+    assert 'rm -r' not in str(caught.value) and [file.name for file in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_one_run_at_a_time_in_a_work_folder(tmp_path, held):
     runs.open_folder(tmp_path)
+    with pytest.raises(ValueError, match='another run is at work'):
+        runs.open_folder(tmp_path)
+
+
+def test_sigterm_ends_the_script_under_way(tmp_path):
+    """Or nobody would see that it goes on training. A second run waits for it meanwhile."""
+    script = tmp_path / 'script.py'
+    script.write_text('import time\nprint("up", flush=True)\ntime.sleep(300)\n')
+    main = tmp_path / 'main.py'
+    main.write_text(f'import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\n'
+                    'from pathlib import Path\nfrom tools import launch\nfrom tools.miniature import runs\n'
+                    'def main():\n    runs.end_on_sigterm()\n    runs.open_folder(Path(sys.argv[2]))\n'
+                    '    runs.execute([sys.argv[1]], Path(sys.argv[2]) / "log", lambda line: print(line, flush=True))\n'
+                    'launch.run(main)\n')
+    with subprocess.Popen([sys.executable, main, script, tmp_path / 'work'], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == 'up\n'
+        with pytest.raises(ValueError, match='another run is at work'), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs, 'PATIENCE', 0)
+            runs.hold(tmp_path / 'work')
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.endswith('stopped.\n')
+    assert subprocess.run(['pgrep', '-f', str(script)], capture_output=True).returncode == 1
+
+
+def test_work_folder_of_this_version_is_taken(tmp_path, held):
+    runs.open_folder(tmp_path)
+    held()
     (tmp_path / 'world').mkdir()
     runs.open_folder(tmp_path)
 
@@ -185,7 +245,7 @@ def test_work_folder_that_cannot_be_written(tmp_path):
         runs.open_folder(tmp_path / 'file')
 
 
-def test_no_space(tmp_path, monkeypatch):
+def test_no_space(tmp_path, monkeypatch, held):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(2**30, 2**30, 2**20))
     with pytest.raises(ValueError, match='1 MB free.*Make room'):
         runs.open_folder(tmp_path)
@@ -199,6 +259,20 @@ def test_a_step_that_fails_says_why(tmp_path):
     with pytest.raises(ValueError, match='(?s)text_embeddings.py stopped .*broken.pt is truncated'):
         runs.embed(tmp_path, Run('one', 'inductive', clip=broken))
     assert 'truncated' in (tmp_path / 'text_embeddings_broken.log').read_text()
+
+
+def test_a_damaged_run_names_its_folder(tmp_path):
+    run = Run('one', 'inductive')
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'one/latest.pth').write_bytes(runs.CLIP.read_bytes()[:5000])
+    with pytest.raises(ValueError, match='(?s)latest.pth is truncated.*begin that run anew: rm -r .*/one'):
+        runs.test(tmp_path, run)
+    (tmp_path / 'one/scores.json').write_text('{')
+    with pytest.raises(ValueError, match='(?s)latest.pth is truncated'):  # labels are missing: tests again
+        runs.test(tmp_path, run)
+    (tmp_path / 'one/labels.pkl').touch()
+    with pytest.raises(ValueError, match='scores.json is no file of results, or damaged'):
+        runs.test(tmp_path, run)
 
 
 def test_runs_side_by_side_read_their_configs():
@@ -292,6 +366,21 @@ def test_tables_of_an_experiment(tmp_path):
     assert Image.open(tmp_path / 'scaling.png').width == 1400
 
 
+@pytest.mark.parametrize(('text', 'said'), [
+    (None, "error: [Errno 2] No such file or directory: 'results.json'"),
+    ('{bad', 'error: results.json is no file of results, or damaged'),
+    ('[]', 'error: results.json lacks'),
+    ('{"inductive_0": {}}', 'results, such as inductive_0, unseen names swapped: let the experiment end.')])
+def test_a_table_of_what_is_no_result(monkeypatch, tmp_path, text, said):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path('results.json').write_text(text)
+    monkeypatch.setattr(sys, 'argv', ['experiment.py', '--table', 'results.json'])
+    with pytest.raises(SystemExit) as caught:
+        launch.run(experiment.main)
+    assert said in caught.value.code
+
+
 def test_an_experiment_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """A chain is done once, whatever happens after it; what failed is tried again."""
     done, first = [], [Run('inductive_0', 'inductive'), Run('two', 'fully')]
@@ -326,6 +415,15 @@ def test_each_clip_of_the_experiment_fits_its_config(run, tmp_path):
         model = build_model(config)
         model.pretrained = str(found.clip)
         model.init_weights()  # strict
+
+
+@pytest.mark.parametrize('length', ['0', '-1', '0.003', 'nan', 'inf', '1e300', 'long'])
+def test_length_that_makes_no_sense(monkeypatch, capsys, length):
+    monkeypatch.setattr(sys, 'argv', ['quickstart.py', f'--length={length}'])
+    with pytest.raises(SystemExit):
+        quickstart.main()
+    said = capsys.readouterr().err
+    assert 'usage: quickstart.sh [-h] [--length LENGTH]' in said and 'argument --length: ' in said and length in said
 
 
 def test_quickstart_says_what_it_does():

@@ -85,7 +85,7 @@ class Results(dict):
     """Name -> result, kept in a file from one start of the experiment to the next."""
 
     def __init__(self, file: Path):
-        super().__init__(json.loads(file.read_text()) if file.exists() else {})
+        super().__init__(runs.read_results(file) if file.exists() else {})
         self.file, self.lock = file, Lock()
 
     def fill(self, work: Path, chain: list[Run]) -> None:
@@ -150,10 +150,19 @@ def main() -> None:
     parser.add_argument('--table', type=Path, metavar='FILE.json', help='print the tables of these results, no more')
     args = parser.parse_args()
     if args.table:
-        print(tables(json.loads(args.table.read_text())))
+        results = runs.read_results(args.table)
+        missing = [name for chain in chains(args.work_dir) for run in chain for name in outcomes(run)
+                   if name not in results]
+        if missing:
+            raise ValueError(f'{args.table} lacks {len(missing)} results, such as {missing[0]}: let the '
+                             'experiment end.')
+        print(tables(results))
         return
+    if args.jobs < 1:
+        raise ValueError(f'--jobs {args.jobs}: 1 or more.')
     work = args.work_dir.absolute()
-    runs.open_folder(work)
+    runs.end_on_sigterm()
+    runs.open_folder(work, other='--work-dir DIR')
     os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
     for name, pictures in WORLDS.items():
         runs.draw_world(work, train=pictures, val=VAL_PICTURES, name=name)

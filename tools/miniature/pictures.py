@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from datasets.miniature import Miniature
 from tools.miniature.world import SIZE, swatch
 
-MARGIN, HEADER, LINE = 10, 26, 44  # pixels
+MARGIN, LINE = 10, 44  # pixels
 NOTHING = (236, 236, 236)
 
 
@@ -47,7 +47,7 @@ def results_picture(world: Path, label_files: dict[str, Path], count: int = 8) -
     font, title_width = ImageFont.load_default(size=16), 120
     width = title_width + len(chosen) * (SIZE + MARGIN)
     columns = 5
-    legend = -(-len(Miniature.CLASSES) // columns) * LINE
+    legend = (-(-len(Miniature.CLASSES) // columns) + 1) * LINE
     canvas = Image.new('RGB', (width, MARGIN + len(rows) * (SIZE + MARGIN) + legend + MARGIN), 'white')
     draw = ImageDraw.Draw(canvas)
     for row, (title, pictures) in enumerate(rows.items()):
@@ -62,6 +62,8 @@ def results_picture(world: Path, label_files: dict[str, Path], count: int = 8) -
         label = f'{name} (unseen)' if index in unseen else name
         draw.text((place[0] + 44, place[1] + 8), label, fill='black', font=font,
                   stroke_width=0.4 if index in unseen else 0)
+    note = "Grey: background. It is no class, counts in no score and is left out here: all outlines are the truth's."
+    draw.text((MARGIN, top + legend - LINE + 8), note, fill='black', font=font)
     return canvas
 
 
@@ -89,7 +91,8 @@ def loss_picture(folders: dict[str, Path], file: Path) -> None:
     for panel, (title, folder) in zip(panels, folders.items(), strict=True):
         iterations, curves = losses(folder)
         for name, values in curves.items():
-            panel.plot(iterations, values, label=name, linewidth=2.2 if name == 'all' else 1.2)
+            panel.plot(iterations, values, label=name, linewidth=2.2 if name == 'all' else 1.2,
+                       marker='o' if len(iterations) < 10 else None)
         panel.set(title=title, xlabel='iteration', yscale='log')
         panel.grid(alpha=0.3)
     panels[0].set_ylabel('loss')

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The main job of tools/quickstart.sh: world, embeddings, inductive and transductive training, scores, pictures."""
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from prettytable import PrettyTable
 
 from datasets.miniature import Miniature
 from tools import launch
+from tools.config import REPOSITORY
 from tools.miniature import pictures, runs
 from tools.miniature.runs import Run
 
@@ -53,17 +55,22 @@ def table(scores: dict[str, dict[str, float]]) -> PrettyTable:
     return rows
 
 
+def length(text: str) -> float:
+    value = float(text)
+    if not 0.004 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f'{text} is not between 0.004 (4 iterations) and 1000')
+    return value
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Train and test CLIP-RC in miniature.')
-    parser.add_argument('work_dir', type=Path)
-    parser.add_argument('--length', type=float, default=1., help='of the training, as a multiple of the usual one')
+    parser = argparse.ArgumentParser('quickstart.sh', description='Train and test CLIP-RC in miniature.')
+    parser.add_argument('--length', type=length, default=1., help='of the training, as a multiple of the usual one')
     args = parser.parse_args()
-    work = args.work_dir.absolute()
+    work = Path(os.environ.get('WORK_DIR') or REPOSITORY / 'work_dirs/miniature').absolute()
     inductive = Run('inductive', 'inductive', length=args.length)
     transductive = Run('transductive', 'transductive', length=args.length, start=inductive)
-    if inductive.iterations < 4:
-        raise ValueError(f'--length {args.length:g} leaves {inductive.iterations} iterations to train: 4 are needed.')
-    runs.open_folder(work, f'length {args.length:g}')
+    runs.end_on_sigterm()
+    runs.open_folder(work, f'--length {args.length:g}')
     split = Miniature.describe().split
     print(f'{len(split.names)} classes; training never sees masks of {", ".join(split.unseen_names)}.')
     steps = Steps(8)

@@ -2,13 +2,17 @@
 
 A work folder holds the world, the text embeddings, and a folder for each run. It belongs to one version of the code.
 """
+import fcntl
 import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +35,10 @@ PROGRESS = re.compile(r'Iter \[(\d+)/(\d+)\].* eta: ([\d:]+|.*?),.* loss: ([\d.]
 SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 
 ONE_READER = Lock()  # mmcv imports a config through sys.path: two threads at once take each other's away
+
+HELD: list[int] = []  # open files that lock a work folder
+PATIENCE = 10  # seconds that the loader workers of a stopped run may need to notice
+UNDER_WAY: set[subprocess.Popen] = set()
 
 Report = Callable[[str], None]
 
@@ -83,28 +91,49 @@ def version() -> str:
     return digest.hexdigest()[:16]
 
 
-def open_folder(work: Path, settings: str = '') -> None:
-    """Makes a work folder, or checks that it is of this version of the code and of these settings.
+def open_folder(work: Path, settings: str = '', other: str = 'WORK_DIR=DIR') -> None:
+    """Makes a work folder, or checks that it is of this version of the code and of these settings; holds it until the
+    process ends and those that it started.
+
+    Args:
+        other: how the user names another folder.
 
     Raises:
-        ValueError: it can't be written, lacks space, or is of another version or other settings.
+        ValueError: it can't be written, lacks space, is in use, or is of another version or other settings.
     """
     try:
         launch.make_folder(work)
     except ValueError as error:
-        raise ValueError(f'{error} WORK_DIR=DIR does so.') from error
-    remedy = f'Remove it (rm -r {work}), or name another folder: WORK_DIR=DIR'
-    stamp, wanted = work / 'version', f'{version()} {settings}'
-    if stamp.exists():
-        if stamp.read_text() != wanted:
-            raise ValueError(f'{work} was made by another version of the code, or with other options. {remedy}')
-    elif any(work.iterdir()):
-        raise ValueError(f'{work} holds files that are not the miniature\'s. {remedy}')
+        raise ValueError(f'{error} {other} does so.') from error
+    stamp, wanted = work / 'version', f'{version()} {settings}'.strip()
+    if not stamp.exists() and any(file for file in work.iterdir() if file.name != '.lock'):
+        raise ValueError(f'{work} holds files that are not the miniature\'s. Name another folder: {other}')
+    hold(work)
+    found = stamp.read_text() if stamp.exists() else wanted
+    if found != wanted:
+        made, now = found.partition(' '), wanted.partition(' ')
+        how = f'with {made[2]}, not {now[2]}' if made[0] == now[0] else 'by another version of the code'
+        raise ValueError(f'{work} was made {how}. Remove it (rm -r {shlex.quote(str(work))}), or name another folder: '
+                         f'{other}')
     free = shutil.disk_usage(work).free / 2**20
     if free < 500:
-        raise ValueError(f'{free:.0f} MB free in {work}, 500 are needed. Make room, or name a folder on a larger '
-                         'disk: WORK_DIR=DIR')
+        raise ValueError(f'{free:.0f} MB free in {work}, 500 are needed. Make room, or name a folder on a larger disk: '
+                         f'{other}')
     write_whole(stamp, wanted)
+
+
+def hold(work: Path) -> None:
+    """One process at a time works in a folder; the scripts that it started share its hold, should they outlive it."""
+    handle = os.open(work / '.lock', os.O_CREAT | os.O_RDWR)
+    for attempt in range(PATIENCE + 1):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            HELD.append(handle)
+            return
+        except BlockingIOError:
+            time.sleep(attempt < PATIENCE)
+    os.close(handle)
+    raise ValueError(f'another run is at work in {work}: wait for it, or end it.')
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -154,7 +183,8 @@ def train(work: Path, run: Run, report: Report = lambda text: None) -> None:
         return
     command = ['tools/train.py', run.config, '--work-dir', folder, '--seed', run.seed, '--no-validate', '--auto-resume',
                *options_of(work, run), f'model.load_text_embedding={embeddings_file(work, run)}',
-               f'runner.max_iters={run.iterations}', f'checkpoint_config.interval={run.quarter}']
+               f'runner.max_iters={run.iterations}', f'checkpoint_config.interval={run.quarter}',
+               f'log_config.interval={min(20, 1 + run.iterations // 50)}']
     if run.start is not None:
         command += ['--load-from', work / run.start.name / f'iter_{2 * run.start.quarter}.pth']
 
@@ -163,7 +193,7 @@ def train(work: Path, run: Run, report: Report = lambda text: None) -> None:
             report(f'iteration {found[1]} of {found[2]}, {found[3]} left, loss {found[4]}')
 
     folder.mkdir(exist_ok=True)
-    execute(command, folder / 'training.log', show)
+    execute(command, folder / 'training.log', show, of=folder)
     write_whole(folder / 'trained', '')
 
 
@@ -171,22 +201,37 @@ def test(work: Path, run: Run, *, shuffled: bool = False) -> dict[str, float]:
     """The scores of a run; with the unseen classes' embeddings shuffled among themselves, those of the control."""
     folder = work / run.name
     file = folder / ('scores_shuffled.json' if shuffled else 'scores.json')
-    if not file.exists():
+    labels = folder / ('labels_shuffled.pkl' if shuffled else 'labels.pkl')
+    if not (file.exists() and labels.exists()):
         results = folder / f'.{file.stem}'
         shutil.rmtree(results, ignore_errors=True)
         embeddings = (shuffled_file if shuffled else embeddings_file)(work, run)
         execute(['test.py', run.config, folder / 'latest.pth', '--eval', 'mIoU', '--work-dir', results, '--out',
                  results / 'labels.pkl', *options_of(work, run), f'model.load_text_embedding={embeddings}'],
-                folder / f'{file.stem}.log')
-        (results / 'labels.pkl').replace(folder / ('labels_shuffled.pkl' if shuffled else 'labels.pkl'))
+                folder / f'{file.stem}.log', of=folder)
+        (results / 'labels.pkl').replace(labels)
         written, = results.glob('eval_*.json')
         write_whole(file, json.dumps(json.loads(written.read_text())['metric'], indent=1) + '\n')
         shutil.rmtree(results)
-    return json.loads(file.read_text())
+    return read_results(file)
 
 
-def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line: None) -> None:
+def read_results(file: Path) -> dict:
+    """
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f'{file} is no file of results, or damaged: {error}. What is missing is made anew.') from error
+
+
+def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line: None, of: Path | None = None) -> None:
     """Runs one of the project's scripts; what it says goes to `log`, line by line to `watch`.
+
+    Args:
+        of: the folder of the run, which can be made anew.
 
     Raises:
         ValueError: it failed; the message ends with the last that it said.
@@ -195,18 +240,33 @@ def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line
     last = deque(maxlen=5)
     with log.open('a') as stream, subprocess.Popen(
             [sys.executable, str(REPOSITORY / script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors='replace', env={**os.environ, **MALLOC}) as process:
-        for line in process.stdout:
-            stream.write(line)
-            stream.flush()
-            last.append(line.rstrip())
-            watch(line)
-    if process.returncode and shutil.disk_usage(log.parent).free < 50 * 2**20:
+            text=True, errors='replace', env={**os.environ, **MALLOC}, pass_fds=HELD) as process:
+        UNDER_WAY.add(process)
+        try:
+            for line in process.stdout:
+                stream.write(line)
+                stream.flush()
+                last.append(line.rstrip())
+                watch(line)
+        finally:
+            UNDER_WAY.discard(process)
+    if not process.returncode:
+        return
+    if shutil.disk_usage(log.parent).free < 50 * 2**20:
         raise ValueError(f'the disk of {log.parent} is full. Make room and run this again: it goes on where it '
                          'stopped.')
-    if process.returncode:
-        raise ValueError('\n'.join([f'{script} stopped (exit status {process.returncode}). Its last words, of {log}:',
-                                    *last]))
+    remedy = [] if of is None else [f'If a file is damaged, begin that run anew: rm -r {shlex.quote(str(of))}']
+    raise ValueError('\n'.join([f'{script} stopped (exit status {process.returncode}). Its last words, of {log}:',
+                                *last, *remedy]))
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends this process as Ctrl-C does, and the scripts that it started."""
+    def end(*_) -> None:
+        for process in list(UNDER_WAY):
+            process.terminate()
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, end)
 
 
 # glibc would give large blocks back to the system at every step, and fetch them again: a third of the time on a CPU.

@@ -125,19 +125,27 @@ def openai_format(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.')
-    parser.add_argument('file', type=Path)
-    parser.add_argument('--iterations', type=int, default=2000)
-    parser.add_argument('--batch', type=int, default=64)
-    parser.add_argument('--width', type=int, default=128)
-    parser.add_argument('--layers', type=int, default=4)
-    parser.add_argument('--embed-dim', type=int, default=64)
-    parser.add_argument('--lr', type=float, default=1e-3)
-    parser.add_argument('--pool', type=int, default=20000, help='drawn pictures; each is seen mirrored too')
+    parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('file', type=Path, help='is written when training ends')
+    parser.add_argument('--iterations', type=at_least_one, default=2000, help='training steps')
+    parser.add_argument('--batch', type=at_least_one, default=64, help='pictures of a step')
+    parser.add_argument('--width', type=at_least_one, default=128, help='channels of the image tower, 64 a head')
+    parser.add_argument('--layers', type=at_least_one, default=4, help='of the image tower')
+    parser.add_argument('--embed-dim', type=at_least_one, default=64, help='channels of the embeddings')
+    parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
+    parser.add_argument('--pool', type=at_least_one, default=20000, help='drawn pictures; each is seen mirrored too')
     parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
     parser.add_argument('--kept', type=float, default=0.5, help='share of the patches that is looked at')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0, help='of pictures, captions and weights')
     return parser.parse_args()
+
+
+def at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is less than 1')
+    return value
 
 
 def main() -> None:
@@ -158,7 +166,7 @@ def main() -> None:
                                   lr=args.lr, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(
         (i + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * i / args.iterations)))
-    logger.info('drawing %d pictures', args.pool)
+    logger.info('drawing %d pictures, some minutes', args.pool)
     pool, classes = draw_all(1000 + args.seed, args.pool)
     held_out = draw_all(1, 500, most=1)
     length = 2 + max(len(tokenize([caption([0] * 4, random)])[0].nonzero()) for _ in range(50))
