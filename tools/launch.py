@@ -161,5 +161,6 @@ def make_folder(path: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f'cannot write to the folder {path}: {error.strerror}. Name another one.') from error
+        reason = 'it is a file' if isinstance(error, FileExistsError) else error.strerror
+        raise ValueError(f'cannot write to the folder {path}: {reason}. Name another one.') from error
     return path

@@ -120,10 +120,10 @@ def test_a_folder_that_can_be_written(tmp_path):
     assert launch.make_folder(str(folder)) == folder
 
 
-@pytest.mark.parametrize('name', ['file', 'file/below'])
-def test_a_folder_that_cannot_be_made(tmp_path, name):
+@pytest.mark.parametrize(('name', 'reason'), [('file', 'it is a file'), ('file/below', 'Not a directory')])
+def test_a_folder_that_cannot_be_made(tmp_path, name, reason):
     (tmp_path / 'file').write_text('kept')
-    with pytest.raises(ValueError, match='cannot write to the folder') as caught:
+    with pytest.raises(ValueError, match=f'cannot write to the folder .*{reason}') as caught:
         launch.make_folder(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert (tmp_path / 'file').read_text() == 'kept'
