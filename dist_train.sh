@@ -4,8 +4,10 @@
 # One process per GPU; without any GPU, NUM_GPUS processes on the CPU. For several machines run it on each with
 #   NNODES=2 NODE_RANK=0|1 MASTER_ADDR=address-of-the-first PORT=29500
 set -euo pipefail
+usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
 if [ $# -lt 3 ] || ! [[ $3 =~ ^[1-9][0-9]*$ ]]; then
-  sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+  usage >&2
   exit 2
 fi
 config=$1 work_dir=$2 gpus=$3

@@ -209,8 +209,6 @@ def test_flops_among_decoys(run, tiny_configs, decoys):
     assert '| total' in run('get_flops.py', tiny_configs['inductive'], '--shape', 64, 64, '--fvcore', env=decoys).stdout
 
 
-# ---- several processes
-
 @pytest.mark.parametrize('processes', [1, 2])
 def test_dist_train(run, tiny_configs, tmp_path, processes):
     run('dist_train.sh', tiny_configs['inductive'], tmp_path, processes, '--seed', 3, '--cfg-options',

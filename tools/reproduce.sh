@@ -5,8 +5,10 @@
 # batch of 16, tests each, and prints one table beside the published rows. Run it again and it goes on where it stopped.
 # WORK_DIR (default: work_dirs/voc12) is where; ITERATIONS (default: 40000) shortens all schedules for a rehearsal.
 set -euo pipefail
+usage() { sed -n '2,6s/^# \{0,1\}//p' "$0"; }
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
 if [ $# -lt 2 ] || [ "$1" != voc12 ] || ! [[ $2 =~ ^[1-9][0-9]*$ ]]; then
-  sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+  usage >&2
   exit 2
 fi
 gpus=$2

@@ -424,8 +424,3 @@ def test_length_that_makes_no_sense(monkeypatch, capsys, length):
         quickstart.main()
     said = capsys.readouterr().err
     assert 'usage: quickstart.sh [-h] [--length LENGTH]' in said and 'argument --length: ' in said and length in said
-
-
-def test_quickstart_says_what_it_does():
-    done = subprocess.run(['bash', str(REPOSITORY / 'tools/quickstart.sh'), '--help'], capture_output=True, text=True)
-    assert done.returncode == 0 and 'WORK_DIR' in done.stdout
