@@ -209,6 +209,13 @@ def test_flops_among_decoys(run, tiny_configs, decoys):
     assert '| total' in run('get_flops.py', tiny_configs['inductive'], '--shape', 64, 64, '--fvcore', env=decoys).stdout
 
 
+@pytest.mark.parametrize('script', ['dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh'])
+def test_help_of_shell_scripts(run, script):
+    assert run(script, '--help').stdout.startswith(('bash ', 'Makes'))
+
+
+# ---- several processes
+
 @pytest.mark.parametrize('processes', [1, 2])
 def test_dist_train(run, tiny_configs, tmp_path, processes):
     run('dist_train.sh', tiny_configs['inductive'], tmp_path, processes, '--seed', 3, '--cfg-options',
