@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +79,14 @@ def add_launch_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by older launchers')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto',
                         help='auto: a GPU where there is one, else the CPU')
+
+
+def at_least_one(text: str) -> int:
+    """The `type` of a command line's count."""
+    value = int(text)
+    if value < 1:
+        raise ArgumentTypeError(f'{text} is less than 1')
+    return value
 
 
 def start(args: Namespace, gpu_id: int | None = None) -> Place:

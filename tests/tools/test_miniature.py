@@ -186,28 +186,28 @@ def held(monkeypatch):
 
 
 @pytest.mark.parametrize(('stamp', 'said'), [
-    ('earlier --length 1', 'by another version of the code'),
-    (f'{runs.version()} --length 2', 'with --length 2, not --length 1')])
+    ('earlier quickstart.sh --length 1', 'by another version of the code'),
+    (f'{runs.version()} experiment.py', 'by experiment.py, not quickstart.sh --length 1')])
 def test_work_folder_of_another_run(tmp_path, held, stamp, said):
     folder = tmp_path / 'my work'
     folder.mkdir()
     (folder / 'version').write_text(stamp)
     with pytest.raises(ValueError) as caught:
-        runs.open_folder(folder, '--length 1')
+        runs.open_folder(folder, 'quickstart.sh --length 1')
     assert said in str(caught.value) and f"rm -r '{folder}'" in str(caught.value) and 'WORK_DIR=' in str(caught.value)
 
 
 def test_files_of_others_are_never_to_be_removed(tmp_path):
     (tmp_path / 'thesis.tex').touch()
     with pytest.raises(ValueError, match='not the miniature.*--work-dir DIR') as caught:
-        runs.open_folder(tmp_path, other='--work-dir DIR')
+        runs.open_folder(tmp_path, 'one', other='--work-dir DIR')
     assert 'rm -r' not in str(caught.value) and [file.name for file in tmp_path.iterdir()] == ['thesis.tex']
 
 
 def test_one_run_at_a_time_in_a_work_folder(tmp_path, held):
-    runs.open_folder(tmp_path)
+    runs.open_folder(tmp_path, 'one')
     with pytest.raises(ValueError, match='another run is at work'):
-        runs.open_folder(tmp_path)
+        runs.open_folder(tmp_path, 'one')
 
 
 def test_sigterm_ends_the_script_under_way(tmp_path):
@@ -217,7 +217,7 @@ def test_sigterm_ends_the_script_under_way(tmp_path):
     main = tmp_path / 'main.py'
     main.write_text(f'import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\n'
                     'from pathlib import Path\nfrom tools import launch\nfrom tools.miniature import runs\n'
-                    'def main():\n    runs.end_on_sigterm()\n    runs.open_folder(Path(sys.argv[2]))\n'
+                    'def main():\n    runs.end_on_sigterm()\n    runs.open_folder(Path(sys.argv[2]), "one")\n'
                     '    runs.execute([sys.argv[1]], Path(sys.argv[2]) / "log", lambda line: print(line, flush=True))\n'
                     'launch.run(main)\n')
     with subprocess.Popen([sys.executable, main, script, tmp_path / 'work'], stdout=subprocess.PIPE,
@@ -233,22 +233,22 @@ def test_sigterm_ends_the_script_under_way(tmp_path):
 
 
 def test_work_folder_of_this_version_is_taken(tmp_path, held):
-    runs.open_folder(tmp_path)
+    runs.open_folder(tmp_path, 'one')
     held()
     (tmp_path / 'world').mkdir()
-    runs.open_folder(tmp_path)
+    runs.open_folder(tmp_path, 'one')
 
 
 def test_work_folder_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(ValueError, match='cannot write to the folder .*WORK_DIR=DIR'):
-        runs.open_folder(tmp_path / 'file')
+        runs.open_folder(tmp_path / 'file', 'one')
 
 
 def test_no_space(tmp_path, monkeypatch, held):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(2**30, 2**30, 2**20))
     with pytest.raises(ValueError, match='1 MB free.*Make room'):
-        runs.open_folder(tmp_path)
+        runs.open_folder(tmp_path, 'one')
     with pytest.raises(ValueError, match='disk .* full. Make room'):
         runs.execute(['test.py', 'nothing'], tmp_path / 'log')
 

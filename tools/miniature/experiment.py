@@ -146,7 +146,7 @@ def scaling_picture(results: dict, file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description='The experiment behind the README\'s numbers for the miniature.')
     parser.add_argument('--work-dir', type=Path, default=REPOSITORY / 'work_dirs/miniature_experiment')
-    parser.add_argument('--jobs', type=int, default=max(1, (os.cpu_count() or 1)), help='runs side by side')
+    parser.add_argument('--jobs', type=launch.at_least_one, default=os.cpu_count() or 1, help='runs side by side')
     parser.add_argument('--table', type=Path, metavar='FILE.json', help='print the tables of these results, no more')
     args = parser.parse_args()
     if args.table:
@@ -158,11 +158,9 @@ def main() -> None:
                              'experiment end.')
         print(tables(results))
         return
-    if args.jobs < 1:
-        raise ValueError(f'--jobs {args.jobs}: 1 or more.')
     work = args.work_dir.absolute()
     runs.end_on_sigterm()
-    runs.open_folder(work, other='--work-dir DIR')
+    runs.open_folder(work, 'experiment.py', other='--work-dir DIR')
     os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
     for name, pictures in WORLDS.items():
         runs.draw_world(work, train=pictures, val=VAL_PICTURES, name=name)

@@ -70,7 +70,7 @@ def main() -> None:
     inductive = Run('inductive', 'inductive', length=args.length)
     transductive = Run('transductive', 'transductive', length=args.length, start=inductive)
     runs.end_on_sigterm()
-    runs.open_folder(work, f'--length {args.length:g}')
+    runs.open_folder(work, f'quickstart.sh --length {args.length:g}')
     split = Miniature.describe().split
     print(f'{len(split.names)} classes; training never sees masks of {", ".join(split.unseen_names)}.')
     steps = Steps(8)

@@ -91,30 +91,31 @@ def version() -> str:
     return digest.hexdigest()[:16]
 
 
-def open_folder(work: Path, settings: str = '', other: str = 'WORK_DIR=DIR') -> None:
-    """Makes a work folder, or checks that it is of this version of the code and of these settings; holds it until the
-    process ends and those that it started.
+def open_folder(work: Path, command: str, other: str = 'WORK_DIR=DIR') -> None:
+    """Makes a work folder, or checks that it is of this command and version of the code; holds it while this process
+    and those that it starts live.
 
     Args:
+        command: what the user typed, with the options that matter.
         other: how the user names another folder.
 
     Raises:
-        ValueError: it can't be written, lacks space, is in use, or is of another version or other settings.
+        ValueError: it can't be written, lacks space, is in use, or is of another version or command.
     """
     try:
         launch.make_folder(work)
     except ValueError as error:
         raise ValueError(f'{error} {other} does so.') from error
-    stamp, wanted = work / 'version', f'{version()} {settings}'.strip()
+    stamp, wanted = work / 'version', f'{version()} {command}'
     if not stamp.exists() and any(file for file in work.iterdir() if file.name != '.lock'):
         raise ValueError(f'{work} holds files that are not the miniature\'s. Name another folder: {other}')
     hold(work)
     found = stamp.read_text() if stamp.exists() else wanted
     if found != wanted:
-        made, now = found.partition(' '), wanted.partition(' ')
-        how = f'with {made[2]}, not {now[2]}' if made[0] == now[0] else 'by another version of the code'
-        raise ValueError(f'{work} was made {how}. Remove it (rm -r {shlex.quote(str(work))}), or name another folder: '
-                         f'{other}')
+        code, _, maker = found.partition(' ')
+        maker = f'{maker}, not {command}' if code == version() else 'another version of the code'
+        raise ValueError(f'{work} was made by {maker}. Remove it (rm -r {shlex.quote(str(work))}), or name another '
+                         f'folder: {other}')
     free = shutil.disk_usage(work).free / 2**20
     if free < 500:
         raise ValueError(f'{free:.0f} MB free in {work}, 500 are needed. Make room, or name a folder on a larger disk: '

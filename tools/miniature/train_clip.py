@@ -128,24 +128,18 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('file', type=Path, help='is written when training ends')
-    parser.add_argument('--iterations', type=at_least_one, default=2000, help='training steps')
-    parser.add_argument('--batch', type=at_least_one, default=64, help='pictures of a step')
-    parser.add_argument('--width', type=at_least_one, default=128, help='channels of the image tower, 64 a head')
-    parser.add_argument('--layers', type=at_least_one, default=4, help='of the image tower')
-    parser.add_argument('--embed-dim', type=at_least_one, default=64, help='channels of the embeddings')
+    parser.add_argument('--iterations', type=launch.at_least_one, default=2000, help='training steps')
+    parser.add_argument('--batch', type=launch.at_least_one, default=64, help='pictures of a step')
+    parser.add_argument('--width', type=launch.at_least_one, default=128, help='channels of the image tower, 64 a head')
+    parser.add_argument('--layers', type=launch.at_least_one, default=4, help='of the image tower')
+    parser.add_argument('--embed-dim', type=launch.at_least_one, default=64, help='channels of the embeddings')
     parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
-    parser.add_argument('--pool', type=at_least_one, default=20000, help='drawn pictures; each is seen mirrored too')
+    parser.add_argument('--pool', type=launch.at_least_one, default=20000,
+                        help='drawn pictures; each is seen mirrored too')
     parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
     parser.add_argument('--kept', type=float, default=0.5, help='share of the patches that is looked at')
     parser.add_argument('--seed', type=int, default=0, help='of pictures, captions and weights')
     return parser.parse_args()
-
-
-def at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is less than 1')
-    return value
 
 
 def main() -> None:
