@@ -32,7 +32,7 @@ from models import clip_checkpoint
 from tools import launch
 from tools.config import add_config_arguments, load_config
 from tools.loaders import evaluation_loader
-from tools.model_builder import build_model, give_text_embeddings, load_weights
+from tools.model_builder import build_model, check_classes, give_text_embeddings, load_weights
 from tools.pictures import result_picture
 
 
@@ -129,10 +129,11 @@ def main() -> None:
     dataset = build_dataset(config.data.test, {'test_mode': True})
 
     model = build_model(config)
+    check_classes(checkpoint, config)
     load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)
     trained_in = checkpoint.meta.get('clip_rc', {}).get('setting', model.setting.value)
-    if trained_in != model.setting.value:
+    if trained_in != model.setting.value and not config.get('cross_dataset'):
         logger.warning('the checkpoint was trained in the %s setting, the config is %s', trained_in,
                        model.setting.value)
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE

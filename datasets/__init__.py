@@ -1,10 +1,12 @@
 """Images, labels, class names, splits and scores. Importing this package registers them with mmsegmentation."""
+from .ade20k import ADE20K150
+from .coco_stuff import COCOStuff164k
 from .loading import LoadLabels, LoadPicture
 from .miniature import Miniature
-from .prompts import PROMPT_SETS
+from .pascal_context import PascalContext59, PascalContext60
 from .sampling import PassSampler, SeededSamples
 from .voc12 import PascalVOC20
 from .zero_shot import ClassSplit, DatasetFacts, ZeroShotDataset
 
-__all__ = ['ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadPicture', 'Miniature', 'PROMPT_SETS', 'PascalVOC20',
-           'PassSampler', 'SeededSamples', 'ZeroShotDataset']
+__all__ = ['ADE20K150', 'COCOStuff164k', 'ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadPicture', 'Miniature',
+           'PascalContext59', 'PascalContext60', 'PascalVOC20', 'PassSampler', 'SeededSamples', 'ZeroShotDataset']

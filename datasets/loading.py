@@ -1,4 +1,5 @@
 """Pipeline steps that load a picture and its mask, and say which file is wrong when one is."""
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -38,20 +39,35 @@ def _is_whole(data: bytes) -> bool:
 class LoadLabels(LoadAnnotations):
     """mmseg's `LoadAnnotations`; a ValueError names a mask that does not decode or does not fit.
 
-    Beside mmseg's keys reads `num_classes` and `reduce_zero_label` of `results`, which `ZeroShotDataset` puts there.
+    Beside mmseg's keys reads `num_classes`, `reduce_zero_label` and `mask_colours` of `results`, which
+    `ZeroShotDataset` puts there.
+
+    Args:
+        reduce_zero_label: id 0 is no class, and the others count from 1; without it as the data set says.
     """
 
+    def __init__(self, *, reduce_zero_label: bool | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.asked = reduce_zero_label
+
     def __call__(self, results: dict) -> dict:
+        self.reduce_zero_label = results['reduce_zero_label'] if self.asked is None else self.asked
         path = f'{results["seg_prefix"]}/{results["ann_info"]["seg_map"]}'
+        colours = results['mask_colours']
         try:
             with Image.open(path) as image:
                 mode = image.mode
-            results = super().__call__(results)
+                picture = None if colours is None else np.asarray(image.convert('RGB'))
+            if colours is None:
+                results = super().__call__(results)
         except FileNotFoundError:
             raise ValueError(f'{path}: this mask is missing.') from None
         except (AttributeError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
             raise ValueError(f'{path}: broken mask, it does not decode. Copy it again.') from error
-        if mode.startswith(('I', 'F')):
+        if colours is not None:
+            results['gt_semantic_seg'] = colours.labels(picture, path)
+            results['seg_fields'].append('gt_semantic_seg')
+        elif mode.startswith(('I', 'F')):
             raise ValueError(f'{path}: the mask has more than 8 bits a pixel; label ids are 0 to 255.')
         self._check(results, path)
         return results
@@ -59,7 +75,8 @@ class LoadLabels(LoadAnnotations):
     def _check(self, results: dict, path: str) -> None:
         labels = results['gt_semantic_seg']
         if labels.ndim != 2:
-            raise ValueError(f'{path}: a mask has one label per pixel, this one has {labels.shape[2]} channels.')
+            raise ValueError(f'{path}: a mask has one label per pixel, this one has {labels.shape[2]} channels. '
+                             'If its colours mean classes: colour_masks=True and palette=[...] in the config.')
         if 'img' in results and labels.shape != results['img'].shape[:2]:
             picture = results['img'].shape[:2]
             raise ValueError(f'{path}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
@@ -69,6 +86,54 @@ class LoadLabels(LoadAnnotations):
         if len(wrong):
             raise ValueError(f'{path}: label ids {wrong[:5].tolist()} are out of range: '
                              f'{results["num_classes"]} classes, 255 is no class.')
+
+
+class MaskColours:
+    """The colours of masks that are pictures, and the class that each means.
+
+    Args:
+        palette: (red, green, blue), each 0 to 255, of each class.
+        ignored: colours that are no class.
+
+    Raises:
+        ValueError: a colour is none, or occurs twice.
+    """
+
+    def __init__(self, palette: Sequence[Sequence[int]], ignored: Sequence[Sequence[int]] = ()):
+        colours = [tuple(colour) for colour in (*palette, *ignored)]
+        for colour in colours:
+            if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
+                raise ValueError(f'palette: {list(colour)} is no colour; [red, green, blue], each 0 to 255, is one.')
+        if len(set(colours)) != len(colours):
+            twice = sorted({colour for colour in colours if colours.count(colour) > 1})
+            raise ValueError(f'palette: {", ".join(str(list(colour)) for colour in twice)} means two things.')
+        codes = _codes(np.array(colours, dtype=np.uint8).reshape(-1, 3))
+        labels = np.array([*range(len(palette)), *[IGNORE] * len(ignored)], dtype=np.uint8)
+        order = codes.argsort()
+        self.codes, self.meanings = codes[order], labels[order]
+
+    def labels(self, picture: np.ndarray, path: str) -> np.ndarray:
+        """Picture (H, W, 3) uint8 -> class indices (H, W) uint8, 255 for no class.
+
+        Raises:
+            ValueError: it has other colours; the message names `path` and them.
+        """
+        codes = _codes(picture)
+        places = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
+        unknown = np.unique(codes[self.codes[places] != codes])
+        if len(unknown):
+            colours = [[int(code) >> 16, int(code) >> 8 & 255, int(code) & 255] for code in unknown[:5]]
+            more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
+            raise ValueError(f'{path}: the palette has no colour {", ".join(map(str, colours))}{more}. Add them to '
+                             'palette, or to ignored_colours if they are no class. (Thousands of colours come from '
+                             'JPEG or from smooth resizing: masks must be saved without.)')
+        return self.meanings[places]
+
+
+def _codes(colours: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) uint8 -> numbers (...)."""
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
 
 
 def picture_size(path: str) -> tuple[int, int]:

@@ -1,4 +1,6 @@
 """The texts that class names are put into. A dataset names the set that its published embeddings were made with."""
+from collections.abc import Sequence
+from pathlib import Path
 
 PROMPT_SETS = {
     'single': ('a photo of a {}',),
@@ -19,4 +21,52 @@ PROMPT_SETS = {
         'This is the {} in the scene.',
         'This is one {} in the scene.',
     ),
+    'imagenet80': None,  # CLIP's own for ImageNet; open_clip keeps them
 }
+
+
+def templates_of(prompt_set: str | Sequence[str]) -> tuple[str, ...]:
+    """The templates of a named set, or the given ones, checked: each has one `{}`, where the class name goes.
+
+    Raises:
+        ValueError: no such set, no template, or one without `{}`.
+    """
+    if not isinstance(prompt_set, str):
+        templates = tuple(prompt_set)
+    elif prompt_set == 'imagenet80':
+        from open_clip import OPENAI_IMAGENET_TEMPLATES  # slow to import
+        templates = tuple(template('{}') for template in OPENAI_IMAGENET_TEMPLATES)
+    elif prompt_set in PROMPT_SETS:
+        templates = PROMPT_SETS[prompt_set]
+    else:
+        raise ValueError(f'no prompt set {prompt_set!r}; there are {", ".join(PROMPT_SETS)}, or give a list of texts '
+                         'such as ["a photo of a {}"].')
+    if not templates:
+        raise ValueError('a prompt set needs one text at least, such as "a photo of a {}".')
+    for template in templates:
+        if not isinstance(template, str) or template.count('{}') != 1 or set(template.replace('{}', '')) & set('{}'):
+            raise ValueError(f'prompt {template!r}: it needs one {{}}, where the class name goes: "a photo of a {{}}".')
+    return templates
+
+
+def synonyms(name: str) -> list[str]:
+    """The names of a class: 'sofa, couch' has two, and its embedding is the mean over both."""
+    return [part.strip() for part in name.split(',')]
+
+
+def lines_of(path: str | Path, what: str) -> list[str]:
+    """The lines of a text file, blank ones left out.
+
+    Raises:
+        ValueError: no such file, no text, or no line in it; `what` says what the lines are.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
+    except FileNotFoundError:
+        raise ValueError(f'no file {path} of {what}.') from None
+    except UnicodeDecodeError:
+        raise ValueError(f'{path} is no UTF-8 text of {what}, one a line.') from None
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ValueError(f'{path} is empty: write {what} in it, one a line.')
+    return lines

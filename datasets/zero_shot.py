@@ -9,9 +9,9 @@ from mmseg.core import pre_eval_to_metrics
 from mmseg.datasets import DATASETS, CustomDataset
 from prettytable import PrettyTable
 
-from .loading import LoadLabels, picture_size
+from .loading import LoadLabels, MaskColours, picture_size
 from .metrics import mean_of, zero_shot_scores
-from .prompts import PROMPT_SETS
+from .prompts import lines_of, synonyms, templates_of
 
 METRICS = ('mIoU', 'mDice', 'mFscore')
 
@@ -33,13 +33,19 @@ def check_metrics(metrics: str | Sequence[str]) -> list[str]:
 class ClassSplit:
     """All class names in order, and those of them whose masks training never shows.
 
+    A name may hold synonyms, separated by commas.
+
     Raises:
-        ValueError: an unseen name is not a class, or a name occurs twice.
+        ValueError: a name is empty or occurs twice, or an unseen one is not a class.
     """
     names: tuple[str, ...]
     unseen_names: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for index, name in enumerate(self.names):
+            if not isinstance(name, str) or not all(synonyms(name)):
+                raise ValueError(f'class {index} is named {name!r}: a name, or names with commas between them, is '
+                                 'needed.')
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise ValueError(f'class names occur twice: {", ".join(twice)}.')
@@ -65,18 +71,26 @@ class ClassSplit:
 class DatasetFacts:
     """What a model must know of a dataset; told without looking at a file of it."""
     split: ClassSplit
-    prompt_set: str
+    prompt_set: str | tuple[str, ...]  # a name, or templates
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return PROMPT_SETS[self.prompt_set]
+        return templates_of(self.prompt_set)
 
 
 @DATASETS.register_module()
 class ZeroShotDataset(CustomDataset):
-    """mmseg's dataset of pictures and masks, with a split.
+    """mmseg's dataset of pictures and masks, with a split; with its arguments, the data set of anyone.
 
-    A subclass names CLASSES, PALETTE, UNSEEN and PROMPT_SET; a config may name `classes`, `unseen`, `prompt_set`.
+    A subclass names CLASSES, PALETTE, UNSEEN and PROMPT_SET; a config may name them.
+
+    Args:
+        classes: class names in the order of the mask's ids, or a text file of them, one a line.
+        unseen: those of them whose masks training must not show.
+        prompt_set: name of a set of `datasets.prompts`, or a list of texts such as 'a photo of a {}'.
+        palette: a colour (red, green, blue) for each class.
+        colour_masks: the masks are pictures in the colours of `palette`, not of class ids.
+        ignored_colours: colours of such masks that are no class.
 
     Raises:
         ValueError: a folder, a split file, a picture or a mask is missing, or the split does not fit the classes.
@@ -85,21 +99,33 @@ class ZeroShotDataset(CustomDataset):
     UNSEEN: tuple[str, ...] = ()
     PROMPT_SET = 'single'
 
-    def __init__(self, *, unseen: Sequence[str] | None = None, prompt_set: str | None = None, **kwargs):
-        self.facts = self.describe(kwargs.get('classes'), unseen, prompt_set)
-        super().__init__(**kwargs)
-        self.gt_seg_map_loader = LoadLabels()
+    def __init__(self, *, classes: Sequence[str] | str | None = None, unseen: Sequence[str] | None = None,
+                 prompt_set: str | Sequence[str] | None = None, palette: Sequence[Sequence[int]] | None = None,
+                 colour_masks: bool = False, ignored_colours: Sequence[Sequence[int]] = (), **kwargs):
+        self.facts = self.describe(classes, unseen, prompt_set)
+        self.mask_colours = None
+        if colour_masks:
+            if palette is None or kwargs.get('reduce_zero_label'):
+                raise ValueError('colour_masks=True needs palette=[[red, green, blue], ...], one colour a class, and '
+                                 'no reduce_zero_label: list background in ignored_colours.')
+            self.mask_colours = MaskColours(palette, ignored_colours)
+        if palette is not None and len(palette) != len(self.facts.split.names):
+            raise ValueError(f'palette has {len(palette)} colours for {len(self.facts.split.names)} classes: one '
+                             'colour a class is needed.')
+        super().__init__(classes=None if classes is None else list(self.facts.split.names), palette=palette, **kwargs)
+        self.gt_seg_map_loader = LoadLabels(reduce_zero_label=False)
 
     @classmethod
-    def describe(cls, classes: Sequence[str] | None = None, unseen: Sequence[str] | None = None,
-                 prompt_set: str | None = None) -> DatasetFacts:
+    def describe(cls, classes: Sequence[str] | str | None = None, unseen: Sequence[str] | None = None,
+                 prompt_set: str | Sequence[str] | None = None) -> DatasetFacts:
         """The facts of a dataset with these arguments, without building it."""
         names = cls.CLASSES if classes is None else classes
+        names = lines_of(names, 'class names') if isinstance(names, str) else names
         if not names:
             raise ValueError(f'{cls.__name__} needs the names of its classes: classes=[...].')
-        prompt_set = prompt_set or cls.PROMPT_SET
-        if prompt_set not in PROMPT_SETS:
-            raise ValueError(f'no prompt set {prompt_set!r}; there are {", ".join(PROMPT_SETS)}.')
+        prompt_set = cls.PROMPT_SET if prompt_set is None else prompt_set
+        templates_of(prompt_set)
+        prompt_set = prompt_set if isinstance(prompt_set, str) else tuple(prompt_set)
         return DatasetFacts(ClassSplit(tuple(names), tuple(cls.UNSEEN if unseen is None else unseen)), prompt_set)
 
     def load_annotations(self, img_dir, img_suffix, ann_dir, seg_map_suffix, split):
@@ -110,6 +136,8 @@ class ZeroShotDataset(CustomDataset):
                 raise ValueError(f'no folder {folder} of {what}. {remedy}')
         if split is not None and not os.path.isfile(split):
             raise ValueError(f'no split file {split}. {remedy}')
+        if split is None:
+            self._require_suffix(img_dir, img_suffix)
         samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
         samples = [sample for sample in samples if sample['filename'] != img_suffix]  # a blank line of the split
         if not samples:
@@ -119,6 +147,16 @@ class ZeroShotDataset(CustomDataset):
         if ann_dir is not None:
             self._require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask')
         return samples
+
+    @staticmethod
+    def _require_suffix(folder: str, suffix: str) -> None:
+        """A folder without a list of names holds pictures of one kind."""
+        endings = {ending for _, _, names in os.walk(folder) for ending in (os.path.splitext(name)[1] for name in names)
+                   if ending.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')}
+        others = sorted(ending for ending in endings if not suffix.endswith(ending))
+        if others:
+            raise ValueError(f'{folder} holds {", ".join(others)} files, and img_suffix is {suffix!r}: only those '
+                             'would be read. Name the right img_suffix, or convert the pictures to one kind.')
 
     @staticmethod
     def _require(folder: str, names: list[str], what: str) -> None:
@@ -134,6 +172,7 @@ class ZeroShotDataset(CustomDataset):
         super().pre_pipeline(results)
         results['num_classes'] = len(self.CLASSES)
         results['reduce_zero_label'] = self.reduce_zero_label
+        results['mask_colours'] = self.mask_colours
 
     def picture_path(self, index: int) -> str:
         return os.path.join(self.img_dir, self.img_infos[index]['filename'])
@@ -206,9 +245,14 @@ class ZeroShotDataset(CustomDataset):
         unseen = self.facts.split.unseen
         for index, label in enumerate(self.CLASSES):
             table.add_row([label, 'unseen' if index in unseen else 'seen',
-                           *(f'{100 * values[index]:.2f}' for values in per_class.values())],
+                           *(percent(values[index]) for values in per_class.values())],
                           divider=index == len(self.CLASSES) - 1)
         blank = [''] * (len(per_class) - 1)
         for name, value in scores.items():
-            table.add_row([name.replace('_', ' '), '', f'{100 * value:.2f}', *blank])
+            table.add_row([name.replace('_', ' '), '', percent(value), *blank])
         return table.get_string()
+
+
+def percent(value: float) -> str:
+    """Two digits, '-' for a score that does not exist (nan)."""
+    return '-' if np.isnan(value) else f'{100 * value:.2f}'

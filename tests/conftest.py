@@ -72,7 +72,7 @@ model = dict(
     decode_head=dict(img_size=64, in_channels=32, num_heads=4),
     test_cfg=dict(crop_size=crop, stride=(48, 48)))
 norm = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-train = [dict(type='LoadPicture'), dict(type='LoadLabels', reduce_zero_label=True),
+train = [dict(type='LoadPicture'), dict(type='LoadLabels'),
          dict(type='Resize', img_scale=(256, 64), ratio_range=(0.5, 2.0)),
          dict(type='RandomCrop', crop_size=crop, cat_max_ratio=0.75), dict(type='RandomFlip', prob=0.5),
          dict(type='PhotoMetricDistortion'), dict(type='Normalize', **norm),

@@ -28,7 +28,7 @@ model = dict(
                   region_level_bridge_size=4),
     decode_head=dict(img_size=96, in_channels=64, num_heads=4),
     test_cfg=dict(_delete_=True, mode='whole', crop_size=size))
-train = [dict(type='LoadPicture'), dict(type='LoadLabels', reduce_zero_label=True),
+train = [dict(type='LoadPicture'), dict(type='LoadLabels'),
          dict(type='Resize', img_scale=size, keep_ratio=False), dict(type='Normalize', **norm),
          dict(type='DefaultFormatBundle'),
          dict(type='Collect', keys=['img', 'gt_semantic_seg'],

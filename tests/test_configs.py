@@ -14,11 +14,15 @@ from tools.model_builder import build_model, dataset_facts
 CONFIGS = REPOSITORY / 'configs'
 LEAVES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 VOC = 'voc12/clip_rc_{}.py'
+COCO = 'coco/clip_rc_{}.py'
 # leaf -> iterations, prompts, region tokens, weights of mask, dice and recovery, pictures per GPU, setting
 PUBLISHED = {
     VOC.format('zero_vit-b_512x512_40k_voc_10_16'): (40000, 10, 16, 100, 1, 2, 8, 'inductive'),
     VOC.format('zero_vit-b_512x512_20k_voc_10_16_st'): (20000, 10, 16, 100, 1, 2, 8, 'transductive'),
     VOC.format('fully_vit-b_512x512_40k_voc_10_16'): (40000, 10, 16, 100, 1, 0, 8, 'fully_supervised'),
+    COCO.format('zero_vit-b_512x512_80k_coco_stuff164k_100_16'): (80000, 100, 16, 200, 3, 50, 2, 'inductive'),
+    COCO.format('zero_vit-b_512x512_40k_coco_stuff164k_100_16_st'): (40000, 100, 16, 200, 3, 50, 2, 'transductive'),
+    COCO.format('fully_vit-b_512x512_80k_coco_stuff164k_100_16'): (80000, 100, 16, 100, 1.5, 1, 2, 'fully_supervised'),
 }
 
 
@@ -62,7 +66,9 @@ def test_every_leaf_builds_and_says_how_to_run_it(models, leaf):
     config, model = models(leaf)
     assert as_data(config)
     assert model.num_classes == len(dataset_facts(config).split.names)
-    if leaf.parent.name != 'miniature':  # a world of its own, with a schedule of its own
+    if config.get('cross_dataset'):  # nothing is trained
+        assert not dataset_facts(config).split.unseen and 'runner' not in config
+    elif config.model.backbone.input_resolution == 512:  # the miniature's models have a schedule of their own
         assert_published_optimizer(config, model)
 
 
@@ -79,7 +85,7 @@ def test_published_settings(models, leaf):
     assert (losses.mask_weight, losses.dice_weight, losses.recovery_loss_weight) == (mask, dice, recovery)
     assert model.setting.value == setting
     assert (model.decode_head.recovery_decoder is None) == (recovery == 0)
-    assert (config.data.samples_per_gpu, config.published_batch_size) == (pictures, 16)
+    assert (config.data.samples_per_gpu, config.total_batch_size) == (pictures, 16)
     assert config.load_from is config.resume_from is None
 
 
@@ -94,12 +100,13 @@ def test_schedules(schedule, length):
     assert config.checkpoint_config.interval == config.evaluation.interval == length // 10
 
 
-def test_voc_pipelines(models):
-    config, _ = models(next(iter(PUBLISHED)))
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.parent.name in ('voc12', 'coco', 'context')], ids=str)
+def test_pipelines(models, leaf):
+    config, _ = models(leaf)
     train = {step.type: {name: value for name, value in step.items() if name != 'type'}
              for step in config.data.train.pipeline}
     assert list(train)[2:8] == ['Resize', 'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize', 'Pad']
-    assert train['LoadLabels'] == {'reduce_zero_label': True}
+    assert train['LoadLabels'] == {}, 'the data set knows what its labels are'
     assert train['Resize'] == {'img_scale': (2048, 512), 'ratio_range': (0.5, 2.0)}
     assert train['RandomCrop'] == {'crop_size': (512, 512), 'cat_max_ratio': 0.75}
     assert train['RandomFlip'] == {'prob': 0.5}
@@ -111,7 +118,12 @@ def test_voc_pipelines(models):
         assert (augmentation.img_scale, augmentation.flip) == ((2048, 512), False)
         assert augmentation.transforms[0] == {'type': 'Resize', 'keep_ratio': True, 'min_size': 512}
         assert augmentation.transforms[2] == {'type': 'Normalize', **norm}
-        assert config.data[part].split == 'ImageSets/Segmentation/val.txt'
+        assert config.data[part] == config.data.val
+
+
+def test_which_pictures(models):
+    config, _ = models(next(iter(PUBLISHED)))
+    assert config.data.val.split == 'ImageSets/Segmentation/val.txt'
     assert list(zip(config.data.train.split, config.data.train.ann_dir)) == [
         ('ImageSets/Segmentation/train.txt', 'SegmentationClass'),
         ('ImageSets/Segmentation/aug.txt', 'SegmentationClassAug')]
@@ -119,50 +131,66 @@ def test_voc_pipelines(models):
 
 # How the published configs are written (without effect there, as here: lists of layers, `num_classes`, `dec_layers`).
 OFFICIAL = '''
-_base_ = ['../_base_/models/clip_rc.py', '../_base_/datasets/voc12_20_aug_512x512.py',
+_base_ = ['../_base_/models/clip_rc.py', '../_base_/datasets/{dataset}_512x512.py',
           '../_base_/default_runtime.py', '../_base_/schedules/schedule_{schedule}.py']
 base_class = {base}
 novel_class = {novel}
-both_class = list(range(20))
+both_class = list(range({classes}))
 pretrained = 'ViT-B-16.pt'
 model = dict(
     type='CLIPRC', pretrained=pretrained, pretrained_text=pretrained,
     backbone=dict(type='CLIPVisionTransformerWithRLB', patch_size=16, width=768, output_dim=512, get_embeddings=True,
-                  drop_path_rate=0.1, layers=12, input_resolution=512, out_indices=[11], num_tokens=10,
+                  drop_path_rate=0.1, layers=12, input_resolution=512, out_indices=[11], num_tokens={prompts},
                   prompt_dim=768, total_d_layer=11, region_level_bridge_size=16, style='pytorch'),
     text_encoder=dict(type='CLIPTextEncoder', context_length=77, embed_dim=512, transformer_width=512,
                       transformer_heads=8, transformer_layers=12, style='pytorch'),
     decode_head=dict(type='ATMSingleHeadSeg', img_size=512, in_channels=512, seen_idx=base_class, all_idx=both_class,
                      channels=512, num_layers=3, num_classes=len(base_class), num_heads=8, use_proj=False,
                      use_stages=1, embed_dims=512,
-                     loss_decode=dict(type='SegLoss', dec_layers=3, mask_weight=100.0, dice_weight=1.0,
+                     loss_decode=dict(type='SegLoss', dec_layers=3, mask_weight={mask}, dice_weight={dice},
                                       loss_weight=1.0, recovery_loss_weight={recovery})),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(426, 426)),
     base_class=base_class, novel_class=novel_class, both_class=both_class, {extra}
     ft_backbone=False, exclude_key='prompt',
-    load_text_embedding='configs/_base_/datasets/text_embedding/voc12_single.npy')
+    load_text_embedding='configs/_base_/datasets/text_embedding/{embeddings}.npy')
 lr_config = dict(policy='poly', power=0.9, min_lr=1e-6, by_epoch=False, warmup='linear', warmup_iters=1500,
                  warmup_ratio=1e-6)
 optimizer = dict(type='AdamW', lr=0.00002, weight_decay=0.01, paramwise_cfg=dict(custom_keys={{
     'backbone': dict(lr_mult=10.0), 'text_encoder': dict(lr_mult=0.0), 'norm': dict(decay_mult=0.),
     'ln': dict(decay_mult=0.), 'head': dict(lr_mult=10.)}}))
-data = dict(samples_per_gpu=8, workers_per_gpu=8)
+data = dict(samples_per_gpu={pictures}, workers_per_gpu=8)
 '''
 SEEN, ALL = list(range(15)), list(range(20))
+OFFICIAL_VOC = {'dataset': 'voc12_20_aug', 'classes': 20, 'prompts': 10, 'mask': 100., 'dice': 1., 'pictures': 8,
+                'embeddings': 'voc12_single'}
+NOVEL_COCO = [19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160]
+ALL_COCO = list(range(171))
+SEEN_COCO = [index for index in ALL_COCO if index not in NOVEL_COCO]
+OFFICIAL_COCO = {'dataset': 'cocostuff', 'classes': 171, 'prompts': 100, 'mask': 200., 'dice': 3., 'recovery': 50.,
+                 'pictures': 2, 'embeddings': 'coco_multi'}
 
 
 @pytest.mark.parametrize(('leaf', 'values'), [
-    ('zero_vit-b_512x512_40k_voc_10_16', {'schedule': '40k', 'base': SEEN, 'novel': ALL[15:], 'recovery': 2.}),
-    ('zero_vit-b_512x512_20k_voc_10_16_st', {'schedule': '20k', 'base': SEEN, 'novel': ALL[15:], 'recovery': 2.,
-                                             'extra': 'self_training=True,'}),
-    ('fully_vit-b_512x512_40k_voc_10_16', {'schedule': '40k', 'base': ALL, 'novel': [], 'recovery': 0.}),
+    (VOC.format('zero_vit-b_512x512_40k_voc_10_16'),
+     {**OFFICIAL_VOC, 'schedule': '40k', 'base': SEEN, 'novel': ALL[15:], 'recovery': 2.}),
+    (VOC.format('zero_vit-b_512x512_20k_voc_10_16_st'),
+     {**OFFICIAL_VOC, 'schedule': '20k', 'base': SEEN, 'novel': ALL[15:], 'recovery': 2.,
+      'extra': 'self_training=True,'}),
+    (VOC.format('fully_vit-b_512x512_40k_voc_10_16'),
+     {**OFFICIAL_VOC, 'schedule': '40k', 'base': ALL, 'novel': [], 'recovery': 0.}),
+    (COCO.format('zero_vit-b_512x512_80k_coco_stuff164k_100_16'),
+     {**OFFICIAL_COCO, 'schedule': '80k', 'base': SEEN_COCO, 'novel': NOVEL_COCO}),
+    (COCO.format('zero_vit-b_512x512_40k_coco_stuff164k_100_16_st'),
+     {**OFFICIAL_COCO, 'schedule': '40k', 'base': SEEN_COCO, 'novel': NOVEL_COCO, 'extra': 'self_training=True,'}),
+    (COCO.format('fully_vit-b_512x512_80k_coco_stuff164k_100_16'),
+     {**OFFICIAL_COCO, 'schedule': '80k', 'base': ALL_COCO, 'novel': [], 'mask': 100., 'dice': 1.5, 'recovery': 1.}),
 ])
 def test_an_official_leaf_works_unchanged(models, tmp_path, leaf, values):
     shutil.copytree(CONFIGS, tmp_path / 'configs')
-    path = tmp_path / 'configs' / VOC.format(leaf)
+    path = tmp_path / 'configs' / leaf
     path.write_text(OFFICIAL.format(**{'extra': '', **values}))
     config = Config.fromfile(str(path))
-    official, (our_config, ours) = build_model(config), models(VOC.format(leaf))
+    official, (our_config, ours) = build_model(config), models(leaf)
     assert {name: tensor.shape for name, tensor in official.state_dict().items()} == {
         name: tensor.shape for name, tensor in ours.state_dict().items()}
     assert official.setting is ours.setting
@@ -175,5 +203,45 @@ def test_an_official_leaf_works_unchanged(models, tmp_path, leaf, values):
         assert config[name] == our_config[name]
 
 
+# ---- the splits
+
+SPLITS = {  # protocols in print: data set type, number of classes, indices of the unseen ones
+    'voc12': ('PascalVOC20', 20, [15, 16, 17, 18, 19]),
+    'coco': ('COCOStuff164k', 171, NOVEL_COCO),
+    'context60': ('PascalContext60', 60, [1, 7, 8, 15, 20, 25, 32, 34, 49, 55]),
+    'context59': ('PascalContext59', 59, [0, 6, 7, 14, 19, 24, 31, 33, 48, 54]),
+    'context59misindexed': ('PascalContext59', 59, [0, 2, 3, 7, 9, 13, 17, 19, 31, 37]),
+}
+
+
+@pytest.mark.parametrize('protocol', SPLITS)
+def test_splits_by_name_are_the_published_indices(protocol):
+    files = [path for path in CONFIGS.glob('_base_/datasets/*.py') if f"protocol = '{protocol}'" in path.read_text()]
+    assert len(files) == 1
+    config = Config.fromfile(str(files[0]))
+    name, classes, unseen = SPLITS[protocol]
+    for part in ('train', 'val', 'test'):
+        split = dataset_facts(Config({'data': {'test': config.data[part]}})).split
+        assert config.data[part].type == name and len(split.names) == classes and split.unseen == unseen
+
+
+def test_every_protocol_is_tested_above():
+    found = {Config.fromfile(str(CONFIGS / leaf)).get('protocol') for leaf in LEAVES}
+    assert {name for name in found if name and not name.startswith('cross_')} == set(SPLITS)
+
+
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.parent.name == 'context'], ids=str)
+def test_context_leaves(models, leaf):
+    """Lengths, crop and mask weights as other methods print them; what is ours is said to be."""
+    config, model = models(leaf)
+    marks = {'_fully_': 'fully_supervised', '_st.py': 'transductive'}
+    setting = next((setting for mark, setting in marks.items() if mark in leaf.name), 'inductive')
+    assert (config.runner.max_iters, model.setting.value) == (20000 if setting == 'transductive' else 40000, setting)
+    assert f'_{config.protocol}_10_16' in leaf.stem
+    assert (model.decode_head.losses.mask_weight, model.decode_head.losses.dice_weight) == (100, 1)
+    assert ' ours' in (CONFIGS / leaf).read_text()
+
+
 def test_official_names_of_types():
+    assert DATASETS.get('ZeroCOCOStuffDataset') is DATASETS.get('COCOStuff164k')
     assert DATASETS.get('ZeroPascalVOCDataset20') is DATASETS.get('PascalVOC20')

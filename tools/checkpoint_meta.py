@@ -27,7 +27,7 @@ def describe(model: CLIPRC, config: Config, facts: DatasetFacts) -> dict:
         'split': {'seen': [facts.split.names[index] for index in facts.split.seen],
                   'unseen': [facts.split.names[index] for index in facts.split.unseen]},
         'setting': model.setting.value,
-        'prompt_set': facts.prompt_set,
+        'prompt_set': facts.prompt_set if isinstance(facts.prompt_set, str) else list(facts.prompt_set),
         'config': as_data(config),
         'text_embeddings': {'shape': list(table.shape), 'sha256': hashlib.sha256(table.tobytes()).hexdigest(),
                             'base64': base64.b64encode(table.tobytes()).decode()},
@@ -57,7 +57,8 @@ def embeddings(checkpoint: Checkpoint, facts: DatasetFacts) -> torch.Tensor | No
     if not is_ours(checkpoint):
         return None
     entry = checkpoint.meta['clip_rc']
-    if entry['class_names'] != list(facts.split.names) or entry['prompt_set'] != facts.prompt_set:
+    prompt_set = entry['prompt_set'] if isinstance(entry['prompt_set'], str) else tuple(entry['prompt_set'])
+    if entry['class_names'] != list(facts.split.names) or prompt_set != facts.prompt_set:
         return None
     stored = entry['text_embeddings']
     data = base64.b64decode(stored['base64'])

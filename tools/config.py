@@ -8,7 +8,8 @@ from mmcv import Config, ConfigDict, DictAction
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model
-OPTIONAL_KEYS = ('seed', 'work_dir', 'load_from', 'resume_from', 'cudnn_benchmark')  # read where a config has them
+# Read where a config has them.
+OPTIONAL_KEYS = ('cross_dataset', 'seed', 'work_dir', 'load_from', 'resume_from', 'cudnn_benchmark')
 
 
 class MergingDictAction(DictAction):
@@ -64,6 +65,8 @@ def load_config(args: Namespace) -> Config:
     for dataset in dataset_configs(config.data):
         if dataset.get('data_root') is not None:
             dataset.data_root = str(REPOSITORY / dataset.data_root)
+        if isinstance(dataset.get('classes'), str):  # a text file
+            dataset.classes = str(REPOSITORY / dataset.classes)
     for name in FILES:
         if config.model.get(name) is not None:
             config.model[name] = str(_weights_path(config.model[name]))

@@ -35,7 +35,7 @@ def common_facts(config: Config) -> DatasetFacts:
     """
     facts = dataset_facts(config)
     for part in ('train', 'val'):
-        for dataset in dataset_configs(config.data[part]):
+        for dataset in dataset_configs(config.data.get(part, {})):
             if _facts_of(dataset) != facts:
                 raise ValueError(f'data.{part} has other classes, another split or another prompt set than data.test: '
                                  'a model is trained and scored on one split.')
@@ -46,7 +46,7 @@ def _facts_of(dataset: ConfigDict) -> DatasetFacts:
     cls = DATASETS.get(dataset.type)
     if cls is None or not hasattr(cls, 'describe'):
         raise ValueError(f'type={dataset.type!r} in the config\'s data is no zero-shot dataset of this project.')
-    return cls.describe(**{key: dataset[key] for key in ('classes', 'unseen', 'prompt_set') if key in dataset})
+    return cls.describe(**{key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')})
 
 
 def build_model(config: Config) -> CLIPRC:
@@ -89,6 +89,26 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
         raise ValueError(f'{checkpoint.path}: {error}') from error
 
 
+def check_classes(checkpoint: Checkpoint, config: Config) -> None:
+    """A checkpoint is tested on the classes that it was trained on, unless the config says `cross_dataset=True`.
+
+    Raises:
+        ValueError: it says which classes it was trained on, and they are others.
+    """
+    trained_on = checkpoint.meta.get('CLASSES')
+    names = dataset_facts(config).split.names
+    if config.get('cross_dataset') or not trained_on or tuple(trained_on) == names:
+        return
+    lost = [name for name in trained_on if name not in names]
+    new = [name for name in names if name not in trained_on]
+    differences = [f'{what} {", ".join(some[:5])}{f" and {len(some) - 5} more" if len(some) > 5 else ""}'
+                   for what, some in (('only there', lost), ('only here', new)) if some]
+    raise ValueError(f'{checkpoint.path} was trained on {len(trained_on)} classes, the config\'s data set has '
+                     f'{len(names)}: {"; ".join(differences) or "the same in another order"}. Use the config of the '
+                     'checkpoint (tools/inspect_checkpoint.py finds it). To test it on classes it was not trained on: '
+                     'a config of configs/cross_dataset, or --cfg-options cross_dataset=True.')
+
+
 def _check_sizes(config: Config) -> None:
     """Crops and windows have the size that the model was built for."""
     size = config.model.decode_head.get('img_size', 512)
@@ -97,7 +117,7 @@ def _check_sizes(config: Config) -> None:
         raise ValueError(f'model.decode_head.img_size={size} but model.backbone.input_resolution={resolution}: '
                          'they are the same size, that of a training crop and of a test window.')
     crops = [('model.test_cfg.crop_size', config.model.test_cfg.get('crop_size'))]
-    for dataset in dataset_configs(config.data.train):
+    for dataset in dataset_configs(config.data.get('train', {})):
         crops += [(f'{step.type} of the training pipeline', step.get('crop_size', step.get('size')))
                   for step in dataset.get('pipeline', []) if step.type in ('RandomCrop', 'Pad')]
     for where, crop in crops:

@@ -1,36 +1,46 @@
 #!/usr/bin/env bash
-# bash tools/reproduce.sh voc12 NUM_GPUS [options that train.py and test.py share, such as --data-root DIR]
+# bash tools/reproduce.sh BENCHMARK NUM_GPUS [options that train.py and test.py share, such as --data-root DIR]
 #
-# Trains inductive, transductive (from the middle of the inductive run) and fully supervised with the published total
-# batch of 16, tests each, and prints one table beside the published rows. Run it again and it goes on where it stopped.
-# WORK_DIR (default: work_dirs/voc12) is where; ITERATIONS (default: 40000) shortens all schedules for a rehearsal.
+# BENCHMARK: voc12, coco, context60 (or context: the same), context59, context59misindexed; see configs/.
+# Trains inductive, transductive (from the middle of the inductive run) and fully supervised with a total batch of 16,
+# tests each, and prints one table beside the published rows. Run it again and it goes on where it stopped.
+# WORK_DIR (default: work_dirs/BENCHMARK) is where; ITERATIONS (default: the config's) shortens all schedules for a
+# rehearsal; SEED (default: a random one) is that of the training.
 set -euo pipefail
-usage() { sed -n '2,6s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
-if [ $# -lt 2 ] || [ "$1" != voc12 ] || ! [[ $2 =~ ^[1-9][0-9]*$ ]]; then
-  usage >&2
-  exit 2
-fi
+if [ $# -lt 2 ] || ! [[ $2 =~ ^[1-9][0-9]*$ ]]; then usage >&2; exit 2; fi
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+case $1 in
+  voc12) folder=voc12 long=40 short=20 name=voc_10_16 each=8 ;;
+  coco) folder=coco long=80 short=40 name=coco_stuff164k_100_16 each=2 ;;
+  context) folder=context long=40 short=20 name=context60_10_16 each=4 ;;
+  context60 | context59 | context59misindexed) folder=context long=40 short=20 name=$1_10_16 each=4 ;;
+  *) usage >&2; exit 2 ;;
+esac
+configs=$here/configs/$folder/clip_rc
+inductive=${configs}_zero_vit-b_512x512_${long}k_$name.py
+transductive=${configs}_zero_vit-b_512x512_${short}k_${name}_st.py
+fully=${configs}_fully_vit-b_512x512_${long}k_$name.py
+work=${WORK_DIR:-work_dirs/$1}
+iterations=${ITERATIONS:-${long}000}
 gpus=$2
 shift 2
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-work=${WORK_DIR:-work_dirs/voc12}
-iterations=${ITERATIONS:-40000}
 python=${PYTHON:-$here/.venv/bin/python}
 [ -x "$python" ] || { echo "error: no environment: bash tools/setup_env.sh" >&2; exit 1; }
 export PYTHON=$python
 
-# 8 pictures a GPU, fewer where there are more than 2 GPUs; on one GPU two batches are accumulated to 16.
+# The config's pictures a GPU, fewer where there are more GPUs than that needs; else batches are accumulated to 16.
 [ $((16 % gpus)) = 0 ] || { echo "error: 16 pictures cannot be divided among $gpus GPUs: use 1, 2, 4, 8 or 16." >&2; exit 1; }
-pictures=$((gpus == 1 ? 8 : 16 / gpus))
+pictures=$((16 / gpus < each ? 16 / gpus : each))
 accumulated=$((16 / (pictures * gpus)))
 
 train() { # SETTING CONFIG ITERATIONS [options]
   local folder=$work/$1 config=$2 length=$3 interval=$(($3 < 10 ? 1 : $3 / 10))
   shift 3
   [ ! -e "$folder/trained" ] || return 0
-  bash "$here/dist_train.sh" "$config" "$folder" "$gpus" --auto-resume --total-batch-size 16 "$@" --cfg-options \
-    data.samples_per_gpu=$pictures runner.max_iters="$length" \
+  bash "$here/dist_train.sh" "$config" "$folder" "$gpus" --auto-resume --total-batch-size 16 \
+    ${SEED:+--seed "$SEED"} "$@" --cfg-options data.samples_per_gpu=$pictures runner.max_iters="$length" \
     checkpoint_config.interval=$interval evaluation.interval=$interval
   touch "$folder/trained"
 }
@@ -42,11 +52,6 @@ test_it() { # SETTING CONFIG [options]
   "$python" "$here/tools/torchrun.py" --nproc_per_node "$gpus" --master_port "${PORT:-29500}" "$here/test.py" \
     "$config" "$folder/latest.pth" --launcher pytorch --eval mIoU --work-dir "$folder" "$@"
 }
-
-configs=$here/configs/voc12
-inductive=$configs/clip_rc_zero_vit-b_512x512_40k_voc_10_16.py
-transductive=$configs/clip_rc_zero_vit-b_512x512_20k_voc_10_16_st.py
-fully=$configs/clip_rc_fully_vit-b_512x512_40k_voc_10_16.py
 
 train inductive "$inductive" "$iterations" "$@"
 test_it inductive "$inductive" "$@"

@@ -77,9 +77,9 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> Non
         raise ValueError(f'a total batch of {total} is not a multiple of {at_once}, which {world_size} process(es) of '
                          f'{config.data.samples_per_gpu} pictures do at once: change data.samples_per_gpu '
                          '(--cfg-options data.samples_per_gpu=N).')
-    logger.info('total batch: %d pictures a step (processes: %d, pictures each: %d, accumulated: %d); published: %s',
-                total, world_size, config.data.samples_per_gpu, steps,
-                config.get('published_batch_size', 'not known'))
+    logger.info('total batch: %d pictures a step (processes: %d, pictures each: %d, accumulated: %d); the config\'s: '
+                '%s (%s)', total, world_size, config.data.samples_per_gpu, steps,
+                config.get('total_batch_size', 'not known'), config.get('total_batch_size_source', 'yours'))
     if steps == 1:
         return
     logger.info('one step of the optimizer takes %d iterations: every length in iterations is multiplied by it', steps)
@@ -154,6 +154,9 @@ def evaluation_hook(config: Config, place: launch.Place) -> EvalHook:
 def main() -> None:
     args = parse_arguments()
     config = load_config(args)
+    if config.get('cross_dataset'):
+        raise ValueError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
+                         'config of configs/coco, and test with this one.')
     check_evaluation(config)
     place = launch.start(args, asked_gpu(args))
     work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')

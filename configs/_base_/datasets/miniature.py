@@ -1,10 +1,11 @@
 # The miniature's world, drawn by tools/miniature/world.py: 20 classes, 5 of them unseen, pictures of 128x128 pixels.
+total_batch_size_source = 'ours'
 data_root = 'work_dirs/miniature/world'
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 crop_size = (64, 64)
 train_pipeline = [
     dict(type='LoadPicture'),
-    dict(type='LoadLabels', reduce_zero_label=True),
+    dict(type='LoadLabels'),
     dict(type='Resize', img_scale=(64, 64), ratio_range=(0.9, 1.4)),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),

@@ -1,50 +1,22 @@
 # PASCAL VOC 2012, 20 classes without background, train + SBD's additional masks. The split is the dataset's own:
 # unseen = pottedplant, sheep, sofa, train, tvmonitor.
+_base_ = './pipelines_512x512.py'
+protocol = 'voc12'
+total_batch_size_source = 'published'
 data_root = 'data/VOCdevkit/VOC2012'  # under the repository; a symlink does. Or --data-root
-img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-crop_size = (512, 512)
-train_pipeline = [
-    dict(type='LoadPicture'),
-    dict(type='LoadLabels', reduce_zero_label=True),
-    dict(type='Resize', img_scale=(2048, 512), ratio_range=(0.5, 2.0)),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='Normalize', **img_norm_cfg),
-    dict(type='Pad', size=crop_size, pad_val=0, seg_pad_val=255),
-    dict(type='DefaultFormatBundle'),
-    dict(type='Collect', keys=['img', 'gt_semantic_seg']),
-]
-test_pipeline = [
-    dict(type='LoadPicture'),
-    dict(
-        type='MultiScaleFlipAug',
-        img_scale=(2048, 512),
-        flip=False,
-        transforms=[
-            dict(type='Resize', keep_ratio=True, min_size=512),
-            dict(type='RandomFlip'),
-            dict(type='Normalize', **img_norm_cfg),
-            dict(type='ImageToTensor', keys=['img']),
-            dict(type='Collect', keys=['img']),
-        ]),
-]
+folders = dict(type='PascalVOC20', data_root=data_root, img_dir='JPEGImages')
 val = dict(
-    type='PascalVOC20',
-    data_root=data_root,
-    img_dir='JPEGImages',
     ann_dir='SegmentationClass',
     split='ImageSets/Segmentation/val.txt',
-    pipeline=test_pipeline)
+    pipeline={{_base_.test_pipeline}},
+    **folders)
 data = dict(
     samples_per_gpu=8,
     workers_per_gpu=4,
     train=dict(
-        type='PascalVOC20',
-        data_root=data_root,
-        img_dir='JPEGImages',
         ann_dir=['SegmentationClass', 'SegmentationClassAug'],
         split=['ImageSets/Segmentation/train.txt', 'ImageSets/Segmentation/aug.txt'],
-        pipeline=train_pipeline),
+        pipeline={{_base_.train_pipeline}},
+        **folders),
     val=val,
     test=val)

@@ -4,4 +4,4 @@ optimizer = dict(type='AdamW', lr=2e-4, weight_decay=0.01)
 optimizer_config = dict()
 lr_config = dict(
     policy='poly', power=0.9, min_lr=1e-6, by_epoch=False, warmup='linear', warmup_iters=1500, warmup_ratio=1e-6)
-published_batch_size = 16  # pictures per step, over all GPUs
+total_batch_size = 16  # pictures a step, over all GPUs; the data set's file says whose number that is

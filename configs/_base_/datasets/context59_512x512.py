@@ -1,0 +1,5 @@
+# PASCAL Context, protocol (b): 59 classes without background; ZS3's ten are unseen. Published under it: OTSeg.
+_base_ = './context60_512x512.py'
+protocol = 'context59'
+data = dict(
+    train=dict(type='PascalContext59'), val=dict(type='PascalContext59'), test=dict(type='PascalContext59'))

@@ -1,0 +1,7 @@
+# A COCO-Stuff model on PASCAL VOC's 20 classes, without training: every class counts as seen.
+#   python test.py configs/cross_dataset/coco_to_voc20.py work_dirs/coco_inductive/latest.pth --eval mIoU
+_base_ = ['../_base_/models/clip_rc_coco.py', '../_base_/datasets/voc12_20_aug_512x512.py',
+          '../_base_/default_runtime.py']
+cross_dataset = True
+protocol = 'cross_voc20'
+data = dict(test=dict(unseen=[], prompt_set='coco15'))

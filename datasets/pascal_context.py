@@ -1,0 +1,25 @@
+"""PASCAL Context, with and without background. Three protocols are in print: see configs/context."""
+from mmseg.datasets import DATASETS, PascalContextDataset, PascalContextDataset59
+
+from .zero_shot import ZeroShotDataset
+
+
+@DATASETS.register_module()
+class PascalContext60(ZeroShotDataset):
+    """59 classes and background, of which ZS3's ten are unseen (Bucher et al. 2019)."""
+
+    CLASSES = PascalContextDataset.CLASSES
+    PALETTE = PascalContextDataset.PALETTE
+    UNSEEN = ('cow', 'motorbike', 'sofa', 'cat', 'boat', 'fence', 'bird', 'tvmonitor', 'keyboard', 'aeroplane')
+    PROMPT_SET = 'coco15'
+
+
+@DATASETS.register_module()
+class PascalContext59(PascalContext60):
+    """The same without background (0 in the files), which is ignored."""
+
+    CLASSES = PascalContextDataset59.CLASSES
+    PALETTE = PascalContextDataset59.PALETTE
+
+    def __init__(self, **kwargs):
+        super().__init__(**{'reduce_zero_label': True, **kwargs})
