@@ -8,5 +8,10 @@ from .sampling import PassSampler, SeededSamples
 from .voc12 import PascalVOC20
 from .zero_shot import ClassSplit, DatasetFacts, ZeroShotDataset
 
-__all__ = ['ADE20K150', 'COCOStuff164k', 'ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadPicture', 'Miniature',
-           'PascalContext59', 'PascalContext60', 'PascalVOC20', 'PassSampler', 'SeededSamples', 'ZeroShotDataset']
+# As the command lines name them.
+BY_NAME = {'voc12': PascalVOC20, 'coco_stuff164k': COCOStuff164k, 'context59': PascalContext59,
+           'context60': PascalContext60, 'ade20k': ADE20K150, 'miniature': Miniature}
+
+__all__ = ['ADE20K150', 'BY_NAME', 'COCOStuff164k', 'ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadPicture',
+           'Miniature', 'PascalContext59', 'PascalContext60', 'PascalVOC20', 'PassSampler', 'SeededSamples',
+           'ZeroShotDataset']

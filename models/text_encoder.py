@@ -85,17 +85,20 @@ def _tokenizer() -> Callable[[list[str], int], Tensor]:
 
 
 @torch.no_grad()
-def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str], templates: Sequence[str],
+def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str | Sequence[str]], templates: Sequence[str],
                       tokenizer: Callable[[Sequence[str], int], Tensor] = tokenize) -> Tensor:
     """Class names -> (C, E) float32 with unit rows.
 
-    Each name enters each template (`'a photo of a {}'`) verbatim; the normalised embeddings of one name are
-    averaged and normalised again.
+    Each name enters each template (`'a photo of a {}'`) verbatim; the normalised embeddings of one class are
+    averaged and normalised again. A class may have several names.
     """
     device = encoder.text_projection.device
     rows = []
     for name in names:
-        tokens = tokenizer([template.format(name) for template in templates], encoder.context_length)
-        embeddings = F.normalize(encoder(tokens.to(device)).float(), dim=-1)  # (templates, E)
+        synonyms = [name] if isinstance(name, str) else name
+        tokens = tokenizer([template.format(synonym) for synonym in synonyms for template in templates],
+                           encoder.context_length)
+        tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1]  # nothing after the ends of all texts counts
+        embeddings = F.normalize(encoder(tokens.to(device)).float(), dim=-1)  # (texts, E)
         rows.append(F.normalize(embeddings.mean(dim=0), dim=-1))
     return torch.stack(rows)

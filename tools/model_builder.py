@@ -12,6 +12,7 @@ from mmseg.datasets import DATASETS
 from mmseg.models import build_segmentor
 
 from datasets import DatasetFacts
+from datasets.prompts import synonyms
 from models import CLIPRC, CLIPTextEncoder, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.text_encoder import embed_class_names
@@ -155,40 +156,25 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
         logger.info('text embeddings: those in %s', checkpoint.path)
         return
     holds_one = checkpoint is not None and clip_checkpoint.holds_text_tower(checkpoint)
-    tower = checkpoint if holds_one else text_source(config)
-    head.set_embeddings(clip_embeddings(config, facts, tower), source=tower.path)
+    tower = checkpoint if holds_one else clip_checkpoint.read(require_clip(
+        config.model.get('pretrained_text') or config.model.get('pretrained')))
+    heads = (config.model.get('text_encoder') or {}).get('transformer_heads')
+    head.set_embeddings(cached_embeddings(tower, facts, heads=heads), source=tower.path)
 
 
-def text_source(config: Config) -> Checkpoint:
-    """The config's CLIP file for texts.
-
-    Raises:
-        ValueError: there is none.
-    """
-    return clip_checkpoint.read(require_clip(config.model.get('pretrained_text') or config.model.get('pretrained')))
-
-
-def clip_embeddings(config: Config, facts: DatasetFacts, source: Checkpoint) -> torch.Tensor:
-    """Embeddings (C, E) of a data set's class names by the text tower in `source`.
-
-    Raises:
-        ValueError: there is no text tower in it.
-    """
-    text_encoder = config.model.get('text_encoder') or {}
-    return cached_embeddings(source, facts, heads=text_encoder.get('transformer_heads'))
-
-
-def require_clip(path: str | None) -> str:
+def require_clip(path: str | None, option: str = '--cfg-options model.pretrained=FILE model.pretrained_text=FILE'
+                 ) -> str:
     """The path of the config's CLIP file.
 
     Raises:
-        ValueError: the config names none, or it is missing; the message names the command that fetches it.
+        ValueError: the config names none, or it is missing; the message names the command that fetches it, and the
+            `option` that names another.
     """
     if path is None:
         raise ValueError('the config names no CLIP file (model.pretrained_text) to embed the class names with.')
     if not Path(path).is_file():
         raise ValueError(f'no CLIP file {path}. Fetch it with\n    python tools/download_clip.py\n'
-                         'or name one that you have: --cfg-options model.pretrained=FILE model.pretrained_text=FILE')
+                         f'or name one that you have: {option}')
     return path
 
 
@@ -206,9 +192,11 @@ def cached_embeddings(source: Checkpoint, facts: DatasetFacts, heads: int | None
     if file.is_file():
         logger.info('text embeddings: %s (computed before)', file)
         return clip_checkpoint.read_embeddings(file)
-    logger.info('text embeddings: computing %d classes with the prompt set %r from %s', len(facts.split.names),
-                facts.prompt_set, source.path)
-    rows = embed_class_names(CLIPTextEncoder.like(tower, heads), facts.split.names, facts.templates)
+    logger.info('text embeddings: computing %d classes with %s from %s', len(facts.split.names),
+                f'the prompt set {facts.prompt_set!r}' if isinstance(facts.prompt_set, str) else 'your prompts',
+                source.path)
+    names = [synonyms(name) for name in facts.split.names]
+    rows = embed_class_names(CLIPTextEncoder.like(tower, heads), names, facts.templates)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f'.{os.getpid()}.part')

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Text embeddings of a config's class names: `python tools/text_embeddings.py CONFIG --out FILE.npy`.
+"""Text embeddings of class names: `python tools/text_embeddings.py CLASSES --out FILE.npy [--clip FILE]`.
 
-Class names and prompts are those of the config's data set, the text tower is that of its CLIP file
-(`--cfg-options model.pretrained_text=FILE` names another). Configs read the file as `load_text_embedding`.
+CLASSES is a data set's name, a config, or a text file of class names, one a line; "sofa, couch" is one class with two
+names, whose embedding is the mean over both. Configs read the file as `load_text_embedding`. Beside it comes FILE.png,
+the similarity of each class to each.
 """
 import argparse
 import sys
@@ -12,30 +13,108 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `dat
 import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
+import matplotlib
+
+matplotlib.use('Agg')
 import numpy as np
+from matplotlib import pyplot as plt
+from mmcv import Config
 from mmseg.utils import get_root_logger
 
+from datasets import BY_NAME, ClassSplit, DatasetFacts
+from datasets.prompts import PROMPT_SETS, lines_of
+from models import clip_checkpoint
 from tools import launch
-from tools.config import add_config_arguments, load_config
-from tools.model_builder import clip_embeddings, dataset_facts, text_source
+from tools.config import REPOSITORY, load_config
+from tools.model_builder import cached_embeddings, dataset_facts, require_clip
+
+CLIP = 'pretrained/ViT-B-16.pt'
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description='Compute the text embeddings of a data set\'s class names.')
-    add_config_arguments(parser)
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Compute the text embeddings of class names.')
+    parser.add_argument('classes', metavar='CLASSES',
+                        help=f'{", ".join(BY_NAME)}, a config (.py), or a text file of class names, one a line')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.npy', help='(classes, width) float32')
+    parser.add_argument('--clip', metavar='FILE', help='CLIP by OpenAI or open_clip, or an official CLIP-RC checkpoint '
+                                                       f"(default: the config's, or {CLIP})")
+    parser.add_argument('--prompts', metavar='SET',
+                        help=f'{", ".join(PROMPT_SETS)}, or a text file of prompts such as "a photo of a {{}}", one a '
+                             "line (default: the data set's; for a text file of classes: coco15)")
     args = parser.parse_args()
     if args.out.suffix != '.npy':
         raise ValueError(f'--out {args.out}: the name must end in .npy.')
-    config = load_config(args)
-    logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
-    rows = clip_embeddings(config, dataset_facts(config), text_source(config)).numpy()
+    return args
+
+
+def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | None]:
+    """Class names and prompts of the command line, and the config, if it is one.
+
+    Raises:
+        ValueError: no such data set or file, or names or prompts that are none.
+    """
+    config = None
+    if classes in BY_NAME:
+        facts = BY_NAME[classes].describe()
+    elif classes.endswith('.py'):
+        config = load_config(argparse.Namespace(config=classes, data_root=None, options={}, cfg_options={}))
+        facts = dataset_facts(config)
+    elif Path(classes).is_file():
+        facts = DatasetFacts(ClassSplit(tuple(lines_of(classes, 'class names'))), 'coco15')
+    else:
+        raise ValueError(f'{classes} is no data set ({", ".join(BY_NAME)}), no config and no text file of class names.')
+    if prompts is not None:
+        from_file = prompts not in PROMPT_SETS and Path(prompts).is_file()
+        facts = DatasetFacts(facts.split, tuple(lines_of(prompts, 'prompts')) if from_file else prompts)
+    _ = facts.templates  # checked now
+    return facts, config
+
+
+def draw(rows: np.ndarray, names: tuple[str, ...], file: Path) -> None:
+    """The cosine similarity of each class to each, as a picture."""
+    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    similarity = directions @ directions.T
+    side = max(4., 0.16 * len(names)) + 2.5  # inches
+    figure, axes = plt.subplots(figsize=(side + 0.8, side), layout='constrained')
+    others = similarity[~np.eye(len(names), dtype=bool)]
+    image = axes.imshow(similarity, cmap='viridis', vmin=others.min() if len(names) > 1 else 0,
+                        vmax=others.max() if len(names) > 1 else 1)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_title(f'cosine similarity of the text embeddings of {len(names)} classes')
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    figure.savefig(file, dpi=100)
+    plt.close(figure)
+
+
+def nearest(rows: np.ndarray, names: tuple[str, ...], count: int = 5) -> list[str]:
+    """The pairs of classes that are most alike, `a ~ b 0.95`."""
+    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(names), k=1)
+    similarity = (directions[first] * directions[second]).sum(axis=1)
+    return [f'{names[first[pair]]} ~ {names[second[pair]]} {similarity[pair]:.3f}'
+            for pair in (-similarity).argsort()[:count]]
+
+
+def main() -> None:
+    args = parse_arguments()
+    facts, config = facts_of(args.classes, args.prompts)
+    model = config.model if config is not None else {}
+    clip = args.clip or require_clip(model.get('pretrained_text') or model.get('pretrained') or str(REPOSITORY / CLIP),
+                                      '--clip FILE')
+    source = clip_checkpoint.read(clip)
+    heads = (model.get('text_encoder') or {}).get('transformer_heads')
     launch.make_folder(args.out.absolute().parent)
+    logger = get_root_logger()
+    rows = cached_embeddings(source, facts, heads=heads).numpy()
     part = args.out.with_name(f'.{args.out.name}.part')
     with part.open('wb') as stream:
         np.save(stream, rows)
     part.replace(args.out)
-    logger.info('text embeddings %s: %s', rows.shape, args.out)
+    picture = args.out.with_suffix('.png')
+    draw(rows, facts.split.names, picture)
+    logger.info('text embeddings %s: %s; similarities: %s', rows.shape, args.out, picture)
+    logger.info('most alike: %s', '; '.join(nearest(rows, facts.split.names)))
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from datasets.metrics import harmonic_mean, mean_of, zero_shot_scores
-from datasets.prompts import PROMPT_SETS
 
 NAN = float('nan')
 
@@ -49,16 +48,3 @@ def test_without_unseen_classes_there_is_no_unseen_score():
     scores = zero_shot_scores(np.array([0.5, 0.7]), [0, 1], [])
     assert scores['mIoU_seen'] == pytest.approx(0.6)
     assert math.isnan(scores['mIoU_unseen']) and math.isnan(scores['hIoU'])
-
-
-def test_single_prompt_has_no_full_stop():
-    assert PROMPT_SETS['single'] == ('a photo of a {}',)
-
-
-def test_the_fifteen_templates_of_coco_stuff():
-    sizes = ('', 'small ', 'medium ', 'large ')
-    photos = [f'{start} of a {size}{{}}.' for start in ('a photo', 'This is a photo') for size in sizes]
-    scenes = [f'{start} {{}} in the scene.' for start in (
-        'a', 'a photo of a', 'There is a', 'There is the', 'This is a', 'This is the', 'This is one')]
-    assert PROMPT_SETS['coco15'] == tuple(photos + scenes)
-    assert len(PROMPT_SETS['coco15']) == 15

@@ -8,7 +8,15 @@ from mmcv import Config
 from mmseg.datasets import build_dataset
 from PIL import Image
 
-from datasets import ClassSplit, PascalVOC20, ZeroShotDataset
+from datasets import (
+    ADE20K150,
+    ClassSplit,
+    COCOStuff164k,
+    PascalContext59,
+    PascalContext60,
+    PascalVOC20,
+    ZeroShotDataset,
+)
 
 VOC = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
        'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
@@ -36,6 +44,9 @@ def test_indices_follow_from_names_in_any_place():
     (('cat', 'dog', 'cat'), (), 'twice: cat'),
     (('cat', 'dog'), ('zebra', 'dog'), 'lacks: zebra'),
     (('cat', 'dog'), ('cat', 'dog'), 'no seen class'),
+    (('cat', ''), (), "class 1 is named ''"),
+    (('cat', 'sofa, '), (), "class 1 is named 'sofa, '"),
+    ((3, 'cat'), (), 'class 0 is named 3'),
 ])
 def test_a_split_that_does_not_fit(names, unseen, words):
     with pytest.raises(ValueError, match=words):
@@ -45,7 +56,9 @@ def test_a_split_that_does_not_fit(names, unseen, words):
 @pytest.mark.parametrize(('cls', 'arguments', 'words'), [
     (PascalVOC20, {'unseen': ['sheep', 'unicorn']}, 'unicorn'),
     (PascalVOC20, {'prompt_set': 'haiku'}, 'haiku.*single.*coco15'),
+    (PascalVOC20, {'prompt_set': ['a photo']}, 'needs one {}'),
     (ZeroShotDataset, {}, 'classes='),
+    (ZeroShotDataset, {'classes': 'nowhere.txt'}, 'no file nowhere.txt of class names'),
 ])
 def test_facts_that_are_refused(cls, arguments, words):
     with pytest.raises(ValueError, match=words):
@@ -55,6 +68,25 @@ def test_facts_that_are_refused(cls, arguments, words):
 def test_a_config_may_name_another_split():
     split = PascalVOC20.describe(classes=['a', 'b', 'c'], unseen=['b']).split
     assert (split.names, split.seen, split.unseen) == (('a', 'b', 'c'), [0, 2], [1])
+
+
+def test_class_names_from_a_file(tmp_path):
+    file = tmp_path / 'names.txt'
+    file.write_text('sofa, couch\ntv\n')
+    split = ZeroShotDataset.describe(classes=str(file), unseen=['tv']).split
+    assert split == ClassSplit(('sofa, couch', 'tv'), ('tv',))
+
+
+@pytest.mark.parametrize('cls', [PascalVOC20, COCOStuff164k, PascalContext59, PascalContext60, ADE20K150])
+def test_each_class_has_a_colour(cls):
+    assert len(cls.PALETTE) == len(cls.CLASSES)
+    assert cls.describe().split.names == tuple(cls.CLASSES)
+
+
+def test_context_with_and_without_background():
+    assert PascalContext60.CLASSES == ('background', *PascalContext59.CLASSES)
+    assert list(PascalContext59.CLASSES) == sorted(PascalContext59.CLASSES)
+    assert PascalContext59.UNSEEN == PascalContext60.UNSEEN
 
 
 # ---- scores

@@ -93,6 +93,15 @@ def test_class_embeddings(encoder, templates):
         assert close(embedding, total / total.square().sum().sqrt())
 
 
+def test_a_class_with_several_names_is_the_mean_over_all_its_texts(encoder):
+    templates = ['a photo of a {}', 'one {}']
+    both, first = embed_class_names(encoder, [['sofa', 'couch'], 'sofa'], templates, fake_tokenizer([]))
+    each = torch.cat([embed_class_names(encoder, [name], [template], fake_tokenizer([]))
+                      for name in ('sofa', 'couch') for template in templates])
+    assert close(both, torch.nn.functional.normalize(each.mean(dim=0), dim=0))
+    assert not close(both, first)
+
+
 def test_tokens_are_clips():
     tokens = tokenize(['a photo of a cat', 'A photo of a Cat.'])
     assert tokens.shape == (2, 77) and tokens.dtype == torch.int64

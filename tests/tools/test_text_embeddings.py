@@ -1,0 +1,130 @@
+"""tools/text_embeddings.py: class names and prompts from anywhere, by any CLIP's text tower; and real embeddings."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets import BY_NAME, COCOStuff164k, PascalVOC20
+from datasets.prompts import PROMPT_SETS, templates_of
+from models import clip_checkpoint
+from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
+from tests.clip_files import clip_weights, save_torchscript
+from tests.conftest import REPOSITORY
+
+SCRIPT = 'tools/text_embeddings.py'
+DATA = REPOSITORY / 'tests/data'
+
+
+def expected(clip, names, templates) -> np.ndarray:
+    tower = clip_checkpoint.text_tower(clip_checkpoint.read(clip))
+    return embed_class_names(CLIPTextEncoder.like(tower), names, templates).numpy()
+
+
+# ---- against reality
+
+def test_token_ids_are_those_of_clip():
+    """All class names in use and all prompts, recorded from OpenAI's own tokenizer."""
+    recorded = json.loads((DATA / 'clip_token_ids.json').read_text())['ids']
+    known = {name for cls in BY_NAME.values() for name in cls.CLASSES}
+    assert {f'a photo of a {name}' for name in known} <= set(recorded)
+    assert {template.format('tvmonitor') for name in PROMPT_SETS for template in templates_of(name)} <= set(recorded)
+    for tokens, (text, ids) in zip(tokenize(list(recorded)), recorded.items()):
+        assert tokens.tolist() == ids + [0] * (77 - len(ids)), text
+
+
+@pytest.mark.parametrize(('name', 'neighbour'), [('aeroplane', 'airplane'), ('sofa', 'couch'), ('tvmonitor', 'tv'),
+                                                 ('motorbike', 'motorcycle'), ('diningtable', 'dining table')])
+def test_real_embeddings_have_the_expected_neighbours(name, neighbour):
+    """CLIP ViT-B/16's own embeddings of VOC's classes (one prompt) and COCO-Stuff's (fifteen)."""
+    voc, coco = (clip_checkpoint.read_embeddings(DATA / f'text_embeddings/{file}.npy')
+                 for file in ('voc12_single', 'coco_multi'))
+    assert voc.shape == (20, 512) and coco.shape == (171, 512) and voc.dtype == torch.float32
+    for table in (voc, coco):
+        assert (table.norm(dim=1) - 1).abs().max() < 5e-4
+    similarity = coco @ voc[PascalVOC20.CLASSES.index(name)]
+    assert COCOStuff164k.CLASSES[int(similarity.argmax())] == neighbour
+
+
+# ---- the command
+
+def test_a_data_set_by_its_name(run, clip_file, tmp_path):
+    said = run(SCRIPT, 'miniature', '--clip', clip_file, '--out', tmp_path / 'new/rows.npy').stderr
+    rows = np.load(tmp_path / 'new/rows.npy')
+    names = BY_NAME['miniature'].CLASSES
+    assert rows.dtype == np.float32
+    assert np.abs(rows - expected(clip_file, names, templates_of('single'))).max() < 1e-6
+    assert Image.open(tmp_path / 'new/rows.png').width > 300
+    pair = said.split('most alike: ')[1].split(';')[0].rsplit(' ', 1)
+    first, second = (names.index(name) for name in pair[0].split(' ~ '))
+    assert float(pair[1]) == pytest.approx(rows[first] @ rows[second], abs=6e-4)
+    similarity = rows @ rows.T - 2 * np.eye(len(rows))
+    assert similarity.max() == pytest.approx(rows[first] @ rows[second], abs=1e-6)
+    assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['rows.npy', 'rows.png']
+
+
+def test_names_with_synonyms_and_prompts_from_files(run, clip_file, tmp_path):
+    (tmp_path / 'names.txt').write_text('sofa, couch\n\ntv\n')
+    (tmp_path / 'prompts.txt').write_text('a {} here\n{}\n')
+    run(SCRIPT, tmp_path / 'names.txt', '--prompts', tmp_path / 'prompts.txt', '--clip', clip_file, '--out',
+        tmp_path / 'rows.npy')
+    rows = expected(clip_file, [['sofa', 'couch'], 'tv'], ['a {} here', '{}'])
+    assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
+
+
+def test_one_class_is_enough(run, clip_file, tmp_path):
+    (tmp_path / 'names.txt').write_text('sofa\n')
+    run(SCRIPT, tmp_path / 'names.txt', '--prompts', 'single', '--clip', clip_file, '--out', tmp_path / 'rows.npy')
+    assert np.load(tmp_path / 'rows.npy').shape == (1, 32)
+
+
+def test_a_config_brings_its_clip_and_classes(run, tiny_configs, clip_file, tmp_path):
+    """Four heads of eight, which the weights alone do not tell."""
+    run(SCRIPT, tiny_configs['inductive'], '--out', tmp_path / 'rows.npy')
+    tower = clip_checkpoint.text_tower(clip_checkpoint.read(clip_file))
+    rows = embed_class_names(CLIPTextEncoder.like(tower, 4), PascalVOC20.CLASSES, templates_of('single')).numpy()
+    assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
+    assert np.abs(rows - expected(clip_file, PascalVOC20.CLASSES, templates_of('single'))).max() > 1e-3
+
+
+@pytest.mark.parametrize('kind', ['torchscript', 'state dict', 'official checkpoint'])
+def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
+    weights = clip_weights(seed=3)
+    file = tmp_path / 'file.pth'
+    if kind == 'torchscript':
+        save_torchscript(weights, file)
+    elif kind == 'state dict':
+        torch.save(weights, file)
+    else:
+        torch.save({'state_dict': {f'text_encoder.{name}': value for name, value in weights.items()
+                                   if name.startswith(clip_checkpoint.TEXT_TOWER)}}, file)
+    (tmp_path / 'names.txt').write_text('cat\ndog\n')
+    run(SCRIPT, tmp_path / 'names.txt', '--clip', file, '--out', tmp_path / 'rows.npy')
+    save_torchscript(weights, tmp_path / 'reference.pt')
+    rows = expected(tmp_path / 'reference.pt', ['cat', 'dog'], templates_of('coco15'))
+    assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
+
+
+@pytest.mark.parametrize(('names', 'options', 'words'), [
+    ('cat\ncat\n', [], 'class names occur twice: cat'),
+    ('', [], 'names.txt is empty'),
+    ('cat,\n', [], "class 0 is named 'cat,'"),
+    (None, [], 'is no data set (voc12, coco_stuff164k,'),
+    ('cat\n', ['--prompts', 'haiku'], "no prompt set 'haiku'"),
+    ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
+    ('cat\n', ['--out', 'rows.txt'], 'must end in .npy'),
+    ('cat\n', ['--clip', 'nowhere.pt'], 'no file nowhere.pt'),
+    ('cat\n', ['--clip', 'bad.txt'], 'bad.txt is truncated or no checkpoint'),
+])
+def test_bad_input(run, clip_file, tmp_path, names, options, words):
+    (tmp_path / 'bad.txt').write_text('a photo\n')
+    if names is not None:
+        (tmp_path / 'names.txt').write_text(names)
+    options = [tmp_path / option if option == 'bad.txt' else option for option in options]
+    defaults = {'--clip': clip_file, '--out': tmp_path / 'rows.npy'}
+    defaults |= dict(zip(options[::2], options[1::2]))
+    done = run(SCRIPT, tmp_path / 'names.txt', *(word for pair in defaults.items() for word in pair), check=False)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: ')
+    assert words in done.stderr and 'Traceback' not in done.stderr
+    assert not (tmp_path / 'rows.npy').exists()
