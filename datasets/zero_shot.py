@@ -237,19 +237,19 @@ class ZeroShotDataset(CustomDataset):
         return {name: round(value, 4) for name, value in scores.items()}
 
     def _table(self, scores: dict[str, float], per_class: dict[str, np.ndarray]) -> str:
-        """Per class values with the side of the class, then the summary; in percent."""
-        table = PrettyTable(['class', 'side', *per_class])
-        table.align['class'] = 'l'
-        for name in per_class:
-            table.align[name] = 'r'
+        """Per class values with the side of the class, then the summary; in percent. Without unseen no sides."""
         unseen = self.facts.split.unseen
+        table = PrettyTable(['class', *(['side'] if unseen else []), *per_class])
+        table.align = 'r'
+        table.align['class'] = 'l'
         for index, label in enumerate(self.CLASSES):
-            table.add_row([label, 'unseen' if index in unseen else 'seen',
-                           *(percent(values[index]) for values in per_class.values())],
+            side = ['unseen' if index in unseen else 'seen'] if unseen else []
+            table.add_row([label, *side, *(percent(values[index]) for values in per_class.values())],
                           divider=index == len(self.CLASSES) - 1)
         blank = [''] * (len(per_class) - 1)
         for name, value in scores.items():
-            table.add_row([name.replace('_', ' '), '', percent(value), *blank])
+            if unseen or name not in ('mIoU_seen', 'mIoU_unseen', 'hIoU'):
+                table.add_row([name.replace('_', ' '), *([''] if unseen else []), percent(value), *blank])
         return table.get_string()
 
 

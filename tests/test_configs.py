@@ -8,7 +8,7 @@ from mmcv.runner import build_optimizer
 from mmseg.datasets import DATASETS
 
 from tests.conftest import REPOSITORY
-from tools.config import as_data
+from tools.config import as_data, as_text
 from tools.model_builder import build_model, dataset_facts
 
 CONFIGS = REPOSITORY / 'configs'
@@ -58,13 +58,16 @@ def assert_published_optimizer(config: Config, model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize('leaf', LEAVES, ids=str)
-def test_every_leaf_builds_and_says_how_to_run_it(models, leaf):
+def test_every_leaf_builds_and_says_how_to_run_it(models, leaf, tmp_path):
     text = (CONFIGS / leaf).read_text()
     assert len(text.splitlines()) <= 20
     head = [line for line in text.splitlines() if line.startswith('#')]
     assert any(f'configs/{leaf}' in line for line in head), 'the header has no command'
     config, model = models(leaf)
     assert as_data(config)
+    copy = tmp_path / 'copy.py'
+    copy.write_text(as_text(config))
+    assert as_data(Config.fromfile(str(copy))) == as_data(config)
     assert model.num_classes == len(dataset_facts(config).split.names)
     if config.get('cross_dataset'):  # nothing is trained
         assert not dataset_facts(config).split.unseen and 'runner' not in config

@@ -3,6 +3,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from pprint import pformat
 
 from mmcv import Config, ConfigDict, DictAction
 
@@ -91,6 +92,12 @@ def _weights_path(name: str) -> Path:
     path = REPOSITORY / name
     downloaded = REPOSITORY / 'pretrained' / name
     return downloaded if not path.exists() and downloaded.exists() else path
+
+
+def as_text(config: Config) -> str:
+    """The config as a file that reads back as the same (mmcv's own text is wrong where a value holds a quote)."""
+    return '\n'.join(f'{key} = {pformat(value, width=120, sort_dicts=False)}'
+                     for key, value in config._cfg_dict.to_dict().items()) + '\n'
 
 
 def as_data(config: Config) -> dict:

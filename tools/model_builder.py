@@ -59,6 +59,9 @@ def build_model(config: Config) -> CLIPRC:
         ValueError: sizes, lists or splits that do not fit each other, or an argument that no part knows.
     """
     split = dataset_facts(config).split
+    if len(split.names) < 2:
+        raise ValueError(f'the data set has one class, {split.names[0]}: a model tells classes apart, it needs two at '
+                         'least. Background can be one.')
     model = config.model.copy()
     fully = model.get('novel_class') is not None and len(model.novel_class) == 0
     lists = {'both_class': list(range(len(split.names))),

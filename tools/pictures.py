@@ -1,5 +1,5 @@
 """Pictures of results: input, truth where known, prediction, and a legend that names the classes."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -32,26 +32,34 @@ def result_picture(picture: np.ndarray, truth: np.ndarray | None, prediction: np
         truth, prediction: (H, W) class indices, 255 for no class.
         opacity: of the colours over the picture, in (0, 1].
     """
-    panels = [('picture', Image.fromarray(picture))]
+    panels = {'picture': Image.fromarray(picture)}
     if truth is not None:
-        panels.append(('truth', overlay(picture, truth, palette, opacity)))
-    panels.append(('prediction', overlay(picture, prediction, palette, opacity)))
+        panels['truth'] = overlay(picture, truth, palette, opacity)
+    panels['prediction'] = overlay(picture, prediction, palette, opacity)
     present = set(np.unique(prediction)) | (set() if truth is None else set(np.unique(truth)))
-    entries = [(index, name) for index, name in enumerate(split.names) if index in present]
+    return side_by_side(panels, present, split=split, palette=palette)
 
-    height, width = picture.shape[:2]
-    total = len(panels) * (width + MARGIN) + MARGIN
+
+def side_by_side(panels: dict[str, Image.Image], present: Iterable[int], *, split: ClassSplit,
+                 palette: Sequence[Sequence[int]]) -> Image.Image:
+    """Titled panels in a row, and under them a legend of the classes whose indices are in `present`."""
+    present = set(present)
+    entries = [(index, name) for index, name in enumerate(split.names) if index in present]
     font = ImageFont.load_default(size=15)
+    widths = [max(panel.width, int(font.getlength(title)) + 1) for title, panel in panels.items()]
+    total = sum(width + MARGIN for width in widths) + MARGIN
+    height = max(panel.height for panel in panels.values())
     names = [f'{name} (unseen)' if index in split.unseen else name for index, name in entries]
     column = max([int(font.getlength(name)) for name in names], default=0) + LINE + 3 * MARGIN
     columns = max(1, (total - MARGIN) // column)
     rows = -(-len(entries) // columns)
     canvas = Image.new('RGB', (total, LINE + height + MARGIN + rows * LINE + MARGIN), 'white')
     draw = ImageDraw.Draw(canvas)
-    for place, (title, panel) in enumerate(panels):
-        left = MARGIN + place * (width + MARGIN)
+    left = MARGIN
+    for width, (title, panel) in zip(widths, panels.items(), strict=True):
         draw.text((left, 2), title, fill='black', font=font)
         canvas.paste(panel, (left, LINE))
+        left += width + MARGIN
     for place, ((index, _), name) in enumerate(zip(entries, names, strict=True)):
         left, top = MARGIN + place % columns * column, LINE + height + MARGIN + place // columns * LINE
         draw.rectangle((left, top + 2, left + LINE - 6, top + LINE - 4), fill=tuple(palette[index]), outline='black')

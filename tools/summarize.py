@@ -1,61 +1,265 @@
 #!/usr/bin/env python3
-"""The newest scores of work folders beside the published rows: `python tools/summarize.py WORK_DIR...`."""
+"""Scores of runs, mean and spread over seeds, beside the published rows: `python tools/summarize.py WORK_DIR...`.
+
+Work folders whose newest test was of the same config are the seeds of one row. Prints one table; writes it as Markdown
+and as a picture.
+"""
 import argparse
 import json
+import math
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
 import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
-from mmcv import Config
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from prettytable import PrettyTable
 
-from tools import launch
-from tools.config import REPOSITORY
+from datasets.metrics import zero_shot_scores
+from tools import launch, leaves, published
+from tools.leaves import Leaf
+from tools.published import SCORES
 
-SCORES = ('aAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
+OURS = 'this code'
+HEAD = ('protocol', 'setting', 'scores of', *(name.replace('_', ' ') for name in SCORES))
+RED, BLUE, GREY = '#c1121f', '#1d4e89', '#888888'
 
 
-def newest_scores(folder: Path) -> dict:
-    """Content of the newest JSON that test.py wrote to the folder.
+class Run(NamedTuple):
+    """The newest test of a work folder."""
+    folder: Path
+    config: str  # path as test.py was given it
+    multi_scale: bool
+    scores: dict[str, float | None]  # fractions; those of classes too, as 'IoU.<class>'
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(name.removeprefix('IoU.') for name in self.scores if name.startswith('IoU.'))
+
+
+class Value(NamedTuple):
+    """A score in percent: centre and half width of its bar, and how it is written."""
+    centre: float
+    half: float
+    text: str
+
+
+class Line(NamedTuple):
+    """A line of the table; scores that do not exist are not in `values`."""
+    measured: bool
+    label: str
+    values: dict[str, Value]
+    note: str = ''
+
+
+class Block(NamedTuple):
+    """The seeds of one config, and the published rows that they compare with."""
+    protocol: str
+    setting: str
+    runs: list[Run]
+    lines: list[Line]
+
+
+def newest_test(folder: Path) -> Run:
+    """The newest JSON that test.py wrote to the folder.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is damaged or of something else.
     """
     files = [*folder.glob('eval_*.json'), *folder.glob('eval_results/eval_*.json')]
     if not files:
         raise ValueError(f'no eval_*.json in {folder}: test a checkpoint first, `python test.py CONFIG CHECKPOINT '
                          f'--eval mIoU --work-dir {folder}`.')
-    return json.loads(max(files, key=lambda file: file.stat().st_mtime).read_text())
+    file = max(files, key=lambda file: file.stat().st_mtime)
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:  # no JSON, or no text
+        raise ValueError(f'{file} is damaged: remove it, and test again.') from error
+    config, metric = (found.get('config'), found.get('metric')) if isinstance(found, dict) else (None, None)
+    if not isinstance(config, str) or not isinstance(metric, dict) or not all(map(_is_score, metric.values())):
+        raise ValueError(f'{file} is no result of test.py ({{"config": ..., "metric": {{...}}}}): move it elsewhere.')
+    scores = {name: None if value is None or math.isnan(value) else value for name, value in metric.items()}
+    return Run(folder, config, file.name.startswith('eval_multi'), scores)
 
 
-def published_scores(config: str) -> dict[str, float]:
-    """The row that the paper printed for a config of this repository, in percent; empty for other configs."""
-    known = {path.name: path for path in (REPOSITORY / 'configs').glob('*/*.py')}
-    path = known.get(Path(config).name)
-    return Config.fromfile(str(path)).get('published', {}) if path else {}
+def _is_score(value) -> bool:
+    return value is None or isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def table(folders: list[Path]) -> PrettyTable:
-    """Two rows a folder: measured here, and published; in percent."""
-    rows = PrettyTable(['run', 'scores', *(name.replace('_', ' ') for name in SCORES)])
-    rows.align = 'r'
-    rows.align['run'] = 'l'
-    for folder in folders:
-        found = newest_scores(folder)
-        published = published_scores(found['config'])
-        measured = [found['metric'].get(name) for name in SCORES]
-        rows.add_row([folder.name, 'measured', *('-' if score is None else f'{100 * score:.1f}' for score in measured)])
-        rows.add_row(['', 'published', *(published.get(name, '-') for name in SCORES)], divider=True)
-    return rows
+def leaf_of(run: Run) -> Leaf | None:
+    """The config of this repository that a run is of: by file name, and by the run's classes and split."""
+    return next((leaf for leaf in leaves.called(Path(run.config).name) if _same_split(run, leaf)), None)
+
+
+def _same_split(run: Run, leaf: Leaf) -> bool:
+    """Whether a run's scores are those of the leaf's split; also when they tell nothing of classes."""
+    split = leaf.facts.split
+    if not run.classes:
+        return True
+    if run.classes != split.names:
+        return False
+    iou = np.array([run.scores[f'IoU.{name}'] for name in split.names], dtype=float)
+    return all(run.scores.get(name) is None or abs(run.scores[name] - score) < 1e-3
+               for name, score in zero_shot_scores(iou, split.seen, split.unseen).items())
+
+
+def blocks(runs: Sequence[Run]) -> list[Block]:
+    """Runs of the same config and classes together, in the order in which they were named."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        leaf = leaf_of(run)
+        groups.setdefault((leaf.name if leaf else (run.config, run.classes), run.multi_scale), []).append(run)
+    return [_block(group, leaf_of(group[0])) for group in groups.values()]
+
+
+def _block(runs: list[Run], leaf: Leaf | None) -> Block:
+    label = f'{OURS}, {len(runs)} run{"s" if len(runs) > 1 else ""}'
+    label += ', six scales' if runs[0].multi_scale else ''
+    values = {name: value for name in SCORES if (value := over_seeds(runs, name))}
+    if leaf is None:
+        namesakes = leaves.called(Path(runs[0].config).name)
+        note = f'of other classes or another split than {namesakes[0].name}' if namesakes else ''
+        return Block(Path(runs[0].config).name, '-', runs, [Line(True, label, values, note)])
+    lines = [Line(True, label, values)]
+    printed_rows = published.others(leaf.protocol, leaf.setting)
+    if leaf.config.get('published'):
+        note = published.NOTES.get((leaf.protocol, leaf.setting), '')
+        printed_rows.insert(0, published.Row('CLIP-RC', leaf.setting, (leaf.protocol,), note=note,
+                                             **{name: leaf.config.published.get(name) for name in SCORES}))
+    for row in printed_rows:
+        values = {name: printed(score) for name in SCORES if (score := getattr(row, name)) is not None}
+        lines.append(Line(False, f'published: {row.method}', values, row.note))
+    protocol = published.PROTOCOLS.get(leaf.protocol) or leaf.name.removeprefix('configs/')
+    return Block(protocol, leaf.setting.replace('_', ' '), runs, lines)
+
+
+def over_seeds(runs: list[Run], name: str) -> Value | None:
+    """Mean and sample standard deviation of a score; None unless every run has it."""
+    scores = [run.scores.get(name) for run in runs]
+    if None in scores:
+        return None
+    mean = 100 * statistics.mean(scores)
+    if len(scores) == 1:
+        return Value(mean, 0., f'{mean:.1f}')
+    spread = 100 * statistics.stdev(scores)
+    return Value(mean, spread, f'{mean:.1f} ± {spread:.1f}')
+
+
+def printed(score: float | tuple[float, float]) -> Value:
+    """A published score."""
+    if isinstance(score, tuple):
+        return Value(sum(score) / 2, (score[1] - score[0]) / 2, f'{score[0]} to {score[1]}')
+    return Value(score, 0., str(score))
+
+
+def notes(found: list[Block]) -> list[str]:
+    """What belongs to lines of the table, in its order, each text once."""
+    return list(dict.fromkeys(line.note for block in found for line in block.lines if line.note))
+
+
+def rows(found: list[Block]) -> list[list[str]]:
+    """The table's cells below the head. A number in brackets points to a note."""
+    numbers = {note: f' [{number}]' for number, note in enumerate(notes(found), start=1)}
+    return [[block.protocol, block.setting, line.label + numbers.get(line.note, ''),
+             *(line.values[name].text if name in line.values else '-' for name in SCORES)]
+            for block in found for line in block.lines]
+
+
+def terminal_table(found: list[Block]) -> str:
+    """The table as text, with the notes."""
+    table = PrettyTable([*HEAD], align='r')
+    for name in HEAD[:3]:
+        table.align[name] = 'l'
+    cells = iter(rows(found))
+    for block in found:
+        for place in range(len(block.lines)):
+            table.add_row(next(cells), divider=place == len(block.lines) - 1)
+    return '\n'.join([table.get_string(), *(f'[{number}] {note}' for number, note in enumerate(notes(found), 1))])
+
+
+def markdown(found: list[Block], picture: str) -> str:
+    """The table for GitHub, the notes, the runs behind it, the picture."""
+    lines = ['# Scores in percent', '', f'| {" | ".join(HEAD)} |', '| --- | --- | --- |' + ' ---: |' * len(SCORES),
+             *(f'| {" | ".join(cell.replace("|", "/") for cell in cells)} |' for cells in rows(found)), '',
+             'Of several runs: mean ± sample standard deviation.', '']
+    lines += [f'- [{number}] {note}.' for number, note in enumerate(notes(found), 1)]
+    for block in found:
+        folders = ', '.join(f'`{run.folder}`' for run in block.runs)
+        lines.append(f'- {block.protocol}, {block.setting}: `{Path(block.runs[0].config).name}`, from {folders}.')
+    return '\n'.join([*lines, '', f'![The same as a picture]({picture})', ''])
+
+
+def draw(found: list[Block], file: Path) -> None:
+    """A row of panels for each block: mIoU of seen and of unseen classes and hIoU, measured above published."""
+    names = SCORES[1:]
+    figure = Figure(figsize=(12, sum(0.3 * len(block.lines) + 0.9 for block in found)), layout='constrained', dpi=110)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(found), len(names), squeeze=False, sharey='row', gridspec_kw={
+        'height_ratios': [len(block.lines) + 0.6 for block in found]})
+    for panels, block in zip(grid, found, strict=True):
+        known = [[line.values[name] for line in block.lines if name in line.values] for name in names]
+        reach = max([2., *(max(value.centre + value.half for value in values) -
+                           min(value.centre - value.half for value in values) for values in known if values)])
+        for panel, name, values in zip(panels, names, known, strict=True):
+            for place, line in enumerate(block.lines):
+                if name in line.values:
+                    _point(panel, place, line.values[name], measured=line.measured)
+            middle = statistics.mean((max(values).centre, min(values).centre)) if values else 50.
+            left, right = middle - 0.75 * reach, middle + 1.1 * reach  # more on the right, for the text
+            panel.set_xlim(left, right)
+            panel.set_xticks([tick for tick in panel.get_xticks() if max(0, left) <= tick <= min(100, right)])
+            panel.set_xlabel(f'{name.replace("_", " ")}, percent', fontsize=9)
+            panel.grid(axis='x', alpha=0.3)
+            panel.tick_params(labelsize=8)
+            if not values:
+                panel.set_xticks([])
+                panel.text(0.5, 0.5, 'no such score', transform=panel.transAxes, ha='center', va='center', color=GREY)
+        panels[0].set_yticks(range(len(block.lines)), [line.label for line in block.lines], fontsize=9)
+        panels[0].set_ylim(len(block.lines) - 0.4, -0.6)
+        panels[0].set_title(f'{block.protocol}, {block.setting}', fontsize=10, weight='bold', loc='left')
+    figure.supxlabel('Of several runs: mean ± sample standard deviation.', fontsize=9, color=GREY)
+    figure.savefig(file, facecolor='white')
+
+
+def _point(panel: Axes, place: int, value: Value, *, measured: bool) -> None:
+    """A score at a height of a panel, with its bar and its text."""
+    colour = RED if measured else BLUE
+    panel.errorbar(value.centre, place, xerr=value.half or None, color=colour, marker='o' if measured else 's',
+                   markersize=7 if measured else 5, capsize=4)
+    panel.annotate(value.text, (value.centre + value.half, place), (8, 0), textcoords='offset points', va='center',
+                   fontsize=9, color=colour, weight='bold' if measured else None)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
-    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR')
-    print(table(parser.parse_args().work_dirs))
+    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='holds eval_*.json of test.py')
+    parser.add_argument('--out', type=Path, metavar='PREFIX',
+                        help='writes PREFIX.md and PREFIX.png (default: summary, beside the first work folder)')
+    args = parser.parse_args()
+    out = args.out or args.work_dirs[0].absolute().parent / 'summary'
+    text, picture = Path(f'{out}.md'), Path(f'{out}.png')
+    own = (text.absolute(), picture.absolute())  # which WORK/* names too, the second time
+    folders = [folder for folder in {folder.resolve(): folder for folder in args.work_dirs}.values()
+               if folder.absolute() not in own]
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing or not folders:
+        raise ValueError(f'no folder {", ".join(missing) or out.parent}: name the work folders of tested runs.')
+    launch.make_folder(out.parent)
+    if text.is_dir() or picture.is_dir():
+        raise ValueError(f'--out {out}: {text} or {picture} is a folder. Name another one.')
+    found = blocks([newest_test(folder) for folder in folders])
+    draw(found, picture)
+    text.write_text(markdown(found, picture.name))
+    print(terminal_table(found))
+    print(f'written: {text}, {picture}')
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ from models import CLIPRC, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from tools import checkpoint_meta, launch
-from tools.config import add_config_arguments, load_config
+from tools.config import add_config_arguments, as_text, load_config
 from tools.loaders import evaluation_loader, training_loader
 from tools.model_builder import build_model, common_facts, give_text_embeddings, load_weights, require_clip
 
@@ -209,7 +209,7 @@ def main() -> None:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)
     if place.rank == 0:  # not before all else is known to be right: the folder may hold an earlier run's
-        config.dump(str(work_dir / Path(args.config).name))
+        (work_dir / Path(args.config).name).write_text(as_text(config))
     runner.run([loader], [('train', 1)])
 
 

@@ -24,6 +24,9 @@ from tools import launch
 SIZE = 128  # pixels a side
 HUES = {'red': 0, 'yellow': 55, 'green': 125, 'blue': 220, 'purple': 290}  # degrees
 OUTLINES = (4, 5, 40)  # corners: squares, pentagons, circles
+# What the classes of a world are -> the class of a combination.
+GROUPINGS = {'combinations': lambda index: index, 'colours': lambda index: index // len(PATTERNS),
+             'patterns': lambda index: index % len(PATTERNS)}
 
 
 class Scene(NamedTuple):
@@ -33,9 +36,9 @@ class Scene(NamedTuple):
     classes: list[int]  # of its objects, the nearest last
 
 
-def outline(centre: np.ndarray, radius: float, random: np.random.Generator) -> np.ndarray:
-    """Corners (n, 2) of a square, a pentagon or a circle, at any angle."""
-    corners = random.choice(OUTLINES)
+def outline(centre: np.ndarray, radius: float, outlines: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """Corners (n, 2) of a regular polygon, at any angle."""
+    corners = random.choice(outlines)
     angles = random.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(corners) / corners
     return centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -107,13 +110,14 @@ def background(random: np.random.Generator) -> np.ndarray:
     return canvas
 
 
-def draw_scene(seed: int | list[int], *, objects: tuple[int, int] = (2, 4), radii: tuple[float, float] = (16, 30)
-               ) -> Scene:
+def draw_scene(seed: int | list[int], *, objects: tuple[int, int] = (2, 4), radii: tuple[float, float] = (16, 30),
+               outlines: tuple[int, ...] = OUTLINES) -> Scene:
     """The scene of a seed.
 
     Args:
         objects: least and most objects.
         radii: smallest and largest radius of an object in pixels.
+        outlines: numbers of corners to choose from.
     """
     random = np.random.default_rng(seed)
     canvas = background(random)
@@ -131,7 +135,7 @@ def draw_scene(seed: int | list[int], *, objects: tuple[int, int] = (2, 4), radi
         placed.append((centre, radius))
         colour, kind = random.integers(len(COLOURS)), random.integers(len(PATTERNS))
         classes.append(int(colour * len(PATTERNS) + kind))
-        points = outline(centre, radius, random)
+        points = outline(centre, radius, outlines, random)
         paint(canvas, points, COLOURS[colour], PATTERNS[kind], random)
         polygon(labels, points, 1 + classes[-1], smooth=False)
     shade = 1 + 0.15 * soft_noise(4, random)
@@ -148,26 +152,34 @@ def swatch(index: int) -> np.ndarray:
     return canvas.clip(0, 255).astype(np.uint8)
 
 
-def write_split(folder: Path, split: str, seed: int, count: int) -> None:
+def write_split(folder: Path, split: str, seed: int, count: int, classes: str, outlines: tuple[int, ...]) -> None:
     """Pictures, masks and the list of their names."""
     names = [f'{split}_{index:05d}' for index in range(count)]
+    ids = np.array([0, *(1 + GROUPINGS[classes](index) for index in range(len(Miniature.CLASSES)))], dtype=np.uint8)
     for index, name in enumerate(names):
-        scene = draw_scene([seed, index])
+        scene = draw_scene([seed, index], outlines=outlines)
         Image.fromarray(scene.picture).save(folder / f'JPEGImages/{name}.jpg', quality=95)
-        mask = Image.fromarray(scene.labels, mode='P')
+        mask = Image.fromarray(ids[scene.labels], mode='P')
         mask.putpalette([0, 0, 0, *np.ravel(Miniature.PALETTE)])
         mask.save(folder / f'SegmentationClass/{name}.png')
     (folder / f'ImageSets/Segmentation/{split}.txt').write_text(''.join(f'{name}\n' for name in names))
 
 
-def write_world(folder: Path, *, train: int, val: int, seed: int) -> None:
-    """The whole data set; the folder appears when it is complete."""
+def write_world(folder: Path, *, train: int, val: int, seed: int, classes: str = 'combinations',
+                outlines: tuple[int, ...] = OUTLINES) -> None:
+    """The whole data set; the folder appears when it is complete.
+
+    Args:
+        train, val: pictures.
+        classes: 'combinations', or only 'colours' or 'patterns' count: another data set of the same looks.
+        outlines: numbers of corners of its shapes.
+    """
     part = folder.with_name(f'{folder.name}.part')
     shutil.rmtree(part, ignore_errors=True)
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
         (part / name).mkdir(parents=True)
-    write_split(part, 'train', 2 * seed, train)
-    write_split(part, 'val', 2 * seed + 1, val)
+    write_split(part, 'train', 2 * seed, train, classes, outlines)
+    write_split(part, 'val', 2 * seed + 1, val, classes, outlines)
     part.rename(folder)
 
 
@@ -177,11 +189,16 @@ def main() -> None:
     parser.add_argument('--train', type=int, default=1000, help='pictures to train on')
     parser.add_argument('--val', type=int, default=200, help='pictures to test on')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--classes', choices=GROUPINGS, default='combinations', help='what its classes are')
+    parser.add_argument('--corners', type=int, nargs='+', default=OUTLINES, help='of its shapes')
     args = parser.parse_args()
     if args.folder.exists():
         raise ValueError(f'{args.folder} exists already: remove it to draw it anew.')
     launch.make_folder(args.folder.absolute().parent)
-    write_world(args.folder, train=args.train, val=args.val, seed=args.seed)
+    if min(args.corners) < 3:
+        raise ValueError(f'--corners {min(args.corners)}: a shape has three at least.')
+    write_world(args.folder, train=args.train, val=args.val, seed=args.seed, classes=args.classes,
+                outlines=tuple(args.corners))
 
 
 if __name__ == '__main__':

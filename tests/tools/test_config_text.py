@@ -1,0 +1,28 @@
+"""Configs in checkpoints are text of anyone's: read as data, or not at all."""
+import pytest
+from mmcv import Config
+
+from tests.conftest import LEAVES, REPOSITORY
+from tools.config_text import read_config_text
+
+
+@pytest.mark.parametrize('leaf', LEAVES.values())
+def test_what_mmcv_writes_is_read_back(leaf):
+    config = Config.fromfile(str(REPOSITORY / f'configs/voc12/{leaf}.py'))
+    assert read_config_text(config.pretty_text) == config._cfg_dict.to_dict()
+    assert read_config_text(config._cfg_dict.to_dict()) == config._cfg_dict.to_dict()
+
+
+def test_literals():
+    text = 'a = -1\nb = [1e-6, None, (True, )]\nc = {"x.y": dict(z="w")}\nd = dict(e=dict())'
+    assert read_config_text(text) == {'a': -1, 'b': [1e-6, None, (True,)], 'c': {'x.y': {'z': 'w'}}, 'd': {'e': {}}}
+
+
+@pytest.mark.parametrize('text', [
+    'model = dict(a=__import__("os").system("touch {file}"))', 'import os', 'model = open("{file}", "w")',
+    'model = dict(**{{}})', 'model = dict([1])', 'a = b = 1\nc', 'model.x = 1', 'model = (', 'model = {{[]: 1}}', '\0',
+    'a = 1 + 1', 'a = f"{{1}}"', 'a = ' + '(' * 100_000], ids=lambda text: text[:20])
+def test_anything_else_is_neither_run_nor_believed(text, tmp_path):
+    file = tmp_path / 'made'
+    assert read_config_text(text.format(file=file)) == {}
+    assert not file.exists()

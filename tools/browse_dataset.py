@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Draws what the pipeline of a config sees: `python tools/browse_dataset.py CONFIG --out DIR`.
+
+Each picture shows a sample as it lies on the disk and as the model gets it, both under the colours of its mask, with a
+legend of the class names. Needs no CLIP and no GPU.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+import numpy as np
+from mmseg.datasets import build_dataset
+from mmseg.utils import get_root_logger
+from PIL import Image
+
+from datasets import SeededSamples, ZeroShotDataset
+from tools import launch
+from tools.config import add_config_arguments, load_config
+from tools.model_builder import dataset_facts
+from tools.pictures import overlay, side_by_side
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Draw what the pipeline of a config sees.')
+    add_config_arguments(parser)
+    parser.add_argument('--part', choices=['train', 'val', 'test'], default='train', help='(default: %(default)s)')
+    parser.add_argument('--out', metavar='DIR', required=True, help='folder for the pictures')
+    parser.add_argument('--count', type=launch.at_least_one, default=20,
+                        help='how many, taken at even distances from the whole (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of the random crops and flips (default: %(default)s)')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the class colours, in (0, 1]')
+    return parser.parse_args()
+
+
+def seen_by_model(sample: dict) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a pipeline returns -> the picture (H, W, 3) uint8, RGB, and its mask (H, W), if training gets one."""
+    image, meta = sample['img'], sample['img_metas']
+    image, meta = (image[0], meta[0]) if isinstance(image, list) else (image, meta)  # a test pipeline's list of views
+    meta = meta.data
+    pixels = (image.data if hasattr(image, 'data') else image).numpy().transpose(1, 2, 0)
+    norm = meta['img_norm_cfg']
+    picture = np.round(pixels * norm['std'] + norm['mean']).clip(0, 255).astype(np.uint8)
+    picture = picture if norm['to_rgb'] else picture[..., ::-1]
+    height, width = meta['img_shape'][:2]
+    picture[height:] = picture[:, width:] = 0  # padding
+    labels = sample.get('gt_semantic_seg')
+    return picture, None if labels is None else labels.data.numpy()[0]
+
+
+def draw(dataset: ZeroShotDataset, samples: SeededSamples, index: int, opacity: float) -> Image.Image:
+    """One sample, on the disk and as the model gets it."""
+    with Image.open(dataset.picture_path(index)) as image:
+        on_disk = np.asarray(image.convert('RGB'))
+    truth = dataset.true_labels(index)
+    picture, labels = seen_by_model(samples[0, index])
+    palette = dataset.PALETTE
+    panels = {'on the disk': overlay(on_disk, truth, palette, opacity) if truth is not None
+              else Image.fromarray(on_disk)}
+    panels[f'as the model gets it, {picture.shape[1]}x{picture.shape[0]}'] = (
+        overlay(picture, labels, palette, opacity) if labels is not None else Image.fromarray(picture))
+    present = {index for mask in (truth, labels) if mask is not None for index in np.unique(mask)}
+    return side_by_side(panels, present, split=dataset.facts.split, palette=palette)
+
+
+def main() -> None:
+    args = parse_arguments()
+    if not 0 < args.opacity <= 1:
+        raise ValueError(f'--opacity {args.opacity} is not in (0, 1].')
+    config = load_config(args)
+    if args.part not in config.data:
+        raise ValueError(f'{args.config} has no data.{args.part}; it has {", ".join(config.data)}.')
+    folder = launch.make_folder(args.out)
+    dataset_facts(config)  # a data set of this project, or a message that says so
+    dataset = build_dataset(config.data[args.part], {'test_mode': args.part != 'train'})
+    parts = [(part, index) for part in getattr(dataset, 'datasets', [dataset]) for index in range(len(part))]
+    chosen = np.linspace(0, len(parts) - 1, min(args.count, len(parts))).round().astype(int)
+    for part, index in (parts[place] for place in chosen):
+        name = Path(part.img_infos[index]['filename']).with_suffix('.png')
+        draw(part, SeededSamples(part, args.seed), index, args.opacity).save(folder / '_'.join(name.parts))
+    get_root_logger().info('%d of %d pictures of data.%s: %s', len(chosen), len(parts), args.part, folder)
+
+
+if __name__ == '__main__':
+    launch.run(main)

@@ -1,0 +1,36 @@
+"""The text of an mmcv config, as official checkpoints carry it, read as data: nothing of it is run."""
+import ast
+from collections.abc import Mapping
+
+Plain = None | bool | int | float | str | list | tuple | dict
+
+
+def read_config_text(text: str | Mapping) -> dict[str, Plain]:
+    """`name = value` lines -> values; {} where there is more in it than names, literals and `dict(...)`.
+
+    A mapping, as some tools make of it, is returned as it is.
+    """
+    if isinstance(text, Mapping):
+        return dict(text)
+    try:
+        lines = ast.parse(text).body
+        return {line.targets[0].id: _value(line.value) for line in lines}
+    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError):  # it is anyone's text
+        return {}
+
+
+def _value(node: ast.expr) -> Plain:
+    match node:
+        case ast.Constant(value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.List(items):
+            return [_value(item) for item in items]
+        case ast.Tuple(items):
+            return tuple(_value(item) for item in items)
+        case ast.Dict(keys, values):
+            return {_value(key): _value(value) for key, value in zip(keys, values, strict=True)}
+        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords) if all(word.arg for word in keywords):
+            return {word.arg: _value(word.value) for word in keywords}
+    raise ValueError('no literal')
