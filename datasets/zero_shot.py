@@ -85,7 +85,8 @@ class ZeroShotDataset(CustomDataset):
     A subclass names CLASSES, PALETTE, UNSEEN and PROMPT_SET; a config may name them.
 
     Args:
-        classes: class names in the order of the mask's ids, or a text file of them, one a line.
+        classes: class names in the order of the mask's ids, or a text file of them, one a line. A subclass's own
+            may be renamed so, not chosen from.
         unseen: those of them whose masks training must not show.
         prompt_set: name of a set of `datasets.prompts`, or a list of texts such as 'a photo of a {}'.
         palette: a colour (red, green, blue) for each class.
@@ -112,7 +113,7 @@ class ZeroShotDataset(CustomDataset):
         if palette is not None and len(palette) != len(self.facts.split.names):
             raise ValueError(f'palette has {len(palette)} colours for {len(self.facts.split.names)} classes: one '
                              'colour a class is needed.')
-        super().__init__(classes=None if classes is None else list(self.facts.split.names), palette=palette, **kwargs)
+        super().__init__(palette=palette, **kwargs)
         self.gt_seg_map_loader = LoadLabels(reduce_zero_label=False)
 
     @classmethod
@@ -123,10 +124,22 @@ class ZeroShotDataset(CustomDataset):
         names = lines_of(names, 'class names') if isinstance(names, str) else names
         if not names:
             raise ValueError(f'{cls.__name__} needs the names of its classes: classes=[...].')
+        if cls.CLASSES is not None and len(names) != len(cls.CLASSES):
+            raise ValueError(f'{cls.__name__} has {len(cls.CLASSES)} classes, classes=[...] names {len(names)}: it may '
+                             'rename them, all of them and in their order. For a choice of them make masks of your own, '
+                             'with type=\'ZeroShotDataset\'.')
         prompt_set = cls.PROMPT_SET if prompt_set is None else prompt_set
         templates_of(prompt_set)
         prompt_set = prompt_set if isinstance(prompt_set, str) else tuple(prompt_set)
         return DatasetFacts(ClassSplit(tuple(names), tuple(cls.UNSEEN if unseen is None else unseen)), prompt_set)
+
+    def get_classes_and_palette(self, classes=None, palette=None):
+        """The names of the classes, which a config may change, and a colour for each, drawn where nobody names one."""
+        self.custom_classes = False  # mmseg's word for a choice of the classes
+        names = self.facts.split.names
+        if palette is None:
+            palette = self.PALETTE or np.random.default_rng(42).integers(0, 255, (len(names), 3)).tolist()
+        return names, palette
 
     def load_annotations(self, img_dir, img_suffix, ann_dir, seg_map_suffix, split):
         """mmseg's list of samples; every file of it is looked for."""

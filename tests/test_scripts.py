@@ -75,7 +75,7 @@ def test_what_a_run_leaves(trained, tiny_configs):
     assert (trained / 'latest.pth').resolve().name == 'iter_4.pth'
     assert [path for path in (trained / 'tf_logs').iterdir() if 'tfevents' in path.name]
     text = log(trained)
-    assert 'total batch: 2 pictures' in text and 'published: 16' in text
+    assert 'total batch: 2 pictures' in text and "the config's: 16 (published)" in text
     assert 'eta: ' in text and 'Iter [4/4]' in text
     assert 'setting: inductive; 15 of 20 classes seen' in text
     by_iteration = losses(trained)
@@ -207,6 +207,25 @@ def test_several_scales_and_several_metrics(run, tiny_configs, opinionated, tmp_
 
 def test_flops_among_decoys(run, tiny_configs, decoys):
     assert '| total' in run('get_flops.py', tiny_configs['inductive'], '--shape', 64, 64, '--fvcore', env=decoys).stdout
+
+
+def test_another_data_set_without_training(run, tiny_configs, opinionated, tmp_path, voc_root):
+    """Other names for the same pictures, every class as if seen; no word of sides in the table."""
+    config = tmp_path / 'cross.py'
+    names = [f'thing {index}' for index in range(20)]
+    config.write_text(f"_base_ = '{tiny_configs['inductive']}'\ncross_dataset = True\n"
+                      f"data = dict(test=dict(type='ZeroShotDataset', classes={names}, unseen=[], prompt_set='coco15', "
+                      "reduce_zero_label=True))\n")
+    done = run('test.py', config, opinionated, '--eval', 'mIoU', '--work-dir', tmp_path)
+    scores = scores_of(tmp_path)['metric']
+    assert scores['mIoU_unseen'] is scores['hIoU'] is None and scores['mIoU_seen'] == scores['mIoU']
+    assert 'computing 20 classes' in done.stderr, 'the embeddings of the training were used'
+    assert 'setting' not in done.stderr and 'unseen ' not in done.stderr.split('| class')[1]
+    refused = run('tools/train.py', config, '--work-dir', tmp_path / 'work', check=False)
+    assert refused.returncode == 1 and 'train with a config of configs/coco' in refused.stderr
+    other = run('test.py', tiny_configs['inductive'], opinionated, '--eval', 'mIoU', '--cfg-options',
+                'data.test.classes=[' + ','.join(names) + ']', 'data.test.unseen=[]', check=False)
+    assert other.returncode == 1 and 'was trained on 20 classes' in other.stderr
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh'])

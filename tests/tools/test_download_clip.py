@@ -6,68 +6,31 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections import namedtuple
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tools import download_clip
+from tests.web_server import serving
+from tools import download_clip, downloads
 
 CONTENT = random.Random(0).randbytes(200_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Serves the server's `content` at /clip.pt, with the faults that the server's attributes ask for."""
-
-    def do_GET(self):
-        asked = self.headers['Range']
-        self.server.ranges.append(asked)
-        content = self.server.content
-        if self.path != '/clip.pt':
-            return self.send_error(404)
-        start = int(re.fullmatch(r'bytes=(\d+)-', asked)[1]) if asked and self.server.supports_range else 0
-        if start >= len(content):
-            return self.send_error(416)
-        body = content[start:]
-        self.send_response(206 if start else 200)
-        if self.server.sends_length:
-            self.send_header('Content-Length', str(len(body)))
-        if start:
-            self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
-        self.end_headers()
-        if self.server.drops:
-            self.server.drops -= 1
-            body = body[:len(body) // 2]
-        self.server.sent.append(len(body))
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server():
-    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    server.content, server.supports_range, server.sends_length, server.drops = CONTENT, True, True, 0
-    server.ranges, server.sent = [], []  # the Range header and the number of body bytes of each request
-    server.url = f'http://127.0.0.1:{server.server_port}/clip.pt'
-    thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving({'/clip.pt': CONTENT}) as server:
+        server.url += '/clip.pt'
+        yield server
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Small chunks, no waits, and no proxy between the script and the server."""
-    monkeypatch.setattr(download_clip, 'RETRY_WAITS', (0, 0, 0))
-    monkeypatch.setattr(download_clip, 'CHUNK', 1000)
+    monkeypatch.setattr(downloads, 'RETRY_WAITS', (0, 0, 0))
+    monkeypatch.setattr(downloads, 'CHUNK', 1000)
     monkeypatch.setenv('no_proxy', '*')
 
 
@@ -156,7 +119,7 @@ def test_connection_that_keeps_dropping_leaves_the_part(server, out, capsys):
     server.drops = 100
     assert run(server.url, out) == 1
     assert_one_error(capsys, server.url, out, 'by hand')
-    assert len(server.ranges) == 1 + len(download_clip.RETRY_WAITS)
+    assert len(server.ranges) == 1 + len(downloads.RETRY_WAITS)
     assert not out.exists()
     assert out.with_name('clip.pt.part').read_bytes() == CONTENT[:sum(server.sent)]
 
@@ -171,10 +134,10 @@ def test_server_without_range_starts_over(server, out, part):
 
 
 def test_wrong_hash_leaves_no_file(server, out, capsys):
-    server.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    server.files['/clip.pt'] = wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
     assert run(server.url, out) == 1
     assert list(out.parent.iterdir()) == []
-    assert_one_error(capsys, SHA256, hashlib.sha256(server.content).hexdigest(), server.url, 'run this again')
+    assert_one_error(capsys, SHA256, hashlib.sha256(wrong).hexdigest(), server.url, 'run this again')
 
 
 def test_right_file_needs_no_network(server, out, part, capsys):
@@ -238,7 +201,7 @@ def test_interrupted_run_can_go_on(server, out, capsys, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(download_clip.Progress, 'update', interrupt)
+        patch.setattr(downloads.Progress, 'update', interrupt)
         assert run(server.url, out) == 130
     assert 'run this again' in capsys.readouterr().err.splitlines()[-1]
     assert not out.exists()

@@ -90,6 +90,17 @@ def sys_argv_main(main, *arguments):
         sys.argv = before
 
 
+@pytest.mark.parametrize(('classes', 'of'), [('colours', lambda index: index // 4),
+                                             ('patterns', lambda index: index % 4)])
+def test_another_world_of_the_same_looks(tmp_path, classes, of):
+    world.write_world(tmp_path / 'world', train=1, val=6, seed=3, classes=classes, outlines=(3, 6))
+    for index in range(6):
+        scene = world.draw_scene([7, index], outlines=(3, 6))
+        expected = np.array([0, *(1 + of(combination) for combination in range(20))])[scene.labels]
+        assert np.array_equal(np.array(Image.open(tmp_path / f'world/SegmentationClass/val_{index:05d}.png')), expected)
+        assert not np.array_equal(scene.picture, world.draw_scene([7, index]).picture), 'the shapes are the same'
+
+
 def test_an_interrupted_world_is_drawn_again(tmp_path, monkeypatch):
     draw, calls = world.draw_scene, []
 

@@ -13,7 +13,7 @@ from models.label_mapping import Setting
 from models.text_encoder import CLIPTextEncoder, embed_class_names
 from tests.clip_files import clip_weights
 from tools import checkpoint_meta, model_builder
-from tools.model_builder import build_model, common_facts, dataset_facts, give_text_embeddings
+from tools.model_builder import build_model, check_classes, common_facts, dataset_facts, give_text_embeddings
 
 SEEN, UNSEEN = list(range(15)), list(range(15, 20))
 
@@ -256,3 +256,47 @@ def test_a_cache_that_cannot_be_written_does_not_stop(config, tmp_path, monkeypa
     monkeypatch.setenv('CLIPRC_CACHE', str(tmp_path / 'file'))
     assert given(config).shape == (20, 32)
     assert [text for level, text in lines if level == 'WARNING' and str(tmp_path / 'file') in text]
+
+
+# ---- a checkpoint's classes
+
+def trained_on(names) -> Checkpoint:
+    return Checkpoint({}, {'CLASSES': names} if names else {}, 'some.pth')
+
+
+def test_a_checkpoint_of_the_same_classes_or_of_unknown_ones(config):
+    names = dataset_facts(config).split.names
+    for known in (list(names), tuple(names), None):
+        check_classes(trained_on(known), config)
+
+
+@pytest.mark.parametrize(('names', 'words'), [
+    ([f'thing {index}' for index in range(171)], 'trained on 171 classes, the config.s data set has 20: only there '
+                                                 'thing 0, .* and 166 more; only here aeroplane, .* and 15 more'),
+    (lambda names: [*names, 'zebra'], 'trained on 21 classes, .*only there zebra[^;]*$'),
+    (lambda names: names[::-1], 'the same in another order'),
+])
+def test_a_checkpoint_of_other_classes(config, names, words):
+    names = names(dataset_facts(config).split.names) if callable(names) else names
+    with pytest.raises(ValueError, match=words) as error:
+        check_classes(trained_on(names), config)
+    assert 'cross_dataset=True' in str(error.value) and 'some.pth' in str(error.value)
+    config.cross_dataset = True
+    check_classes(trained_on(names), config)
+
+
+def test_a_data_set_of_one_class(config):
+    config.data.test.update(type='ZeroShotDataset', classes=['cat'], unseen=[])
+    with pytest.raises(ValueError, match='has one class, cat: .*two at least'):
+        build_model(config)
+
+
+def test_prompts_and_synonyms_of_the_config(config, clip_file):
+    """Computed once from the config's own words; kept under them."""
+    names = ['sofa, couch', *(f'thing {index}' for index in range(19))]
+    config.data.test.update(classes=names, unseen=[], prompt_set=['a {} here', '{}'])
+    rows = given(config)
+    tower = CLIPTextEncoder.like(clip_checkpoint.text_tower(clip_checkpoint.read(clip_file)), 4)
+    expected = embed_class_names(tower, [['sofa', 'couch'], *names[1:]], ['a {} here', '{}'])
+    assert torch.allclose(rows, expected, atol=1e-6)
+    assert torch.equal(given(config), rows)

@@ -1,0 +1,196 @@
+"""Small invented archives laid out as the benchmarks' real ones, and naive ways to know what must come of them."""
+import io
+import json
+import tarfile
+import zipfile
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+SIZE = (14, 16)  # of all pictures, height and width; room for every label of every benchmark
+COCO_STUFF_UNUSED = {'street sign': 11, 'hat': 25, 'shoe': 28, 'eye glasses': 29, 'plate': 44, 'mirror': 65,
+                     'window': 67, 'desk': 68, 'door': 70, 'blender': 82, 'hair brush': 90}
+
+
+def jpeg(seed: int, size: tuple[int, int] = SIZE) -> bytes:
+    """A picture of noise."""
+    return encoded(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8), 'JPEG')
+
+
+def encoded(array: np.ndarray, format: str = 'PNG') -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format)
+    return buffer.getvalue()
+
+
+def mask(labels: list[int], seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Label ids (H, W), each of `labels` at least once, in another order for each seed."""
+    places = np.random.default_rng(seed).permutation(size[0] * size[1])
+    return np.resize(np.array(labels), size).ravel()[places].reshape(size)
+
+
+def mat(labels: np.ndarray) -> bytes:
+    """A mask as SBD keeps it."""
+    fields = np.zeros(1, dtype=[('Boundaries', object), ('Segmentation', object), ('CategoriesPresent', object)])
+    fields[0] = (np.zeros((20, 1)), labels.astype(np.uint8), np.unique(labels))
+    buffer = io.BytesIO()
+    savemat(buffer, {'GTcls': fields}, do_compression=True)
+    return buffer.getvalue()
+
+
+def run_length_code(inside: np.ndarray) -> str:
+    """COCO's compressed code of a segment (H, W) bool, pixel by pixel and bit by bit."""
+    runs, now = [0], False
+    for pixel in inside.T.ravel().tolist():
+        if pixel != now:
+            runs.append(0)
+            now = pixel
+        runs[-1] += 1
+    code = ''
+    for place, run in enumerate(runs):
+        number = run - runs[place - 2] if place > 2 else run
+        while True:
+            group, number = number & 31, number >> 5
+            more = number != (-1 if group & 16 else 0)
+            code += chr(48 + group + 32 * more)
+            if not more:
+                break
+    return code
+
+
+def tar(files: dict[str, bytes], mode: str = 'w') -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def lines(names: list[str]) -> bytes:
+    return ''.join(f'{name}\n' for name in names).encode()
+
+
+class Made:
+    """A benchmark's archives and what must come of them.
+
+    Attributes:
+        files: name in the archive -> content, by the archive's name.
+        counts: of pictures, by split.
+        pictures, masks: path under the root -> content, and label ids (H, W).
+        lists: path under the root -> names.
+    """
+
+    def __init__(self):
+        self.files, self.counts, self.pictures, self.masks, self.lists = {}, {}, {}, {}, {}
+
+    def archive(self, name: str) -> bytes:
+        files = self.files[name]
+        if name.endswith('.json'):
+            return files['']
+        return zipped(files) if name.endswith('.zip') else tar(files, 'w:gz' if name.endswith('.tgz') else 'w')
+
+
+def voc12() -> Made:
+    made, folder, sbd = Made(), 'VOCdevkit/VOC2012', 'benchmark_RELEASE/dataset'
+    train, val, more = [['2007_000001', '2007_000002'], ['2007_000011', '2007_000012', '2007_000013'],
+                        [f'2008_{number:06d}' for number in range(21, 31)]]
+    tar_files, sbd_files = {f'{folder}/Annotations/2007_000001.xml': b'<xml/>'}, {}
+    for seed, name in enumerate([*train, *val, *more, '2009_000099']):
+        made.pictures[f'{folder}/JPEGImages/{name}.jpg'] = tar_files[f'{folder}/JPEGImages/{name}.jpg'] = jpeg(seed)
+        labels = mask([*range(21), 255], seed)
+        if name in (*train, *val):
+            path = f'{folder}/SegmentationClass/{name}.png'
+            tar_files[path], made.masks[path] = encoded(labels.astype(np.uint8)), labels
+        if name not in (val[0], '2009_000099'):
+            labels = mask(list(range(21)), seed + 100)
+            sbd_files[f'{sbd}/cls/{name}.mat'] = mat(labels)
+            made.masks[f'{folder}/SegmentationClassAug/{name}.png'] = labels
+    for name, names in (('train', train), ('val', val), ('trainval', [*train, *val])):
+        tar_files[f'{folder}/ImageSets/Segmentation/{name}.txt'] = lines(names)
+        made.lists[f'{folder}/ImageSets/Segmentation/{name}.txt'] = names
+    # SBD divides the pictures of both, and more, in its own way.
+    parts = {'train': [val[1], *more[5:], train[0]], 'val': [train[1], val[2], *more[:5]]}
+    for name, names in parts.items():
+        sbd_files[f'{sbd}/{name}.txt'] = lines(names)
+        made.lists[f'VOCdevkit/VOCaug/dataset/{name}.txt'] = names
+    sbd_files[f'{sbd}/img/{train[0]}.jpg'] = b'not needed'
+    made.lists[f'{folder}/ImageSets/Segmentation/aug.txt'] = more
+    made.files = {'VOCtrainval_11-May-2012.tar': tar_files, 'benchmark.tgz': sbd_files}
+    made.counts = {'train': len(train), 'aug': len(more), 'val': len(val)}
+    return made
+
+
+def coco_stuff164k() -> Made:
+    made, root = Made(), 'coco_stuff164k'
+    used = [label for label in range(182) if label not in COCO_STUFF_UNUSED.values()]
+    maps = {}
+    for part, count in (('train2017', 3), ('val2017', 2)):
+        files = {f'{part}/': b''}
+        for seed in range(count):
+            name = f'{seed + 7 * len(part):012d}'
+            made.pictures[f'{root}/images/{part}/{name}.jpg'] = files[f'{part}/{name}.jpg'] = jpeg(seed)
+            labels = mask([*used, 255], seed)
+            maps[f'{part}/{name}.png'] = encoded(labels.astype(np.uint8))
+            made.masks[f'{root}/annotations/{part}/{name}_labelTrainIds.png'] = np.array(
+                [[255 if label == 255 else label - sum(unused < label for unused in COCO_STUFF_UNUSED.values())
+                  for label in row] for row in labels.tolist()])
+        made.files[f'{part}.zip'] = files
+        made.counts[part.removesuffix('2017')] = count
+    made.files['stuffthingmaps_trainval2017.zip'] = maps
+    return made
+
+
+def pascal_context(categories: list[int]) -> Made:
+    """Args:
+        categories: of the annotations, in the order of mmseg's classes."""
+    made, folder = Made(), 'VOCdevkit/VOC2010'
+    phases = {'2008_000003': 'val', '2008_000001': 'train', '2008_000002': 'train', '2008_000004': 'val',
+              '2008_000009': 'test', **{f'2008_{number:06d}': 'train' for number in range(10, 20)}}
+    pictures, images, segments = {}, [], []
+    for seed, (name, phase) in enumerate(phases.items()):
+        made.pictures[f'{folder}/JPEGImages/{name}.jpg'] = pictures[f'{folder}/JPEGImages/{name}.jpg'] = jpeg(seed)
+        number = int(name.replace('_', ''))
+        images.append(dict(image_id=number, file_name=f'{name}.jpg', height=SIZE[0], width=SIZE[1], phase=phase,
+                           date_captured='yesterday'))
+        labels = mask(list(range(60)), seed)
+        made.masks[f'{folder}/SegmentationClassContext/{name}.png'] = labels
+        for label in [17, *range(1, 60)]:  # the first lies under the others and is painted over by the last of its own
+            inside = labels == label if segments and label != 17 else (labels == label) | (labels == 59)
+            segments.append(dict(id=len(segments), image_id=number, category_id=categories[label], area=1, iscrowd=0,
+                                 segmentation=dict(size=list(SIZE), counts=run_length_code(inside)), parts=[]))
+    made.masks.pop(f'{folder}/SegmentationClassContext/2008_000009.png')
+    made.lists = {f'{folder}/ImageSets/SegmentationContext/{phase}.txt':
+                  sorted(name for name in phases if phases[name] == phase) for phase in ('train', 'val')}
+    annotations = dict(info=dict(year=2010), images=images, annos_segmentation=segments, annos_occlusion=[dict(ne=1)],
+                       categories=[dict(category_id=2, name='aeroplane')])
+    made.files = {'VOCtrainval_03-May-2010.tar': pictures,
+                  'trainval_merged.json': {'': json.dumps(annotations).encode()}}
+    made.counts = {'train': 12, 'val': 2}
+    return made
+
+
+def ade20k() -> Made:
+    made, root = Made(), 'ADEChallengeData2016'
+    files = {f'{root}/objectInfo150.txt': b'not needed'}
+    for part, short, count in (('training', 'train', 12), ('validation', 'val', 2)):
+        for seed in range(count):
+            name = f'ADE_{short}_{seed + 1:08d}'
+            files[f'{root}/images/{part}/{name}.jpg'] = jpeg(seed)
+            labels = mask(list(range(151)), seed)
+            files[f'{root}/annotations/{part}/{name}.png'] = encoded(labels.astype(np.uint8))
+            made.pictures[f'ade/{root}/images/{part}/{name}.jpg'] = files[f'{root}/images/{part}/{name}.jpg']
+            made.masks[f'ade/{root}/annotations/{part}/{name}.png'] = labels
+        made.counts[short] = count
+    made.files = {'ADEChallengeData2016.zip': files}
+    return made

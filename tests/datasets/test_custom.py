@@ -1,0 +1,155 @@
+"""A data set of anyone's, by config alone: masks of ids or of colours, any folders, any names."""
+import shutil
+
+import numpy as np
+import pytest
+from mmcv import Config
+from mmseg.datasets import build_dataset
+from PIL import Image
+
+from datasets.loading import MaskColours
+from tests.conftest import REPOSITORY
+
+EXAMPLE = REPOSITORY / 'tests/data/custom'
+PALETTE = [[230, 25, 25], [235, 225, 25], [25, 170, 25], [25, 75, 230], [145, 30, 180]]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A copy of the example that tests may damage."""
+    return shutil.copytree(EXAMPLE, tmp_path / 'custom')
+
+
+def part(root, name: str = 'val', **changes):
+    config = Config.fromfile(str(REPOSITORY / 'configs/custom/example.py')).data[name]
+    config.update(data_root=str(root), **changes)
+    return build_dataset(config, {'test_mode': name != 'train'})
+
+
+def naive_labels(picture: np.ndarray) -> np.ndarray:
+    """Pixel by pixel."""
+    meanings = {tuple(colour): index for index, colour in enumerate(PALETTE)} | {(0, 0, 0): 255}
+    return np.array([[meanings[tuple(int(value) for value in pixel)] for pixel in row] for row in picture])
+
+
+def test_the_example(root):
+    dataset = part(root, 'train')
+    assert (len(dataset), len(part(root))) == (12, 6)
+    assert dataset.facts.split.names == ('red', 'yellow', 'green', 'blue', 'purple')
+    assert dataset.facts.split.unseen_names == ('green',)
+    assert [list(colour) for colour in dataset.PALETTE] == PALETTE
+
+
+def test_colours_become_classes(root):
+    dataset = part(root)
+    found = set()
+    for index in range(len(dataset)):
+        with Image.open(root / 'val/masks' / f'{index:02d}.png') as image:
+            assert image.mode == 'RGB'
+            expected = naive_labels(np.asarray(image))
+        assert np.array_equal(dataset.true_labels(index), expected)
+        assert np.array_equal(dataset.get_gt_seg_map_by_idx(index), expected)
+        found |= set(np.unique(expected))
+    assert found == {0, 1, 2, 3, 4, 255}
+
+
+def test_training_and_scores_see_the_same_classes(root):
+    dataset = part(root, 'train', pipeline=[dict(type='LoadPicture'), dict(type='LoadLabels')])
+    assert np.array_equal(dataset[3]['gt_semantic_seg'], dataset.true_labels(3))
+    val = part(root)
+    perfect = [np.where(val.true_labels(index) == 255, 0, val.true_labels(index)) for index in range(6)]
+    scores = val.evaluate(perfect)
+    assert scores['mIoU'] == scores['hIoU'] == 1
+
+
+def test_masks_with_a_palette_of_their_own(root):
+    """The kind that VOC's are: ids, whose colours are looked up."""
+    before = part(root).true_labels(2)
+    for path in (root / 'val/masks').glob('*.png'):
+        mask = naive_labels(np.asarray(Image.open(path)))
+        indexed = Image.fromarray(np.where(mask == 255, 0, mask + 1).astype(np.uint8), mode='P')
+        indexed.putpalette([0, 0, 0, *np.ravel(PALETTE)])
+        indexed.save(path)
+    assert np.array_equal(part(root).true_labels(2), before)
+    ids = part(root, colour_masks=False, ignored_colours=[], reduce_zero_label=True)
+    assert np.array_equal(ids.true_labels(2), before)
+
+
+def test_ids_that_count_from_nought(root):
+    for path in (root / 'val/masks').glob('*.png'):
+        Image.fromarray(naive_labels(np.asarray(Image.open(path))).astype(np.uint8)).save(path)
+    dataset = part(root, colour_masks=False, ignored_colours=[])
+    assert np.array_equal(dataset.true_labels(1), naive_labels(np.asarray(Image.open(EXAMPLE / 'val/masks/01.png'))))
+
+
+def test_a_text_file_names_the_classes(root, tmp_path):
+    names = tmp_path / 'names.txt'
+    names.write_text('crimson\nlemon\nleaf\nsky\nplum\n')
+    dataset = part(root, classes=str(names), unseen=['plum'])
+    assert dataset.CLASSES == ('crimson', 'lemon', 'leaf', 'sky', 'plum')
+    assert dataset.facts.split.unseen == [4]
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'palette': PALETTE[:4]}, 'palette has 4 colours for 5 classes'),
+    ({'palette': None}, 'colour_masks=True needs palette='),
+    ({'reduce_zero_label': True}, 'no reduce_zero_label: list background in ignored_colours'),
+    ({'palette': PALETTE[:4] + [[1, 2, 300]]}, r'\[1, 2, 300\] is no colour'),
+    ({'palette': PALETTE[:4] + [[1, 2]]}, r'\[1, 2\] is no colour'),
+    ({'palette': PALETTE[:4] + [PALETTE[0]]}, r'\[230, 25, 25\] means two things'),
+    ({'ignored_colours': [PALETTE[1]]}, r'\[235, 225, 25\] means two things'),
+    ({'classes': ['red', 'yellow', 'red', 'blue', 'purple']}, 'class names occur twice: red'),
+    ({'unseen': ['grue']}, 'unseen classes that the dataset lacks: grue'),
+    ({'classes': ['red', '', 'green', 'blue', 'purple']}, "class 1 is named ''"),
+    ({'prompt_set': ['a photo']}, 'needs one {}'),
+    ({'img_suffix': '.png'}, r"holds \.jpg files, and img_suffix is '\.png'"),
+    ({'img_dir': 'pictures'}, 'no folder .*pictures of pictures'),
+])
+def test_configs_that_do_not_fit(root, changes, words):
+    with pytest.raises(ValueError, match=words):
+        part(root, **changes)
+
+
+def test_a_colour_that_is_not_in_the_palette(root):
+    dataset = part(root, ignored_colours=[])
+    with pytest.raises(ValueError, match=r'masks/00\.png: the palette has no colour \[0, 0, 0\]\. Add them to'):
+        dataset.true_labels(0)
+
+
+def test_masks_that_were_saved_as_jpeg_are_told_with_few_words(root):
+    path = root / 'val/masks/00.png'
+    with Image.open(path) as image:
+        image.save(root / 'lossy.jpg')
+    shutil.move(root / 'lossy.jpg', path)
+    with pytest.raises(ValueError, match=r'00\.png: the palette has no colour .* and \d+ more.*JPEG') as error:
+        part(root).true_labels(0)
+    assert len(str(error.value).split('masks/00.png')[1]) < 400
+
+
+def test_masks_of_ids_with_more_classes_than_the_list(root):
+    for path in (root / 'val/masks').glob('*.png'):
+        Image.fromarray(np.full((128, 128), 9, np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r'00\.png: label ids \[9\] are out of range: 5 classes'):
+        part(root, colour_masks=False, ignored_colours=[]).true_labels(0)
+
+
+def test_colour_masks_that_the_config_takes_for_ids(root):
+    dataset = part(root, colour_masks=False, ignored_colours=[])
+    with pytest.raises(ValueError, match=r'00\.png: a mask has one label per pixel, .*colour_masks=True'):
+        dataset.true_labels(0)
+
+
+def test_a_folder_with_two_kinds_of_pictures(root):
+    Image.new('RGB', (128, 128)).save(root / 'val/pictures/99.png')
+    with pytest.raises(ValueError, match=r'holds \.png files, .*only those would be read'):
+        part(root)
+
+
+def test_mask_colours_against_a_loop():
+    random = np.random.default_rng(0)
+    palette = [tuple(map(int, colour)) for colour in random.choice(256, (40, 3))]
+    palette = list(dict.fromkeys(palette))
+    ids = random.integers(0, len(palette), (31, 17))
+    picture = np.array(palette, np.uint8)[ids]
+    labels = MaskColours(palette[:-2], palette[-2:]).labels(picture, 'mask')
+    assert np.array_equal(labels, np.where(ids < len(palette) - 2, ids, 255))

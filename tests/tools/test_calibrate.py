@@ -1,0 +1,78 @@
+"""tools/calibrate.py: one run gives the scores of every seen penalty, those that a test at each would give."""
+import csv
+
+import numpy as np
+import pytest
+import torch
+from mmcv import Config
+from mmseg.datasets import build_dataset
+from PIL import Image
+
+from tests.conftest import make_voc
+from tools import launch
+from tools.calibrate import BestOfEachSide, measure
+from tools.loaders import evaluation_loader
+from tools.model_builder import build_model
+
+PENALTIES = [0., 0.03, 0.1, 0.4, 1.5]
+
+
+@pytest.fixture(scope='module')
+def case(tiny_configs, tmp_path_factory):
+    """A model whose scores are random but smooth, so that every class wins somewhere, and a loader of 3 pictures."""
+    config = Config.fromfile(str(tiny_configs['inductive']))
+    config.data.test.data_root = str(make_voc(tmp_path_factory.mktemp('voc') / 'VOC2012'))
+    model = build_model(config)
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand((1, 20, 6, 6), generator=generator)
+
+    def encode_decode(img, img_metas):
+        scores = torch.nn.functional.interpolate(coarse, size=img.shape[2:], mode='bilinear')
+        scores = (scores + img.mean(dim=1, keepdim=True) * torch.linspace(-0.1, 0.1, 20)[:, None, None]).clamp(0, 1)
+        return scores - model.decode_head.class_head.penalty
+
+    model.encode_decode = encode_decode
+    dataset = build_dataset(config.data.test, {'test_mode': True})
+    place = launch.Place(torch.device('cpu'))
+    return model, evaluation_loader(config, dataset, place), place
+
+
+def test_scores_are_those_of_a_test_at_each_penalty(case):
+    """mmseg's own test of the whole picture, again for every penalty."""
+    model, loader, place = case
+    dataset, head, expected = loader.dataset, model.decode_head.class_head, []
+    for penalty in PENALTIES:
+        head.penalty.zero_()
+        head.penalty[head.seen] = penalty
+        labels = []
+        for batch in loader:
+            with torch.no_grad():
+                labels += launch.wrap(model, place).eval()(return_loss=False, **batch)
+        scores = dataset.evaluate(labels)
+        expected.append([scores[f'IoU.{name}'] for name in dataset.CLASSES])
+    found = measure(launch.wrap(BestOfEachSide(model), place), loader, PENALTIES)
+    assert np.allclose(np.array(found), np.array(expected), atol=1e-3, equal_nan=True)
+    assert np.nanmax(np.abs(np.array(expected[0]) - expected[2])) > 0.01, 'the penalty changes nothing: too easy'
+    assert np.nanmax(np.array(expected[-1])[head.seen.tolist()]) == 0, 'a huge penalty leaves seen classes'
+
+
+def test_the_command(run, trained, tiny_configs, tmp_path):
+    done = run('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--out', tmp_path / 'new/p',
+               '--penalties', 0, 0.05, 0.4)
+    assert "0.1 (the config's" in done.stderr and 'best hIoU' in done.stderr
+    with Image.open(tmp_path / 'new/p.png') as image:
+        assert image.width > 400
+    with (tmp_path / 'new/p.csv').open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row['seen_penalty'] for row in rows] == ['0.0', '0.05', '0.1', '0.4']
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ('mIoU_seen', 'mIoU_unseen', 'hIoU'))
+
+
+@pytest.mark.parametrize(('setting', 'options', 'words'), [
+    ('fully', [], 'every class of this config counts as seen'),
+    ('inductive', ['--penalties', 'nan'], '--penalties: numbers are needed'),
+    ('inductive', ['--data-root', 'nowhere'], 'no folder'),
+])
+def test_bad_input(run, trained, tiny_configs, setting, options, words):
+    done = run('tools/calibrate.py', tiny_configs[setting], trained / 'latest.pth', *options, check=False)
+    assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr

@@ -1,0 +1,84 @@
+"""The label tables against the owners' lists of names, and masks against naive ways to read them."""
+import numpy as np
+import pytest
+
+from datasets import COCOStuff164k, PascalContext60
+from tests import data_archives
+from tools import convert_masks, detail_annotations
+
+# Of COCO-Stuff's labels.txt, counted from 0.
+COCO_STUFF = {0: 'person', 10: 'fire hydrant', 12: 'stop sign', 24: 'giraffe', 26: 'backpack', 27: 'umbrella',
+              30: 'handbag', 43: 'bottle', 45: 'wine glass', 64: 'bed', 66: 'dining table', 69: 'toilet', 71: 'tv',
+              81: 'refrigerator', 83: 'book', 89: 'toothbrush', 91: 'banner', 99: 'cardboard', 105: 'clouds',
+              109: 'desk-stuff', 123: 'grass', 148: 'road', 168: 'tree', 171: 'wall-concrete', 181: 'wood'}
+# Of PASCAL in Detail, where its own list of categories begins with VOC's 20 classes in VOC's order.
+CONTEXT = dict(zip([2, 23, 25, 31, 34, 45, 59, 65, 72, 98, 397, 113, 207, 258, 284, 308, 347, 368, 416, 427],
+                   ['aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'table',
+                    'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor']))
+
+
+def test_coco_stuff_ids_are_those_of_the_class_names():
+    assert len(convert_masks.COCO_STUFF_IDS) == len(COCOStuff164k.CLASSES) == 171
+    assert sorted(data_archives.COCO_STUFF_UNUSED.values()) == list(convert_masks.COCO_STUFF_UNUSED)
+    named = {label: COCOStuff164k.CLASSES[convert_masks.COCO_STUFF_IDS.index(label)] for label in COCO_STUFF}
+    assert named == COCO_STUFF
+
+
+def test_context_categories_are_those_of_the_class_names():
+    names = PascalContext60.CLASSES
+    assert len(detail_annotations.CATEGORIES) == len(names) == 60 and names[0] == 'background'
+    assert list(names[1:]) == sorted(names[1:]) and list(detail_annotations.CATEGORIES) == sorted(
+        detail_annotations.CATEGORIES), 'both are in alphabetical order, as the file\'s categories are'
+    assert {category: names[detail_annotations.LABEL_OF[category]] for category in CONTEXT} == CONTEXT
+
+
+def test_coco_stuff_labels_that_are_not_used_are_named():
+    content = data_archives.encoded(np.array([[0, 11, 255], [181, 200, 11]], dtype=np.uint8))
+    with pytest.raises(ValueError, match=r'\[11, 200\]'):
+        convert_masks.coco_stuff_labels(content)
+
+
+@pytest.mark.parametrize('damage', [
+    lambda content: content[:-30], lambda content: b'', lambda content: b'<html>',
+    lambda content: content[:len(content) // 2] + b'xxxx' + content[len(content) // 2 + 4:]])
+@pytest.mark.parametrize(('labels', 'content'), [
+    (convert_masks.coco_stuff_labels, data_archives.encoded(data_archives.mask([0, 1], 0).astype(np.uint8))),
+    (convert_masks.sbd_labels, data_archives.mat(data_archives.mask([0, 1], 0)))])
+def test_damaged_files(labels, content, damage):
+    assert labels(content).shape == data_archives.SIZE
+    with pytest.raises(ValueError):
+        labels(damage(content))
+
+
+def test_a_mask_in_colours_is_none():
+    with pytest.raises(ValueError, match='RGB'):
+        convert_masks.coco_stuff_labels(data_archives.encoded(np.zeros((2, 2, 3), dtype=np.uint8)))
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_run_length_codes(seed):
+    random = np.random.default_rng(seed)
+    inside = random.random(tuple(random.integers(1, 70, 2))) < random.choice([0, 0.02, 0.5, 0.98, 1])
+    code = data_archives.run_length_code(inside)
+    np.testing.assert_array_equal(detail_annotations.decode_runs(code, inside.shape), inside)
+
+
+def test_a_known_run_length_code():
+    """The example in COCO's own description of the format: runs of 2, 3, 1, 1."""
+    np.testing.assert_array_equal(detail_annotations.decode_runs('231N', (7, 1)).ravel(), [0, 0, 1, 1, 1, 0, 1])
+
+
+@pytest.mark.parametrize('code', ['', '2', '23', '231M', '23Q', '2 1N', '231é', '23\x001N', 'o' * 30 + '1', '2N1N'])
+def test_damaged_run_length_codes(code):
+    with pytest.raises(ValueError, match='run-length'):
+        detail_annotations.decode_runs(code, (7, 1))
+
+
+def test_later_segments_lie_on_top():
+    square = np.zeros((3, 4), dtype=bool)
+    square[:2, :2] = True
+    left = np.zeros((3, 4), dtype=bool)
+    left[:, 0] = True
+    drawing = detail_annotations.Drawing('a', (3, 4), [(7, data_archives.run_length_code(square)),
+                                                       (9, data_archives.run_length_code(left))])
+    np.testing.assert_array_equal(detail_annotations.paint(drawing), [[9, 7, 0, 0], [9, 7, 0, 0], [9, 0, 0, 0]])

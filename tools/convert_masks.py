@@ -1,0 +1,76 @@
+"""Masks as their owners publish them -> label ids (H, W) uint8 as mmsegmentation 0.30 numbers them."""
+import struct
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+
+UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for damaged files
+IGNORE = 255
+
+# COCO-Stuff's maps count COCO's 91 things and 91 stuffs from 0. Of these things nobody drew a mask: street sign, hat,
+# shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush. mmseg numbers the others without gaps.
+COCO_STUFF_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+COCO_STUFF_IDS = [label for label in range(182) if label not in COCO_STUFF_UNUSED]
+
+_coco_stuff_table = np.full(256, -1)  # label id of a map -> class; -1 for none
+_coco_stuff_table[COCO_STUFF_IDS] = range(len(COCO_STUFF_IDS))
+_coco_stuff_table[IGNORE] = IGNORE
+
+
+def decode(file) -> Image.Image:
+    """A picture, wholly decoded, from a path or an open file.
+
+    Raises:
+        ValueError: it does not decode, or its end is missing.
+        OSError: it can't be read.
+    """
+    try:
+        with Image.open(file) as image:
+            image.load()
+            return image
+    except UNDECODABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # not of Pillow
+            raise
+        raise ValueError('it does not decode') from error
+
+
+def label_ids(image: Image.Image) -> np.ndarray:
+    """A decoded mask -> label ids (H, W) uint8.
+
+    Raises:
+        ValueError: it has no 8-bit label per pixel.
+    """
+    if image.mode not in ('L', 'P'):
+        raise ValueError(f'a mask has one 8-bit label per pixel, this one is of Pillow\'s mode {image.mode}')
+    return np.asarray(image)
+
+
+def coco_stuff_labels(content: bytes) -> np.ndarray:
+    """A pixel map of COCO-Stuff -> classes (H, W) of its 171, 255 for none.
+
+    Raises:
+        ValueError: damaged, or with label ids that COCO-Stuff does not use.
+    """
+    ids = label_ids(decode(BytesIO(content)))
+    labels = _coco_stuff_table[ids]
+    if (labels < 0).any():
+        raise ValueError(f'COCO-Stuff has no label ids {np.unique(ids[labels < 0])[:5].tolist()}')
+    return labels.astype(np.uint8)
+
+
+def sbd_labels(content: bytes) -> np.ndarray:
+    """A MATLAB file of SBD's `cls` -> VOC's label ids (H, W), 0 background.
+
+    Raises:
+        ValueError: damaged, or without such a mask.
+    """
+    try:
+        labels = loadmat(BytesIO(content), variable_names=['GTcls'])['GTcls'][0]['Segmentation'][0]
+    except Exception as error:  # of any kind: scipy's parser trusts the file
+        raise ValueError('no MATLAB file with a mask of SBD, or a damaged one') from error
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise ValueError(f'its mask has the shape {labels.shape} and the type {labels.dtype}: 8-bit labels (H, W) are '
+                         'expected')
+    return labels

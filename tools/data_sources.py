@@ -1,0 +1,176 @@
+"""The benchmarks as data: their archives, what is taken out of each, and the splits that must come of it.
+
+Layouts are mmsegmentation 0.30's, below one root folder. Sizes and hashes of archives are the published ones, each
+with where it is published; what nobody published is not here. No archive was at hand to compare with.
+"""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tools.convert_masks import coco_stuff_labels, sbd_labels
+
+TFDS = 'TensorFlow Datasets, tensorflow_datasets/url_checksums/'
+TORCHVISION = 'torchvision, torchvision/datasets/'
+GLUONCV = 'GluonCV, scripts/datasets/'
+
+
+class Folder(NamedTuple):
+    """Files of an archive and where they go.
+
+    Args:
+        inside: the folder in the archive, without those below it.
+        target: the folder under the root.
+        endings: of a file's name in the archive and under the root.
+        labels: a mask file's content -> label ids (H, W) uint8, to be written as PNG; without it files are copied.
+    """
+    inside: str
+    target: str
+    endings: tuple[str, str]
+    labels: Callable[[bytes], np.ndarray] | None = None
+
+
+class Archive(NamedTuple):
+    """A file that its owners publish.
+
+    Args:
+        urls: where it is, tried in this order.
+        published: 'size' in bytes, 'md5', 'sha1' or 'sha256' -> (value, who published it).
+        folders: what is taken out of it.
+        makes: folders under the root that are made of it in another way.
+    """
+    name: str
+    urls: tuple[str, ...]
+    published: dict[str, tuple[int | str, str]]
+    folders: tuple[Folder, ...] = ()
+    makes: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> dict[str, int | str]:
+        return {what: value for what, (value, _) in self.published.items()}
+
+    @property
+    def targets(self) -> set[str]:
+        return {*self.makes, *(folder.target for folder in self.folders)}
+
+
+class Split(NamedTuple):
+    """Pictures and their masks: the paths are relative to the root.
+
+    Args:
+        count: of pictures.
+        names: text file of the pictures' names, one a line without ending; without it all of the folder.
+    """
+    name: str
+    count: int
+    pictures: str
+    masks: str
+    names: str | None = None
+
+
+class Benchmark(NamedTuple):
+    """A data set as it must be in the end.
+
+    Args:
+        dataset: name of its class in `datasets`, which has the names of the classes.
+        splits: the one named 'val' is for testing, the others are for training.
+        first_label: label id of the first class in the masks.
+        mask_ending: of a mask's file name, after the picture's.
+    """
+    dataset: str
+    archives: tuple[Archive, ...]
+    splits: tuple[Split, ...]
+    first_label: int
+    mask_ending: str = '.png'
+
+
+def same(folder: str, ending: str) -> Folder:
+    """A folder that keeps its place and its files."""
+    return Folder(folder, folder, (ending, ending))
+
+
+JPG, PNG = ('.jpg', '.jpg'), ('.png', '.png')
+VOC12, VOC10, COCO, ADE = 'VOCdevkit/VOC2012', 'VOCdevkit/VOC2010', 'coco_stuff164k', 'ADEChallengeData2016'
+SBD_LISTS = 'VOCdevkit/VOCaug/dataset'  # SBD's own train.txt and val.txt
+VOC_LISTS = f'{VOC12}/ImageSets/Segmentation'
+CONTEXT_LISTS = f'{VOC10}/ImageSets/SegmentationContext'
+CONTEXT_MASKS = f'{VOC10}/SegmentationClassContext'
+
+VOC12_ARCHIVE = Archive(
+    'VOCtrainval_11-May-2012.tar',
+    ('http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar',),
+    {'size': (1_999_639_040, f'{TFDS}voc.txt'),
+     'sha256': ('e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb', f'{TFDS}voc.txt'),
+     'md5': ('6cd6e144f989b92b3379bac3b3de84fd', f'{TORCHVISION}voc.py')},
+    (same(f'{VOC12}/JPEGImages', '.jpg'), same(f'{VOC12}/SegmentationClass', '.png'), same(VOC_LISTS, '.txt')))
+
+SBD_ARCHIVE = Archive(
+    'benchmark.tgz',
+    ('https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',),
+    {'md5': ('82b4d87ceb2ed10f6038a1cba92111cb', f'{TORCHVISION}sbd.py'),
+     'sha1': ('7129e0a480c2d6afb02b517bb18ac54283bfaa35', f'{GLUONCV}pascal_voc.py')},
+    (Folder('benchmark_RELEASE/dataset', SBD_LISTS, ('.txt', '.txt')),
+     Folder('benchmark_RELEASE/dataset/cls', f'{VOC12}/SegmentationClassAug', ('.mat', '.png'), sbd_labels)))
+
+COCO_ARCHIVES = (
+    Archive(
+        'train2017.zip', ('http://images.cocodataset.org/zips/train2017.zip',),
+        {'size': (19_336_861_798, f'{TFDS}coco.txt'),
+         'sha256': ('69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929', f'{TFDS}coco.txt'),
+         'sha1': ('10ad623668ab00c62c096f0ed636d6aff41faca5', f'{GLUONCV}mscoco.py')},
+        (Folder('train2017', f'{COCO}/images/train2017', JPG),)),
+    Archive(
+        'val2017.zip', ('http://images.cocodataset.org/zips/val2017.zip',),
+        {'size': (815_585_330, f'{TFDS}coco.txt'),
+         'sha256': ('4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05', f'{TFDS}coco.txt'),
+         'sha1': ('4950dc9d00dbe1c933ee0170f5797584351d2a41', f'{GLUONCV}mscoco.py')},
+        (Folder('val2017', f'{COCO}/images/val2017', JPG),)),
+    Archive(  # its owners print a rounded size (659 MB) and no hash
+        'stuffthingmaps_trainval2017.zip',
+        ('http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip',), {},
+        tuple(Folder(part, f'{COCO}/annotations/{part}', ('.png', '_labelTrainIds.png'), coco_stuff_labels)
+              for part in ('train2017', 'val2017'))))
+
+VOC10_ARCHIVE = Archive(
+    'VOCtrainval_03-May-2010.tar',
+    ('http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar',),
+    {'md5': ('da459979d0c395079b5c75ee67908abb', f'{TORCHVISION}voc.py'),
+     'sha1': ('bf9985e9f2b064752bf6bd654d89f017c76c395a', f'{GLUONCV}pascal_context.py')},
+    (same(f'{VOC10}/JPEGImages', '.jpg'),))
+
+DETAIL_URL = 'https://codalabuser.blob.core.windows.net/public/trainval_merged.json'
+DETAIL_ARCHIVE = Archive(  # the owners' server is reported gone; the second address is the Internet Archive's copy
+    'trainval_merged.json', (DETAIL_URL, f'https://web.archive.org/web/20251122105902id_/{DETAIL_URL}'),
+    {'sha1': ('169325d9f7e9047537fedca7b04de4dddf10b881', f'{GLUONCV}pascal_context.py')}, makes=(CONTEXT_MASKS,))
+
+ADE_ARCHIVE = Archive(
+    'ADEChallengeData2016.zip', ('http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',),
+    {'size': (967_382_037, f'{TFDS}ade20k.txt'),
+     'sha256': ('7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29', f'{TFDS}ade20k.txt'),
+     'sha1': ('219e1696abb36c8ba3a3afe7fb2f4b4606a897c7', f'{GLUONCV}ade20k.py')},
+    tuple(Folder(f'{ADE}/{kind}/{part}', f'ade/{ADE}/{kind}/{part}', endings)
+          for kind, endings in (('images', JPG), ('annotations', PNG)) for part in ('training', 'validation')))
+
+BENCHMARKS = {
+    'voc12': Benchmark(
+        'PascalVOC20', (VOC12_ARCHIVE, SBD_ARCHIVE),
+        (Split('train', 1_464, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/train.txt'),
+         Split('aug', 9_118, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClassAug', f'{VOC_LISTS}/aug.txt'),
+         Split('val', 1_449, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/val.txt')),
+        first_label=1),
+    'coco_stuff164k': Benchmark(
+        'COCOStuff164k', COCO_ARCHIVES,
+        (Split('train', 118_287, f'{COCO}/images/train2017', f'{COCO}/annotations/train2017'),
+         Split('val', 5_000, f'{COCO}/images/val2017', f'{COCO}/annotations/val2017')),
+        first_label=0, mask_ending='_labelTrainIds.png'),
+    'pascal_context': Benchmark(
+        'PascalContext60', (VOC10_ARCHIVE, DETAIL_ARCHIVE),
+        (Split('train', 4_996, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/train.txt'),
+         Split('val', 5_104, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/val.txt')),
+        first_label=0),
+    'ade20k': Benchmark(
+        'ADE20K150', (ADE_ARCHIVE,),
+        tuple(Split(name, count, f'ade/{ADE}/images/{part}', f'ade/{ADE}/annotations/{part}')
+              for name, count, part in (('train', 20_210, 'training'), ('val', 2_000, 'validation'))),
+        first_label=1),
+}
