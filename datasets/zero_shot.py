@@ -126,7 +126,7 @@ class ZeroShotDataset(CustomDataset):
             raise ValueError(f'{cls.__name__} needs the names of its classes: classes=[...].')
         if cls.CLASSES is not None and len(names) != len(cls.CLASSES):
             raise ValueError(f'{cls.__name__} has {len(cls.CLASSES)} classes, classes=[...] names {len(names)}: it may '
-                             'rename them, all of them and in their order. For a choice of them make masks of your own, '
+                             'rename them, all of them, in their order. For a choice of them make masks of your own, '
                              'with type=\'ZeroShotDataset\'.')
         prompt_set = cls.PROMPT_SET if prompt_set is None else prompt_set
         templates_of(prompt_set)

@@ -17,12 +17,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `dat
 import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
-from tools import data_sources, detail_annotations, downloads, launch
+from tools import downloads, launch
 from tools.config import REPOSITORY
-from tools.data_sources import BENCHMARKS, Archive, Benchmark
-from tools.parallel import parallel, write_whole
-from tools.unpack import check_space, png, unpack
-from tools.verify_data import folders_that_lack, names_in, stems, verify
+from tools.preparation import detail_annotations, sources
+from tools.preparation.parallel import parallel, write_whole
+from tools.preparation.sources import BENCHMARKS, Archive, Benchmark
+from tools.preparation.unpack import check_space, png, unpack
+from tools.preparation.verify import folders_that_lack, names_in, stems, verify
 
 
 def say(text: str) -> None:
@@ -144,7 +145,7 @@ def draw_context(archive: Archive, path: Path, root: Path, workers: int) -> None
         OSError: a file can't be written.
     """
     splits = detail_annotations.read(path)
-    folder, lists = root / data_sources.CONTEXT_MASKS, root / data_sources.CONTEXT_LISTS
+    folder, lists = root / sources.CONTEXT_MASKS, root / sources.CONTEXT_LISTS
     folder.mkdir(parents=True, exist_ok=True)
     lists.mkdir(parents=True, exist_ok=True)
     present = stems(folder, '.png')
@@ -180,8 +181,8 @@ def list_aug(benchmark: Benchmark, root: Path) -> None:
                 raise ValueError(f'{root / split.names} names {len(names):,} pictures, expected {split.count:,}. '
                                  'Delete it and run this again.')
             own.update(names)
-    sbd = {name for part in ('train', 'val') for name in names_in(root / data_sources.SBD_LISTS / f'{part}.txt')}
-    write_list(root / data_sources.VOC_LISTS / 'aug.txt', sbd - own)
+    sbd = {name for part in ('train', 'val') for name in names_in(root / sources.SBD_LISTS / f'{part}.txt')}
+    write_list(root / sources.VOC_LISTS / 'aug.txt', sbd - own)
 
 
 def write_list(file: Path, names: Iterable[str]) -> None:

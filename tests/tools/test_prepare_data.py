@@ -17,12 +17,13 @@ from PIL import Image
 
 from tests import data_archives
 from tests.web_server import serving
-from tools import data_sources, detail_annotations, downloads, launch, parallel, prepare_data, verify_data
+from tools import downloads, launch, prepare_data
+from tools.preparation import detail_annotations, parallel, sources, verify
 
 MAKERS = {'voc12': data_archives.voc12, 'coco_stuff164k': data_archives.coco_stuff164k,
           'pascal_context': lambda: data_archives.pascal_context(list(detail_annotations.CATEGORIES)),
           'ade20k': data_archives.ade20k}
-REAL = dict(data_sources.BENCHMARKS)
+REAL = dict(sources.BENCHMARKS)
 EVERY = pytest.mark.parametrize('name', MAKERS)
 
 
@@ -46,13 +47,13 @@ class Case:
                          for what, (_, source) in archive.published.items()}
             archives.append(archive._replace(urls=(f'{self.server.url}/{archive.name}',), published=published))
         splits = [split._replace(count=self.made.counts[split.name]) for split in REAL[self.name].splits]
-        self.monkeypatch.setitem(data_sources.BENCHMARKS, self.name, REAL[self.name]._replace(
+        self.monkeypatch.setitem(sources.BENCHMARKS, self.name, REAL[self.name]._replace(
             archives=tuple(archives), splits=tuple(splits)))
 
     def forget(self, archive):
         """Nothing is published of an archive."""
-        benchmark = data_sources.BENCHMARKS[self.name]
-        self.monkeypatch.setitem(data_sources.BENCHMARKS, self.name, benchmark._replace(archives=tuple(
+        benchmark = sources.BENCHMARKS[self.name]
+        self.monkeypatch.setitem(sources.BENCHMARKS, self.name, benchmark._replace(archives=tuple(
             each._replace(published={}) if each.name == archive else each for each in benchmark.archives)))
 
     def change(self, archive, name, content):
@@ -118,7 +119,7 @@ def labels_of(path):
 def test_what_is_published_has_a_source_and_the_form_of_such_a_thing():
     for archive in {archive.name: archive for each in REAL.values() for archive in each.archives}.values():
         for what, (value, source) in archive.published.items():
-            assert source.startswith((data_sources.TFDS, data_sources.TORCHVISION, data_sources.GLUONCV)), archive.name
+            assert source.startswith((sources.TFDS, sources.TORCHVISION, sources.GLUONCV)), archive.name
             if what == 'size':
                 assert isinstance(value, int) and value > 1e8
             else:
@@ -221,10 +222,10 @@ def test_a_download_that_was_cut_off_goes_on(case):
 
 def test_the_second_address_is_tried_when_the_first_is_gone(case, server):
     case = case('ade20k')
-    benchmark = data_sources.BENCHMARKS['ade20k']
+    benchmark = sources.BENCHMARKS['ade20k']
     archive = benchmark.archives[0]
     archive = archive._replace(urls=(f'{server.url}/gone/{archive.name}', *archive.urls))
-    case.monkeypatch.setitem(data_sources.BENCHMARKS, 'ade20k', benchmark._replace(archives=(archive,)))
+    case.monkeypatch.setitem(sources.BENCHMARKS, 'ade20k', benchmark._replace(archives=(archive,)))
     assert case.run('--download') == 0
     del server.files['/ADEChallengeData2016.zip']
     shutil.rmtree(case.root)
@@ -568,6 +569,6 @@ def test_a_short_list_of_voc_is_not_taken_for_the_whole(case):
 
 
 def test_many_wrong_files_are_counted(capsys):
-    verify_data.show('wrong', [f'file {number}' for number in range(1005)])
+    verify.show('wrong', [f'file {number}' for number in range(1005)])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == verify_data.SHOWN + 1 and lines[-1] == '    wrong: 1,000 more'
+    assert len(lines) == verify.SHOWN + 1 and lines[-1] == '    wrong: 1,000 more'

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 import datasets
-from tools.convert_masks import IGNORE, decode, label_ids
-from tools.data_sources import Benchmark, Split
 from tools.downloads import Progress
-from tools.parallel import parallel
+from tools.preparation.convert_masks import IGNORE, decode, label_ids
+from tools.preparation.parallel import parallel
+from tools.preparation.sources import Benchmark, Split
 
 SHOWN = 5  # files of a kind that are named
 

@@ -4,7 +4,7 @@ import pytest
 
 from datasets import COCOStuff164k, PascalContext60
 from tests import data_archives
-from tools import convert_masks, detail_annotations
+from tools.preparation import convert_masks, detail_annotations
 
 # Of COCO-Stuff's labels.txt, counted from 0.
 COCO_STUFF = {0: 'person', 10: 'fire hydrant', 12: 'stop sign', 24: 'giraffe', 26: 'backpack', 27: 'umbrella',

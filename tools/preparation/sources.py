@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tools.convert_masks import coco_stuff_labels, sbd_labels
+from tools.preparation.convert_masks import coco_stuff_labels, sbd_labels
 
 TFDS = 'TensorFlow Datasets, tensorflow_datasets/url_checksums/'
 TORCHVISION = 'torchvision, torchvision/datasets/'
