@@ -6,8 +6,10 @@ import subprocess
 import pytest
 from mmcv import Config
 
-from tests.conftest import LEAVES, REPOSITORY
+from datasets import COCOStuff164k, PascalVOC20
+from tests.conftest import REPOSITORY
 from tools.miniature import experiment
+from tools.preparation.sources import BENCHMARKS
 
 README = (REPOSITORY / 'README.md').read_text()
 TOP_LEVEL = {'configs', 'datasets', 'models', 'tests', 'tools', 'LICENSE', 'README.md', 'dist_train.sh',
@@ -32,11 +34,31 @@ def test_the_tree():
         assert {name for name in unnamed if name.split('/')[1] not in tree} == set()
 
 
-@pytest.mark.parametrize('leaf', LEAVES.values())
+PUBLISHED = sorted(path.relative_to(REPOSITORY) for folder in ('voc12', 'coco')
+                   for path in (REPOSITORY / 'configs' / folder).glob('*.py'))
+
+
+@pytest.mark.parametrize('leaf', PUBLISHED, ids=str)
 def test_published_scores(leaf):
-    published = Config.fromfile(str(REPOSITORY / f'configs/voc12/{leaf}.py')).published
-    row = next(line for line in README.splitlines() if f'| `{leaf}.py` |' in line)
+    published = Config.fromfile(str(REPOSITORY / leaf)).published
+    row = next(line for line in README.splitlines() if f'| `{leaf.name}` |' in line)
     assert [float(cell) for cell in row.split('|')[3:7]] == list(published.values())
+    row = next(line for line in README.splitlines() if f'`python test.py {leaf} FILE --eval mIoU`' in line)
+    assert float(row.split('|')[3]) == published.hIoU and 'drive.google.com/file/d/' in row
+
+
+def test_counts_of_pictures():
+    """As prepare_data.py checks them."""
+    layout = README.split('## Data and CLIP')[1].split('```')[3]
+    counts = {split.count for benchmark in BENCHMARKS.values() for split in benchmark.splits}
+    assert len(counts) == 9
+    assert {int(number.replace(',', '')) for number in re.findall(r'\d+,\d{3}', layout)} == counts
+
+
+def test_unseen_classes_of_the_benchmarks():
+    text = ' '.join(README.split())
+    for cls, start in ((PascalVOC20, 'Unseen on PASCAL VOC 2012: '), (COCOStuff164k, 'on COCO-Stuff 164k: ')):
+        assert f'{start}{", ".join(cls.UNSEEN)}, of {len(cls.CLASSES)}' in text
 
 
 def test_the_miniature_table_is_of_its_recorded_results():
