@@ -1,4 +1,5 @@
 """Every config builds and trains with the published settings; an official config file works unchanged."""
+import json
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ from mmcv import Config
 from mmcv.runner import build_optimizer
 from mmseg.datasets import DATASETS
 
-from tests.conftest import REPOSITORY
+from tests.conftest import GOLDEN, REPOSITORY
 from tools.config import as_data, as_text
 from tools.model_builder import build_model, dataset_facts
 
@@ -130,6 +131,24 @@ def test_which_pictures(models):
     assert list(zip(config.data.train.split, config.data.train.ann_dir)) == [
         ('ImageSets/Segmentation/train.txt', 'SegmentationClass'),
         ('ImageSets/Segmentation/aug.txt', 'SegmentationClassAug')]
+
+
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.parent.name in ('voc12', 'coco', 'cross_dataset')],
+                         ids=str)
+def test_official_checkpoints_fit_their_configs(leaf):
+    """By names and shapes, with values that take no room: strictly, the recorded dead tensors and text tower apart."""
+    own, other = ('voc', 'coco') if leaf.parent.name == 'voc12' else ('coco', 'voc')
+    with torch.device('meta'):
+        model = build_model(Config.fromfile(str(CONFIGS / leaf)))
+    with pytest.raises(ValueError, match='of another shape: backbone.prompt_embeddings'):
+        model.load_state_dict(recorded_weights(other), assign=True)
+    model.load_state_dict(recorded_weights(own), assign=True)
+    assert not any(value.is_meta for value in model.state_dict().values())
+
+
+def recorded_weights(name: str) -> dict[str, torch.Tensor]:
+    shapes = json.loads((GOLDEN / f'{name}_checkpoint_keys.json').read_text())
+    return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 
 
 # How the published configs are written (without effect there, as here: lists of layers, `num_classes`, `dec_layers`).
