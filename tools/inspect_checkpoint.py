@@ -137,6 +137,8 @@ def _told_by_mmseg(meta: dict) -> dict:
 
 def _fits(leaf: Leaf, sizes: Sizes, told: dict) -> bool:
     """Whether a config's model takes the weights, and the config is of all that the file tells."""
+    if told['class_names'] is None and DATASETS.get(leaf.config.data.test.type) is ZeroShotDataset:
+        return False  # anyone's data set: nothing but its class names could tell it
     split, prompt_set = leaf.facts.split, leaf.facts.prompt_set
     own = {'class_names': list(split.names), 'unseen_names': [split.names[index] for index in split.unseen],
            'setting': leaf.setting, 'prompt_set': prompt_set if isinstance(prompt_set, str) else list(prompt_set)}

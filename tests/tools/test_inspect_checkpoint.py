@@ -202,7 +202,7 @@ def test_clip_as_openai_saves_it(said, clip_file):
     assert found['kind'] == 'CLIP, as OpenAI saves it' and found['text tower'] == 'in it, 2 layers'
     assert found['fits'].startswith('no config')
     assert found['belongs in'].endswith(f'model.pretrained={clip_file} model.pretrained_text={clip_file}')
-    assert said(REPOSITORY / 'tools/miniature/clip.pt')['fits'] == 'the configs in configs/miniature'
+    assert said(REPOSITORY / 'tools/miniature/clip.pt')['fits'] == 'the configs in configs/custom, configs/miniature'
 
 
 def test_clip_vit_b_16_as_open_clip_saves_it(said, tmp_path):
