@@ -1,4 +1,4 @@
-# PASCAL Context, protocol (c): 59 classes, the mis-indexed ten unseen. Fully supervised, scored on the
+# PASCAL Context, protocol (c), as Cascade-CLIP: 59 classes, the mis-indexed ten unseen. Fully supervised, scored on the
 # same lists. Settings are ours, as in the inductive config; no recovery, as for VOC.
 #   bash dist_train.sh configs/context/clip_rc_fully_vit-b_512x512_40k_context59misindexed_10_16.py \
 #       work_dirs/context59misindexed_fully 4
