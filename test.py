@@ -91,7 +91,8 @@ def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argpars
     drawn = result_picture(picture, dataset.true_labels(index), labels, split=dataset.facts.split,
                            palette=dataset.PALETTE, opacity=args.opacity)
     if args.show_dir:
-        drawn.save(Path(args.show_dir) / (Path(dataset.picture_path(index)).stem + '.png'))
+        name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
+        drawn.save(Path(args.show_dir) / '_'.join(name.parts))
     if args.show:
         drawn.show()
 

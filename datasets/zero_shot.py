@@ -2,6 +2,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 from mmcv.utils import print_log
@@ -113,6 +114,11 @@ class ZeroShotDataset(CustomDataset):
         if palette is not None and len(palette) != len(self.facts.split.names):
             raise ValueError(f'palette has {len(palette)} colours for {len(self.facts.split.names)} classes: one '
                              'colour a class is needed.')
+        known = {*signature(ZeroShotDataset).parameters, *signature(CustomDataset).parameters} - {'kwargs'}
+        unknown = [name for name in kwargs if name not in known]
+        if unknown:
+            raise ValueError(f'{type(self).__name__} has no argument {", ".join(unknown)}; there are '
+                             f'{", ".join(sorted(known))}.')
         super().__init__(palette=palette, **kwargs)
         self.gt_seg_map_loader = LoadLabels(reduce_zero_label=False)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, make_voc
 from tools.pictures import LINE, MARGIN
 
 NO_CLIP = ['--cfg-options', 'model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
@@ -226,6 +226,19 @@ def test_another_data_set_without_training(run, tiny_configs, opinionated, tmp_p
     other = run('test.py', tiny_configs['inductive'], opinionated, '--eval', 'mIoU', '--cfg-options',
                 'data.test.classes=[' + ','.join(names) + ']', 'data.test.unseen=[]', check=False)
     assert other.returncode == 1 and 'was trained on 20 classes' in other.stderr
+
+
+def test_pictures_of_one_name_in_two_folders(run, tiny_configs, opinionated, tmp_path):
+    root = make_voc(tmp_path / 'VOC2012')
+    for folder in ('JPEGImages', 'SegmentationClass'):
+        for name, ending in (('a', 'val_000'), ('b', 'val_001')):
+            (root / folder / name).mkdir()
+            file = next((root / folder).glob(f'{ending}.*'))
+            file.rename(root / folder / name / f'same{file.suffix}')
+    (root / 'ImageSets/Segmentation/val.txt').write_text('a/same\nb/same\n')
+    run('test.py', tiny_configs['inductive'], opinionated, '--data-root', root, '--show-dir', tmp_path / 'shown',
+        '--work-dir', tmp_path)
+    assert sorted(file.name for file in (tmp_path / 'shown').iterdir()) == ['a_same.png', 'b_same.png']
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh'])

@@ -28,6 +28,7 @@ from prettytable import PrettyTable
 from torch import Tensor, nn
 
 from datasets.metrics import zero_shot_scores
+from datasets.zero_shot import percent
 from models import CLIPRC, clip_checkpoint
 from models.label_mapping import Setting
 from tools import launch
@@ -133,11 +134,15 @@ def main() -> None:
 
     table = PrettyTable(['seen penalty', *(name.replace('_', ' ') for name in SCORES)])
     table.align = 'r'
-    best = max(rows, key=lambda penalty: rows[penalty]['hIoU'])
+    scored = [penalty for penalty in rows if not math.isnan(rows[penalty]['hIoU'])]
+    best = max(scored, key=lambda penalty: rows[penalty]['hIoU']) if scored else None
+    if len(scored) < len(rows):
+        logger.warning('these pictures hold too few classes: where no seen or no unseen class is in truth or '
+                       'prediction, there is no hIoU')
     for penalty, scores in rows.items():
         marks = {"the config's": used, 'best hIoU': best}
         said = ', '.join(word for word, marked in marks.items() if marked == penalty)
-        table.add_row([f'{penalty:g}{f" ({said})" if said else ""}', *(f'{100 * scores[name]:.2f}' for name in SCORES)])
+        table.add_row([f'{penalty:g}{f" ({said})" if said else ""}', *(percent(scores[name]) for name in SCORES)])
     logger.info('\n%s', table)
     with prefix.with_name(f'{prefix.name}.csv').open('w', newline='') as stream:
         writer = csv.writer(stream)
@@ -146,7 +151,7 @@ def main() -> None:
     picture = prefix.with_name(f'{prefix.name}.png')
     plot(rows, used, picture)
     logger.info('table: %s.csv; plot: %s', prefix, picture)
-    if best != used and model.setting is not Setting.TRANSDUCTIVE:  # which has no penalty to set
+    if best not in (None, used) and model.setting is not Setting.TRANSDUCTIVE:  # which has no penalty to set
         logger.info('to use the best: --cfg-options model.decode_head.class_head.seen_penalty=%g', best)
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Scores of runs, mean and spread over seeds, beside the published rows: `python tools/summarize.py WORK_DIR...`.
 
-Work folders whose newest test was of the same config are the seeds of one row. Prints one table; writes it as Markdown
-and as a picture.
+Tests of the same config in several work folders are the seeds of one row; of each folder the newest counts. Prints one
+table; writes it as Markdown and as a picture.
 """
 import argparse
 import json
@@ -34,7 +34,7 @@ RED, BLUE, GREY = '#c1121f', '#1d4e89', '#888888'
 
 
 class Run(NamedTuple):
-    """The newest test of a work folder."""
+    """A test of a work folder: the newest of its config."""
     folder: Path
     config: str  # path as test.py was given it
     multi_scale: bool
@@ -68,17 +68,26 @@ class Block(NamedTuple):
     lines: list[Line]
 
 
-def newest_test(folder: Path) -> Run:
-    """The newest JSON that test.py wrote to the folder.
+def newest_tests(folder: Path) -> list[Run]:
+    """The newest test of each config, class list and kind in the folder: one of another data set hides no other.
 
     Raises:
-        ValueError: there is none, or it is damaged or of something else.
+        ValueError: there is none, or one is damaged or of something else.
     """
     files = [*folder.glob('eval_*.json'), *folder.glob('eval_results/eval_*.json')]
     if not files:
         raise ValueError(f'no eval_*.json in {folder}: test a checkpoint first, `python test.py CONFIG CHECKPOINT '
                          f'--eval mIoU --work-dir {folder}`.')
-    file = max(files, key=lambda file: file.stat().st_mtime)
+    tests = [read_test(file, folder) for file in sorted(files, key=lambda file: file.stat().st_mtime)]
+    return [*{(test.config, test.classes, test.multi_scale): test for test in tests}.values()]
+
+
+def read_test(file: Path, folder: Path) -> Run:
+    """A JSON that test.py wrote.
+
+    Raises:
+        ValueError: it is damaged or of something else.
+    """
     try:
         found = json.loads(file.read_text())
     except ValueError as error:  # no JSON, or no text
@@ -255,7 +264,7 @@ def main() -> None:
     launch.make_folder(out.parent)
     if text.is_dir() or picture.is_dir():
         raise ValueError(f'--out {out}: {text} or {picture} is a folder. Name another one.')
-    found = blocks([newest_test(folder) for folder in folders])
+    found = blocks([run for folder in folders for run in newest_tests(folder)])
     draw(found, picture)
     text.write_text(markdown(found, picture.name))
     print(terminal_table(found))

@@ -103,6 +103,7 @@ def test_a_text_file_names_the_classes(root, tmp_path):
     ({'classes': ['red', '', 'green', 'blue', 'purple']}, "class 1 is named ''"),
     ({'prompt_set': ['a photo']}, 'needs one {}'),
     ({'img_suffix': '.png'}, r"holds \.jpg files, and img_suffix is '\.png'"),
+    ({'unseeen': ['green']}, 'ZeroShotDataset has no argument unseeen; there are .*unseen'),
     ({'img_dir': 'pictures'}, 'no folder .*pictures of pictures'),
 ])
 def test_configs_that_do_not_fit(root, changes, words):

@@ -1,4 +1,6 @@
 """tools/browse_dataset.py draws what the pipeline sees."""
+import shutil
+
 import numpy as np
 import pytest
 from mmcv import Config
@@ -55,3 +57,11 @@ def test_a_config_without_training(run, tmp_path):
     done = run('tools/browse_dataset.py', REPOSITORY / 'configs/cross_dataset/coco_to_ade20k150.py', '--out', tmp_path,
                check=False)
     assert done.returncode == 1 and 'has no data.train; it has' in done.stderr
+
+
+def test_a_broken_picture_is_named(run, tmp_path):
+    root = shutil.copytree(REPOSITORY / 'tests/data/custom', tmp_path / 'custom')
+    picture = root / 'train/pictures/00.jpg'
+    picture.write_bytes(picture.read_bytes()[:2000])
+    done = run('tools/browse_dataset.py', EXAMPLE, '--data-root', root, '--out', tmp_path / 'out', check=False)
+    assert done.returncode == 1 and '00.jpg: broken picture' in done.stderr and 'Traceback' not in done.stderr

@@ -76,3 +76,16 @@ def test_the_command(run, trained, tiny_configs, tmp_path):
 def test_bad_input(run, trained, tiny_configs, setting, options, words):
     done = run('tools/calibrate.py', tiny_configs[setting], trained / 'latest.pth', *options, check=False)
     assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_pictures_without_an_unseen_class(run, tiny_configs, trained, tmp_path):
+    """No penalty is called the best where there is no hIoU."""
+    root = make_voc(tmp_path / 'VOC2012')
+    for path in (root / 'SegmentationClass').glob('val_*.png'):
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where((mask > 15) & (mask < 255), 255, mask).astype(np.uint8)).save(path)
+    done = run('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--data-root', root,
+               '--penalties', '-2', '--out', tmp_path / 'p')
+    row = next(line for line in done.stderr.splitlines() if line.startswith('|') and ' -2' in line)
+    assert row.split('|')[3].strip() == row.split('|')[4].strip() == '-', 'at -2 only seen classes are predicted'
+    assert 'too few classes' in done.stderr and '-2 (best' not in done.stderr and 'nan' not in done.stderr

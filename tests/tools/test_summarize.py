@@ -116,6 +116,15 @@ def test_configs_that_are_not_of_this_repository(run, tmp_path):
                     ['flowers.py', '-', 'this code, 1 run', '-', '-', '-', '90.0']]
 
 
+def test_a_later_test_on_another_data_set_hides_no_row(run, tmp_path):
+    """Both write beside the checkpoint."""
+    cross = 'configs/cross_dataset/coco_to_voc20.py'
+    folder = write(tmp_path / 'run', VOC, name='eval_single_scale_1.json', **class_scores(VOC))
+    write(folder, cross, name='eval_single_scale_2.json', **class_scores(cross))
+    rows, _ = run(folder)
+    assert [row[1] for row in rows if row[2].startswith('this code')] == ['inductive', 'cross dataset']
+
+
 def test_six_scales_are_another_row(run, tmp_path):
     folders = [write(tmp_path / 'one', hIoU=0.8), write(tmp_path / 'six', name='eval_multi_scale_1.json', hIoU=0.9)]
     rows, _ = run(*folders)
