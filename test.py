@@ -6,6 +6,7 @@ Ends with one table, and the scores as JSON in --work-dir or in eval_results/ be
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from torch.utils.data import DataLoader
 from datasets import ZeroShotDataset
 from datasets.zero_shot import METRICS, check_metrics
 from models import clip_checkpoint
-from tools import launch
+from tools import checkpoint_meta, launch
 from tools.config import add_config_arguments, load_config
 from tools.loaders import evaluation_loader
 from tools.model_builder import build_model, check_classes, give_text_embeddings, load_weights
@@ -105,11 +106,12 @@ def collect(parts: list, dataset: ZeroShotDataset, args: argparse.Namespace, fol
     return collect_results_cpu(parts, len(dataset), str(Path(args.tmpdir or folder) / f'.collect-{what}'))
 
 
-def write_scores(scores: dict[str, float], args: argparse.Namespace, folder: Path) -> Path:
-    """JSON with the name of the config and the scores; a score that does not exist is null."""
+def write_scores(scores: dict[str, float], tested: dict[str, str | int | None], args: argparse.Namespace,
+                 folder: Path) -> Path:
+    """JSON with what was tested and the scores; a score that does not exist is null."""
     file = folder / f'eval_{"multi" if args.aug_test else "single"}_scale_{time.strftime("%Y%m%d_%H%M%S")}.json'
     metric = {name: None if math.isnan(value) else value for name, value in scores.items()}
-    file.write_text(json.dumps({'config': args.config, 'metric': metric}, indent=1) + '\n')
+    file.write_text(json.dumps({**tested, 'metric': metric}, indent=1) + '\n')
     return file
 
 
@@ -165,7 +167,10 @@ def main() -> None:
         logger.info('label files: %s', prefix)
     if args.eval:
         scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
-        logger.info('scores: %s', write_scores(scores, args, folder))
+        tested = {'config': args.config, 'checkpoint': os.path.realpath(args.checkpoint),  # latest.pth is a link
+                  'iteration': checkpoint_meta.iterations_done(checkpoint), 'data_root': dataset.data_root,
+                  'pictures': len(dataset)}
+        logger.info('scores: %s', write_scores(scores, tested, args, folder))
 
 
 if __name__ == '__main__':

@@ -8,9 +8,10 @@ from .sampling import PassSampler, SeededSamples
 from .voc12 import PascalVOC20
 from .zero_shot import ClassSplit, DatasetFacts, ZeroShotDataset
 
-# As the command lines name them.
+# As the command lines name them, for their classes; of the two with 59 only the splits differ.
 BY_NAME = {'voc12': PascalVOC20, 'coco_stuff164k': COCOStuff164k, 'context59': PascalContext59,
-           'context60': PascalContext60, 'ade20k': ADE20K150, 'miniature': Miniature}
+           'context59misindexed': PascalContext59, 'context60': PascalContext60, 'ade20k': ADE20K150,
+           'miniature': Miniature}
 
 __all__ = ['ADE20K150', 'BY_NAME', 'COCOStuff164k', 'ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadPicture',
            'Miniature', 'PascalContext59', 'PascalContext60', 'PascalVOC20', 'PassSampler', 'SeededSamples',

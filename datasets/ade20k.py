@@ -8,7 +8,7 @@ from .zero_shot import ZeroShotDataset
 class ADE20K150(ZeroShotDataset):
     """The 150 classes of mmseg's ADE20K; all else (0 in the files) is ignored."""
 
-    CLASSES = ADE20KDataset.CLASSES
+    CLASSES = tuple(name.strip() for name in ADE20KDataset.CLASSES)  # mmseg's 'bed ' has a blank
     PALETTE = ADE20KDataset.PALETTE
     PROMPT_SET = 'coco15'
 

@@ -26,7 +26,7 @@ PROMPT_SETS = {
 
 
 def templates_of(prompt_set: str | Sequence[str]) -> tuple[str, ...]:
-    """The templates of a named set, or the given ones, checked: each has one `{}`, where the class name goes.
+    """The templates of a named set or of a text file, or the given ones, each with one `{}` for the class name.
 
     Raises:
         ValueError: no such set, no template, or one without `{}`.
@@ -38,9 +38,12 @@ def templates_of(prompt_set: str | Sequence[str]) -> tuple[str, ...]:
         templates = tuple(template('{}') for template in OPENAI_IMAGENET_TEMPLATES)
     elif prompt_set in PROMPT_SETS:
         templates = PROMPT_SETS[prompt_set]
+    elif Path(prompt_set).is_file():
+        templates = tuple(lines_of(prompt_set, 'prompts'))
     else:
-        raise ValueError(f'no prompt set {prompt_set!r}; there are {", ".join(PROMPT_SETS)}, or give a list of texts '
-                         'such as ["a photo of a {}"].')
+        raise ValueError(f'no prompt set and no text file {prompt_set!r}; there are {", ".join(PROMPT_SETS)}. Of your '
+                         'own texts, such as "an aerial photo of a {}", make a text file, one a line, or in a config a '
+                         'list.')
     if not templates:
         raise ValueError('a prompt set needs one text at least, such as "a photo of a {}".')
     for template in templates:
@@ -58,12 +61,11 @@ def lines_of(path: str | Path, what: str) -> list[str]:
     """The lines of a text file, blank ones left out.
 
     Raises:
-        ValueError: no such file, no text, or no line in it; `what` says what the lines are.
+        ValueError: no text, or no line in it; `what` says what the lines are.
+        FileNotFoundError: no such file.
     """
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
-    except FileNotFoundError:
-        raise ValueError(f'no file {path} of {what}.') from None
     except UnicodeDecodeError:
         raise ValueError(f'{path} is no UTF-8 text of {what}, one a line.') from None
     lines = [line for line in lines if line]

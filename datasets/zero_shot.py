@@ -1,5 +1,6 @@
 """A dataset with seen and unseen classes: the split by class name, checked files, and the report of the scores."""
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -12,7 +13,7 @@ from prettytable import PrettyTable
 
 from .loading import LoadLabels, MaskColours, picture_size
 from .metrics import mean_of, zero_shot_scores
-from .prompts import lines_of, synonyms, templates_of
+from .prompts import PROMPT_SETS, lines_of, synonyms, templates_of
 
 METRICS = ('mIoU', 'mDice', 'mFscore')
 
@@ -34,10 +35,10 @@ def check_metrics(metrics: str | Sequence[str]) -> list[str]:
 class ClassSplit:
     """All class names in order, and those of them whose masks training never shows.
 
-    A name may hold synonyms, separated by commas.
+    A name may hold synonyms, separated by commas; blanks around them are removed.
 
     Raises:
-        ValueError: a name is empty or occurs twice, or an unseen one is not a class.
+        ValueError: a name is empty, or of two classes, or an unseen one is not a class.
     """
     names: tuple[str, ...]
     unseen_names: tuple[str, ...] = ()
@@ -47,13 +48,17 @@ class ClassSplit:
             if not isinstance(name, str) or not all(synonyms(name)):
                 raise ValueError(f'class {index} is named {name!r}: a name, or names with commas between them, is '
                                  'needed.')
-        if len(set(self.names)) != len(self.names):
-            twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise ValueError(f'class names occur twice: {", ".join(twice)}.')
+        for field in ('names', 'unseen_names'):  # frozen: this is the way
+            object.__setattr__(self, field, tuple(', '.join(synonyms(str(name))) for name in getattr(self, field)))
+        words = Counter(word for name in self.names for word in synonyms(name))
+        twice = [word for word, count in words.items() if count > 1]
+        if twice:
+            raise ValueError(f'class names occur twice: {"; ".join(twice)}. A name, also one of several, is of one '
+                             'class.')
         strangers = [name for name in self.unseen_names if name not in self.names]
         if strangers:
-            raise ValueError(f'the split names unseen classes that the dataset lacks: {", ".join(strangers)}. '
-                             f'Its classes: {", ".join(self.names)}.')
+            raise ValueError(f'unseen names classes that the data set lacks: {"; ".join(strangers)}. '
+                             f'Its classes: {"; ".join(self.names)}.')
         if len(set(self.unseen_names)) == len(self.names):
             raise ValueError('the split leaves no seen class to train on.')
 
@@ -72,7 +77,11 @@ class ClassSplit:
 class DatasetFacts:
     """What a model must know of a dataset; told without looking at a file of it."""
     split: ClassSplit
-    prompt_set: str | tuple[str, ...]  # a name, or templates
+    prompt_set: str | tuple[str, ...]  # a name, or templates, whose place a text file of them may take at first
+
+    def __post_init__(self):
+        if not (isinstance(self.prompt_set, str) and self.prompt_set in PROMPT_SETS):
+            object.__setattr__(self, 'prompt_set', self.templates)  # frozen: this is the way
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -87,9 +96,9 @@ class ZeroShotDataset(CustomDataset):
 
     Args:
         classes: class names in the order of the mask's ids, or a text file of them, one a line. A subclass's own
-            may be renamed so, not chosen from.
-        unseen: those of them whose masks training must not show.
-        prompt_set: name of a set of `datasets.prompts`, or a list of texts such as 'a photo of a {}'.
+            may be renamed so, not chosen from; the renamed ones stay seen or unseen.
+        unseen: those of them whose masks training must not show, or a text file of them.
+        prompt_set: name of a set of `datasets.prompts`, a list of texts such as 'a photo of a {}', or a text file.
         palette: a colour (red, green, blue) for each class.
         colour_masks: the masks are pictures in the colours of `palette`, not of class ids.
         ignored_colours: colours of such masks that are no class.
@@ -127,17 +136,17 @@ class ZeroShotDataset(CustomDataset):
                  prompt_set: str | Sequence[str] | None = None) -> DatasetFacts:
         """The facts of a dataset with these arguments, without building it."""
         names = cls.CLASSES if classes is None else classes
-        names = lines_of(names, 'class names') if isinstance(names, str) else names
+        names = _listed(names, 'class names')
         if not names:
             raise ValueError(f'{cls.__name__} needs the names of its classes: classes=[...].')
         if cls.CLASSES is not None and len(names) != len(cls.CLASSES):
             raise ValueError(f'{cls.__name__} has {len(cls.CLASSES)} classes, classes=[...] names {len(names)}: it may '
                              'rename them, all of them, in their order. For a choice of them make masks of your own, '
                              'with type=\'ZeroShotDataset\'.')
-        prompt_set = cls.PROMPT_SET if prompt_set is None else prompt_set
-        templates_of(prompt_set)
-        prompt_set = prompt_set if isinstance(prompt_set, str) else tuple(prompt_set)
-        return DatasetFacts(ClassSplit(tuple(names), tuple(cls.UNSEEN if unseen is None else unseen)), prompt_set)
+        if unseen is None:
+            unseen = [names[cls.CLASSES.index(name)] for name in cls.UNSEEN]
+        split = ClassSplit(tuple(names), tuple(_listed(unseen, 'unseen class names')))
+        return DatasetFacts(split, cls.PROMPT_SET if prompt_set is None else prompt_set)
 
     def get_classes_and_palette(self, classes=None, palette=None):
         """The names of the classes, which a config may change, and a colour for each, drawn where nobody names one."""
@@ -270,6 +279,20 @@ class ZeroShotDataset(CustomDataset):
             if unseen or name not in ('mIoU_seen', 'mIoU_unseen', 'hIoU'):
                 table.add_row([name.replace('_', ' '), *([''] if unseen else []), percent(value), *blank])
         return table.get_string()
+
+
+def _listed(names: Sequence[str] | str, what: str) -> Sequence[str]:
+    """The names themselves, or the lines of the text file that is named instead.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not isinstance(names, str):
+        return names
+    try:
+        return lines_of(names, what)
+    except FileNotFoundError:
+        raise ValueError(f'no text file {names} of {what}. A single name is a list, too: [{names!r}].') from None
 
 
 def percent(value: float) -> str:

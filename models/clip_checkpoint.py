@@ -145,7 +145,8 @@ def text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
              if name.startswith(tuple(prefix + part for part in TEXT_TOWER))}
     missing = [part for part in TEXT_TOWER if not any(name.startswith(part) for name in tower)]
     if missing:
-        raise ValueError(f'{checkpoint.path} holds no CLIP text encoder: {", ".join(missing)} missing.')
+        raise ValueError(f'{checkpoint.path} holds no CLIP text encoder: {", ".join(missing)} missing. CLIP files hold '
+                         'one, and the checkpoints of the authors; those of this code hold the embeddings alone.')
     return tower
 
 

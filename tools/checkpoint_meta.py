@@ -48,6 +48,12 @@ def is_ours(checkpoint: Checkpoint) -> bool:
     return True
 
 
+def iterations_done(checkpoint: Checkpoint) -> int | None:
+    """How many iterations of its run a checkpoint has seen; None if it does not tell."""
+    last = checkpoint.meta.get('iter')  # mmcv writes the index of the last one, counted from 0
+    return last + 1 if isinstance(last, int) else None
+
+
 def embeddings(checkpoint: Checkpoint, facts: DatasetFacts) -> torch.Tensor | None:
     """The text embeddings (C, E) in a checkpoint of ours; None if it is not ours or of another class list.
 

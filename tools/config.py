@@ -9,6 +9,7 @@ from mmcv import Config, ConfigDict, DictAction
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model
+TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's data sets, where they are no lists
 # Read where a config has them.
 OPTIONAL_KEYS = ('cross_dataset', 'seed', 'work_dir', 'load_from', 'resume_from', 'cudnn_benchmark')
 
@@ -51,7 +52,7 @@ def load_config(args: Namespace) -> Config:
     for key, value in options.items():
         if key.split('.')[0] not in {*config, *OPTIONAL_KEYS}:
             raise ValueError(f'{key}: the config has no {key.split(".")[0]!r}; it has {", ".join(sorted(config))}.')
-        if key in {f'model.{name}' for name in FILES} and value and Path(value).exists():
+        if key.split('.')[-1] in (*FILES, *TEXT_FILES) and isinstance(value, str) and Path(value).is_file():
             options[key] = str(Path(value).absolute())  # as the shell means it
     try:
         config.merge_from_dict(options)
@@ -66,8 +67,9 @@ def load_config(args: Namespace) -> Config:
     for dataset in dataset_configs(config.data):
         if dataset.get('data_root') is not None:
             dataset.data_root = str(REPOSITORY / dataset.data_root)
-        if isinstance(dataset.get('classes'), str):  # a text file
-            dataset.classes = str(REPOSITORY / dataset.classes)
+        for name in TEXT_FILES:
+            if isinstance(dataset.get(name), str) and (REPOSITORY / dataset[name]).is_file():
+                dataset[name] = str(REPOSITORY / dataset[name])
     for name in FILES:
         if config.model.get(name) is not None:
             config.model[name] = str(_weights_path(config.model[name]))

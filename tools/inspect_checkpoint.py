@@ -102,7 +102,7 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
         'dataset': dataset_of(told['class_names']),
         'sizes': sizes._asdict(),
         'text_tower_layers': depth(checkpoint.weights, 'text_encoder.transformer.resblocks'),
-        'iteration': meta['iter'] + 1 if isinstance(meta.get('iter'), int) else None,  # mmcv counts from 0
+        'iteration': checkpoint_meta.iterations_done(checkpoint),
         'seed': meta.get('seed'),
         'best_score': float(best['best_score']) if best.get('best_score') is not None else None,
         'best_checkpoint': Path(best['best_ckpt']).name if best.get('best_ckpt') else None,

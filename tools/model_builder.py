@@ -105,10 +105,10 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
         return
     lost = [name for name in trained_on if name not in names]
     new = [name for name in names if name not in trained_on]
-    differences = [f'{what} {", ".join(some[:5])}{f" and {len(some) - 5} more" if len(some) > 5 else ""}'
+    differences = [f'{what}: {"; ".join(some[:5])}{f" and {len(some) - 5} more" if len(some) > 5 else ""}'
                    for what, some in (('only there', lost), ('only here', new)) if some]
     raise ValueError(f'{checkpoint.path} was trained on {len(trained_on)} classes, the config\'s data set has '
-                     f'{len(names)}: {"; ".join(differences) or "the same in another order"}. Use the config of the '
+                     f'{len(names)}: {", ".join(differences) or "the same in another order"}. Use the config of the '
                      'checkpoint (tools/inspect_checkpoint.py finds it). To test it on classes it was not trained on: '
                      'a config of configs/cross_dataset, or --cfg-options cross_dataset=True.')
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Scores of runs, mean and spread over seeds, beside the published rows: `python tools/summarize.py WORK_DIR...`.
 
-Tests of the same config in several work folders are the seeds of one row; of each folder the newest counts. Prints one
-table; writes it as Markdown and as a picture.
+Tests of the same config in several work folders are the seeds of one row. Of each folder the checkpoint that was
+trained longest counts, and its newest test. Prints one table; writes it as Markdown and as a picture.
 """
 import argparse
 import json
@@ -21,28 +21,40 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from mmseg.datasets import DATASETS
 from prettytable import PrettyTable
 
 from datasets.metrics import zero_shot_scores
 from tools import launch, leaves, published
 from tools.leaves import Leaf
+from tools.preparation.sources import BENCHMARKS
 from tools.published import SCORES
 
 OURS = 'this code'
 HEAD = ('protocol', 'setting', 'scores of', *(name.replace('_', ' ') for name in SCORES))
+SPREAD = 'Of several runs: mean ± sample standard deviation.'
 RED, BLUE, GREY = '#c1121f', '#1d4e89', '#888888'
 
 
 class Run(NamedTuple):
-    """A test of a work folder: the newest of its config."""
+    """A test in a work folder: the one that counts of its config."""
     folder: Path
     config: str  # path as test.py was given it
     multi_scale: bool
     scores: dict[str, float | None]  # fractions; those of classes too, as 'IoU.<class>'
+    checkpoint: str | None  # its file's name; this and the next two are None where an older test.py did not say
+    iteration: int | None
+    pictures: int | None  # that were tested
+    note: str = ''
 
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(name.removeprefix('IoU.') for name in self.scores if name.startswith('IoU.'))
+
+    @property
+    def kind(self) -> tuple:
+        """What tests must share to be of one row, beside the config."""
+        return self.classes, self.multi_scale, self.pictures
 
 
 class Value(NamedTuple):
@@ -68,8 +80,10 @@ class Block(NamedTuple):
     lines: list[Line]
 
 
-def newest_tests(folder: Path) -> list[Run]:
-    """The newest test of each config, class list and kind in the folder: one of another data set hides no other.
+def tests_that_count(folder: Path) -> list[Run]:
+    """Of each config, class list and number of pictures in the folder, the newest test of the last checkpoint.
+
+    So neither a test of an earlier checkpoint nor one on other data hides the score of the run.
 
     Raises:
         ValueError: there is none, or one is damaged or of something else.
@@ -78,8 +92,20 @@ def newest_tests(folder: Path) -> list[Run]:
     if not files:
         raise ValueError(f'no eval_*.json in {folder}: test a checkpoint first, `python test.py CONFIG CHECKPOINT '
                          f'--eval mIoU --work-dir {folder}`.')
-    tests = [read_test(file, folder) for file in sorted(files, key=lambda file: file.stat().st_mtime)]
-    return [*{(test.config, test.classes, test.multi_scale): test for test in tests}.values()]
+    groups: dict[tuple, list[Run]] = {}
+    for file in sorted(files, key=lambda file: file.stat().st_mtime):
+        test = read_test(file, folder)
+        groups.setdefault((test.config, *test.kind), []).append(test)
+    return [_that_counts(group) for group in groups.values()]
+
+
+def _that_counts(tests: list[Run]) -> Run:
+    """Of tests in order of time, with a note of the checkpoints that do not count."""
+    *_, last = sorted(tests, key=lambda test: test.iteration or 0)  # of equals the later one
+    others = sorted({test.checkpoint or 'a checkpoint of no known name' for test in tests
+                     if (test.checkpoint, test.iteration) != (last.checkpoint, last.iteration)})
+    return last._replace(note=f'{last.folder}: the score is that of {last.checkpoint}; not counted: '
+                              f'{", ".join(others)}' if others else '')
 
 
 def read_test(file: Path, folder: Path) -> Run:
@@ -96,11 +122,21 @@ def read_test(file: Path, folder: Path) -> Run:
     if not isinstance(config, str) or not isinstance(metric, dict) or not all(map(_is_score, metric.values())):
         raise ValueError(f'{file} is no result of test.py ({{"config": ..., "metric": {{...}}}}): move it elsewhere.')
     scores = {name: None if value is None or math.isnan(value) else value for name, value in metric.items()}
-    return Run(folder, config, file.name.startswith('eval_multi'), scores)
+    checkpoint, iteration, pictures = (found.get(name) for name in ('checkpoint', 'iteration', 'pictures'))
+    return Run(folder, config, file.name.startswith('eval_multi'), scores,
+               Path(checkpoint).name if isinstance(checkpoint, str) else None,
+               iteration if isinstance(iteration, int) else None, pictures if isinstance(pictures, int) else None)
 
 
 def _is_score(value) -> bool:
     return value is None or isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def pictures_of(leaf: Leaf | None) -> int | None:
+    """How many pictures the published scores of a leaf's data set are of; None if it is no benchmark."""
+    dataset = DATASETS.get(leaf.config.data.test.type) if leaf else None
+    return next((split.count for benchmark in BENCHMARKS.values() for split in benchmark.splits
+                 if dataset and issubclass(dataset, DATASETS.get(benchmark.dataset)) and split.name == 'val'), None)
 
 
 def leaf_of(run: Run) -> Leaf | None:
@@ -125,19 +161,23 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         leaf = leaf_of(run)
-        groups.setdefault((leaf.name if leaf else (run.config, run.classes), run.multi_scale), []).append(run)
+        groups.setdefault((leaf is None, leaf.name if leaf else run.config, *run.kind), []).append(run)
     return [_block(group, leaf_of(group[0])) for group in groups.values()]
 
 
 def _block(runs: list[Run], leaf: Leaf | None) -> Block:
     label = f'{OURS}, {len(runs)} run{"s" if len(runs) > 1 else ""}'
     label += ', six scales' if runs[0].multi_scale else ''
+    all_pictures, note = pictures_of(leaf), '; '.join(run.note for run in runs if run.note)
+    if runs[0].pictures not in (None, all_pictures):
+        label += f', {runs[0].pictures:,}{f" of {all_pictures:,}" if all_pictures else ""} pictures'
     values = {name: value for name in SCORES if (value := over_seeds(runs, name))}
     if leaf is None:
         namesakes = leaves.called(Path(runs[0].config).name)
-        note = f'of other classes or another split than {namesakes[0].name}' if namesakes else ''
+        if namesakes:
+            note = '; '.join(filter(None, (f'of other classes or another split than {namesakes[0].name}', note)))
         return Block(Path(runs[0].config).name, '-', runs, [Line(True, label, values, note)])
-    lines = [Line(True, label, values)]
+    lines = [Line(True, label, values, note)]
     printed_rows = published.others(leaf.protocol, leaf.setting)
     if leaf.config.get('published'):
         note = published.NOTES.get((leaf.protocol, leaf.setting), '')
@@ -198,7 +238,7 @@ def markdown(found: list[Block], picture: str) -> str:
     """The table for GitHub, the notes, the runs behind it, the picture."""
     lines = ['# Scores in percent', '', f'| {" | ".join(HEAD)} |', '| --- | --- | --- |' + ' ---: |' * len(SCORES),
              *(f'| {" | ".join(cell.replace("|", "/") for cell in cells)} |' for cells in rows(found)), '',
-             'Of several runs: mean ± sample standard deviation.', '']
+             *([SPREAD, ''] if any(len(block.runs) > 1 for block in found) else [])]
     lines += [f'- [{number}] {note}.' for number, note in enumerate(notes(found), 1)]
     for block in found:
         folders = ', '.join(f'`{run.folder}`' for run in block.runs)
@@ -234,7 +274,8 @@ def draw(found: list[Block], file: Path) -> None:
         panels[0].set_yticks(range(len(block.lines)), [line.label for line in block.lines], fontsize=9)
         panels[0].set_ylim(len(block.lines) - 0.4, -0.6)
         panels[0].set_title(f'{block.protocol}, {block.setting}', fontsize=10, weight='bold', loc='left')
-    figure.supxlabel('Of several runs: mean ± sample standard deviation.', fontsize=9, color=GREY)
+    if any(len(block.runs) > 1 for block in found):
+        figure.supxlabel(SPREAD, fontsize=9, color=GREY)
     figure.savefig(file, facecolor='white')
 
 
@@ -264,7 +305,7 @@ def main() -> None:
     launch.make_folder(out.parent)
     if text.is_dir() or picture.is_dir():
         raise ValueError(f'--out {out}: {text} or {picture} is a folder. Name another one.')
-    found = blocks([run for folder in folders for run in newest_tests(folder)])
+    found = blocks([run for folder in folders for run in tests_that_count(folder)])
     draw(found, picture)
     text.write_text(markdown(found, picture.name))
     print(terminal_table(found))

@@ -36,8 +36,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('classes', metavar='CLASSES',
                         help=f'{", ".join(BY_NAME)}, a config (.py), or a text file of class names, one a line')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.npy', help='(classes, width) float32')
-    parser.add_argument('--clip', metavar='FILE', help='CLIP by OpenAI or open_clip, or an official CLIP-RC checkpoint '
-                                                       f"(default: the config's, or {CLIP})")
+    parser.add_argument('--clip', metavar='FILE', help="CLIP by OpenAI or open_clip, or one of the authors' CLIP-RC "
+                                                       f"checkpoints (default: the config's, or {CLIP})")
     parser.add_argument('--prompts', metavar='SET',
                         help=f'{", ".join(PROMPT_SETS)}, or a text file of prompts such as "a photo of a {{}}", one a '
                              "line (default: the data set's; for a text file of classes: coco15)")
@@ -64,9 +64,7 @@ def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | 
     else:
         raise ValueError(f'{classes} is no data set ({", ".join(BY_NAME)}), no config and no text file of class names.')
     if prompts is not None:
-        from_file = prompts not in PROMPT_SETS and Path(prompts).is_file()
-        facts = DatasetFacts(facts.split, tuple(lines_of(prompts, 'prompts')) if from_file else prompts)
-    _ = facts.templates  # checked now
+        facts = DatasetFacts(facts.split, prompts)
     return facts, config
 
 

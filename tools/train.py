@@ -161,8 +161,7 @@ def main() -> None:
     place = launch.start(args, asked_gpu(args))
     work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
     checkpoint, resumes = starting_point(args, config, work_dir)
-    # mmcv writes the index of the last iteration, counted from 0
-    iterations_done = int(checkpoint.meta['iter']) + 1 if resumes else 0
+    iterations_done = checkpoint_meta.iterations_done(checkpoint) if resumes else 0
     seeds = [args.seed, config.get('seed'), checkpoint.meta.get('seed') if resumes else None, None]
     config.seed = seed = launch.common_seed(next((known for known in seeds if known is not None), None), place)
     config.work_dir = str(work_dir)

@@ -99,7 +99,7 @@ def test_a_text_file_names_the_classes(root, tmp_path):
     ({'palette': PALETTE[:4] + [PALETTE[0]]}, r'\[230, 25, 25\] means two things'),
     ({'ignored_colours': [PALETTE[1]]}, r'\[235, 225, 25\] means two things'),
     ({'classes': ['red', 'yellow', 'red', 'blue', 'purple']}, 'class names occur twice: red'),
-    ({'unseen': ['grue']}, 'unseen classes that the dataset lacks: grue'),
+    ({'unseen': ['grue']}, 'unseen names classes that the data set lacks: grue'),
     ({'classes': ['red', '', 'green', 'blue', 'purple']}, "class 1 is named ''"),
     ({'prompt_set': ['a photo']}, 'needs one {}'),
     ({'img_suffix': '.png'}, r"holds \.jpg files, and img_suffix is '\.png'"),

@@ -42,6 +42,9 @@ def test_indices_follow_from_names_in_any_place():
 
 @pytest.mark.parametrize(('names', 'unseen', 'words'), [
     (('cat', 'dog', 'cat'), (), 'twice: cat'),
+    (('cat, kitten', 'dog', ' kitten'), (), 'twice: kitten'),
+    (('cat', 'sofa , couch,sofa'), (), 'twice: sofa'),
+    (('sofa, couch', 'tv'), ('couch',), 'lacks: couch. Its classes: sofa, couch; tv'),
     (('cat', 'dog'), ('zebra', 'dog'), 'lacks: zebra'),
     (('cat', 'dog'), ('cat', 'dog'), 'no seen class'),
     (('cat', ''), (), "class 1 is named ''"),
@@ -59,7 +62,8 @@ def test_a_split_that_does_not_fit(names, unseen, words):
     (PascalVOC20, {'prompt_set': ['a photo']}, 'needs one {}'),
     (PascalVOC20, {'classes': ['cat', 'dog']}, 'PascalVOC20 has 20 classes, .* names 2'),
     (ZeroShotDataset, {}, 'classes='),
-    (ZeroShotDataset, {'classes': 'nowhere.txt'}, 'no file nowhere.txt of class names'),
+    (ZeroShotDataset, {'classes': 'nowhere.txt'}, 'no text file nowhere.txt of class names'),
+    (ZeroShotDataset, {'classes': ['toy', 'cat'], 'unseen': 'toy'}, r"no text file toy of unseen .*: \['toy'\]"),
 ])
 def test_facts_that_are_refused(cls, arguments, words):
     with pytest.raises(ValueError, match=words):
@@ -74,8 +78,16 @@ def test_a_config_may_name_another_split():
 def test_class_names_from_a_file(tmp_path):
     file = tmp_path / 'names.txt'
     file.write_text('sofa, couch\ntv\n')
-    split = ZeroShotDataset.describe(classes=str(file), unseen=['tv']).split
-    assert split == ClassSplit(('sofa, couch', 'tv'), ('tv',))
+    (tmp_path / 'unseen.txt').write_text('sofa,couch\n')
+    (tmp_path / 'prompts.txt').write_text('an aerial photo of a {}\n')
+    facts = ZeroShotDataset.describe(classes=str(file), unseen=str(tmp_path / 'unseen.txt'),
+                                     prompt_set=str(tmp_path / 'prompts.txt'))
+    assert facts.split == ClassSplit(('sofa, couch', 'tv'), ('sofa, couch',))
+    assert facts.prompt_set == facts.templates == ('an aerial photo of a {}',)
+
+
+def test_blanks_around_names_do_not_count():
+    assert ClassSplit((' sofa ,couch', 'tv '), ('sofa,couch',)) == ClassSplit(('sofa, couch', 'tv'), ('sofa, couch',))
 
 
 def test_classes_may_be_renamed(tiny_configs):
@@ -83,8 +95,8 @@ def test_classes_may_be_renamed(tiny_configs):
     config = Config.fromfile(str(tiny_configs['inductive'])).data.test
     before = build_dataset(config, {'test_mode': True})
     config.classes = ['airplane', *VOC[1:17], 'sofa, couch', *VOC[18:19], 'tv']
-    config.unseen = ['tv']
     after = build_dataset(config, {'test_mode': True})
+    assert [after.CLASSES[index] for index in after.facts.split.unseen] == [*VOC[15:17], 'sofa, couch', 'train', 'tv']
     assert after.CLASSES == tuple(config.classes) and after.PALETTE == before.PALETTE
     assert np.array_equal(after.true_labels(1), before.true_labels(1))
     scores = after.evaluate([np.where(after.true_labels(index) == 255, 0, after.true_labels(index))

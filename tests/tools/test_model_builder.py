@@ -271,9 +271,9 @@ def test_a_checkpoint_of_the_same_classes_or_of_unknown_ones(config):
 
 
 @pytest.mark.parametrize(('names', 'words'), [
-    ([f'thing {index}' for index in range(171)], 'trained on 171 classes, the config.s data set has 20: only there '
-                                                 'thing 0, .* and 166 more; only here aeroplane, .* and 15 more'),
-    (lambda names: [*names, 'zebra'], 'trained on 21 classes, .*only there zebra[^;]*$'),
+    ([f'thing {index}' for index in range(171)], 'trained on 171 classes, the config.s data set has 20: only there: '
+                                                 'thing 0; .* and 166 more, only here: aeroplane; .* and 15 more'),
+    (lambda names: [*names, 'zebra'], 'trained on 21 classes, .*only there: zebra[^;]*$'),
     (lambda names: names[::-1], 'the same in another order'),
 ])
 def test_a_checkpoint_of_other_classes(config, names, words):

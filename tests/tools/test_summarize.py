@@ -125,6 +125,23 @@ def test_a_later_test_on_another_data_set_hides_no_row(run, tmp_path):
     assert [row[1] for row in rows if row[2].startswith('this code')] == ['inductive', 'cross dataset']
 
 
+def test_a_later_test_of_an_earlier_checkpoint_does_not_count(run, tmp_path):
+    """Tests of iterations 20000, 40000, 40000 and 20000 once more, of all pictures and of 100."""
+    folder = tmp_path / 'it'
+    for time, (iteration, pictures, score) in enumerate([(20_000, 1449, 0.5), (40_000, 1449, 0.6), (40_000, 1449, 0.7),
+                                                         (20_000, 1449, 0.5), (20_000, 100, 0.9)]):
+        name = f'eval_single_scale_{time}.json'
+        write(folder, name=name, hIoU=score)
+        file = folder / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), 'checkpoint': f'/runs/it/iter_{iteration}.pth',
+                                    'iteration': iteration, 'data_root': 'data', 'pictures': pictures}))
+        os.utime(file, (time, time))
+    rows, text = run(folder)
+    assert [(row[2], row[-1]) for row in rows if row[2].startswith('this code')] == [
+        ('this code, 1 run [1]', '70.0'), ('this code, 1 run, 100 of 1,449 pictures', '90.0')]
+    assert f'[1] {folder}: the score is that of iter_40000.pth; not counted: iter_20000.pth' in text
+
+
 def test_six_scales_are_another_row(run, tmp_path):
     folders = [write(tmp_path / 'one', hIoU=0.8), write(tmp_path / 'six', name='eval_multi_scale_1.json', hIoU=0.9)]
     rows, _ = run(*folders)

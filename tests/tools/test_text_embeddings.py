@@ -111,7 +111,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
     ('', [], 'names.txt is empty'),
     ('cat,\n', [], "class 0 is named 'cat,'"),
     (None, [], 'is no data set (voc12, coco_stuff164k,'),
-    ('cat\n', ['--prompts', 'haiku'], "no prompt set 'haiku'"),
+    ('cat\n', ['--prompts', 'haiku'], "no prompt set and no text file 'haiku'"),
     ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
     ('cat\n', ['--out', 'rows.txt'], 'must end in .npy'),
     ('cat\n', ['--clip', 'nowhere.pt'], 'no file nowhere.pt'),
