@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent)  # this repository's `datasets`, whoever else has one
@@ -35,6 +36,7 @@ from tools.config import add_config_arguments, load_config
 from tools.loaders import evaluation_loader
 from tools.model_builder import build_model, check_classes, give_text_embeddings, load_weights
 from tools.pictures import result_picture
+from tools.progress import Progress
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,16 +75,14 @@ def predict(model: nn.Module, loader: DataLoader, *, show_progress: bool, world_
             ) -> Iterator[tuple[int, np.ndarray]]:
     """(index, label map (H, W)) of every picture of this process's loader."""
     model.eval()
-    progress = mmcv.ProgressBar(len(loader.dataset)) if show_progress else None
-    for index, batch in zip(loader.sampler, loader, strict=True):
-        with torch.no_grad():
-            labels = model(return_loss=False, **batch)[0]
-        yield index, labels.astype(np.uint8)
-        if progress is not None:
-            for _ in range(min(world_size, len(loader.dataset) - progress.completed)):
-                progress.update()
-    if progress is not None:
-        sys.stdout.write('\n')
+    total = len(loader.dataset)
+    with Progress(0, total, 'pictures') if show_progress else nullcontext() as progress:
+        for done, (index, batch) in enumerate(zip(loader.sampler, loader, strict=True), start=1):
+            with torch.no_grad():
+                labels = model(return_loss=False, **batch)[0]
+            yield index, labels.astype(np.uint8)
+            if progress is not None:
+                progress.update(min(done * world_size, total))
 
 
 def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:

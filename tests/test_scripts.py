@@ -1,9 +1,14 @@
 """The scripts end to end, as a user runs them: train, resume, test, on one and on two processes."""
 import json
 import math
+import os
 import pickle
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +264,36 @@ def test_dist_train(run, tiny_configs, tmp_path, processes):
     assert list(losses(tmp_path)) == [1, 2, 3, 4]
     assert len(list(tmp_path.glob('*.log'))) == 1, 'one process writes the log'
     assert load(tmp_path / 'iter_4.pth')['meta']['clip_rc']['format'] == 1
+
+
+def stopped(command: list, folder: Path, *, when: str) -> tuple[int, str]:
+    """Exit status and what was said after Ctrl-C, which all processes of a terminal get, when a text is in the log."""
+    file = folder / 'said'
+    with file.open('w') as stream, subprocess.Popen(
+            list(map(str, command)), stdout=stream, stderr=stream, start_new_session=True,
+            env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(free_port())}) as process:
+        deadline = time.monotonic() + 120
+        while when not in file.read_text() and time.monotonic() < deadline:
+            assert process.poll() is None, file.read_text()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=60)
+    return process.returncode, file.read_text()
+
+
+def test_ctrl_c_of_several_processes(tiny_configs, tmp_path):
+    status, said = stopped(['bash', REPOSITORY / 'dist_train.sh', tiny_configs['inductive'], tmp_path / 'work', 2,
+                            '--cfg-options', 'runner.max_iters=1000'], tmp_path, when='Iter [2/')
+    assert status == 130 and said.endswith('stopped.\n') and said.count('stopped.') == 1
+    assert 'Traceback' not in said and 'death signal' not in said
+
+
+def test_ctrl_c_in_the_midst_of_imports(tmp_path):
+    main = tmp_path / 'main.py'
+    main.write_text(f'import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\nimport tools\nimport time\n'
+                    "print('up', flush=True)\ntime.sleep(100)\n")
+    status, said = stopped([sys.executable, main], tmp_path, when='up')
+    assert status == -signal.SIGINT and said == 'up\nstopped.\n'
 
 
 def test_two_processes_score_as_one(run, tiny_configs, opinionated, tmp_path):

@@ -18,7 +18,6 @@ import tools  # noqa: F401  first: it quietens the imports below
 import matplotlib
 
 matplotlib.use('Agg')
-import mmcv
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
@@ -35,6 +34,7 @@ from tools import launch
 from tools.config import add_config_arguments, load_config
 from tools.loaders import evaluation_loader
 from tools.model_builder import build_model, check_classes, give_text_embeddings, load_weights
+from tools.progress import Progress
 
 SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 
@@ -81,16 +81,17 @@ def measure(model: nn.Module, loader, penalties: list[float]) -> list[np.ndarray
     model.eval()
     dataset = loader.dataset
     totals = [None] * len(penalties)
-    progress = mmcv.ProgressBar(len(dataset))
-    for index, batch in enumerate(loader):
-        with torch.no_grad():
-            seen, seen_class, unseen, unseen_class = (part.cpu().numpy() for part in model(return_loss=False, **batch))
-        for place, penalty in enumerate(penalties):
-            labels = np.where(seen - penalty >= unseen, seen_class, unseen_class)
-            areas = dataset.pre_eval(labels, index)[0][:2]  # intersection and union of each class
-            totals[place] = areas if totals[place] is None else [old + new for old, new in zip(totals[place], areas)]
-        progress.update()
-    sys.stdout.write('\n')
+    with Progress(0, len(dataset), 'pictures') as progress:
+        for index, batch in enumerate(loader):
+            with torch.no_grad():
+                seen, seen_class, unseen, unseen_class = (part.cpu().numpy()
+                                                          for part in model(return_loss=False, **batch))
+            for place, penalty in enumerate(penalties):
+                labels = np.where(seen - penalty >= unseen, seen_class, unseen_class)
+                areas = dataset.pre_eval(labels, index)[0][:2]  # intersection and union of each class
+                totals[place] = areas if totals[place] is None else [
+                    old + new for old, new in zip(totals[place], areas)]
+            progress.update(index + 1)
     return [(intersection / union).numpy() for intersection, union in totals]
 
 

@@ -1,5 +1,7 @@
 """Configs as the scripts use them: read, overridden from the command line, paths made absolute."""
 import json
+import sys
+import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +46,7 @@ def load_config(args: Namespace) -> Config:
     path = Path(args.config)
     if not path.is_file():
         raise ValueError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
-    try:
-        config = Config.fromfile(str(path))
-    except Exception as error:  # whatever the user's own code raises
-        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    config = _read(path)
     options = {**args.options, **args.cfg_options}
     for key, value in options.items():
         if key.split('.')[0] not in {*config, *OPTIONAL_KEYS}:
@@ -74,6 +73,19 @@ def load_config(args: Namespace) -> Config:
         if config.model.get(name) is not None:
             config.model[name] = str(_weights_path(config.model[name]))
     return config
+
+
+def _read(path: Path) -> Config:
+    """mmcv's reading, without what it leaves behind when it fails: a search path, and the complaint of a file."""
+    search_path, complain = [*sys.path], sys.unraisablehook
+    try:
+        return Config.fromfile(str(path))
+    except Exception as error:  # whatever the user's own code raises
+        sys.path[:], sys.unraisablehook = search_path, lambda _: None
+        traceback.clear_frames(error.__traceback__)  # the temporary file, whose folder is gone, ends now
+        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    finally:
+        sys.unraisablehook = complain
 
 
 def dataset_configs(node) -> Iterator[ConfigDict]:

@@ -10,48 +10,15 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+if __package__:
+    from tools.progress import MB, Progress
+else:  # beside download_clip.py, run as a script
+    from progress import MB, Progress
+
 CHUNK = 1 << 18  # bytes
-MB = 1e6  # bytes
 TIMEOUT = 30  # seconds without a byte before a connection counts as dropped
 RETRY_WAITS = (1, 2, 4)  # seconds before each new attempt
 DROPPED = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
-
-
-class Progress:
-    """How far something is, on stderr: one line redrawn on a terminal, otherwise a new line every 10 percent.
-
-    Args:
-        have: what was there before.
-        total: what there will be, or None when nobody knows.
-        counted: what the numbers count, such as 'masks'; without it they are bytes.
-    """
-
-    def __init__(self, have: int, total: int | None, counted: str = '') -> None:
-        self.first, self.total, self.counted, self.start = have, total, counted, time.monotonic()
-        self.redraw, self.tenths = sys.stderr.isatty(), 0
-
-    def update(self, have: int) -> None:
-        tenths = 10 * have // (self.total or 500_000_000)
-        if not self.redraw and tenths == self.tenths:
-            return
-        self.tenths = tenths
-        speed = max(have - self.first, 1) / max(time.monotonic() - self.start, 1e-3)
-        line = f'{self._text(have)}, {self._text(speed)}/s'
-        if self.total:
-            minutes, seconds = divmod(round((self.total - have) / speed), 60)
-            total = f'{self._text(self.total)} {self.counted}'.strip()
-            line = f'{have / self.total:4.0%} of {total}: {line}, {minutes}:{seconds:02d} left'
-        print(f'\r{line}\033[K' if self.redraw else line, end='' if self.redraw else '\n', file=sys.stderr, flush=True)
-
-    def __enter__(self) -> 'Progress':
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.redraw:
-            print(file=sys.stderr)
-
-    def _text(self, amount: float) -> str:
-        return f'{amount:,.0f}' if self.counted else f'{amount / MB:.1f} MB'
 
 
 def hashes_of(path: Path, algorithms: Iterable[str], report: Callable[[int], None] = lambda have: None

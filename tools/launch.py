@@ -21,6 +21,7 @@ from mmcv.parallel import MMDataParallel, MMDistributedDataParallel
 from mmcv.runner import init_dist
 from torch import nn
 
+import tools
 from tools import mmcv_repairs
 
 
@@ -55,7 +56,7 @@ def run(main: Callable[[], None]) -> None:
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
         sys.exit(f'error: {plain_message(error)}')
     except KeyboardInterrupt:
-        sys.stderr.write('stopped.\n')
+        tools.say_stopped()
         sys.exit(128 + signal.SIGINT)
     finally:
         if dist.is_available() and dist.is_initialized():

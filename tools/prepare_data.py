@@ -24,6 +24,7 @@ from tools.preparation.parallel import parallel, write_whole
 from tools.preparation.sources import BENCHMARKS, Archive, Benchmark
 from tools.preparation.unpack import check_space, png, unpack
 from tools.preparation.verify import folders_that_lack, names_in, stems, verify
+from tools.progress import Progress
 
 
 def say(text: str) -> None:
@@ -133,7 +134,7 @@ def compare(archive: Archive, path: Path) -> str | None:
         say(f'{path}: nobody published its size or checksum, so it is taken as it is')
         return None
     say(f'checking {path}')
-    with downloads.Progress(0, path.stat().st_size) as progress:
+    with Progress(0, path.stat().st_size) as progress:
         return downloads.difference(path, archive.expected, progress.update)
 
 
@@ -152,7 +153,7 @@ def draw_context(archive: Archive, path: Path, root: Path, workers: int) -> None
     tasks = [(drawing, folder / f'{drawing.name}.png', path) for drawings in splits.values() for drawing in drawings
              if drawing.name not in present]
     say(f'drawing masks into {folder}')
-    with downloads.Progress(0, len(tasks), 'masks') as progress:
+    with Progress(0, len(tasks), 'masks') as progress:
         for done, _ in enumerate(parallel(draw, tasks, workers), 1):
             progress.update(done)
     for name, drawings in splits.items():

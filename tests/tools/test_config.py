@@ -2,6 +2,7 @@
 import argparse
 import gc
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,17 @@ def test_as_data_is_plain_json():
     ('raises.py', 'model = dict(layers=[][3])', 'raises.py cannot be read'),
     ('imports.py', 'import no_such_package', 'imports.py cannot be read.*no_such_package'),
 ])
-def test_files_that_are_no_config(elsewhere, name, text, words):
+def test_files_that_are_no_config(elsewhere, monkeypatch, name, text, words):
     if text is not None:
         (elsewhere / name).write_text(text)
+    complaints, search_path = [], [*sys.path]
+    monkeypatch.setattr(sys, 'unraisablehook', complaints.append)
     with pytest.raises((ValueError, OSError), match=words) as caught:
         load(name)
     del caught
-    gc.collect()  # mmcv leaves a temporary file behind whose finalizer complains: now, not in the midst of another test
+    gc.collect()
+    assert complaints == [], 'of the temporary file of mmcv'
+    assert sys.path == search_path
 
 
 def test_an_option_that_does_not_fit_the_config():

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tools.downloads import Progress
 from tools.preparation.parallel import parallel, write_whole
 from tools.preparation.sources import Archive, Folder
+from tools.progress import Progress
 
 # What these libraries raise for damaged archives; RuntimeError for flags that no published one has.
 UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError)

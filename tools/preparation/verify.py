@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 import datasets
-from tools.downloads import Progress
 from tools.preparation.convert_masks import IGNORE, decode, label_ids
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Benchmark, Split
+from tools.progress import Progress
 
 SHOWN = 5  # files of a kind that are named
 
