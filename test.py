@@ -53,7 +53,8 @@ def parse_arguments() -> argparse.Namespace:
                         help='imgfile_prefix=DIR: where --format-only writes')
     parser.add_argument('--show', action='store_true', help='open each result in the picture viewer')
     parser.add_argument('--show-dir', metavar='DIR', help='write a picture of each result')
-    parser.add_argument('--opacity', type=float, default=0.5, help='of the class colours in pictures, in (0, 1]')
+    parser.add_argument('--opacity', type=float, default=0.5,
+                        help='of the class colours in pictures, in (0, 1] (default: 0.5)')
     parser.add_argument('--aug-test', action='store_true', help='average six scales and their mirror images')
     parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to test on')
     parser.add_argument('--gpu-collect', action='store_true', help='several GPUs: collect the results on GPUs')

@@ -56,7 +56,7 @@ class LoadLabels(LoadAnnotations):
         colours = results['mask_colours']
         try:
             with Image.open(path) as image:
-                mode = image.mode
+                mode, lossy = image.mode, image.format == 'JPEG'
                 picture = None if colours is None else np.asarray(image.convert('RGB'))
             if colours is None:
                 results = super().__call__(results)
@@ -64,6 +64,8 @@ class LoadLabels(LoadAnnotations):
             raise ValueError(f'{path}: this mask is missing.') from None
         except (AttributeError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
             raise ValueError(f'{path}: broken mask, it does not decode. Copy it again.') from error
+        if lossy:
+            raise ValueError(f'{path}: this mask is a JPEG, which changes ids and colours. Make it again, as PNG.')
         if colours is not None:
             results['gt_semantic_seg'] = colours.labels(picture, path)
             results['seg_fields'].append('gt_semantic_seg')
@@ -80,7 +82,7 @@ class LoadLabels(LoadAnnotations):
         if 'img' in results and labels.shape != results['img'].shape[:2]:
             picture = results['img'].shape[:2]
             raise ValueError(f'{path}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
-                             f'{picture[1]}x{picture[0]}.')
+                             f'{picture[1]}x{picture[0]}. They must be of one size.')
         first_wrong = results['num_classes'] + (results['reduce_zero_label'] and not self.reduce_zero_label)
         wrong = np.unique(labels[(labels >= first_wrong) & (labels != IGNORE)])
         if len(wrong):
@@ -100,10 +102,11 @@ class MaskColours:
     """
 
     def __init__(self, palette: Sequence[Sequence[int]], ignored: Sequence[Sequence[int]] = ()):
-        colours = [tuple(colour) for colour in (*palette, *ignored)]
+        colours = [colour if isinstance(colour, str) else tuple(colour) for colour in (*palette, *ignored)]
         for colour in colours:
             if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
-                raise ValueError(f'palette: {list(colour)} is no colour; [red, green, blue], each 0 to 255, is one.')
+                shown = colour if isinstance(colour, str) else list(colour)
+                raise ValueError(f'palette: {shown} is no colour; [red, green, blue], each 0 to 255, is one.')
         if len(set(colours)) != len(colours):
             twice = sorted({colour for colour in colours if colours.count(colour) > 1})
             raise ValueError(f'palette: {", ".join(str(list(colour)) for colour in twice)} means two things.')
@@ -126,7 +129,7 @@ class MaskColours:
             more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
             raise ValueError(f'{path}: the palette has no colour {", ".join(map(str, colours))}{more}. Add them to '
                              'palette, or to ignored_colours if they are no class. (Thousands of colours come from '
-                             'JPEG or from smooth resizing: masks must be saved without.)')
+                             'smooth resizing: masks must be saved without.)')
         return self.meanings[places]
 
 

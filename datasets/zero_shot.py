@@ -158,43 +158,56 @@ class ZeroShotDataset(CustomDataset):
 
     def load_annotations(self, img_dir, img_suffix, ann_dir, seg_map_suffix, split):
         """mmseg's list of samples; every file of it is looked for."""
-        remedy = 'Check data_root (or --data-root) against the layout in the README.'
+        remedy = 'Check data_root (or --data-root) and the folders in the config; the README has the layouts of the ' \
+                 'benchmarks.'
+        for option, suffix in (('img_suffix', img_suffix), ('seg_map_suffix', seg_map_suffix)):
+            if '.' not in suffix:
+                raise ValueError(f'{option}={suffix!r}: the dot belongs to it, as in {"." + suffix!r}.')
         for what, folder in (('pictures', img_dir), ('masks', ann_dir)):
             if folder is not None and not os.path.isdir(folder):
                 raise ValueError(f'no folder {folder} of {what}. {remedy}')
         if split is not None and not os.path.isfile(split):
             raise ValueError(f'no split file {split}. {remedy}')
-        if split is None:
-            self._require_suffix(img_dir, img_suffix)
+        names = [] if split is not None else self._names_in(img_dir, img_suffix)
         samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
         samples = [sample for sample in samples if sample['filename'] != img_suffix]  # a blank line of the split
         if not samples:
             where = f'split file {split}' if split is not None else f'folder {img_dir}'
             raise ValueError(f'the {where} names no picture. {remedy}')
-        self._require(img_dir, [sample['filename'] for sample in samples], 'picture')
+        lost = sorted({*names} - {sample['filename'] for sample in samples})  # mmseg leaves them out without a word
+        if lost:
+            raise ValueError(f'{img_dir}: links to no picture: {_some(lost)}. Mend or remove them.')
+        self._require(img_dir, [sample['filename'] for sample in samples], 'picture', 'img_suffix')
         if ann_dir is not None:
-            self._require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask')
+            self._require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask', 'seg_map_suffix')
         return samples
 
     @staticmethod
-    def _require_suffix(folder: str, suffix: str) -> None:
-        """A folder without a list of names holds pictures of one kind."""
-        endings = {ending for _, _, names in os.walk(folder) for ending in (os.path.splitext(name)[1] for name in names)
+    def _names_in(folder: str, suffix: str) -> list[str]:
+        """Paths of the pictures of a folder without a list of names, which must be of one kind."""
+        names = [os.path.relpath(os.path.join(place, name), folder) for place, _, names in
+                 os.walk(folder, followlinks=True) for name in names if not name.startswith('.')]
+        endings = {ending for ending in (os.path.splitext(name)[1] for name in names)
                    if ending.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')}
         others = sorted(ending for ending in endings if not suffix.endswith(ending))
         if others:
             raise ValueError(f'{folder} holds {", ".join(others)} files, and img_suffix is {suffix!r}: only those '
                              'would be read. Name the right img_suffix, or convert the pictures to one kind.')
+        return [name for name in names if name.endswith(suffix)]
 
     @staticmethod
-    def _require(folder: str, names: list[str], what: str) -> None:
-        """One listing of the folder instead of a look at each file."""
+    def _require(folder: str, names: list[str], what: str, option: str) -> None:
+        """One listing of the folder instead of a look at each file; `option` is that of the files' endings."""
         present = set(os.listdir(folder))
         missing = [name for name in names
                    if name not in present and not ('/' in name and os.path.isfile(os.path.join(folder, name)))]
         if missing:
-            more = f' and {len(missing) - 3} more' if len(missing) > 3 else ''
-            raise ValueError(f'{folder}: {what} missing: {", ".join(missing[:3])}{more}.')
+            stem = os.path.splitext(missing[0])[0]
+            near = sorted(name for name in present if os.path.splitext(name)[0] == stem)
+            remedy = f'There is {near[0]}: name its ending, as it is written, in {option}.' if near else \
+                'Put it there, or list only whole pairs of picture and mask in a file (split=FILE in the config, ' \
+                'names without endings).'
+            raise ValueError(f'{folder}: {what} missing: {_some(missing)}. {remedy}')
 
     def pre_pipeline(self, results: dict) -> None:
         super().pre_pipeline(results)
@@ -211,7 +224,8 @@ class ZeroShotDataset(CustomDataset):
         size = picture_size(self.picture_path(index))
         if labels.shape != size:
             raise ValueError(f'{self.ann_dir}/{self.img_infos[index]["ann"]["seg_map"]}: the mask is '
-                             f'{labels.shape[1]}x{labels.shape[0]} pixels, its picture {size[1]}x{size[0]}.')
+                             f'{labels.shape[1]}x{labels.shape[0]} pixels, its picture {size[1]}x{size[0]}. They must '
+                             'be of one size.')
         return labels
 
     def true_labels(self, index: int) -> np.ndarray | None:
@@ -293,6 +307,11 @@ def _listed(names: Sequence[str] | str, what: str) -> Sequence[str]:
         return lines_of(names, what)
     except FileNotFoundError:
         raise ValueError(f'no text file {names} of {what}. A single name is a list, too: [{names!r}].') from None
+
+
+def _some(names: list[str]) -> str:
+    """The first three, and how many more there are."""
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
 
 
 def percent(value: float) -> str:

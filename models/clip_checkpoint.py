@@ -40,7 +40,7 @@ def read(path: str | Path) -> Checkpoint:
     """Reads a `.safetensors` file, a TorchScript archive or a state dict; runs no code that the file holds.
 
     Raises:
-        ValueError: no such file, a truncated one, or one that holds more than tensors and plain values.
+        ValueError: no such file, a truncated or damaged one, or one that holds more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,7 +60,7 @@ def read(path: str | Path) -> Checkpoint:
         if code is not None:
             raise ValueError(f'{path} cannot be read safely: it asks to run {code[1]}. A checkpoint holds tensors and '
                              'plain values only.') from error
-        raise ValueError(f'{path} is truncated or no checkpoint. Fetch or copy it again.') from error
+        raise ValueError(f'{path} is truncated or damaged, or no checkpoint. Fetch or copy it again.') from error
     content = content if isinstance(content, dict) else {}
     weights, meta = content.get('state_dict', content), content.get('meta', {})
     weights = {name.removeprefix('module.'): value for name, value in weights.items()
@@ -75,10 +75,16 @@ _NUMPY_SCALARS = [(np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'), 
 
 
 def _is_torchscript(path: Path) -> bool:
-    """TorchScript archives and state dicts are both zip files; only the former hold code."""
+    """TorchScript archives and state dicts are both zip files; only the former hold code.
+
+    Raises:
+        BadZipFile: a checksum in the file is not that of its content, which torch does not look at.
+    """
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(damaged)
         return any(name.endswith('constants.pkl') for name in archive.namelist())
 
 

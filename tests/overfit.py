@@ -57,9 +57,9 @@ def pictures_of_seen_classes(data: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('?')[0] + '?')
-    parser.add_argument('--data-root', type=Path, required=True)
-    parser.add_argument('--iterations', type=int, default=1200)
-    parser.add_argument('--device', default='auto')
+    parser.add_argument('--data-root', type=Path, required=True, help="VOC2012's folder")
+    parser.add_argument('--iterations', type=int, default=1200, help='of the training (default: 1200)')
+    parser.add_argument('--device', default='auto', help='auto, cuda or cpu (default: auto)')
     args = parser.parse_args()
     data = args.data_root.resolve()
     names = pictures_of_seen_classes(data)

@@ -32,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--count', type=launch.at_least_one, default=20,
                         help='how many, taken at even distances from the whole (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the random crops and flips (default: %(default)s)')
-    parser.add_argument('--opacity', type=float, default=0.5, help='of the class colours, in (0, 1]')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the class colours, in (0, 1] (default: 0.5)')
     return parser.parse_args()
 
 

@@ -257,7 +257,7 @@ def _clip_rc_lines(found: dict) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
+    parser = argparse.ArgumentParser(description=f'{__doc__.split(":")[0]}.')
     parser.add_argument('file', metavar='FILE', help='.pth, .pt or .safetensors')
     parser.add_argument('--json', action='store_true', help='everything, for machines')
     args = parser.parse_args()

@@ -84,10 +84,9 @@ def add_launch_arguments(parser: ArgumentParser) -> None:
 
 def at_least_one(text: str) -> int:
     """The `type` of a command line's count."""
-    value = int(text)
-    if value < 1:
-        raise ArgumentTypeError(f'{text} is less than 1')
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f'{text!r} is no whole number from 1 up')
+    return int(text)
 
 
 def start(args: Namespace, gpu_id: int | None = None) -> Place:

@@ -41,9 +41,13 @@ def prepare(benchmark: Benchmark, root: Path, *, download: bool, workers: int) -
     lacking = folders_that_lack(benchmark, root)
     archives = [archive for archive in benchmark.archives if archive.targets & lacking]
     if archives:
-        folder = launch.make_folder(root / 'downloads')
+        folder = root / 'downloads'
+        absent = [archive for archive in archives if not (folder / archive.name).exists()]
+        if absent and not download:
+            wanted = '; '.join(f'{archive.name} ({" or ".join(archive.urls)})' for archive in absent)
+            raise ValueError(f'{folder} lacks {wanted}. Put them there, or run this with --download.')
         with hold(folder):
-            obtain(archives, folder, download=download)
+            obtain(archives, folder)
             for archive in archives:
                 say(f'unpacking {folder / archive.name}')
                 make = draw_context if archive.makes else unpack
@@ -60,7 +64,7 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another one does.
     """
-    with (folder / '.lock').open('w') as lock:
+    with (launch.make_folder(folder) / '.lock').open('w') as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, who may outlive a killed run
         except BlockingIOError:
@@ -68,16 +72,13 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
-def obtain(archives: list[Archive], folder: Path, *, download: bool) -> None:
-    """Sees to it that archives are in a folder, each as it was published.
+def obtain(archives: list[Archive], folder: Path) -> None:
+    """Downloads the archives that a folder lacks, and sees to it that each is as it was published.
 
     Raises:
-        ValueError: one lacks, can't be had or is another one.
+        ValueError: one can't be had or is another one.
     """
     lacking = [archive for archive in archives if not (folder / archive.name).exists()]
-    if lacking and not download:
-        wanted = '; '.join(f'{archive.name} ({" or ".join(archive.urls)})' for archive in lacking)
-        raise ValueError(f'{folder} lacks {wanted}. Put them there, or run this with --download.')
     check_space(folder, sum(bytes_to_come(archive, folder) for archive in lacking), 'download the archives')
     for archive in archives:
         path = folder / archive.name
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument('--root', type=Path, default=REPOSITORY / 'data', metavar='DIR',
                         help='where the folders are made; archives are in DIR/downloads (default: %(default)s)')
     action = parser.add_mutually_exclusive_group()
-    action.add_argument('--download', action='store_true', help='get the archives that lack from their owners')
+    action.add_argument('--download', action='store_true', help='get the archives that are missing from their owners')
     action.add_argument('--verify', action='store_true', help='only check what is there, and change nothing')
     parser.add_argument('--workers', type=launch.at_least_one, default=len(os.sched_getaffinity(0)), metavar='N',
                         help='processes (default: as many as this one may use cores, %(default)s)')

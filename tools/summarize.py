@@ -289,7 +289,7 @@ def _point(panel: Axes, place: int, value: Value, *, measured: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
+    parser = argparse.ArgumentParser(description=f'{__doc__.split(":")[0]}.')
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='holds eval_*.json of test.py')
     parser.add_argument('--out', type=Path, metavar='PREFIX',
                         help='writes PREFIX.md and PREFIX.png (default: summary, beside the first work folder)')

@@ -17,6 +17,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 import numpy as np
+from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from mmcv import Config
 from mmseg.utils import get_root_logger
@@ -69,7 +70,7 @@ def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | 
 
 
 def draw(rows: np.ndarray, names: tuple[str, ...], file: Path) -> None:
-    """The cosine similarity of each class to each, as a picture."""
+    """The cosine similarity of each class to each, as a picture; a name that the font lacks is shown as its index."""
     directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     similarity = directions @ directions.T
     side = max(4., 0.16 * len(names)) + 2.5  # inches
@@ -77,8 +78,11 @@ def draw(rows: np.ndarray, names: tuple[str, ...], file: Path) -> None:
     others = similarity[~np.eye(len(names), dtype=bool)]
     image = axes.imshow(similarity, cmap='viridis', vmin=others.min() if len(names) > 1 else 0,
                         vmax=others.max() if len(names) > 1 else 1)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    glyphs = font_manager.get_font(font_manager.findfont('DejaVu Sans')).get_charmap()  # comes with matplotlib
+    labels = [name if all(ord(letter) in glyphs for letter in name) else f'class {index}'
+              for index, name in enumerate(names)]
+    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_title(f'cosine similarity of the text embeddings of {len(names)} classes')
     figure.colorbar(image, ax=axes, shrink=0.6)
     figure.savefig(file, dpi=100)

@@ -14,4 +14,5 @@ dataset = dict(
 train = dict(img_dir='train/pictures', ann_dir='train/masks', pipeline={{_base_.train_pipeline}}, **dataset)
 val = dict(img_dir='val/pictures', ann_dir='val/masks', pipeline={{_base_.test_pipeline}}, **dataset)
 data = dict(samples_per_gpu=4, workers_per_gpu=1, train=train, val=val, test=val)
+total_batch_size_source = 'ours'
 log_config = dict(interval=20)

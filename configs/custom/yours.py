@@ -13,4 +13,5 @@ dataset = dict(
     img_suffix='.jpg', seg_map_suffix='.png')  # <- masks in colours instead of ids: see example.py
 train = dict(img_dir='train/pictures', ann_dir='train/masks', pipeline={{_base_.train_pipeline}}, **dataset)
 val = dict(img_dir='val/pictures', ann_dir='val/masks', pipeline={{_base_.test_pipeline}}, **dataset)
+total_batch_size = 8  # for the log, which says how many pictures a step of your run really takes: 4 on each of 2 GPUs
 data = dict(samples_per_gpu=4, workers_per_gpu=4, train=train, val=val, test=val)

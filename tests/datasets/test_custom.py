@@ -96,6 +96,10 @@ def test_a_text_file_names_the_classes(root, tmp_path):
     ({'reduce_zero_label': True}, 'no reduce_zero_label: list background in ignored_colours'),
     ({'palette': PALETTE[:4] + [[1, 2, 300]]}, r'\[1, 2, 300\] is no colour'),
     ({'palette': PALETTE[:4] + [[1, 2]]}, r'\[1, 2\] is no colour'),
+    ({'palette': PALETTE[:4] + ['#ff0000']}, r'#ff0000 is no colour; \[red, green, blue\]'),
+    ({'img_suffix': 'jpg'}, r"img_suffix='jpg': the dot belongs to it, as in '\.jpg'"),
+    ({'seg_map_suffix': '.PNG'}, r'mask missing: 00\.PNG, .* and 3 more\. There is 00\.png: .* in seg_map_suffix'),
+    ({'ann_dir': 'train/pictures'}, r'mask missing: .*There is 00\.jpg'),
     ({'palette': PALETTE[:4] + [PALETTE[0]]}, r'\[230, 25, 25\] means two things'),
     ({'ignored_colours': [PALETTE[1]]}, r'\[235, 225, 25\] means two things'),
     ({'classes': ['red', 'yellow', 'red', 'blue', 'purple']}, 'class names occur twice: red'),
@@ -117,14 +121,42 @@ def test_a_colour_that_is_not_in_the_palette(root):
         dataset.true_labels(0)
 
 
-def test_masks_that_were_saved_as_jpeg_are_told_with_few_words(root):
+def test_masks_that_were_resized_smoothly_are_told_with_few_words(root):
     path = root / 'val/masks/00.png'
     with Image.open(path) as image:
-        image.save(root / 'lossy.jpg')
-    shutil.move(root / 'lossy.jpg', path)
-    with pytest.raises(ValueError, match=r'00\.png: the palette has no colour .* and \d+ more.*JPEG') as error:
+        image.resize((64, 64), Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC).save(path)
+    with pytest.raises(ValueError, match=r'00\.png: the palette has no colour .* and \d+ more.*smooth') as error:
         part(root).true_labels(0)
     assert len(str(error.value).split('masks/00.png')[1]) < 400
+
+
+@pytest.mark.parametrize('colours', [True, False])
+def test_masks_that_were_saved_as_jpeg(root, colours):
+    with Image.open(root / 'val/masks/00.png') as image:
+        image.convert('RGB' if colours else 'L').save(root / 'lossy.jpg')
+    shutil.move(root / 'lossy.jpg', root / 'val/masks/00.png')
+    dataset = part(root, colour_masks=colours, **({} if colours else {'ignored_colours': []}))
+    with pytest.raises(ValueError, match=r'00\.png: this mask is a JPEG, .* as PNG'):
+        dataset.true_labels(0)
+
+
+def test_links_to_nothing(root):
+    (root / 'val/pictures/99.jpg').symlink_to(root / 'gone.jpg')
+    with pytest.raises(ValueError, match=r'pictures: links to no picture: 99\.jpg\. Mend'):
+        part(root)
+
+
+def test_folders_that_are_links(root):
+    (root / 'val/pictures').rename(root / 'elsewhere')
+    (root / 'val/pictures/more').mkdir(parents=True)
+    (root / 'val/pictures/more/linked').symlink_to(root / 'elsewhere')
+    assert [info['filename'] for info in part(root, ann_dir=None).img_infos][0] == 'more/linked/00.jpg'
+
+
+def test_a_mask_that_lacks(root):
+    (root / 'val/masks/03.png').unlink()
+    with pytest.raises(ValueError, match=r'masks: mask missing: 03\.png\. Put it there, or list .*split=FILE'):
+        part(root)
 
 
 def test_masks_of_ids_with_more_classes_than_the_list(root):

@@ -86,11 +86,24 @@ def test_truncated_files(file, kept):
         read(file)
 
 
+@pytest.mark.parametrize('file', [name for name in FORMATS if name.endswith('.pt') and name != 'legacy.pt'],
+                         indirect=True)  # the others hold no checksums
+@pytest.mark.parametrize('place', [0.2, 0.5, 0.8])
+def test_bytes_that_were_lost(file, place):
+    """As a bad disk or a broken download leaves them: the length is right, and torch reads on."""
+    content = bytearray(file.read_bytes())
+    start = int(place * len(content))
+    content[start:start + 64] = bytes(64)
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match='is truncated or damaged'):
+        read(file)
+
+
 @pytest.mark.parametrize('content', [b'half', b'\x87\xbd\xc1\xf7z', b'M\x9e', b'{"a": 1}', b'<html>not found</html>'])
 def test_files_that_are_no_checkpoint(tmp_path, content):
     file = tmp_path / 'page.pth'
     file.write_bytes(content)
-    with pytest.raises(ValueError, match='page.pth is truncated or no checkpoint'):
+    with pytest.raises(ValueError, match='page.pth is truncated or damaged, or no checkpoint'):
         read(file)
 
 

@@ -187,6 +187,7 @@ def test_only_the_archives_of_what_lacks_are_needed(case):
     lost = next(path for path in case.made.masks if 'Aug/2008' in path)
     (case.root / lost).unlink()
     case.fails('benchmark.tgz')
+    assert not (case.root / 'downloads').exists(), 'nothing was to be put into it'
     case.put(['benchmark.tgz'])
     assert case.run() == 0
     again = case.tree()
@@ -468,6 +469,12 @@ def test_a_root_that_can_not_be_written(case):
     case.root.write_text('a file')
     case.fails(case.root, 'cannot write', arguments=['--download'])
     case.fails(case.root, '--root', arguments=['--verify'])
+
+
+@pytest.mark.parametrize('count', ['x', '0', '-1', '1.5'])
+def test_workers_that_are_no_count(case, count, capsys):
+    assert case('ade20k').run('--workers', count) == 2
+    assert f"--workers: '{count}' is no whole number from 1 up" in capsys.readouterr().err
 
 
 # ---- verifying

@@ -73,6 +73,12 @@ def test_names_with_synonyms_and_prompts_from_files(run, clip_file, tmp_path):
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
 
 
+def test_names_that_the_font_of_the_picture_lacks(run, clip_file, tmp_path):
+    (tmp_path / 'names.txt').write_text('cat\n猫, 子猫\ncafé\n')
+    done = run(SCRIPT, tmp_path / 'names.txt', '--clip', clip_file, '--out', tmp_path / 'rows.npy')
+    assert (tmp_path / 'rows.png').exists() and 'lyph' not in done.stderr and '猫' in done.stderr
+
+
 def test_one_class_is_enough(run, clip_file, tmp_path):
     (tmp_path / 'names.txt').write_text('sofa\n')
     run(SCRIPT, tmp_path / 'names.txt', '--prompts', 'single', '--clip', clip_file, '--out', tmp_path / 'rows.npy')
@@ -115,7 +121,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
     ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
     ('cat\n', ['--out', 'rows.txt'], 'must end in .npy'),
     ('cat\n', ['--clip', 'nowhere.pt'], 'no file nowhere.pt'),
-    ('cat\n', ['--clip', 'bad.txt'], 'bad.txt is truncated or no checkpoint'),
+    ('cat\n', ['--clip', 'bad.txt'], 'bad.txt is truncated or damaged, or no checkpoint'),
 ])
 def test_bad_input(run, clip_file, tmp_path, names, options, words):
     (tmp_path / 'bad.txt').write_text('a photo\n')

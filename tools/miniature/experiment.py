@@ -145,8 +145,10 @@ def scaling_picture(results: dict, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='The experiment behind the README\'s numbers for the miniature.')
-    parser.add_argument('--work-dir', type=Path, default=REPOSITORY / 'work_dirs/miniature_experiment')
-    parser.add_argument('--jobs', type=launch.at_least_one, default=os.cpu_count() or 1, help='runs side by side')
+    parser.add_argument('--work-dir', type=Path, default=REPOSITORY / 'work_dirs/miniature_experiment',
+                        help='folder of its runs, which go on there (default: work_dirs/miniature_experiment)')
+    parser.add_argument('--jobs', type=launch.at_least_one, default=os.cpu_count() or 1,
+                        help='runs side by side (default: one for each processor core)')
     parser.add_argument('--table', type=Path, metavar='FILE.json', help='print the tables of these results, no more')
     args = parser.parse_args()
     if args.table:

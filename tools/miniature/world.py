@@ -185,11 +185,12 @@ def write_world(folder: Path, *, train: int, val: int, seed: int, classes: str =
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Draw the miniature\'s world.')
-    parser.add_argument('folder', type=Path)
-    parser.add_argument('--train', type=int, default=1000, help='pictures to train on')
-    parser.add_argument('--val', type=int, default=200, help='pictures to test on')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--classes', choices=GROUPINGS, default='combinations', help='what its classes are')
+    parser.add_argument('folder', type=Path, help='is made, in the layout of VOC')
+    parser.add_argument('--train', type=int, default=1000, help='pictures to train on (default: 1000)')
+    parser.add_argument('--val', type=int, default=200, help='pictures to test on (default: 200)')
+    parser.add_argument('--seed', type=int, default=0, help='of all draws (default: 0)')
+    parser.add_argument('--classes', choices=GROUPINGS, default='combinations',
+                        help='what its classes are (default: combinations)')
     parser.add_argument('--corners', type=int, nargs='+', default=OUTLINES, help='of its shapes')
     args = parser.parse_args()
     if args.folder.exists():
