@@ -168,7 +168,7 @@ def test_clip_training_writes_a_clip(run, tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'said'), [
     (['.'], 'error: . is a folder: name a file in it, such as clip.pt.'),
-    (['clip.pt', '--iterations', 0], '0.. is no whole number from 1 up')])
+    (['clip.pt', '--iterations', 0], "'0' is no whole number from 1 up")])
 def test_clip_training_looks_first(run, arguments, said):
     done = run('tools/miniature/train_clip.py', *arguments, check=False)
     assert done.returncode != 0 and said in done.stderr and 'drawing' not in done.stdout + done.stderr
