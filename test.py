@@ -9,8 +9,6 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent)  # this repository's `datasets`, whoever else has one
@@ -21,22 +19,18 @@ import mmcv
 import numpy as np
 import torch
 from mmcv import DictAction
-from mmcv.engine import collect_results_cpu, collect_results_gpu
 from mmseg.datasets import build_dataset
 from mmseg.utils import get_root_logger
-from PIL import Image
-from torch import nn
-from torch.utils.data import DataLoader
 
 from datasets import ZeroShotDataset
 from datasets.zero_shot import METRICS, check_metrics
 from models import clip_checkpoint
 from tools import checkpoint_meta, launch
 from tools.config import add_config_arguments, load_config
+from tools.evaluation import collect, predict
 from tools.loaders import evaluation_loader
 from tools.model_builder import build_model, check_classes, give_text_embeddings, load_weights
 from tools.pictures import result_picture
-from tools.progress import Progress
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,39 +66,15 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def predict(model: nn.Module, loader: DataLoader, *, show_progress: bool, world_size: int
-            ) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, label map (H, W)) of every picture of this process's loader."""
-    model.eval()
-    total = len(loader.dataset)
-    with Progress(0, total, 'pictures') if show_progress else nullcontext() as progress:
-        for done, (index, batch) in enumerate(zip(loader.sampler, loader, strict=True), start=1):
-            with torch.no_grad():
-                labels = model(return_loss=False, **batch)[0]
-            yield index, labels.astype(np.uint8)
-            if progress is not None:
-                progress.update(min(done * world_size, total))
-
-
 def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
     """Writes and shows the picture of one result."""
-    with Image.open(dataset.picture_path(index)) as image:
-        picture = np.asarray(image.convert('RGB'))
-    drawn = result_picture(picture, dataset.true_labels(index), labels, split=dataset.facts.split,
+    drawn = result_picture(dataset.picture(index), dataset.true_labels(index), labels, split=dataset.facts.split,
                            palette=dataset.PALETTE, opacity=args.opacity)
     if args.show_dir:
         name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
         drawn.save(Path(args.show_dir) / '_'.join(name.parts))
     if args.show:
         drawn.show()
-
-
-def collect(parts: list, dataset: ZeroShotDataset, args: argparse.Namespace, folder: Path, what: str) -> list | None:
-    """The results of all processes in the dataset's order; None except on the first."""
-    if args.gpu_collect and torch.cuda.is_available():
-        return collect_results_gpu(parts, len(dataset))
-    # mmcv removes the folder afterwards: it is one of our own
-    return collect_results_cpu(parts, len(dataset), str(Path(args.tmpdir or folder) / f'.collect-{what}'))
 
 
 def write_scores(scores: dict[str, float], tested: dict[str, str | int | None], args: argparse.Namespace,
@@ -146,8 +116,7 @@ def main() -> None:
 
     parts, label_maps = [], []
     loader = evaluation_loader(config, dataset, place)
-    for index, labels in predict(launch.wrap(model, place), loader, show_progress=place.rank == 0,
-                                 world_size=place.world_size):
+    for index, labels in predict(launch.wrap(model, place), loader, place):
         if args.eval:
             parts += dataset.pre_eval(labels, index)
         if args.out:
@@ -156,9 +125,12 @@ def main() -> None:
             dataset.format_results([labels], prefix, indices=[index])
         if args.show or args.show_dir:
             draw(dataset, index, labels, args)
-    if place.distributed:
-        parts = collect(parts, dataset, args, folder, 'scores') if args.eval else parts
-        label_maps = collect(label_maps, dataset, args, folder, 'labels') if args.out else label_maps
+    # the folders are removed afterwards: they are our own
+    through = Path(args.tmpdir or folder)
+    if args.eval:
+        parts = collect(parts, len(dataset), place, through / '.collect-scores', on_gpu=args.gpu_collect)
+    if args.out:
+        label_maps = collect(label_maps, len(dataset), place, through / '.collect-labels', on_gpu=args.gpu_collect)
     if place.rank != 0:
         return
     if args.out:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import LoadAnnotations, LoadImageFromFile
-from PIL import Image
+from PIL import ExifTags, Image
 
 IGNORE = 255
 
@@ -62,6 +62,8 @@ class LoadLabels(LoadAnnotations):
                 results = super().__call__(results)
         except FileNotFoundError:
             raise ValueError(f'{path}: this mask is missing.') from None
+        except IsADirectoryError:
+            raise ValueError(f'{path} is a folder, no mask.') from None
         except (AttributeError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
             raise ValueError(f'{path}: broken mask, it does not decode. Copy it again.') from error
         if lossy:
@@ -139,7 +141,10 @@ def _codes(colours: np.ndarray) -> np.ndarray:
     return red << 16 | green << 8 | blue
 
 
-def picture_size(path: str) -> tuple[int, int]:
-    """Height and width, read from the file's header alone."""
-    with Image.open(path) as image:
-        return image.height, image.width
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened picture as it is loaded: turned as its EXIF orientation says."""
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError):  # damaged EXIF, which OpenCV disregards
+        turned = False
+    return (image.width, image.height) if turned else (image.height, image.width)

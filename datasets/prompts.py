@@ -61,11 +61,13 @@ def lines_of(path: str | Path, what: str) -> list[str]:
     """The lines of a text file, blank ones left out.
 
     Raises:
-        ValueError: no text, or no line in it; `what` says what the lines are.
+        ValueError: no file or no text, or no line in it; `what` says what the lines are.
         FileNotFoundError: no such file.
     """
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
+    except (IsADirectoryError, PermissionError) as error:
+        raise ValueError(f'{path} cannot be read as a text file of {what}: {error.strerror}.') from None
     except UnicodeDecodeError:
         raise ValueError(f'{path} is no UTF-8 text of {what}, one a line.') from None
     lines = [line for line in lines if line]

@@ -1,17 +1,20 @@
 """A dataset with seen and unseen classes: the split by class name, checked files, and the report of the scores."""
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 
 import numpy as np
 from mmcv.utils import print_log
 from mmseg.core import pre_eval_to_metrics
 from mmseg.datasets import DATASETS, CustomDataset
+from PIL import Image, ImageOps
 from prettytable import PrettyTable
 
-from .loading import LoadLabels, MaskColours, picture_size
+from .loading import LoadLabels, MaskColours, upright_size
 from .metrics import mean_of, zero_shot_scores
 from .prompts import PROMPT_SETS, lines_of, synonyms, templates_of
 
@@ -57,8 +60,8 @@ class ClassSplit:
                              'class.')
         strangers = [name for name in self.unseen_names if name not in self.names]
         if strangers:
-            raise ValueError(f'unseen names classes that the data set lacks: {"; ".join(strangers)}. '
-                             f'Its classes: {"; ".join(self.names)}.')
+            raise ValueError(f'unseen names classes that the data set lacks: {"; ".join(strangers)}. Its classes: '
+                             f'{"; ".join(self.names)}. Name unseen ones of these: unseen=[...], or a text file.')
         if len(set(self.unseen_names)) == len(self.names):
             raise ValueError('the split leaves no seen class to train on.')
 
@@ -185,8 +188,11 @@ class ZeroShotDataset(CustomDataset):
     @staticmethod
     def _names_in(folder: str, suffix: str) -> list[str]:
         """Paths of the pictures of a folder without a list of names, which must be of one kind."""
-        names = [os.path.relpath(os.path.join(place, name), folder) for place, _, names in
-                 os.walk(folder, followlinks=True) for name in names if not name.startswith('.')]
+        names = []
+        for place, _, files in os.walk(folder, followlinks=True):
+            if Path(place).parent.resolve().is_relative_to(Path(place).resolve()):
+                raise ValueError(f'{place}: this link leads back to a folder that it is in. Remove it.')
+            names += [os.path.relpath(os.path.join(place, name), folder) for name in files if name[0] != '.']
         endings = {ending for ending in (os.path.splitext(name)[1] for name in names)
                    if ending.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')}
         others = sorted(ending for ending in endings if not suffix.endswith(ending))
@@ -202,8 +208,9 @@ class ZeroShotDataset(CustomDataset):
         missing = [name for name in names
                    if name not in present and not ('/' in name and os.path.isfile(os.path.join(folder, name)))]
         if missing:
-            stem = os.path.splitext(missing[0])[0]
-            near = sorted(name for name in present if os.path.splitext(name)[0] == stem)
+            place, stem = os.path.split(os.path.splitext(missing[0])[0])
+            siblings = os.listdir(os.path.join(folder, place)) if os.path.isdir(os.path.join(folder, place)) else []
+            near = sorted(name for name in siblings if re.match(re.escape(stem) + '[^0-9A-Za-z]', name))
             remedy = f'There is {near[0]}: name its ending, as it is written, in {option}.' if near else \
                 'Put it there, or list only whole pairs of picture and mask in a file (split=FILE in the config, ' \
                 'names without endings).'
@@ -218,10 +225,16 @@ class ZeroShotDataset(CustomDataset):
     def picture_path(self, index: int) -> str:
         return os.path.join(self.img_dir, self.img_infos[index]['filename'])
 
+    def picture(self, index: int) -> np.ndarray:
+        """The picture (H, W, 3), RGB, as it is loaded."""
+        with Image.open(self.picture_path(index)) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
         """Mask (H, W) as it lies on disk, of the size of its picture."""
         labels = super().get_gt_seg_map_by_idx(index)
-        size = picture_size(self.picture_path(index))
+        with Image.open(self.picture_path(index)) as image:
+            size = upright_size(image)
         if labels.shape != size:
             raise ValueError(f'{self.ann_dir}/{self.img_infos[index]["ann"]["seg_map"]}: the mask is '
                              f'{labels.shape[1]}x{labels.shape[0]} pixels, its picture {size[1]}x{size[0]}. They must '
@@ -240,7 +253,6 @@ class ZeroShotDataset(CustomDataset):
 
     def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
         """Label maps (H, W) -> PNG files with the dataset's own label ids, the format of a test server."""
-        from PIL import Image
         os.makedirs(imgfile_prefix, exist_ok=True)
         files = []
         for labels, index in zip(results, indices if indices is not None else range(len(self)), strict=True):
@@ -301,12 +313,15 @@ def _listed(names: Sequence[str] | str, what: str) -> Sequence[str]:
     Raises:
         ValueError: there is no such file.
     """
-    if not isinstance(names, str):
+    if isinstance(names, (list, tuple)) or not names:
         return names
+    if not isinstance(names, str):
+        raise ValueError(f'{what}: a list is needed, or a text file, not {names!r}.')
     try:
         return lines_of(names, what)
     except FileNotFoundError:
-        raise ValueError(f'no text file {names} of {what}. A single name is a list, too: [{names!r}].') from None
+        single = '' if os.path.splitext(names)[1] or os.sep in names else f' A single name is a list, too: [{names!r}].'
+        raise ValueError(f'no text file {names} of {what}.{single}') from None
 
 
 def _some(names: list[str]) -> str:

@@ -43,6 +43,9 @@ def read(path: str | Path) -> Checkpoint:
         ValueError: no such file, a truncated or damaged one, or one that holds more than tensors and plain values.
     """
     path = Path(path)
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob('*.pth'))
+        raise ValueError(f'{path} is a folder: name a file' + (f' in it: {", ".join(inside[-9:])}.' if inside else '.'))
     if not path.is_file():
         others = sorted(file.name for file in path.parent.glob('*.pth')) if path.parent.is_dir() else []
         raise ValueError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))

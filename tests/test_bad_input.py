@@ -128,6 +128,10 @@ def test_broken_checkpoint(fails, tiny_configs, trained, tmp_path, write, words)
 def test_a_missing_checkpoint_leaves_no_folder(fails, tiny_configs, tmp_path):
     error = fails(TEST, tiny_configs['inductive'], tmp_path / 'no' / 'it.pth', '--eval', 'mIoU')
     assert f'no file {tmp_path / "no" / "it.pth"}' in error
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder/latest.pth').touch()
+    error = fails(TEST, tiny_configs['inductive'], tmp_path / 'folder', '--eval', 'mIoU')
+    assert f'{tmp_path / "folder"} is a folder: name a file in it: latest.pth.' in error
     assert not (tmp_path / 'no').exists()
 
 
@@ -169,6 +173,20 @@ OPTIONS = [
     (TRAIN, ['--cfg-options', 'model.decode_head.num_layer=2'], ['num_layer']),
     (TRAIN, ['--cfg-options', 'model.type=CLIPCR'], ['CLIPCR']),
     (TRAIN, ['--cfg-options', 'data.samples_per_gpu=0'], ['samples_per_gpu=0']),
+    (TRAIN, ['--cfg-options', 'data.samples_per_gpu=two'], ["data.samples_per_gpu='two'", 'whole number from 1 up']),
+    (TRAIN, ['--cfg-options', 'data.samples_per_gpus=2'], ['data.samples_per_gpus', 'samples_per_gpu,']),
+    (TRAIN, ['--cfg-options', 'runner.max_iter=3'], ['runner has no max_iter;', 'max_iters']),
+    (TRAIN, ['--cfg-options', 'runner.max_iters=abc'], ["runner.max_iters='abc'"]),
+    (TRAIN, ['--cfg-options', 'runner.max_iters=-5'], ['runner.max_iters=-5']),
+    (TRAIN, ['--cfg-options', 'checkpoint_config.intervall=5'], ['checkpoint_config has no intervall', 'interval']),
+    (TRAIN, ['--cfg-options', 'evaluation.intervall=5'], ['evaluation has no intervall', 'save_best']),
+    (TRAIN, ['--cfg-options', 'evaluation.interval=0'], ['evaluation.interval=0']),
+    (TRAIN, ['--cfg-options', 'log_config.intervals=5'], ['log_config has no intervals']),
+    (TRAIN, ['--cfg-options', 'optimizer.learning_rate=5'], ['optimizer', 'learning_rate']),
+    (TRAIN, ['--cfg-options', 'optimizer.type=AdamX'], ['optimizer', 'AdamX']),
+    (TRAIN, ['--cfg-options', 'lr_config.policy=polly'], ['lr_config', 'Polly']),
+    (TRAIN, ['--cfg-options', 'optimizer_config.grad_clp.max_norm=1'], ['optimizer_config', 'grad_clp']),
+    (TRAIN, ['--cfg-options', 'crop=(96,96)'], ["'crop' only helps to write the settings", 'data, ']),
     (TRAIN, ['--total-batch-size', 3], ['3', 'not a multiple of 2', 'data.samples_per_gpu']),
     (TRAIN, ['--gpus', 1], ['a GPU was asked for', '--device cpu']),
     (TRAIN, ['--gpu-id', 0], ['a GPU was asked for', '--device cpu']),

@@ -54,8 +54,7 @@ def seen_by_model(sample: dict) -> tuple[np.ndarray, np.ndarray | None]:
 def draw(dataset: ZeroShotDataset, samples: SeededSamples, index: int, opacity: float) -> Image.Image:
     """One sample, on the disk and as the model gets it."""
     picture, labels = seen_by_model(samples[0, index])  # first: it says which file is broken
-    with Image.open(dataset.picture_path(index)) as image:
-        on_disk = np.asarray(image.convert('RGB'))
+    on_disk = dataset.picture(index)
     truth = dataset.true_labels(index)
     palette = dataset.PALETTE
     panels = {'on the disk': overlay(on_disk, truth, palette, opacity) if truth is not None

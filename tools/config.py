@@ -12,8 +12,11 @@ from mmcv import Config, ConfigDict, DictAction
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model
 TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's data sets, where they are no lists
-# Read where a config has them.
-OPTIONAL_KEYS = ('cross_dataset', 'seed', 'work_dir', 'load_from', 'resume_from', 'cudnn_benchmark')
+# What is read of a config; all else in it serves to write these.
+SETTINGS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config', 'evaluation',
+            'log_config', 'log_level', 'cross_dataset', 'seed', 'work_dir', 'load_from', 'resume_from',
+            'cudnn_benchmark', 'total_batch_size', 'total_batch_size_source', 'protocol', 'published')
+DATA_SETTINGS = ('samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test')
 
 
 class MergingDictAction(DictAction):
@@ -49,8 +52,11 @@ def load_config(args: Namespace) -> Config:
     config = _read(path)
     options = {**args.options, **args.cfg_options}
     for key, value in options.items():
-        if key.split('.')[0] not in {*config, *OPTIONAL_KEYS}:
-            raise ValueError(f'{key}: the config has no {key.split(".")[0]!r}; it has {", ".join(sorted(config))}.')
+        if key.split('.')[0] not in SETTINGS:
+            name = key.split('.')[0]
+            why = f'{name!r} only helps to write the settings in the config file' if name in config else \
+                f'the config has no {name!r}'
+            raise ValueError(f'{key}: {why}. The settings: {", ".join(sorted({*SETTINGS} & {*config}))}.')
         if key.split('.')[-1] in (*FILES, *TEXT_FILES) and isinstance(value, str) and Path(value).is_file():
             options[key] = str(Path(value).absolute())  # as the shell means it
     try:
@@ -60,6 +66,9 @@ def load_config(args: Namespace) -> Config:
     for needed in ('model', 'data'):
         if needed not in config:
             raise ValueError(f'{path} has no `{needed}`: it is not a whole config, but may be a base of one.')
+    unknown = [f'data.{name}' for name in config.data if name not in DATA_SETTINGS]
+    if unknown:
+        raise ValueError(f'{", ".join(unknown)}: data has {", ".join(DATA_SETTINGS)}.')
     if args.data_root is not None:
         for dataset in dataset_configs(config.data):
             dataset.data_root = str(Path(args.data_root).absolute())
@@ -80,9 +89,11 @@ def _read(path: Path) -> Config:
     search_path, complain = [*sys.path], sys.unraisablehook
     try:
         return Config.fromfile(str(path))
-    except Exception as error:  # whatever the user's own code raises
+    except BaseException as error:  # whatever the user's own code raises, or Ctrl-C
         sys.path[:], sys.unraisablehook = search_path, lambda _: None
         traceback.clear_frames(error.__traceback__)  # the temporary file, whose folder is gone, ends now
+        if not isinstance(error, Exception):
+            raise
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     finally:
         sys.unraisablehook = complain

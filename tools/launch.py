@@ -23,6 +23,7 @@ from torch import nn
 
 import tools
 from tools import mmcv_repairs
+from tools.progress import Progress
 
 
 class Place(NamedTuple):
@@ -50,12 +51,14 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (ValueError, OSError) as error:
+        Progress.end_line()
         if os.environ.get('CLIPRC_TRACEBACK'):
             traceback.print_exc()
         if os.environ.get('RANK', '0') != '0':
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
         sys.exit(f'error: {plain_message(error)}')
     except KeyboardInterrupt:
+        Progress.end_line()
         tools.say_stopped()
         sys.exit(128 + signal.SIGINT)
     finally:

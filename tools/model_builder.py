@@ -153,7 +153,7 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
                            'Remove load_text_embedding to use the checkpoint\'s.', named)
         return
     if named is not None:
-        logger.info('no embedding file %s: it is not needed', named)
+        logger.warning('no embedding file %s: those of the checkpoint are taken, or new ones are computed', named)
     if stored is not None:
         head.set_embeddings(stored, source=checkpoint.path)
         logger.info('text embeddings: those in %s', checkpoint.path)

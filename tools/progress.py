@@ -14,6 +14,8 @@ class Progress:
         counted: what the numbers count, such as 'masks'; without it they are bytes.
     """
 
+    line_is_open = False  # of a terminal, by whichever progress
+
     def __init__(self, have: int, total: int | None, counted: str = '') -> None:
         self.first, self.total, self.counted, self.start = have, total, counted, time.monotonic()
         self.redraw, self.tenths = sys.stderr.isatty(), 0
@@ -31,13 +33,20 @@ class Progress:
             line = f'{have / self.total:4.0%} of {total}: {line}, {minutes}:{seconds:02d} left'
         sys.stderr.write(f'\r{line}\033[K' if self.redraw else f'{line}\n')
         sys.stderr.flush()
+        Progress.line_is_open = self.redraw
 
     def __enter__(self) -> 'Progress':
         return self
 
     def __exit__(self, *_) -> None:
-        if self.redraw:
+        self.end_line()
+
+    @classmethod
+    def end_line(cls) -> None:
+        """What is said next stands on a line of its own."""
+        if cls.line_is_open:
             sys.stderr.write('\n')
+        cls.line_is_open = False
 
     def _text(self, amount: float) -> str:
         if not self.counted:

@@ -49,7 +49,8 @@ class Run(NamedTuple):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(name.removeprefix('IoU.') for name in self.scores if name.startswith('IoU.'))
+        """Of 'IoU.<class>', 'Dice.<class>' and the like."""
+        return tuple(dict.fromkeys(name.split('.', 1)[1] for name in self.scores if '.' in name))
 
     @property
     def kind(self) -> tuple:
@@ -101,7 +102,10 @@ def tests_that_count(folder: Path) -> list[Run]:
 
 def _that_counts(tests: list[Run]) -> Run:
     """Of tests in order of time, with a note of the checkpoints that do not count."""
-    *_, last = sorted(tests, key=lambda test: test.iteration or 0)  # of equals the later one
+    def rank(test: Run) -> tuple:  # of equals the later one counts
+        return 'mIoU' in test.scores or 'hIoU' in test.scores, test.iteration or 0
+
+    *_, last = sorted(tests, key=rank)
     others = sorted({test.checkpoint or 'a checkpoint of no known name' for test in tests
                      if (test.checkpoint, test.iteration) != (last.checkpoint, last.iteration)})
     return last._replace(note=f'{last.folder}: the score is that of {last.checkpoint}; not counted: '
@@ -151,7 +155,7 @@ def _same_split(run: Run, leaf: Leaf) -> bool:
         return True
     if run.classes != split.names:
         return False
-    iou = np.array([run.scores[f'IoU.{name}'] for name in split.names], dtype=float)
+    iou = np.array([run.scores.get(f'IoU.{name}') for name in split.names], dtype=float)
     return all(run.scores.get(name) is None or abs(run.scores[name] - score) < 1e-3
                for name, score in zero_shot_scores(iou, split.seen, split.unseen).items())
 

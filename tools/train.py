@@ -6,6 +6,7 @@ mmcv's runner trains, mmcv's wrapper distributes. Checkpoints carry what testing
 import argparse
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
@@ -15,10 +16,10 @@ import tools  # noqa: F401  first: it quietens the imports below
 import mmseg
 import torch
 from mmcv import Config
-from mmcv.runner import Hook, build_optimizer, build_runner
-from mmseg.core import DistEvalHook, EvalHook
+from mmcv.runner import BaseRunner, CheckpointHook, Hook, IterBasedRunner, build_optimizer, build_runner
 from mmseg.datasets import build_dataset
 from mmseg.utils import find_latest_checkpoint, get_root_logger
+from torch import nn
 
 from datasets.zero_shot import check_metrics
 from models import CLIPRC, clip_checkpoint
@@ -26,6 +27,7 @@ from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from tools import checkpoint_meta, launch
 from tools.config import add_config_arguments, as_text, load_config
+from tools.evaluation import Evaluation
 from tools.loaders import evaluation_loader, training_loader
 from tools.model_builder import build_model, common_facts, give_text_embeddings, load_weights, require_clip
 
@@ -68,8 +70,6 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> Non
     Raises:
         ValueError: `total` is not a multiple of what the processes do at once.
     """
-    if config.data.samples_per_gpu < 1:
-        raise ValueError(f'data.samples_per_gpu={config.data.samples_per_gpu}: at least one picture is needed.')
     at_once = config.data.samples_per_gpu * world_size
     total = total or at_once
     steps, rest = divmod(total, at_once)
@@ -133,8 +133,29 @@ def initial_model(config: Config, checkpoint: Checkpoint | None) -> CLIPRC:
     return model
 
 
-def check_evaluation(config: Config) -> None:
-    """Raises a ValueError now for what would fail at the first evaluation only."""
+# What a config may say of a run's length and of what happens in it; of the rest the parts themselves know.
+OPTIONS = {
+    'runner': {'type', 'max_iters'},
+    'evaluation': Evaluation.OPTIONS,
+    'checkpoint_config': {'type', *signature(CheckpointHook).parameters,
+                          *signature(IterBasedRunner.save_checkpoint).parameters} - {'self', 'kwargs', 'meta'},
+    'log_config': {'interval', 'hooks'},
+}
+COUNTS = {'runner.max_iters': 1, 'evaluation.interval': 1, 'log_config.interval': 1, 'data.samples_per_gpu': 1,
+          'data.workers_per_gpu': 0, 'lr_config.warmup_iters': 0}
+
+
+def check_settings(config: Config) -> None:
+    """Raises a ValueError now for what would fail, or be passed over, after hours of training."""
+    for part, known in OPTIONS.items():
+        unknown = [name for name in config.get(part, {}) if name not in known]
+        if unknown:
+            raise ValueError(f'{part} has no {", ".join(unknown)}; there are {", ".join(sorted(known))}.')
+    for name, least in COUNTS.items():
+        part, key = name.split('.')
+        value = config.get(part, {}).get(key, least)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f'{name}={value!r}: a whole number from {least} up is needed.')
     metrics = check_metrics(config.get('evaluation', {}).get('metric', 'mIoU'))
     best = config.get('evaluation', {}).get('save_best')
     known = ('auto', 'aAcc', 'mAcc', *metrics, *(('mIoU_seen', 'mIoU_unseen', 'hIoU') if 'mIoU' in metrics else ()))
@@ -142,13 +163,27 @@ def check_evaluation(config: Config) -> None:
         raise ValueError(f'evaluation.save_best={best!r} is no score; there are {", ".join(known)}.')
 
 
-def evaluation_hook(config: Config, place: launch.Place) -> EvalHook:
-    """Tests on `data.val` while training, as test.py does; `save_best='hIoU'` keeps the best checkpoint."""
+def evaluation_hook(config: Config, place: launch.Place) -> Evaluation:
+    """Tests on `data.val` while training; `save_best='hIoU'` keeps the best checkpoint."""
     dataset = build_dataset(config.data.val, {'test_mode': True})
-    hook = DistEvalHook if place.distributed else EvalHook
-    greater_is_better = ['hIoU', 'mIoU', 'mAcc', 'aAcc']
-    return hook(evaluation_loader(config, dataset, place), **{
-        'pre_eval': True, 'by_epoch': False, 'greater_keys': greater_is_better, **config.get('evaluation', {})})
+    return Evaluation(evaluation_loader(config, dataset, place), place, **config.get('evaluation', {}))
+
+
+def build_run(config: Config, model: nn.Module, **place_and_meta) -> BaseRunner:
+    """mmcv's runner with the config's optimizer and hooks.
+
+    Raises:
+        ValueError: one of them is of no known type, or has no such argument.
+    """
+    try:
+        runner = build_runner(config.runner, default_args=dict(
+            model=model, optimizer=build_optimizer(model, config.optimizer), **place_and_meta))
+        runner.register_training_hooks(config.lr_config, config.get('optimizer_config') or {},
+                                       config.checkpoint_config, config.log_config)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError('runner, optimizer, lr_config, optimizer_config, checkpoint_config or log_config cannot be '
+                         f'built: {error}') from error
+    return runner
 
 
 def main() -> None:
@@ -157,7 +192,7 @@ def main() -> None:
     if config.get('cross_dataset'):
         raise ValueError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
                          'config of configs/coco, and test with this one.')
-    check_evaluation(config)
+    check_settings(config)
     place = launch.start(args, asked_gpu(args))
     work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
     checkpoint, resumes = starting_point(args, config, work_dir)
@@ -192,12 +227,11 @@ def main() -> None:
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
     wrapped = launch.wrap(model, place)
     launch.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
-    runner = build_runner(config.runner, default_args=dict(
-        model=wrapped, optimizer=build_optimizer(wrapped, config.optimizer), work_dir=str(work_dir), logger=logger,
-        meta=meta))
+    runner = build_run(config, wrapped, work_dir=str(work_dir), logger=logger, meta=meta)
     runner.timestamp = timestamp
-    runner.register_training_hooks(config.lr_config, config.get('optimizer_config') or {}, config.checkpoint_config,
-                                   config.log_config)
+    if not resumes and (earlier := sorted(work_dir.glob('iter_*.pth'))):
+        logger.warning('%s holds checkpoints of an earlier run (%s), which new ones of the same names replace. To go '
+                       'on with that run: --auto-resume', work_dir, earlier[-1].name)
     if evaluation is not None:
         runner.register_hook(evaluation, priority='LOW')
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')

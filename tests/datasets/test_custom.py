@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mmcv import Config
 from mmseg.datasets import build_dataset
-from PIL import Image
+from PIL import ExifTags, Image
 
 from datasets.loading import MaskColours
 from tests.conftest import REPOSITORY
@@ -99,6 +99,7 @@ def test_a_text_file_names_the_classes(root, tmp_path):
     ({'palette': PALETTE[:4] + ['#ff0000']}, r'#ff0000 is no colour; \[red, green, blue\]'),
     ({'img_suffix': 'jpg'}, r"img_suffix='jpg': the dot belongs to it, as in '\.jpg'"),
     ({'seg_map_suffix': '.PNG'}, r'mask missing: 00\.PNG, .* and 3 more\. There is 00\.png: .* in seg_map_suffix'),
+    ({'img_suffix': '0.jpg'}, r'mask missing: 0\.png\. Put it there'),
     ({'ann_dir': 'train/pictures'}, r'mask missing: .*There is 00\.jpg'),
     ({'palette': PALETTE[:4] + [PALETTE[0]]}, r'\[230, 25, 25\] means two things'),
     ({'ignored_colours': [PALETTE[1]]}, r'\[235, 225, 25\] means two things'),
@@ -140,6 +141,33 @@ def test_masks_that_were_saved_as_jpeg(root, colours):
         dataset.true_labels(0)
 
 
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_pictures_that_are_stored_turned(root, orientation):
+    """As telephones do: the mask is that of the picture as it is seen, in training, in scores and in pictures."""
+    with Image.open(root / 'val/pictures/00.jpg') as image:
+        upright = image.crop((0, 0, 128, 80))
+    Image.fromarray(np.asarray(Image.open(root / 'val/masks/00.png'))[:80]).save(root / 'val/masks/00.png')
+    undo = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_90',
+            7: 'TRANSVERSE', 8: 'ROTATE_270'}  # of what a viewer does
+    stored = upright.transpose(Image.Transpose[undo[orientation]]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(root / 'val/pictures/00.jpg', exif=exif, quality=95)
+    dataset = part(root, pipeline=[dict(type='LoadPicture'), dict(type='LoadLabels')])
+    dataset.test_mode = False
+    loaded = dataset[0]
+    assert loaded['img'].shape == (80, 128, 3) and loaded['gt_semantic_seg'].shape == (80, 128)
+    assert dataset.true_labels(0).shape == (80, 128)
+    for seen in (loaded['img'][..., ::-1], dataset.picture(0)):
+        assert np.abs(seen.astype(int) - np.asarray(upright)).mean() < 5
+
+
+def test_a_link_that_leads_back(root):
+    (root / 'val/pictures/loop').symlink_to(root / 'val')
+    with pytest.raises(ValueError, match='pictures/loop: this link leads back to a folder that it is in. Remove it'):
+        part(root)
+
+
 def test_links_to_nothing(root):
     (root / 'val/pictures/99.jpg').symlink_to(root / 'gone.jpg')
     with pytest.raises(ValueError, match=r'pictures: links to no picture: 99\.jpg\. Mend'):
@@ -151,6 +179,16 @@ def test_folders_that_are_links(root):
     (root / 'val/pictures/more').mkdir(parents=True)
     (root / 'val/pictures/more/linked').symlink_to(root / 'elsewhere')
     assert [info['filename'] for info in part(root, ann_dir=None).img_infos][0] == 'more/linked/00.jpg'
+
+
+def test_masks_with_another_ending(root):
+    (root / 'val/masks/deep').mkdir()
+    (root / 'val/pictures/deep').mkdir()
+    for name in ('00', '01'):
+        (root / f'val/masks/{name}.png').rename(root / f'val/masks/deep/{name}_mask.png')
+        (root / f'val/pictures/{name}.jpg').rename(root / f'val/pictures/deep/{name}.jpg')
+    with pytest.raises(ValueError, match=r'missing: deep/00\.png, deep/01\.png\. There is 00_mask\.png: .*seg_map_suf'):
+        part(root)
 
 
 def test_a_mask_that_lacks(root):

@@ -62,8 +62,10 @@ def test_a_split_that_does_not_fit(names, unseen, words):
     (PascalVOC20, {'prompt_set': ['a photo']}, 'needs one {}'),
     (PascalVOC20, {'classes': ['cat', 'dog']}, 'PascalVOC20 has 20 classes, .* names 2'),
     (ZeroShotDataset, {}, 'classes='),
-    (ZeroShotDataset, {'classes': 'nowhere.txt'}, 'no text file nowhere.txt of class names'),
+    (ZeroShotDataset, {'classes': 'nowhere.txt'}, r'no text file nowhere.txt of class names\.$'),
     (ZeroShotDataset, {'classes': ['toy', 'cat'], 'unseen': 'toy'}, r"no text file toy of unseen .*: \['toy'\]"),
+    (ZeroShotDataset, {'classes': {'toy', 'cat'}}, 'class names: a list is needed, or a text file, not {'),
+    (ZeroShotDataset, {'classes': '/'}, '/ cannot be read as a text file of class names: Is a directory'),
 ])
 def test_facts_that_are_refused(cls, arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -110,6 +110,16 @@ def test_files_that_are_no_config(elsewhere, monkeypatch, name, text, words):
     assert sys.path == search_path
 
 
+def test_ctrl_c_while_a_config_is_read(elsewhere, monkeypatch):
+    (elsewhere / 'slow.py').write_text('raise KeyboardInterrupt')
+    complaints = []
+    monkeypatch.setattr(sys, 'unraisablehook', complaints.append)
+    with pytest.raises(KeyboardInterrupt):
+        load('slow.py')
+    gc.collect()
+    assert complaints == []
+
+
 def test_an_option_that_does_not_fit_the_config():
     with pytest.raises(ValueError, match='runner.max_iters.deep'):
         load(LEAF, '--cfg-options', 'runner.max_iters.deep=3')

@@ -239,7 +239,7 @@ def test_files_that_cannot_be_read(fails, tmp_path):
     (tmp_path / 'short.pth').write_bytes(path.read_bytes()[:5000])
     torch.save({'state_dict': Unsafe()}, tmp_path / 'unsafe.pth')
     torch.save({'state_dict': {}}, tmp_path / 'empty.pth')
-    for name, words in (('nowhere.pth', 'no file'), ('', 'no file'), ('short.pth', 'truncated'),
+    for name, words in (('nowhere.pth', 'no file'), ('', 'is a folder: name a file in it'), ('short.pth', 'truncated'),
                         ('unsafe.pth', 'cannot be read safely'), ('empty.pth', 'no state dict')):
         message = fails(tmp_path / name)
         assert words in message and str(tmp_path / name) in message

@@ -19,9 +19,9 @@ from PIL import Image
 from datasets.miniature import COLOURS, PATTERNS, Miniature
 from models import CLIPTextEncoder, clip_checkpoint
 from models.text_encoder import embed_class_names
-from test import predict
 from tests.conftest import REPOSITORY
 from tools import launch
+from tools.evaluation import predict
 from tools.launch import Place
 from tools.loaders import evaluation_loader, training_loader
 from tools.miniature import experiment, pictures, quickstart, runs, train_clip, world
@@ -326,7 +326,7 @@ def learning(tmp_path_factory) -> dict[str, dict[str, float]]:
 
     def scores() -> dict[str, float]:
         loader = evaluation_loader(config, dataset, place)
-        found = predict(wrapped, loader, show_progress=False, world_size=1)
+        found = predict(wrapped, loader, place)
         return dataset.evaluate([dataset.pre_eval(labels, index)[0] for index, labels in found], logger='silent')
 
     results = {'untrained': scores()}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests import data_archives
 from tests.web_server import serving
@@ -498,6 +498,15 @@ def replace_mask(case, change):
     return path
 
 
+def turn(path):
+    """A note in the file that viewers, and the loader, turn it by."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, exif=exif)
+
+
 def save(array, path, format='PNG'):
     path.write_bytes(data_archives.encoded(np.array(array, dtype=np.uint8), format))
 
@@ -526,6 +535,7 @@ def test_verify_finds_wrong_masks(case, name, change, parts, capsys):
 @pytest.mark.parametrize(('change', 'text'), [
     (lambda path: path.write_bytes(path.read_bytes()[:-40]), 'does not decode'),
     (lambda path: path.write_bytes(b''), 'does not decode'),
+    (lambda path: turn(path), 'the mask is 16x14 pixels, its picture 14x16'),
     (lambda path: path.unlink(), 'no picture in ade/ADEChallengeData2016/images/validation')])
 def test_verify_finds_wrong_pictures(case, change, text, capsys):
     case = case('ade20k')

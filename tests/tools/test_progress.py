@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from tools import launch
 from tools.progress import Progress
 
 
@@ -13,6 +14,26 @@ def said(capsys, monkeypatch, *, terminal: bool) -> str:
             progress.update(done)
         raise ValueError('broken')
     return capsys.readouterr().err
+
+
+def test_an_error_stands_on_a_line_of_its_own(capsys, monkeypatch):
+    """Also where the progress is that of a generator, which ends after the error is said."""
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+
+    def pictures():
+        with Progress(0, 4, 'pictures') as progress:
+            for done in range(1, 5):
+                yield done
+                progress.update(done)
+
+    def main():
+        for done in pictures():
+            if done == 3:
+                raise ValueError('broken')
+
+    with pytest.raises(SystemExit) as caught:
+        launch.run(main)
+    assert caught.value.code == 'error: broken' and capsys.readouterr().err.endswith('left\033[K\n')
 
 
 def test_a_log_has_a_line_every_tenth(capsys, monkeypatch):

@@ -142,6 +142,16 @@ def test_a_later_test_of_an_earlier_checkpoint_does_not_count(run, tmp_path):
     assert f'[1] {folder}: the score is that of iter_40000.pth; not counted: iter_20000.pth' in text
 
 
+def test_a_test_of_other_metrics_hides_no_score(run, tmp_path):
+    dice = {'aAcc': 0.5, 'mDice': 0.5, **{name.replace('IoU', 'Dice'): 0.5 for name in class_scores(VOC)
+                                          if name.startswith('IoU.')}}
+    folder = write(tmp_path / 'it', name='eval_single_scale_1.json', **class_scores(VOC))
+    os.utime(next(folder.glob('*.json')), (1, 1))
+    alone, _ = run(folder)
+    write(folder, name='eval_single_scale_2.json', **dice)
+    assert run(folder)[0] == alone
+
+
 def test_six_scales_are_another_row(run, tmp_path):
     folders = [write(tmp_path / 'one', hIoU=0.8), write(tmp_path / 'six', name='eval_multi_scale_1.json', hIoU=0.9)]
     rows, _ = run(*folders)

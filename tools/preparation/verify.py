@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 import datasets
+from datasets.loading import upright_size
 from tools.preparation.convert_masks import IGNORE, decode, label_ids
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Benchmark, Split
@@ -73,7 +74,7 @@ def look_at(picture: Path | None, mask: Path | None, classes: range) -> Sample:
             continue
         try:
             image = decode(path)
-            sizes.append(image.size)
+            sizes.append(upright_size(image))
             if path is mask:
                 labels = set(np.flatnonzero(np.bincount(label_ids(image).ravel())).tolist()) - {IGNORE}
         except (ValueError, OSError) as error:
@@ -83,8 +84,8 @@ def look_at(picture: Path | None, mask: Path | None, classes: range) -> Sample:
         problems.append(f'{mask}: label ids {wrong[:5]} are out of range: 0 to {classes.stop - 1} and {IGNORE} are '
                         'right')
     if len(set(sizes)) > 1:
-        problems.append(f'{mask}: the mask is {sizes[1][0]}x{sizes[1][1]} pixels, its picture '
-                        f'{sizes[0][0]}x{sizes[0][1]}')
+        problems.append(f'{mask}: the mask is {sizes[1][1]}x{sizes[1][0]} pixels, its picture '
+                        f'{sizes[0][1]}x{sizes[0][0]}')
     return Sample(problems, labels.intersection(classes))
 
 

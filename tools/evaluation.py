@@ -1,0 +1,80 @@
+"""Predictions for the pictures of a data set, by one process or several: what test.py and training share."""
+from collections.abc import Iterator
+from contextlib import nullcontext
+from inspect import signature
+from pathlib import Path
+
+import mmcv.runner
+import numpy as np
+import torch
+from mmcv.engine import collect_results_cpu, collect_results_gpu
+from mmcv.runner import IterBasedRunner
+from mmseg.core import EvalHook
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tools.launch import Place
+from tools.progress import Progress
+
+
+def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, label map (H, W) uint8) of each picture of this process's loader. The first one says how far it is."""
+    model.eval()
+    total = len(loader.dataset)
+    with Progress(0, total, 'pictures') if place.rank == 0 else nullcontext() as progress:
+        for done, (index, batch) in enumerate(zip(loader.sampler, loader, strict=True), start=1):
+            with torch.no_grad():
+                labels = model(return_loss=False, **batch)[0]
+            yield index, labels.astype(np.uint8)
+            if progress is not None:
+                progress.update(min(done * place.world_size, total))
+
+
+def collect(parts: list, count: int, place: Place, folder: Path, *, on_gpu: bool = False) -> list | None:
+    """The `count` results of all processes in the data set's order; None except on the first.
+
+    Args:
+        folder: through which they go, unless `on_gpu`; removed afterwards.
+    """
+    if not place.distributed:
+        return parts
+    if on_gpu and torch.cuda.is_available():
+        return collect_results_gpu(parts, count)
+    return collect_results_cpu(parts, count, str(folder))
+
+
+class Evaluation(EvalHook):
+    """mmseg's evaluation while training, by the same code as test.py.
+
+    Args:
+        place: of this process.
+        gpu_collect: several GPUs: collect the results on GPUs.
+        tmpdir: several processes: the folder through which results are collected (default: the work folder).
+        options: of mmseg's `EvalHook`, and the `metric` of the data set.
+
+    Raises:
+        ValueError: an option that none of them has.
+    """
+
+    OPTIONS = {'metric', 'gpu_collect', 'tmpdir', *signature(EvalHook).parameters,
+               *signature(mmcv.runner.EvalHook).parameters} - {'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn'}
+
+    def __init__(self, loader: DataLoader, place: Place, *, gpu_collect: bool = False, tmpdir: str | None = None,
+                 **options):
+        super().__init__(loader, **{'greater_keys': ['hIoU', 'mIoU', 'mAcc', 'aAcc'], **options})
+        self.place, self.gpu_collect, self.tmpdir = place, gpu_collect, tmpdir
+
+    def _do_evaluate(self, runner: IterBasedRunner) -> None:
+        if not self._should_evaluate(runner):
+            return
+        dataset, parts = self.dataloader.dataset, []
+        for index, labels in predict(runner.model, self.dataloader, self.place):
+            parts += dataset.pre_eval(labels, index)
+        folder = Path(self.tmpdir or runner.work_dir) / '.collect-evaluation'
+        parts = collect(parts, len(dataset), self.place, folder, on_gpu=self.gpu_collect)
+        if self.place.rank == 0:
+            runner.log_buffer.clear()
+            runner.log_buffer.output['eval_iter_num'] = len(self.dataloader)
+            score = self.evaluate(runner, parts)
+            if self.save_best:
+                self._save_ckpt(runner, score)
