@@ -1,7 +1,9 @@
 """A model for a dataset: the one place where class names, split and prompt set go from the data to the model."""
 import hashlib
+import inspect
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from mmcv import Config, ConfigDict
 from mmcv.utils import get_logger
 from mmseg.datasets import DATASETS
 from mmseg.models import build_segmentor
+from mmseg.models.builder import MODELS
 
 from datasets import DatasetFacts
 from datasets.prompts import synonyms
@@ -76,7 +79,17 @@ def build_model(config: Config) -> CLIPRC:
     try:
         return build_segmentor(model)
     except (TypeError, KeyError) as error:  # an argument or a type that does not exist
-        raise ValueError(f'the config\'s model cannot be built: {error}') from error
+        raise ValueError(f'the config\'s model cannot be built: {_with_known_arguments(str(error.args[0]))}') from error
+
+
+def _with_known_arguments(message: str) -> str:
+    """Python's message of an argument that a part of the model does not know, and those that it does."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    part = MODELS.get(found[1]) if found else None
+    if part is None:
+        return message
+    known = [name for name in inspect.signature(part).parameters if name != 'init_cfg']
+    return f'{found[1]} has no {found[2]!r}, it has {", ".join(known)}.'
 
 
 def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
@@ -114,7 +127,13 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    """Crops and windows have the size that the model was built for."""
+    """Crops and windows have the size that the model was built for; nothing else is said of windows."""
+    windows = config.model.test_cfg
+    unknown = [f'model.test_cfg.{name}' for name in windows if name not in ('mode', 'crop_size', 'stride')]
+    if unknown:
+        raise ValueError(f'{", ".join(unknown)}: test_cfg has mode, crop_size, stride.')
+    if windows.get('mode', 'slide') not in ('slide', 'whole'):
+        raise ValueError(f'model.test_cfg.mode={windows.mode!r} is neither slide nor whole.')
     size = config.model.decode_head.get('img_size', 512)
     resolution = config.model.backbone.get('input_resolution', 512)
     if size != resolution:

@@ -104,7 +104,10 @@ def test_datasets_of_a_run_with_different_splits(config):
     ({'data.test.unseen': ['unicorn']}, 'unicorn'),
     ({'data.test.type': 'PascalVOCDataset'}, 'PascalVOCDataset'),
     ({'data.test.type': 'NoSuchDataset'}, 'NoSuchDataset'),
-    ({'model.backbone.num_token': 5}, 'num_token'),  # a slip of the pen
+    ({'model.backbone.num_token': 5}, "no 'num_token', it has .*num_tokens"),  # slips of the pen
+    ({'model.loss': 3}, "CLIPRC has no 'loss', it has .*decode_head"),
+    ({'model.test_cfg.strid': (32, 32)}, 'test_cfg.strid: .*stride'),
+    ({'model.test_cfg.mode': 'slid'}, "mode='slid'.*slide nor whole"),
 ])
 def test_what_does_not_fit(config, options, words):
     config.merge_from_dict(options)
