@@ -307,9 +307,11 @@ def test_loss_curves_of_a_resumed_run(tmp_path):
 
 @pytest.fixture(scope='module')
 def learning(tmp_path_factory) -> dict[str, dict[str, float]]:
-    """Scores of a very short inductive run: 'untrained', 'trained', and 'swapped', the names of unseen classes.
+    """Scores of a short inductive run: 'untrained', 'trained', and 'swapped', the names of unseen classes.
 
-    So early all scores are far below the published penalty for seen classes; here it is 0.
+    So early all scores are far below the published penalty for seen classes; here it is 0. The length is one at which
+    the roundings of a CPU no longer decide: over five seeds seen is 0.24 to 0.28, unseen 0.17 to 0.22; after 220
+    iterations they were 0.00 to 0.21.
     """
     folder = tmp_path_factory.mktemp('learning')
     runs.draw_world(folder, train=400, val=50)
@@ -318,7 +320,7 @@ def learning(tmp_path_factory) -> dict[str, dict[str, float]]:
         'data.workers_per_gpu': 0, 'data.train.data_root': str(folder / 'world'),
         'data.val.data_root': str(folder / 'world'), 'model.pretrained': str(runs.CLIP),
         'model.pretrained_text': str(runs.CLIP), 'model.decode_head.class_head': {'seen_penalty': 0.}})
-    place, iterations = Place(torch.device('cpu')), 220
+    place, iterations = Place(torch.device('cpu')), 500
     launch.set_seed(0)
     model = initial_model(config, None)
     wrapped = launch.wrap(model, place)
