@@ -1,12 +1,13 @@
 """Images, labels, class names, splits and scores. Importing this package registers them with mmsegmentation."""
 from .ade20k import ADE20K150
+from .class_split import ClassSplit, DatasetFacts
 from .coco_stuff import COCOStuff164k
 from .loading import LoadLabels, LoadPicture
 from .miniature import Miniature
 from .pascal_context import PascalContext59, PascalContext60
 from .sampling import PassSampler, SeededSamples
 from .voc12 import PascalVOC20
-from .zero_shot import ClassSplit, DatasetFacts, ZeroShotDataset
+from .zero_shot import ZeroShotDataset
 
 # As the command lines name them, for their classes; of the two with 59 only the splits differ.
 BY_NAME = {'voc12': PascalVOC20, 'coco_stuff164k': COCOStuff164k, 'context59': PascalContext59,

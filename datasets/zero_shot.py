@@ -1,11 +1,7 @@
-"""A dataset with seen and unseen classes: the split by class name, checked files, and the report of the scores."""
+"""A dataset with seen and unseen classes: its arguments, its samples, and the report of the scores."""
 import os
-import re
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
 
 import numpy as np
 from mmcv.utils import print_log
@@ -14,9 +10,10 @@ from mmseg.datasets import DATASETS, CustomDataset
 from PIL import Image, ImageOps
 from prettytable import PrettyTable
 
+from .class_split import ClassSplit, DatasetFacts, listed
+from .files import pictures_in, require, some
 from .loading import LoadLabels, MaskColours, upright_size
 from .metrics import mean_of, zero_shot_scores
-from .prompts import PROMPT_SETS, lines_of, synonyms, templates_of
 
 METRICS = ('mIoU', 'mDice', 'mFscore')
 
@@ -32,63 +29,6 @@ def check_metrics(metrics: str | Sequence[str]) -> list[str]:
     if unknown:
         raise ValueError(f'unknown metric {", ".join(unknown)}; there are {", ".join(METRICS)}.')
     return metrics
-
-
-@dataclass(frozen=True)
-class ClassSplit:
-    """All class names in order, and those of them whose masks training never shows.
-
-    A name may hold synonyms, separated by commas; blanks around them are removed.
-
-    Raises:
-        ValueError: a name is empty, or of two classes, or an unseen one is not a class.
-    """
-    names: tuple[str, ...]
-    unseen_names: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        for index, name in enumerate(self.names):
-            if not isinstance(name, str) or not all(synonyms(name)):
-                raise ValueError(f'class {index} is named {name!r}: a name, or names with commas between them, is '
-                                 'needed.')
-        for field in ('names', 'unseen_names'):  # frozen: this is the way
-            object.__setattr__(self, field, tuple(', '.join(synonyms(str(name))) for name in getattr(self, field)))
-        words = Counter(word for name in self.names for word in synonyms(name))
-        twice = [word for word, count in words.items() if count > 1]
-        if twice:
-            raise ValueError(f'class names occur twice: {"; ".join(twice)}. A name, also one of several, is of one '
-                             'class.')
-        strangers = [name for name in self.unseen_names if name not in self.names]
-        if strangers:
-            raise ValueError(f'unseen names classes that the data set lacks: {"; ".join(strangers)}. Its classes: '
-                             f'{"; ".join(self.names)}. Name unseen ones of these: unseen=[...], or a text file.')
-        if len(set(self.unseen_names)) == len(self.names):
-            raise ValueError('the split leaves no seen class to train on.')
-
-    @property
-    def seen(self) -> list[int]:
-        """Indices of the seen classes."""
-        return [index for index, name in enumerate(self.names) if name not in self.unseen_names]
-
-    @property
-    def unseen(self) -> list[int]:
-        """Indices of the unseen classes."""
-        return [index for index, name in enumerate(self.names) if name in self.unseen_names]
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What a model must know of a dataset; told without looking at a file of it."""
-    split: ClassSplit
-    prompt_set: str | tuple[str, ...]  # a name, or templates, whose place a text file of them may take at first
-
-    def __post_init__(self):
-        if not (isinstance(self.prompt_set, str) and self.prompt_set in PROMPT_SETS):
-            object.__setattr__(self, 'prompt_set', self.templates)  # frozen: this is the way
-
-    @property
-    def templates(self) -> tuple[str, ...]:
-        return templates_of(self.prompt_set)
 
 
 @DATASETS.register_module()
@@ -139,7 +79,7 @@ class ZeroShotDataset(CustomDataset):
                  prompt_set: str | Sequence[str] | None = None) -> DatasetFacts:
         """The facts of a dataset with these arguments, without building it."""
         names = cls.CLASSES if classes is None else classes
-        names = _listed(names, 'class names')
+        names = listed(names, 'class names')
         if not names:
             raise ValueError(f'{cls.__name__} needs the names of its classes: classes=[...].')
         if cls.CLASSES is not None and len(names) != len(cls.CLASSES):
@@ -148,7 +88,7 @@ class ZeroShotDataset(CustomDataset):
                              'with type=\'ZeroShotDataset\'.')
         if unseen is None:
             unseen = [names[cls.CLASSES.index(name)] for name in cls.UNSEEN]
-        split = ClassSplit(tuple(names), tuple(_listed(unseen, 'unseen class names')))
+        split = ClassSplit(tuple(names), tuple(listed(unseen, 'unseen class names')))
         return DatasetFacts(split, cls.PROMPT_SET if prompt_set is None else prompt_set)
 
     def get_classes_and_palette(self, classes=None, palette=None):
@@ -171,7 +111,7 @@ class ZeroShotDataset(CustomDataset):
                 raise ValueError(f'no folder {folder} of {what}. {remedy}')
         if split is not None and not os.path.isfile(split):
             raise ValueError(f'no split file {split}. {remedy}')
-        names = [] if split is not None else self._names_in(img_dir, img_suffix)
+        names = [] if split is not None else pictures_in(img_dir, img_suffix)
         samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
         samples = [sample for sample in samples if sample['filename'] != img_suffix]  # a blank line of the split
         if not samples:
@@ -179,42 +119,11 @@ class ZeroShotDataset(CustomDataset):
             raise ValueError(f'the {where} names no picture. {remedy}')
         lost = sorted({*names} - {sample['filename'] for sample in samples})  # mmseg leaves them out without a word
         if lost:
-            raise ValueError(f'{img_dir}: links to no picture: {_some(lost)}. Mend or remove them.')
-        self._require(img_dir, [sample['filename'] for sample in samples], 'picture', 'img_suffix')
+            raise ValueError(f'{img_dir}: links to no picture: {some(lost)}. Mend or remove them.')
+        require(img_dir, [sample['filename'] for sample in samples], 'picture', 'img_suffix')
         if ann_dir is not None:
-            self._require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask', 'seg_map_suffix')
+            require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask', 'seg_map_suffix')
         return samples
-
-    @staticmethod
-    def _names_in(folder: str, suffix: str) -> list[str]:
-        """Paths of the pictures of a folder without a list of names, which must be of one kind."""
-        names = []
-        for place, _, files in os.walk(folder, followlinks=True):
-            if Path(place).parent.resolve().is_relative_to(Path(place).resolve()):
-                raise ValueError(f'{place}: this link leads back to a folder that it is in. Remove it.')
-            names += [os.path.relpath(os.path.join(place, name), folder) for name in files if name[0] != '.']
-        endings = {ending for ending in (os.path.splitext(name)[1] for name in names)
-                   if ending.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')}
-        others = sorted(ending for ending in endings if not suffix.endswith(ending))
-        if others:
-            raise ValueError(f'{folder} holds {", ".join(others)} files, and img_suffix is {suffix!r}: only those '
-                             'would be read. Name the right img_suffix, or convert the pictures to one kind.')
-        return [name for name in names if name.endswith(suffix)]
-
-    @staticmethod
-    def _require(folder: str, names: list[str], what: str, option: str) -> None:
-        """One listing of the folder instead of a look at each file; `option` is that of the files' endings."""
-        present = set(os.listdir(folder))
-        missing = [name for name in names
-                   if name not in present and not ('/' in name and os.path.isfile(os.path.join(folder, name)))]
-        if missing:
-            place, stem = os.path.split(os.path.splitext(missing[0])[0])
-            siblings = os.listdir(os.path.join(folder, place)) if os.path.isdir(os.path.join(folder, place)) else []
-            near = sorted(name for name in siblings if re.match(re.escape(stem) + '[^0-9A-Za-z]', name))
-            remedy = f'There is {near[0]}: name its ending, as it is written, in {option}.' if near else \
-                'Put it there, or list only whole pairs of picture and mask in a file (split=FILE in the config, ' \
-                'names without endings).'
-            raise ValueError(f'{folder}: {what} missing: {_some(missing)}. {remedy}')
 
     def pre_pipeline(self, results: dict) -> None:
         super().pre_pipeline(results)
@@ -305,28 +214,6 @@ class ZeroShotDataset(CustomDataset):
             if unseen or name not in ('mIoU_seen', 'mIoU_unseen', 'hIoU'):
                 table.add_row([name.replace('_', ' '), *([''] if unseen else []), percent(value), *blank])
         return table.get_string()
-
-
-def _listed(names: Sequence[str] | str, what: str) -> Sequence[str]:
-    """The names themselves, or the lines of the text file that is named instead.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    if isinstance(names, (list, tuple)) or not names:
-        return names
-    if not isinstance(names, str):
-        raise ValueError(f'{what}: a list is needed, or a text file, not {names!r}.')
-    try:
-        return lines_of(names, what)
-    except FileNotFoundError:
-        single = '' if os.path.splitext(names)[1] or os.sep in names else f' A single name is a list, too: [{names!r}].'
-        raise ValueError(f'no text file {names} of {what}.{single}') from None
-
-
-def _some(names: list[str]) -> str:
-    """The first three, and how many more there are."""
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
 
 
 def percent(value: float) -> str:

@@ -192,6 +192,12 @@ def write_list(file: Path, names: Iterable[str]) -> None:
         write_whole(file, ''.join(f'{name}\n' for name in sorted(names)).encode())
 
 
+def meant_root(benchmark: Benchmark, root: Path) -> Path | None:
+    """The folder above, when `root` is itself a folder of the layout, such as data/VOCdevkit/VOC2012."""
+    return next((above for split in benchmark.splits for above in root.parents
+                 if (above / split.pictures).is_relative_to(root) and (above / split.pictures).is_dir()), None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make a benchmark's folders from its archives, and check them.")
     parser.add_argument('benchmark', choices=BENCHMARKS)
@@ -204,6 +210,8 @@ def main() -> None:
                         help='processes (default: as many as this one may use cores, %(default)s)')
     args = parser.parse_args()
     benchmark, root = BENCHMARKS[args.benchmark], args.root.expanduser().absolute()
+    if above := meant_root(benchmark, root):
+        raise ValueError(f'{root} is a folder of the layout itself; the one above it is needed: --root {above}')
     if not args.verify:
         prepare(benchmark, root, download=args.download, workers=args.workers)
     elif not root.is_dir():

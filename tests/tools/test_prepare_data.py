@@ -471,6 +471,18 @@ def test_a_root_that_can_not_be_written(case):
     case.fails(case.root, '--root', arguments=['--verify'])
 
 
+@EVERY
+@pytest.mark.parametrize('arguments', [[], ['--verify'], ['--download']])
+def test_a_root_inside_the_layout(case, name, arguments):
+    case = case(name)
+    whole, first = case.root, Path(REAL[name].splits[0].pictures)
+    (whole / first).mkdir(parents=True)
+    for inner in [first, *first.parents][:-1]:
+        case.root = whole / inner
+        case.fails(case.root, f'--root {whole}', arguments=arguments)
+    assert not any(path.is_file() for path in whole.rglob('*'))
+
+
 @pytest.mark.parametrize('count', ['x', '0', '-1', '1.5'])
 def test_workers_that_are_no_count(case, count, capsys):
     assert case('ade20k').run('--workers', count) == 2

@@ -1,0 +1,61 @@
+"""The split by class name, and class names, unseen names and prompts of a config or of text files."""
+import pytest
+
+from datasets import ClassSplit, PascalVOC20, ZeroShotDataset
+
+
+def test_indices_follow_from_names_in_any_place():
+    split = ClassSplit(('sea', 'cat', 'sky', 'dog'), ('dog', 'sea'))
+    assert (split.seen, split.unseen) == ([1, 2], [0, 3])
+
+
+@pytest.mark.parametrize(('names', 'unseen', 'words'), [
+    (('cat', 'dog', 'cat'), (), 'twice: cat'),
+    (('cat, kitten', 'dog', ' kitten'), (), 'twice: kitten'),
+    (('cat', 'sofa , couch,sofa'), (), 'twice: sofa'),
+    (('sofa, couch', 'tv'), ('couch',), 'lacks: couch. Its classes: sofa, couch; tv'),
+    (('cat', 'dog'), ('zebra', 'dog'), 'lacks: zebra'),
+    (('cat', 'dog'), ('cat', 'dog'), 'no seen class'),
+    (('cat', ''), (), "class 1 is named ''"),
+    (('cat', 'sofa, '), (), "class 1 is named 'sofa, '"),
+    ((3, 'cat'), (), 'class 0 is named 3'),
+])
+def test_a_split_that_does_not_fit(names, unseen, words):
+    with pytest.raises(ValueError, match=words):
+        ClassSplit(names, unseen)
+
+
+@pytest.mark.parametrize(('cls', 'arguments', 'words'), [
+    (PascalVOC20, {'unseen': ['sheep', 'unicorn']}, 'unicorn'),
+    (PascalVOC20, {'prompt_set': 'haiku'}, 'haiku.*single.*coco15'),
+    (PascalVOC20, {'prompt_set': ['a photo']}, 'needs one {}'),
+    (PascalVOC20, {'classes': ['cat', 'dog']}, 'PascalVOC20 has 20 classes, .* names 2'),
+    (ZeroShotDataset, {}, 'classes='),
+    (ZeroShotDataset, {'classes': 'nowhere.txt'}, r'no text file nowhere.txt of class names\.$'),
+    (ZeroShotDataset, {'classes': ['toy', 'cat'], 'unseen': 'toy'}, r"no text file toy of unseen .*: \['toy'\]"),
+    (ZeroShotDataset, {'classes': {'toy', 'cat'}}, 'class names: a list is needed, or a text file, not {'),
+    (ZeroShotDataset, {'classes': '/'}, '/ cannot be read as a text file of class names: Is a directory'),
+])
+def test_facts_that_are_refused(cls, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        cls.describe(**arguments)
+
+
+def test_a_config_may_name_another_split():
+    split = ZeroShotDataset.describe(classes=['a', 'b', 'c'], unseen=['b']).split
+    assert (split.names, split.seen, split.unseen) == (('a', 'b', 'c'), [0, 2], [1])
+
+
+def test_class_names_from_a_file(tmp_path):
+    file = tmp_path / 'names.txt'
+    file.write_text('sofa, couch\ntv\n')
+    (tmp_path / 'unseen.txt').write_text('sofa,couch\n')
+    (tmp_path / 'prompts.txt').write_text('an aerial photo of a {}\n')
+    facts = ZeroShotDataset.describe(classes=str(file), unseen=str(tmp_path / 'unseen.txt'),
+                                     prompt_set=str(tmp_path / 'prompts.txt'))
+    assert facts.split == ClassSplit(('sofa, couch', 'tv'), ('sofa, couch',))
+    assert facts.prompt_set == facts.templates == ('an aerial photo of a {}',)
+
+
+def test_blanks_around_names_do_not_count():
+    assert ClassSplit((' sofa ,couch', 'tv '), ('sofa,couch',)) == ClassSplit(('sofa, couch', 'tv'), ('sofa, couch',))
