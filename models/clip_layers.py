@@ -9,21 +9,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .precision import widened
+
 
 class LayerNorm(nn.LayerNorm):
     """LayerNorm that computes in float32 at least, whatever the type of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return F.layer_norm(x.to(wide), self.normalized_shape, self.weight.to(wide), self.bias.to(wide),
+        return F.layer_norm(widened(x), self.normalized_shape, widened(self.weight), widened(self.bias),
                             self.eps).to(x.dtype)
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the approximation that CLIP was trained with."""
+    """x * sigmoid(1.702 x), the approximation that CLIP was trained with: silu(1.702 x) / 1.702."""
+
+    SLOPE = 1.702
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+        return F.silu(self.SLOPE * x) / self.SLOPE
+
+
+class FeedForward(nn.Sequential):
+    """The two products with QuickGELU between, whose factors go into the products: one pass over the hidden units."""
+
+    def __init__(self, width: int):
+        super().__init__(OrderedDict(
+            c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope = QuickGELU.SLOPE
+        rows = x.flatten(0, -2)
+        hidden = torch.addmm(self.c_fc.bias, rows, self.c_fc.weight.T, beta=slope, alpha=slope)
+        hidden = F.silu(hidden, inplace=not torch.is_grad_enabled())
+        return torch.addmm(self.c_proj.bias, hidden, self.c_proj.weight.T, alpha=1 / slope).view(x.shape)
 
 
 class SelfAttention(nn.Module):
@@ -41,7 +59,7 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """x (B, N, W); visible (N, N) bool, True where the row's token sees the column's."""
+        """x (B, N, W); visible (N, N), True (or 0, of True and False or 0 and -inf) where a row sees a column."""
         batch, tokens, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, N, 3W)
         q, k, v = qkv.view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
@@ -56,8 +74,7 @@ class ResidualAttentionBlock(nn.Module):
         super().__init__()
         self.attn = SelfAttention(width, heads)
         self.ln_1 = LayerNorm(width)
-        self.mlp = nn.Sequential(OrderedDict(
-            c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width)))
+        self.mlp = FeedForward(width)
         self.ln_2 = LayerNorm(width)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:

@@ -7,6 +7,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from .maps import Resizing, best_class, resized_in_slices
+
 IGNORE = 255
 
 
@@ -17,14 +19,16 @@ class Setting(str, Enum):
     FULLY_SUPERVISED = 'fully_supervised'  # there are no unseen classes
 
 
-def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: Tensor, logits: Tensor) -> Tensor:
+def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: Tensor, logits: Tensor,
+                    resizing: Resizing) -> Tensor:
     """Ground truth -> the labels that training in `setting` uses.
 
     Args:
         labels: ground truth in indices of all classes.
         seen, unseen: indices of all classes, (S,) and (C - S,).
-        logits: current mask logits at the size of the labels; looked at in the transductive setting only,
-            where they are of all classes, (B, C, H, W).
+        logits: current mask logits; looked at in the transductive setting only, where they are of all classes,
+            (B, C, h, w).
+        resizing: from (h, w) to (H, W).
 
     Returns:
         inductive: indices among the seen classes; transductive and fully supervised: indices of all classes.
@@ -34,7 +38,7 @@ def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: T
         index_among_seen[seen] = torch.arange(len(seen), device=seen.device)
         return index_among_seen[labels]
     if setting is Setting.TRANSDUCTIVE:
-        scores = logits.detach()[:, unseen].sigmoid()
-        guesses = unseen[scores.argmax(dim=1)]  # (B, H, W)
+        maps = resized_in_slices(logits.detach()[:, unseen], resizing)
+        guesses = unseen[best_class(some.sigmoid() for some in maps)]  # (B, H, W)
         return torch.where(torch.isin(labels, unseen), guesses, labels)
     return labels

@@ -8,44 +8,110 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from mmseg.models.builder import LOSSES
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .label_mapping import IGNORE
+from .maps import Resizing, class_slices
+from .precision import widened
 
 
-def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels (B, H, W) -> (B, C, H, W) bool; 255 is in no class."""
-    return labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None, None]
-
-
-def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.) -> Tensor:
-    """Sigmoid focal loss (Lin et al. 2017, equation 5): mean over the pixels of a map, sum over the maps.
-
-    Args:
-        logits: (B, C, H, W).
-        targets: same shape, bool.
-    """
-    truth = targets.to(logits.dtype)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction='none')
-    probability = logits.sigmoid()
-    missed = torch.where(targets, 1 - probability, probability)  # 1 - p_t
-    balance = torch.where(targets, alpha, 1 - alpha)
-    return (balance * missed**gamma * cross_entropy).mean(dim=(2, 3)).sum()
-
-
-def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss with 1 added above and below (Milletari et al. 2016), summed over maps.
+def focal_terms(x: Tensor, *, positive: bool, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
+    """Sigmoid focal loss of logits (Lin et al. 2017, equation 5, with gamma 2), and its derivative.
 
     Args:
-        logits: (maps, H, W).
-        targets: same shape, bool.
+        positive: the pixels are of the class; otherwise they are not.
     """
-    probability = logits.sigmoid().flatten(1)
-    truth = targets.flatten(1).to(logits.dtype)
-    overlap = (probability * truth).sum(dim=1)
-    return (1 - (2 * overlap + 1) / (probability.sum(dim=1) + truth.sum(dim=1) + 1)).sum()
+    if positive:
+        missed, entropy, sign, balance = torch.sigmoid(-x), F.softplus(-x), -1., alpha
+    else:
+        missed, entropy, sign, balance = torch.sigmoid(x), F.softplus(x), 1., 1 - alpha
+    # d/dx of m^2 s, where m = sigmoid(+-x) is the probability that is missing and s = softplus(+-x) = -log(1 - m)
+    slope = torch.addcmul(entropy, entropy, missed, value=-1).mul_(2).add_(missed)  # 2 (1 - m) s + m
+    squared = missed.square_()
+    return entropy.mul_(squared).mul_(balance), slope.mul_(squared).mul_(sign * balance)
+
+
+class MaskTerms(torch.autograd.Function):
+    """Focal and dice losses of all masks, and how many pixels have their label's logit highest.
+
+    The maps are resized and worked on a few classes at a time, and no targets are made: every pixel is taken as a
+    negative, which those of the class then correct. The gradient to the small maps is made on the way, so that no
+    large map outlives its slice.
+
+    Args:
+        logits: (B, C, h, w).
+        labels: (B, H, W) in indices of C or 255.
+        resizing: from (h, w) to (H, W).
+
+    Returns:
+        focal: mean over the pixels of a map, sum over all maps.
+        dice: with 1 added above and below (Milletari et al. 2016), summed over the maps whose class is present.
+        present: number of these.
+        correct: number of pixels.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, labels: Tensor, resizing: Resizing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        classes = logits.shape[1]
+        d_focal, d_dice = torch.zeros_like(logits), torch.zeros_like(logits)
+        focal, dice, present, correct = (logits.new_zeros(()) for _ in range(4))
+        for picture, (small, label) in enumerate(zip(logits, labels.flatten(1), strict=True)):  # (C, h, w), (H*W,)
+            best = logits.new_full(label.shape, -torch.inf)
+            own = torch.zeros_like(best)  # each pixel's logit of its label
+            counts = torch.bincount(label, minlength=IGNORE + 1)[:classes]
+            for some in class_slices(classes, labels[0].numel(), logits.device):
+                x = resizing(small[some]).flatten(1)  # (classes of the slice, H*W)
+                torch.maximum(best, x.amax(dim=0), out=best)
+                pixel = ((label >= some.start) & (label < some.stop)).nonzero()[:, 0]
+                place = label[pixel] - some.start, pixel
+                x_own = own[pixel] = x[place]
+                loss, slope = focal_terms(x, positive=False)
+                loss_own, slope_own = focal_terms(x_own, positive=True)
+                focal += loss.sum() - loss[place].sum() + loss_own.sum()
+                slope[place] = slope_own
+                d_focal[picture, some] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
+                chosen = counts[some].nonzero()[:, 0]
+                if len(chosen):
+                    value, slope = dice_terms(x[chosen], counts[some][chosen], chosen, place)
+                    dice += value
+                    d_dice[picture, some.start + chosen] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
+            present += counts.count_nonzero()
+            correct += ((own >= best) & (label != IGNORE)).sum()
+        pixels = labels[0].numel()
+        ctx.save_for_backward(d_focal.div_(pixels), d_dice)
+        ctx.mark_non_differentiable(present, correct)
+        return focal / pixels, dice, present, correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, focal: Tensor, dice: Tensor, *_) -> tuple[Tensor | None, ...]:
+        d_focal, d_dice = ctx.saved_tensors
+        return focal * d_focal + dice * d_dice, None, None
+
+
+def dice_terms(x: Tensor, counts: Tensor, chosen: Tensor, place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Dice losses 1 - (2 o + 1) / (p + t + 1) of some maps, summed, and their derivative.
+
+    Args:
+        x: logits (maps, pixels).
+        counts: t, (maps,): pixels of the class.
+        chosen: classes of the maps, ascending.
+        place: class and pixel of every pixel that is of one of these classes.
+    """
+    probability = x.sigmoid()
+    row, pixel = torch.searchsorted(chosen, place[0]), place[1]
+    overlap = x.new_zeros(len(x)).index_add_(0, row, probability[row, pixel])
+    below = probability.sum(dim=1) + counts + 1
+    share = (2 * overlap + 1) / below
+    slope = (share / below)[:, None].repeat(1, x.shape[1])
+    slope[row, pixel] -= (2 / below)[row]
+    slope = slope.mul_(torch.addcmul(probability, probability, probability, value=-1))
+    return (1 - share).sum(), slope
 
 
 def pair_count(present: Tensor) -> Tensor:
-    """Number of (image, class) pairs that are present, averaged over data-parallel workers, at least 1."""
-    count = present.sum().float()
+    """Number of (image, class) pairs that are present here -> its mean over data-parallel workers, at least 1."""
+    count = present.clone()
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(count)
         count /= dist.get_world_size()
@@ -70,14 +136,19 @@ class MaskLoss(nn.Module):
         self.dice_weight = loss_weight * dice_weight
         self.recovery_loss_weight = recovery_loss_weight
 
-    def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Mask logits (B, C, H, W) and labels (B, H, W) in indices of C or 255."""
-        targets = one_hot(labels, logits.shape[1])
-        present = targets.flatten(2).any(dim=2)  # (B, C)
+    def forward(self, logits: Tensor, labels: Tensor, resizing: Resizing) -> dict[str, Tensor]:
+        """Losses, and the accuracy in percent of the labelled pixels.
+
+        Args:
+            logits: mask logits (B, C, h, w).
+            labels: (B, H, W) in indices of C or 255.
+            resizing: from (h, w) to (H, W).
+        """
+        focal, dice, present, correct = MaskTerms.apply(logits, labels, resizing)
         pairs = pair_count(present)
-        return {'loss_mask': self.mask_weight * focal_loss(logits, targets) / pairs,
-                'loss_dice': self.dice_weight * dice_loss(logits[present], targets[present]) / pairs}
+        return {'loss_mask': self.mask_weight * focal / pairs, 'loss_dice': self.dice_weight * dice / pairs,
+                'acc_seg': 100 * correct / (labels != IGNORE).sum().clamp(min=1)}
 
     def recovery(self, recovered: Tensor, original: Tensor) -> Tensor:
         """Mean absolute error against what is not trained to be easier: `original` is detached."""
-        return self.recovery_loss_weight * F.l1_loss(recovered, original.detach())
+        return self.recovery_loss_weight * F.l1_loss(widened(recovered), widened(original).detach())

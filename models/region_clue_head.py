@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from mmcv.runner import BaseModule
 from mmseg.models.builder import HEADS, build_head, build_loss
-from mmseg.models.losses import accuracy
 from torch import Tensor, nn
 
-from .label_mapping import IGNORE, training_labels
+from .label_mapping import training_labels
+from .maps import Resizing, resize
+from .precision import widened
 from .two_stream_decoder import DecoderStream, RecoveryDecoder, exchange
 from .vision_encoder import ImageFeatures
 
@@ -26,14 +27,9 @@ class Decoded(NamedTuple):
     logits: Tensor  # (B, C, Gh, Gw) mask logits
     queries: Tensor  # (B, Q, E) final
     pixels: Tensor  # (B, N, E) final
-    aligned: Tensor  # (B, Q, 2E) queries before `q_proj`
+    aligned: Tensor  # (B, Q, E) (region + CLS) * text, before `q_proj`
+    text: Tensor  # (C, E)
     patches: Tensor  # (B, N, E) patch features before `lateral_proj`
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, ., .) -> (B, C, *size), bilinear, as everywhere in this model."""
-    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(
-        x, size=tuple(size), mode='bilinear', align_corners=False)
 
 
 @HEADS.register_module(name=['RegionClueHead', 'ATMSingleHeadSeg'])
@@ -83,32 +79,47 @@ class RegionClueHead(BaseModule):
 
     def forward(self, features: ImageFeatures) -> Decoded:
         grid = tuple(features.patches.shape[2:])
-        aligned = self.class_head.queries(features)  # (B, Q, 2E)
-        regions = resize(features.regions, grid)
-        cls = features.cls[:, :, None, None].expand_as(features.patches)
-        clues = torch.cat([regions, cls, features.patches], dim=1).flatten(2).transpose(1, 2)  # (B, N, 3E)
-        queries, pixels = exchange(self.decoder_q.layers, self.decoder_v.layers, self.q_proj(aligned),
-                                   self.lateral_proj(clues))
+        patches = features.patches.flatten(2).transpose(1, 2)  # (B, N, E)
+        aligned, text = self.class_head.queries(features)
+        queries, pixels = exchange(self.decoder_q.layers, self.decoder_v.layers, self._project_queries(aligned, text),
+                                   self._project_pixels(features, patches))
         return Decoded(logits=self.class_head.mask_logits(queries, pixels, grid), queries=queries, pixels=pixels,
-                       aligned=aligned, patches=features.patches.flatten(2).transpose(1, 2))
+                       aligned=aligned.flatten(1, 2), text=text, patches=patches)
+
+    def _project_queries(self, aligned: Tensor, text: Tensor) -> Tensor:
+        """`q_proj` of [aligned, text], (B, Q, E): the text's part is the same for all regions and pictures."""
+        for_aligned, for_text = self.q_proj.weight.chunk(2, dim=1)
+        return widened(F.linear(aligned, for_aligned) + F.linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
+
+    def _project_pixels(self, features: ImageFeatures, patches: Tensor) -> Tensor:
+        """`lateral_proj` of [regions, CLS, patch], (B, N, E): before the regions and CLS are spread over the pixels."""
+        for_regions, for_cls, for_patches = self.lateral_proj.weight.chunk(3, dim=1)
+        regions = F.linear(features.regions.permute(0, 2, 3, 1), for_regions).permute(0, 3, 1, 2)  # (B, E, r, r)
+        regions = resize(regions, features.patches.shape[2:]).flatten(2).transpose(1, 2)  # (B, N, E)
+        cls = F.linear(features.cls, for_cls, self.lateral_proj.bias)[:, None]  # (B, 1, E)
+        return widened(F.linear(patches, for_patches) + regions + cls)
+
+    def resizing(self, logits: Tensor, size: tuple[int, int]) -> Resizing:
+        """Of the mask logits (B, C, Gh, Gw) to `size`, by way of `img_size`."""
+        return Resizing(tuple(logits.shape[2:]), (self.img_size,) * 2, tuple(size), like=logits)
 
     def forward_train(self, features: ImageFeatures, img_metas: list[dict], labels: Tensor,
                       train_cfg: dict | None = None) -> dict[str, Tensor]:
         """Losses against labels (B, 1, H, W), and the accuracy in percent. The labels are left as they are."""
         labels = labels.squeeze(1)
         decoded = self(features)
-        logits = resize(resize(decoded.logits, (self.img_size,) * 2), labels.shape[1:])
+        resizing = self.resizing(decoded.logits, labels.shape[1:])
         labels = training_labels(labels, self.class_head.setting, seen=self.class_head.seen,
-                                 unseen=self.class_head.unseen, logits=logits)
-        losses = self.losses(logits, labels)
+                                 unseen=self.class_head.unseen, logits=decoded.logits, resizing=resizing)
+        losses = self.losses(decoded.logits, labels, resizing)
         if self.recovery_decoder is not None:
-            queries, patches = self.recovery_decoder(decoded.queries, decoded.pixels)
-            losses['recovery_loss_q'] = self.losses.recovery(queries, decoded.aligned)
+            queries, patches = self.recovery_decoder(decoded.queries, decoded.pixels)  # (B, Q, 2E), (B, N, E)
+            text = decoded.text.repeat(queries.shape[1] // len(decoded.text), 1).expand_as(decoded.aligned)
+            losses['recovery_loss_q'] = self.losses.recovery(queries, torch.cat([decoded.aligned, text], dim=-1))
             losses['recovery_loss_k'] = self.losses.recovery(patches, decoded.patches)
-        losses['acc_seg'] = accuracy(logits, labels, ignore_index=IGNORE)
         return losses
 
     def forward_test(self, features: ImageFeatures, size: tuple[int, int]) -> Tensor:
         """Scores (B, C, *size) of all classes."""
-        logits = resize(resize(self(features).logits, (self.img_size,) * 2), size)
-        return self.class_head.scores(logits)
+        logits = self(features).logits
+        return self.class_head.scores(self.resizing(logits, size)(logits))

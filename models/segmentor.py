@@ -2,7 +2,8 @@
 
     picture -> vision encoder -> region-clue head <- text embeddings
 """
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ from torch import Tensor
 
 from . import clip_checkpoint
 from .label_mapping import Setting
+from .maps import Resizing, resize
+from .precision import short_products
 from .text_encoder import embed_class_names
+from .windows import Pasted, Window, sliding
 
 
 @SEGMENTORS.register_module(name=['CLIPRC'])
@@ -48,6 +52,7 @@ class CLIPRC(EncoderDecoder):
         self.pretrained_text = pretrained_text
         self.class_names = class_names
         self.prompt_templates = prompt_templates
+        self.amp_dtype: torch.dtype | None = None  # of the products; everything else is float32
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(ft_backbone or exclude_key in name)
         if both_class is not None:
@@ -112,7 +117,65 @@ class CLIPRC(EncoderDecoder):
 
     def encode_decode(self, img: Tensor, img_metas: list[dict] | None) -> Tensor:
         """Window (B, 3, H, W) -> scores (B, C, H, W)."""
-        return self.decode_head.forward_test(self.extract_feat(img), size=img.shape[2:])
+        with short_products(img.device, self.amp_dtype):
+            return self.decode_head.forward_test(self.extract_feat(img), size=img.shape[2:])
+
+    def forward_train(self, img: Tensor, img_metas: list[dict], gt_semantic_seg: Tensor) -> dict[str, Tensor]:
+        """Pictures (B, 3, H, W) and labels (B, 1, H, W) -> losses and the accuracy."""
+        with short_products(img.device, self.amp_dtype):
+            return super().forward_train(img, img_metas, gt_semantic_seg)
+
+    def segment(self, pictures: Sequence[Tensor], metas: Sequence[dict]) -> list[Tensor]:
+        """Pictures (3, H, W), each of its own size -> class of each pixel, (H0, W0) int64, on their device.
+
+        All windows of all pictures go through the model in batches of `windows_at_once`; of scores no more exists at
+        a time than of some classes.
+
+        Args:
+            metas: of each picture `img_shape`, its (H, W) without padding, and `ori_shape`, (H0, W0).
+        """
+        return [scores.labels() for scores in self._scores(pictures, metas)]
+
+    def simple_test(self, img: Tensor, img_meta: list[dict], rescale: bool = True) -> list[np.ndarray]:
+        """Pictures (B, 3, H, W) -> their label maps (H0, W0)."""
+        return [labels.cpu().numpy() for labels in self.segment(img, img_meta)]
+
+    def slide_inference(self, img: Tensor, img_meta: list[dict], rescale: bool) -> Tensor:
+        """Pictures (B, 3, H, W) -> scores of all classes, (B, C, H0, W0), or at the pictures' own size."""
+        return torch.cat([scores.all() for scores in self._scores(img, img_meta, rescale=rescale)])
+
+    whole_inference = slide_inference  # `test_cfg.mode` says which of them it is
+
+    def _scores(self, pictures: Sequence[Tensor], metas: Sequence[dict], *, rescale: bool = True) -> list[Pasted]:
+        places, views = [], []
+        for picture in pictures:
+            size = tuple(picture.shape[1:])
+            if self.test_cfg.mode == 'whole':
+                places.append([Window(0, 0, *size)])
+                views.append(resize(picture[None], self.backbone.nearest_size(size))[0])
+            else:
+                places.append(sliding(size, self.test_cfg.crop_size, self.test_cfg.stride))
+                views += [window.of(picture) for window in places[-1]]
+        logits = iter(self._logits(views))
+        pasted = []
+        for picture, meta, windows in zip(pictures, metas, places, strict=True):
+            of_picture = torch.stack([next(logits) for _ in windows])
+            size = tuple(meta['img_shape'][:2]) if rescale else tuple(picture.shape[1:])
+            window = windows[0].height, windows[0].width
+            by_way_of = [] if self.test_cfg.mode == 'whole' else [(self.decode_head.img_size,) * 2]
+            pasted.append(Pasted(
+                of_picture, windows, size=size, original=tuple(meta['ori_shape'][:2]) if rescale else size,
+                resizing=Resizing(tuple(of_picture.shape[2:]), *by_way_of, window, like=of_picture),
+                scores=self.decode_head.class_head.scores))
+        return pasted
+
+    def _logits(self, views: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Windows (3, h, w) -> mask logits (C, Gh, Gw) of each, those of one size together."""
+        at_once = self.test_cfg.get('windows_at_once') or (16 if views[0].is_cuda else 1)
+        for _, alike in groupby(views, key=lambda view: view.shape):
+            for images in torch.stack(list(alike)).split(at_once):
+                with short_products(images.device, self.amp_dtype):
+                    yield from self.decode_head(self.extract_feat(images)).logits
 
     def class_embeddings(self) -> np.ndarray:
         """The text embeddings in use, (C, E) float32."""

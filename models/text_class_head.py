@@ -10,6 +10,7 @@ from mmseg.models.builder import HEADS
 from torch import Tensor, nn
 
 from .label_mapping import Setting
+from .precision import full_products, widened
 from .vision_encoder import ImageFeatures
 
 
@@ -79,22 +80,21 @@ class TextClassHead(nn.Module):
         inductive_training = self.training and self.setting is Setting.INDUCTIVE
         return self.embeddings[self.seen] if inductive_training else self.embeddings
 
-    def queries(self, features: ImageFeatures) -> Tensor:
-        """Region alignment: (B, R*C, 2E), region-major, rows [(region + CLS) * text, text]."""
-        text = self.rows_in_use()  # (C, E)
+    def queries(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """Region alignment: (region + CLS) * text, (B, R, C, E), and text, (C, E). Together they are the queries."""
+        text = self.rows_in_use()
         regions = features.regions.flatten(2).transpose(1, 2) + features.cls[:, None]  # (B, R, E)
-        aligned = regions[:, :, None] * text  # (B, R, C, E)
-        return torch.cat([aligned, text.expand_as(aligned)], dim=-1).flatten(1, 2)
+        return regions[:, :, None] * text, text
 
     def mask_logits(self, queries: Tensor, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         """Final queries (B, R*C, E) and pixels (B, N, E) -> (B, C, Gh, Gw), the mean over the regions of a class.
 
         The mean is taken before the product, which it commutes with.
         """
-        classes = len(self.rows_in_use())
-        class_queries = queries.unflatten(1, (-1, classes)).mean(dim=1)  # (B, C, E)
-        return (class_queries @ pixels.transpose(1, 2)).unflatten(2, grid)
+        class_queries = widened(queries).unflatten(1, (-1, len(self.rows_in_use()))).mean(dim=1)  # (B, C, E)
+        with full_products(queries.device):
+            return (class_queries @ widened(pixels).transpose(1, 2)).unflatten(2, grid)
 
-    def scores(self, logits: Tensor) -> Tensor:
-        """Mask logits (B, C, H, W) of all classes -> test scores: sigmoid less the seen penalty."""
-        return logits.sigmoid() - self.penalty
+    def scores(self, logits: Tensor, classes: slice = slice(None)) -> Tensor:
+        """Mask logits (..., C, H, W) of all classes or of a slice of them -> test scores: sigmoid less the penalty."""
+        return logits.sigmoid().sub_(self.penalty[classes])

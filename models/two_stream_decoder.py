@@ -4,8 +4,10 @@ B batch, Q queries (region-major: R*C), N pixels (cells of the patch grid), E wi
 """
 import copy
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .clip_layers import LayerNorm
+from .dropout import Dropout, attention
 
 
 class CrossAttention(nn.Module):
@@ -19,15 +21,14 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(width, width)
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
-        self.attention_dropout = nn.Dropout(dropout)
+        self.attention_dropout = Dropout(dropout)
         self.proj = nn.Linear(width, width)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, E/H)
                    for x in (self.q(stream), self.k(other), self.v(other)))
         dropout = self.attention_dropout.p if self.training else 0.
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        return self.proj(attention(q, k, v, dropout).transpose(1, 2).flatten(2))
 
 
 class CrossAttentionLayer(nn.Module):
@@ -42,15 +43,15 @@ class CrossAttentionLayer(nn.Module):
         self.multihead_attn = CrossAttention(width, heads, dropout)
         self.linear1 = nn.Linear(width, 4 * width)
         self.linear2 = nn.Linear(4 * width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.norm3 = nn.LayerNorm(width)
-        self.attended_dropout = nn.Dropout(dropout)
-        self.hidden_dropout = nn.Dropout(dropout)
-        self.output_dropout = nn.Dropout(dropout)
+        self.norm2 = LayerNorm(width)
+        self.norm3 = LayerNorm(width)
+        self.attended_dropout = Dropout(dropout)
+        self.hidden_dropout = Dropout(dropout)
+        self.output_dropout = Dropout(dropout)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
         stream = self.norm2(stream + self.attended_dropout(self.multihead_attn(stream, other)))
-        hidden = self.hidden_dropout(F.relu(self.linear1(stream)))
+        hidden = self.hidden_dropout(self.linear1(stream), relu=True)
         return self.norm3(stream + self.output_dropout(self.linear2(hidden)))
 
 

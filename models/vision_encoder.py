@@ -16,6 +16,7 @@ from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
 from .clip_layers import LayerNorm, Transformer
+from .precision import widened
 
 
 class ImageFeatures(NamedTuple):
@@ -138,6 +139,7 @@ class CLIPVisionEncoder(BaseModule):
         visible = self.visible
         if grid != (self.input_resolution // self.patch_size,) * 2:
             visible = region_visibility(grid, self.side, self.num_tokens, image.device)
+        visible = torch.zeros_like(visible, dtype=image.dtype).masked_fill_(~visible, -math.inf)  # not in every block
 
         x = self._insert_prompts(self.ln_pre(self._embed(image, grid)))  # (B, N, D)
         for depth, block in enumerate(self.transformer.resblocks):
@@ -145,6 +147,11 @@ class CLIPVisionEncoder(BaseModule):
                 x = self._replace_prompts(x, self.deep_prompt_embeddings[depth - 1])
             x = block(x, visible)
         return self._read_out(x, grid)
+
+    def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size in pixels next to `size` that is made of whole patches and whole regions."""
+        unit = self.patch_size * max(self.side, 1)
+        return tuple(max(1, round(length / unit)) * unit for length in size)
 
     def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, 3, H, W) -> [CLS | patches | regions], (B, 1 + Gh*Gw + R, D)."""
@@ -170,7 +177,7 @@ class CLIPVisionEncoder(BaseModule):
         """Last block's tokens (B, N, D) -> features in CLIP's space."""
         others = x.shape[1] - self.side**2
         x = torch.cat([self.prompt_norm(x[:, :others]), x[:, others:]], dim=1)  # not on the regions
-        x = F.normalize(self.ln_post(x) @ self.proj, dim=-1)  # (B, N, E)
+        x = F.normalize(widened(self.ln_post(x) @ self.proj), dim=-1)  # (B, N, E)
         cls, _, patches, regions = x.split([1, self.num_tokens, grid[0] * grid[1], self.side**2], dim=1)
         if self.side == 0:
             regions = torch.zeros_like(cls)

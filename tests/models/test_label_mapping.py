@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from models.label_mapping import IGNORE, Setting, training_labels
+from models.maps import Resizing
 
 CLASSES, SEEN, UNSEEN = 6, [0, 2, 3, 5], [1, 4]
 
@@ -17,8 +18,9 @@ def naive(label, scores, setting, seen, unseen):
 
 
 def mapped(labels, setting, logits, seen=SEEN, unseen=UNSEEN):
+    size = tuple(labels.shape[1:])
     return training_labels(labels, Setting(setting), seen=torch.tensor(seen), unseen=torch.tensor(unseen).long(),
-                           logits=logits)
+                           logits=logits, resizing=Resizing(size, size, like=logits))
 
 
 @pytest.mark.parametrize(('setting', 'seen', 'unseen'), [

@@ -3,14 +3,15 @@ import math
 import os
 import subprocess
 import sys
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from models.losses import MaskLoss, dice_loss, focal_loss, one_hot, pair_count
+from models import maps
+from models.losses import MaskLoss, MaskTerms, pair_count
+from models.maps import Resizing
+from tests.conftest import REPOSITORY
+from tests.models.naive import bilinear, close
 
 B, C, H, W = 2, 3, 4, 5
 
@@ -43,20 +44,50 @@ def naive_losses(logits, labels):
     return focal, dice, pairs
 
 
-def test_functions_match_loops():
+def as_they_are(logits):
+    return Resizing((H, W), (H, W), like=logits)
+
+
+@pytest.fixture(params=[1, 2, 3], ids=lambda classes: f'{classes}_at_once')
+def at_once(request, monkeypatch):
+    """Classes that are worked on together."""
+    monkeypatch.setitem(maps.AT_ONCE, 'cpu', request.param * H * W)
+
+
+def test_terms_match_loops(at_once):
     logits, labels = example()
-    targets = one_hot(labels, C)
-    focal, dice, pairs = naive_losses(logits, labels)
-    present = targets.flatten(2).any(dim=2)
-    assert float(focal_loss(logits, targets)) == pytest.approx(focal, rel=1e-6)
-    assert float(dice_loss(logits[present], targets[present])) == pytest.approx(dice, rel=1e-6)
-    assert float(pair_count(present)) == pairs == 3
+    focal, dice, present, correct = MaskTerms.apply(logits, labels, as_they_are(logits))
+    naive_focal, naive_dice, pairs = naive_losses(logits, labels)
+    assert float(focal) == pytest.approx(naive_focal, rel=1e-12)
+    assert float(dice) == pytest.approx(naive_dice, rel=1e-12)
+    assert float(present) == pairs == 3
+    assert int(correct) == int((logits.argmax(dim=1) == labels).sum()) > 0
 
 
-def test_one_hot():
-    labels = torch.tensor([[[0, 255], [2, 1]]])
-    assert one_hot(labels, 3).tolist() == [[[[True, False], [False, False]], [[False, False], [False, True]],
-                                            [[False, False], [True, False]]]]
+def test_terms_are_of_the_resized_maps():
+    small, labels = torch.randn(B, C, 2, 3, dtype=torch.float64), example()[1]
+    terms = MaskTerms.apply(small, labels, Resizing((2, 3), (6, 6), (H, W), like=small))
+    focal, dice, _ = naive_losses(bilinear(bilinear(small, (6, 6)), (H, W)), labels)
+    assert float(terms[0]) == pytest.approx(focal, rel=1e-12) and float(terms[1]) == pytest.approx(dice, rel=1e-12)
+
+
+@pytest.mark.parametrize('labels', [example()[1], torch.full((B, H, W), 255), torch.full((B, H, W), 1)])
+def test_gradients(labels, at_once):
+    small = (3 * torch.randn(B, C, 2, 3, dtype=torch.float64)).requires_grad_()
+    resizing = Resizing((2, 3), (5, 5), (H, W), like=small)
+    assert torch.autograd.gradcheck(lambda x: MaskTerms.apply(x, labels, resizing)[:2], small)
+
+
+@pytest.mark.parametrize('magnitude', [1e-3, 30., 1e4])
+def test_small_and_large_logits_in_float32(magnitude):
+    logits, labels = example()
+    logits = (magnitude * logits).requires_grad_()
+    short = logits.detach().float().requires_grad_()
+    for x in (logits, short):
+        focal, dice, *_ = MaskTerms.apply(x, labels, as_they_are(x))
+        (focal + dice).backward()
+    assert float(short.grad.isfinite().all())
+    assert close(short.grad, logits.grad, 1e-5)
 
 
 @pytest.mark.parametrize(('weights', 'mask', 'dice'), [
@@ -64,7 +95,8 @@ def test_one_hot():
     ({'mask_weight': 10., 'dice_weight': 2., 'loss_weight': 0.5, 'dec_layers': 3}, 5, 1)])
 def test_weighted_losses_per_pair(weights, mask, dice):
     logits, labels = example()
-    losses = MaskLoss(**weights)(logits, labels)
+    losses = MaskLoss(**weights)(logits, labels, as_they_are(logits))
+    del losses['acc_seg']
     naive_focal, naive_dice, pairs = naive_losses(logits, labels)
     assert {name: float(value) for name, value in losses.items()} == pytest.approx(
         {'loss_mask': mask * naive_focal / pairs, 'loss_dice': dice * naive_dice / pairs}, rel=1e-6)
@@ -82,7 +114,8 @@ def test_loss_weight_leaves_the_recovery_alone():
 def test_pixels_without_a_class_are_negatives():
     logits, labels = example()
     logits.requires_grad_()
-    for loss in MaskLoss()(logits, labels).values():
+    losses = MaskLoss()(logits, labels, as_they_are(logits))
+    for loss in (losses['loss_mask'], losses['loss_dice']):
         gradient, = torch.autograd.grad(loss, logits, retain_graph=True)
         ignored = gradient[(labels == 255)[:, None].expand_as(gradient)]
         assert ignored.any() and float(ignored.min()) >= 0, 'they must push the scores down'
@@ -91,8 +124,8 @@ def test_pixels_without_a_class_are_negatives():
 @pytest.mark.parametrize('labels', [torch.full((B, H, W), 255), torch.zeros(B, H, W, dtype=torch.long)])
 def test_without_labelled_or_without_empty_pixels(labels):
     logits = (100 * torch.randn(B, C, H, W)).requires_grad_()
-    losses = MaskLoss()(logits, labels)
-    sum(losses.values()).backward()
+    losses = MaskLoss()(logits, labels, as_they_are(logits))
+    (losses['loss_mask'] + losses['loss_dice']).backward()
     assert all(value.isfinite() for value in losses.values()) and logits.grad.isfinite().all()
     if labels[0, 0, 0] == 255:
         assert float(losses['loss_dice']) == 0
@@ -105,28 +138,31 @@ def naive_focal_of_negatives(logits):
                for x in logits.flatten().tolist()) / (H * W)
 
 
-@pytest.mark.parametrize(('present', 'count'), [([[0, 0]], 1), ([[1, 0]], 1), ([[1, 1], [0, 1]], 3)])
+@pytest.mark.parametrize(('present', 'count'), [(0., 1), (1., 1), (3., 3)])
 def test_pairs_are_at_least_one(present, count):
-    assert float(pair_count(torch.tensor(present).bool())) == count
+    assert float(pair_count(torch.tensor(present))) == count
 
 
-def worker(rank: int, folder: str) -> None:
-    """One of two workers, which have 3 and 0 pairs, 3 and 4, then none at all; prints the three counts."""
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2,
-                            timeout=timedelta(seconds=60))
-    counts = []
-    for pairs in ((3, 0), (3, 4), (0, 0)):
-        present = torch.zeros(2, 4, dtype=torch.bool).flatten()
-        present[:pairs[rank]] = True
-        counts.append(float(pair_count(present.view(2, 4))))
-    dist.barrier()
-    dist.destroy_process_group()
-    print(counts)
+WORKER = '''
+import sys
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from models.losses import pair_count
+rank = int(sys.argv[1])
+dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}/meeting', rank=rank, world_size=2,
+                        timeout=timedelta(seconds=60))
+counts = [float(pair_count(torch.tensor(float(pairs[rank])))) for pairs in ((3, 0), (3, 4), (0, 0))]
+dist.barrier()
+dist.destroy_process_group()
+print(counts)
+'''
 
 
 def test_pairs_are_averaged_over_workers(tmp_path):
-    environment = os.environ | {'PYTHONPATH': str(Path(__file__).resolve().parents[2]), 'PYTHONWARNINGS': 'ignore'}
-    workers = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)], env=environment, text=True,
+    """Two workers, which have 3 and 0 pairs, 3 and 4, then none at all."""
+    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'PYTHONWARNINGS': 'ignore'}
+    workers = [subprocess.Popen([sys.executable, '-c', WORKER, str(rank), str(tmp_path)], env=environment, text=True,
                                 stdout=subprocess.PIPE) for rank in range(2)]
     assert [each.communicate(timeout=120)[0].strip() for each in workers] == ['[1.5, 3.5, 1.0]'] * 2
 
@@ -134,7 +170,3 @@ def test_pairs_are_averaged_over_workers(tmp_path):
 def test_unknown_keyword():
     with pytest.raises(TypeError, match='mask_weigth'):
         MaskLoss(mask_weigth=1.)
-
-
-if __name__ == '__main__':  # as `test_pairs_are_averaged_over_workers` runs it
-    worker(int(sys.argv[1]), sys.argv[2])

@@ -5,7 +5,7 @@ from torch import nn
 
 from models import RegionClueHead
 from models.label_mapping import IGNORE
-from tests.models.naive import bilinear, check_pytorch_default, close, features, head, inputs_of, randomized
+from tests.models.naive import bilinear, check_pytorch_default, close, features, head, inputs_of, linear, randomized
 
 E = 16
 
@@ -22,17 +22,20 @@ def labels(height: int = 20, width: int = 20, classes: int = 5) -> torch.Tensor:
 @torch.no_grad()
 def test_what_enters_the_decoder(grid, side):
     built, given = head(), features(grid=grid, side=side)
-    pixels, queries = inputs_of(built.lateral_proj), inputs_of(built.q_proj)
+    decoded_from = inputs_of(built.decoder_q.layers[0])
     decoded = built(given)
+    queries, pixels = decoded_from[0]
     regions = bilinear(given.regions, grid)
     for b in range(2):
         for n in range(grid[0] * grid[1]):
             y, x = divmod(n, grid[1])
             clue = torch.cat([regions[b, :, y, x], given.cls[b].double(), given.patches[b, :, y, x].double()])
-            assert close(pixels[0][0][b, n], clue)
+            assert close(pixels[b, n], linear(clue, built.lateral_proj))
             assert torch.equal(decoded.patches[b, n], given.patches[b, :, y, x])
-    assert torch.equal(queries[0][0], built.class_head.queries(given))
-    assert torch.equal(decoded.aligned, queries[0][0])
+    aligned, text = built.class_head.queries(given)
+    assert torch.equal(decoded.aligned, aligned.flatten(1, 2)) and torch.equal(decoded.text, text)
+    whole = torch.cat([aligned, text.expand_as(aligned)], dim=-1).flatten(1, 2)
+    assert close(queries, linear(whole, built.q_proj))
 
 
 @torch.no_grad()
@@ -41,8 +44,8 @@ def test_without_region_tokens_the_picture_clue_is_left():
     built = head()
     given = features(side=1)._replace(regions=torch.zeros(2, E, 1, 1))
     text = built.class_head.rows_in_use()
-    queries = torch.cat([given.cls[:, None] * text, text.expand(2, -1, -1)], dim=-1)
-    assert close(built.class_head.queries(given), queries)
+    aligned, same = built.class_head.queries(given)
+    assert close(aligned[:, 0], given.cls[:, None] * text) and torch.equal(same, text)
     assert built(given).logits.shape == (2, 5, 4, 4)
 
 
@@ -74,7 +77,8 @@ def test_logits_are_resized_to_img_size_first(size):
     assert close(built.forward_test(given, size), 1 / (1 + (-expected).exp()))
     seen_by_the_losses = inputs_of(built.losses)
     built.forward_train(given, [], labels(*size))
-    assert close(seen_by_the_losses[0][0], expected)
+    logits, _, resizing = seen_by_the_losses[0]
+    assert close(resizing(logits), expected)
 
 
 @pytest.mark.parametrize(('setting', 'shift'), [
@@ -95,7 +99,8 @@ def test_losses_are_of_the_labels_that_the_setting_may_see(setting, seen, classe
     losses = built.forward_train(given, [{}, {}], truth)
     assert torch.equal(truth, before), 'the labels of the caller were changed'
     assert set(losses) == {'loss_mask', 'loss_dice', 'recovery_loss_q', 'recovery_loss_k', 'acc_seg'}
-    logits, used = mapped[0]
+    logits, used, resizing = mapped[0]
+    logits = resizing(logits)
     assert logits.shape == (2, classes_in_use, 20, 20)
     expected = truth[:, 0].clone()
     hidden = torch.isin(expected, torch.tensor([1, 4])) & (setting != 'fully_supervised')
@@ -122,7 +127,9 @@ def test_recovery_is_measured_on_the_inputs_of_the_decoder():
     built, given = head(recovery=3.), features()
     losses, decoded = built.forward_train(given, [], labels()), built(given)
     recovered = built.recovery_decoder(decoded.queries, decoded.pixels)
-    for name, result, original in zip('qk', recovered, (decoded.aligned, decoded.patches)):
+    text = decoded.text.repeat(4, 1).expand_as(decoded.aligned)
+    aligned = torch.cat([decoded.aligned, text], dim=-1)
+    for name, result, original in zip('qk', recovered, (aligned, decoded.patches)):
         assert float(losses[f'recovery_loss_{name}']) == pytest.approx(3 * float((result - original).abs().mean()))
     assert len(built.recovery_decoder.decouple_q) == 1
     assert built.recovery_decoder.decouple_q[0].multihead_attn.heads == 4

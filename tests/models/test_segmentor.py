@@ -162,15 +162,19 @@ def test_windows_stay_whole_and_are_averaged():
     model = build('fully').eval()
     image, windows = fill.image(3, (1, 3, 75, 101)), []
     meta = [{'ori_shape': (30, 40, 3), 'img_shape': (75, 101, 3), 'flip': False}]
-    one = model.encode_decode
-    model.encode_decode = lambda window, metas: windows.append(tuple(window.shape[2:])) or one(window, metas)
+    encode = model.extract_feat
+    model.extract_feat = lambda images: windows.append(tuple(images.shape)) or encode(images)
     scores = model.slide_inference(image, meta, True)
-    assert windows == [(64, 64)] * 4
+    assert windows == [(1, 3, 64, 64)] * 4
+    model.test_cfg.windows_at_once = 3
+    together = model.slide_inference(image, meta, True)
+    assert windows[4:] == [(3, 3, 64, 64), (1, 3, 64, 64)] and close(together, scores)
+    model.extract_feat = encode
     summed, count = torch.zeros(6, 75, 101), torch.zeros(75, 101)
     for y in (0, 75 - 64):
         for x in (0, 101 - 64):
             place = ..., slice(y, y + 64), slice(x, x + 64)
-            summed[place] += one(image[place], None)[0]
+            summed[place] += model.encode_decode(image[place], None)[0]
             count[place] += 1
     assert close(scores[0], bilinear(summed / count, (30, 40)))
     labels = model.simple_test(image, meta)[0]

@@ -20,14 +20,14 @@ def class_head(setting: str = 'inductive', seen=SEEN, **changes) -> TextClassHea
 def test_queries_are_region_major(training):
     built, seen_by_it = class_head().train(training), features(side=3)
     rows = [0, 2, 3] if training else range(CLASSES)
-    queries = built.queries(seen_by_it)
-    assert queries.shape == (2, 9 * len(rows), 2 * E)
+    aligned, text_in_use = built.queries(seen_by_it)
+    assert aligned.shape == (2, 9, len(rows), E) and torch.equal(text_in_use, built.rows_in_use())
     for b in range(2):
         for k in range(9):
             for c, row in enumerate(rows):
                 text = unit(CLASSES, E, dim=1)[row]
                 clue = seen_by_it.regions[b, :, k // 3, k % 3] + seen_by_it.cls[b]
-                assert close(queries[b, k * len(rows) + c], torch.cat([clue * text, text]))
+                assert close(aligned[b, k, c], clue * text) and torch.equal(text_in_use[c], text)
 
 
 @pytest.mark.parametrize(('setting', 'training', 'rows'), [
