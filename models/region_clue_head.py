@@ -44,6 +44,7 @@ class RegionClueHead(BaseModule):
         loss_decode: config of the losses; `recovery_loss_weight` 0 leaves the recovery decoder out.
         class_head: config of the text class head.
         seen_idx, all_idx: official configs name the split here too; the segmentor checks it against its own.
+        with_cp: activation checkpointing of the decoder's layers.
         num_classes, use_stages, use_proj: official configs name them; ignored, as in the published code.
     """
 
@@ -54,7 +55,7 @@ class RegionClueHead(BaseModule):
                  class_head: dict | None = None, channels: int | None = None, embed_dims: int | None = None,
                  seen_idx: list[int] | None = None, all_idx: list[int] | None = None,
                  num_classes: int | None = None, use_stages: int = 1, use_proj: bool = False,
-                 init_cfg: dict | None = None):
+                 with_cp: bool = False, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         for name, value in (('channels', channels), ('embed_dims', embed_dims)):
             if value not in (None, in_channels):
@@ -65,6 +66,7 @@ class RegionClueHead(BaseModule):
         self.losses = build_loss({'type': 'MaskLoss', **(loss_decode or {})})
         self.q_proj = nn.Linear(2 * in_channels, in_channels)
         self.lateral_proj = nn.Linear(3 * in_channels, in_channels)
+        self.with_cp = with_cp
         self.decoder_q = DecoderStream(in_channels, num_heads, num_layers)
         self.decoder_v = DecoderStream(in_channels, num_heads, num_layers)
         self.recovery_decoder = None
@@ -82,7 +84,7 @@ class RegionClueHead(BaseModule):
         patches = features.patches.flatten(2).transpose(1, 2)  # (B, N, E)
         aligned, text = self.class_head.queries(features)
         queries, pixels = exchange(self.decoder_q.layers, self.decoder_v.layers, self._project_queries(aligned, text),
-                                   self._project_pixels(features, patches))
+                                   self._project_pixels(features, patches), with_cp=self.with_cp and self.training)
         return Decoded(logits=self.class_head.mask_logits(queries, pixels, grid), queries=queries, pixels=pixels,
                        aligned=aligned.flatten(1, 2), text=text, patches=patches)
 

@@ -13,10 +13,12 @@ from mmseg.models.builder import SEGMENTORS, build_backbone
 from torch import Tensor
 
 from . import clip_checkpoint
+from .clip_layers import ResidualAttentionBlock
 from .label_mapping import Setting
 from .maps import Resizing, resize
 from .precision import short_products
 from .text_encoder import embed_class_names
+from .two_stream_decoder import CrossAttentionLayer
 from .windows import Pasted, Window, sliding
 
 
@@ -176,6 +178,12 @@ class CLIPRC(EncoderDecoder):
             for images in torch.stack(list(alike)).split(at_once):
                 with short_products(images.device, self.amp_dtype):
                     yield from self.decode_head(self.extract_feat(images)).logits
+
+    def compile_layers(self) -> None:
+        """Lets torch.compile work on each transformer block and decoder layer; state dicts stay as they are."""
+        for layer in self.modules():
+            if isinstance(layer, (ResidualAttentionBlock, CrossAttentionLayer)):
+                layer.compile()
 
     def class_embeddings(self) -> np.ndarray:
         """The text embeddings in use, (C, E) float32."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .clip_layers import LayerNorm
 from .dropout import Dropout, attention
+from .precision import checkpointed, widened
 
 
 class CrossAttention(nn.Module):
@@ -65,10 +66,11 @@ class DecoderStream(nn.Module):
 
 
 def exchange(query_layers: nn.ModuleList, pixel_layers: nn.ModuleList, queries: Tensor,
-             pixels: Tensor) -> tuple[Tensor, Tensor]:
+             pixels: Tensor, *, with_cp: bool = False) -> tuple[Tensor, Tensor]:
     """Runs both streams, (B, Q, E) and (B, N, E): each layer reads the other stream's *previous* value."""
+    run = checkpointed if with_cp else nn.Module.__call__
     for query_layer, pixel_layer in zip(query_layers, pixel_layers, strict=True):
-        queries, pixels = query_layer(queries, pixels), pixel_layer(pixels, queries)
+        queries, pixels = run(query_layer, queries, pixels), run(pixel_layer, pixels, queries)
     return queries, pixels
 
 
@@ -93,6 +95,6 @@ class RecoveryDecoder(nn.Module):
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Final queries (B, Q, E) and pixels (B, N, E) -> aligned queries (B, Q, 2E) and patches (B, N, E)."""
-        queries, pixels = exchange(self.decouple_q, self.decouple_v, self.linear_q_in(queries),
-                                   self.linear_k_in(pixels))
+        queries, pixels = exchange(self.decouple_q, self.decouple_v, widened(self.linear_q_in(queries)),
+                                   widened(self.linear_k_in(pixels)))
         return self.linear_q_out(queries), self.linear_k_out(pixels)

@@ -16,7 +16,7 @@ from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
 from .clip_layers import LayerNorm, Transformer
-from .precision import widened
+from .precision import checkpointed, widened
 
 
 class ImageFeatures(NamedTuple):
@@ -76,6 +76,8 @@ class CLIPVisionEncoder(BaseModule):
         width, layers, heads, output_dim: D, blocks, attention heads, E.
         num_tokens: P, prompt tokens per block.
         region_level_bridge_size: R, the number of region tokens, a square; 0 leaves the region clues out.
+        with_cp: activation checkpointing (mmseg's name of it): training keeps the tokens between blocks alone, and
+            computes every block twice.
         prompt_dim, total_d_layer: official configs name them; only `width` and `layers - 1` are supported.
         drop_path_rate, get_embeddings, out_indices, style: official configs name them; ignored, as in the published
             code: stochastic depth was never applied, and the last block is the one that is read.
@@ -88,8 +90,9 @@ class CLIPVisionEncoder(BaseModule):
                  heads: int = 12, output_dim: int = 512, num_tokens: int = 10, region_level_bridge_size: int = 16,
                  prompt_dim: int | None = None, total_d_layer: int | None = None, drop_path_rate: float = 0.,
                  get_embeddings: bool = True, out_indices: list[int] | None = None, style: str = 'pytorch',
-                 init_cfg: dict | None = None):
+                 with_cp: bool = False, init_cfg: dict | None = None):
         super().__init__(init_cfg)
+        self.with_cp = with_cp
         self.side = math.isqrt(region_level_bridge_size)  # r
         if self.side**2 != region_level_bridge_size:
             raise ValueError(f'region_level_bridge_size={region_level_bridge_size} is not a square: R = r*r.')
@@ -145,7 +148,7 @@ class CLIPVisionEncoder(BaseModule):
         for depth, block in enumerate(self.transformer.resblocks):
             if depth > 0:
                 x = self._replace_prompts(x, self.deep_prompt_embeddings[depth - 1])
-            x = block(x, visible)
+            x = checkpointed(block, x, visible) if self.with_cp and self.training else block(x, visible)
         return self._read_out(x, grid)
 
     def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:

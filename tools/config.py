@@ -14,8 +14,8 @@ FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config'
 TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's data sets, where they are no lists
 # What is read of a config; all else in it serves to write these.
 SETTINGS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config', 'evaluation',
-            'log_config', 'log_level', 'cross_dataset', 'seed', 'work_dir', 'load_from', 'resume_from',
-            'cudnn_benchmark', 'total_batch_size', 'total_batch_size_source', 'protocol', 'published')
+            'log_config', 'log_level', 'amp', 'compile', 'cross_dataset', 'seed', 'work_dir', 'load_from',
+            'resume_from', 'cudnn_benchmark', 'total_batch_size', 'total_batch_size_source', 'protocol', 'published')
 DATA_SETTINGS = ('samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test')
 
 

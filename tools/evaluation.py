@@ -2,6 +2,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from inspect import signature
+from itertools import islice
 from pathlib import Path
 
 import mmcv.runner
@@ -17,17 +18,32 @@ from tools.launch import Place
 from tools.progress import Progress
 
 
+AT_ONCE = 8  # pictures whose windows a GPU is given together
+
+
 def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
     """(index, label map (H, W) uint8) of each picture of this process's loader. The first one says how far it is."""
     model.eval()
-    total = len(loader.dataset)
+    total, done = len(loader.dataset), 0
+    at_once = AT_ONCE if place.device.type == 'cuda' else 1
+    batches = zip(loader.sampler, loader, strict=True)
     with Progress(0, total, 'pictures') if place.rank == 0 else nullcontext() as progress:
-        for done, (index, batch) in enumerate(zip(loader.sampler, loader, strict=True), start=1):
-            with torch.no_grad():
-                labels = model(return_loss=False, **batch)[0]
-            yield index, labels.astype(np.uint8)
+        while group := list(islice(batches, at_once)):
+            for (index, _), labels in zip(group, label_maps(model, [batch for _, batch in group], place), strict=True):
+                yield index, labels
+            done += len(group)
             if progress is not None:
                 progress.update(min(done * place.world_size, total))
+
+
+@torch.no_grad()
+def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.ndarray]:
+    """Label maps (H, W) uint8 of pictures as the loader gives them, each in a batch of its own."""
+    if any(len(batch['img']) > 1 for batch in batches):  # several views of a picture, to be averaged
+        return [model(return_loss=False, **batch)[0].astype(np.uint8) for batch in batches]
+    pictures = [batch['img'][0][0].to(place.device, non_blocking=True) for batch in batches]
+    metas = [batch['img_metas'][0].data[0][0] for batch in batches]
+    return [labels.to(torch.uint8).cpu().numpy() for labels in model.module.segment(pictures, metas)]
 
 
 def collect(parts: list, count: int, place: Place, folder: Path, *, on_gpu: bool = False) -> list | None:

@@ -29,7 +29,8 @@ def evaluation_loader(config: Config, dataset: Dataset, place: Place) -> DataLoa
     mine = SequentialSampler(dataset) if place.world_size == 1 else \
         DistributedSampler(dataset, place.world_size, place.rank, shuffle=False)
     return DataLoader(dataset, batch_size=1, sampler=mine, num_workers=workers, worker_init_fn=single_threaded,
-                      collate_fn=partial(collate, samples_per_gpu=1), persistent_workers=workers > 0)
+                      collate_fn=partial(collate, samples_per_gpu=1), pin_memory=place.device.type == 'cuda',
+                      persistent_workers=workers > 0)
 
 
 def worker_count(config: Config) -> int:

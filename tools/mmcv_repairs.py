@@ -10,9 +10,10 @@ import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
 import mmcv.runner.iter_based_runner as running
 import torch
-from mmcv.parallel import MMDataParallel, MMDistributedDataParallel
+from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
 from torch import nn
 from torch.nn.parallel._functions import _get_stream as torch_get_stream
+from torch.utils.data._utils.pin_memory import pin_memory as pin
 
 
 def get_stream(device: int | torch.device) -> torch.Stream | None:
@@ -42,6 +43,14 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
         return super()._run_ddp_forward(*inputs[0], **kwargs[0])
 
 
+def pin_memory(container: DataContainer) -> DataContainer:
+    """torch >= 0.4: its loaders pin what says how; mmcv's containers do not, so that copies to the GPU would wait."""
+    if container.cpu_only:
+        return container
+    return DataContainer(pin(container.data), container.stack, container.padding_value, container.cpu_only,
+                         container.pad_dims)
+
+
 def save_to_state_dict(module: nn.Module, destination: dict, prefix: str, keep_vars: bool) -> None:
     """torch >= 1.5: mmcv's own copy of this torch method also saves the buffers that are declared non-persistent."""
     module._save_to_state_dict(destination, prefix, keep_vars)
@@ -57,6 +66,7 @@ def save_checkpoint(model: nn.Module, filename: str, *args, **kwargs) -> None:
 def apply() -> None:
     """Makes the repairs; more than once does no harm."""
     scattering._get_stream = get_stream
+    DataContainer.pin_memory = pin_memory
     saving._save_to_state_dict = save_to_state_dict
     running.save_checkpoint = save_checkpoint
     # torch >= 2.1 has no replicated tensors any more; mmcv's distributed forward still asks whether to use them.

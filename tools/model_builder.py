@@ -22,6 +22,8 @@ from models.text_encoder import embed_class_names
 from tools import checkpoint_meta
 from tools.config import dataset_configs
 
+WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_at_once')  # of a config's model.test_cfg
+
 
 def dataset_facts(config: Config) -> DatasetFacts:
     """Class names, split and prompt set of the config's test data, without a look at any file."""
@@ -76,10 +78,26 @@ def build_model(config: Config) -> CLIPRC:
                              f'{known}. Leave it out: the dataset knows its split.')
     model.update(lists, load_text_embedding=None, text_encoder=None)
     _check_sizes(config)
+    amp_dtype = _amp_dtype(config)
     try:
-        return build_segmentor(model)
+        built = build_segmentor(model)
     except (TypeError, KeyError) as error:  # an argument or a type that does not exist
         raise ValueError(f'the config\'s model cannot be built: {_with_known_arguments(str(error.args[0]))}') from error
+    built.amp_dtype = amp_dtype
+    if config.get('compile'):
+        built.compile_layers()
+    return built
+
+
+def _amp_dtype(config: Config) -> torch.dtype | None:
+    """The type that the config's `amp=dict(dtype='bfloat16')` names; None without one."""
+    amp = config.get('amp')
+    if amp is None:
+        return None
+    known = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
+    if not isinstance(amp, dict) or set(amp) != {'dtype'} or amp['dtype'] not in known:
+        raise ValueError(f'amp={amp!r}: amp=dict(dtype=\'bfloat16\') is known, or float16; amp=None is float32.')
+    return known[amp['dtype']]
 
 
 def _with_known_arguments(message: str) -> str:
@@ -129,9 +147,9 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
 def _check_sizes(config: Config) -> None:
     """Crops and windows have the size that the model was built for; nothing else is said of windows."""
     windows = config.model.test_cfg
-    unknown = [f'model.test_cfg.{name}' for name in windows if name not in ('mode', 'crop_size', 'stride')]
+    unknown = [f'model.test_cfg.{name}' for name in windows if name not in WINDOW_SETTINGS]
     if unknown:
-        raise ValueError(f'{", ".join(unknown)}: test_cfg has mode, crop_size, stride.')
+        raise ValueError(f'{", ".join(unknown)}: test_cfg has {", ".join(WINDOW_SETTINGS)}.')
     if windows.get('mode', 'slide') not in ('slide', 'whole'):
         raise ValueError(f'model.test_cfg.mode={windows.mode!r} is neither slide nor whole.')
     size = config.model.decode_head.get('img_size', 512)

@@ -25,7 +25,8 @@ from datasets.zero_shot import check_metrics
 from models import CLIPRC, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
-from tools import checkpoint_meta, launch
+from models.precision import cpu_has_bfloat16, supported
+from tools import checkpoint_meta, launch, scaled_optimizer  # noqa: F401  registers its hook
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation
 from tools.loaders import evaluation_loader, training_loader
@@ -221,6 +222,14 @@ def main() -> None:
     logger.info('setting: %s; %d of %d classes seen; %.2fM trainable of %.2fM parameters', model.setting.value,
                 len(model.decode_head.class_head.seen), len(facts.split.names), trainable / 1e6,
                 sum(parameter.numel() for parameter in model.parameters()) / 1e6)
+
+    amp_dtype = supported(model.amp_dtype, place.device)
+    if amp_dtype is not None:
+        logger.info('products in %s; norms, scores and losses in float32', str(amp_dtype).removeprefix('torch.'))
+    if amp_dtype is torch.float16:
+        config.optimizer_config = dict(config.get('optimizer_config') or {}, type='ScaledOptimizerHook')
+    elif amp_dtype is torch.bfloat16 and place.device.type == 'cpu' and not cpu_has_bfloat16():
+        logger.warning('this CPU has no instructions for bfloat16: amp=None is faster here')
 
     description = checkpoint_meta.describe(model, config, facts)
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,

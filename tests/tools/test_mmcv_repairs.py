@@ -118,3 +118,13 @@ def test_applying_twice_does_no_harm():
     mmcv_repairs.apply()
     mmcv_repairs.apply()
     assert scattering._get_stream is mmcv_repairs.get_stream
+
+
+def test_containers_are_pinned(monkeypatch):
+    """Without the repair torch's loader hands them on as they are. (Pinning itself needs a GPU.)"""
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor, device=None: tensor + 1)
+    mmcv_repairs.apply()
+    given = batch()
+    pinned = {name: mmcv_repairs.pin(container) for name, container in given.items()}
+    assert torch.equal(pinned['img'].data[0], torch.full((2, 3), 2.)) and pinned['img'].stack
+    assert pinned['img_metas'] is given['img_metas'] and torch.equal(given['img'].data[0], torch.ones(2, 3))

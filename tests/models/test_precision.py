@@ -1,0 +1,120 @@
+"""Short products: what stays in float32, how far results move; activation checkpointing changes nothing."""
+import fill
+import pytest
+import torch
+from mmcv import ConfigDict
+from mmseg.models import build_segmentor
+from torch import nn
+
+from models import precision
+from models.clip_layers import LayerNorm
+from models.precision import full_products, short_products, supported
+from tests.conftest import golden_config
+
+CPU = torch.device('cpu')
+
+
+def build(**changes):
+    config = golden_config('inductive')
+    for part, values in changes.items():
+        config[part].update(values)
+    torch.manual_seed(0)
+    return build_segmentor(ConfigDict(config))
+
+
+def step(model, scale: float = 1.) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Losses and gradients of one batch; dropout drops the same in each."""
+    torch.manual_seed(5)
+    model.train().zero_grad()
+    losses = model.forward_train(fill.image(1, (2, 3, 64, 64)), [{}, {}], fill.labels(2, (2, 1, 64, 64), 6))
+    (scale * sum(value for name, value in losses.items() if 'loss' in name)).backward()
+    return ({name: float(value) for name, value in losses.items()},
+            {name: each.grad / scale for name, each in model.named_parameters() if each.grad is not None})
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_what_is_computed_in_which_type(dtype):
+    model, types = build(), {}
+    model.amp_dtype = dtype
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, LayerNorm)):
+            module.register_forward_hook(lambda module, inputs, out, name=name: types.update({name: out.dtype}))
+    seen_by_the_losses = []
+    model.decode_head.losses.register_forward_pre_hook(lambda _, inputs: seen_by_the_losses.append(inputs[0]))
+    losses, gradients = step(model)
+    norms = {kind for name, kind in types.items() if isinstance(model.get_submodule(name), LayerNorm)}
+    products = {kind for name, kind in types.items() if isinstance(model.get_submodule(name), nn.Linear)}
+    assert products == {dtype} and norms == {torch.float32}
+    assert seen_by_the_losses[0].dtype == torch.float32
+    assert {gradient.dtype for gradient in gradients.values()} == {torch.float32}
+    model.eval()
+    assert model.encode_decode(fill.image(3, (1, 3, 64, 64)), None).dtype == torch.float32
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_short_products_move_results_a_little(dtype):
+    model = build()
+    losses, gradients = step(model)
+    wide = model.eval().encode_decode(fill.image(3, (1, 3, 64, 64)), None).detach()
+    model.amp_dtype = dtype
+    short_losses, short_gradients = step(model, scale=1. if dtype is torch.bfloat16 else 2.**8)
+    short = model.eval().encode_decode(fill.image(3, (1, 3, 64, 64)), None).detach()
+    assert 0 < float((wide - short).abs().max()) < 0.05
+    del losses['decode.acc_seg'], short_losses['decode.acc_seg']
+    assert short_losses == pytest.approx(losses, rel=0.02) and short_losses != losses
+    for name, gradient in gradients.items():
+        if not name.endswith('k.bias'):
+            alike = torch.cosine_similarity(gradient.flatten(), short_gradients[name].flatten(), dim=0)
+            assert float(alike) > 0.98, name
+
+
+def test_resizing_and_mask_logits_leave_the_short_type():
+    a, b = torch.randn(5, 5), torch.randn(5, 5)
+    with short_products(CPU, torch.bfloat16):
+        assert (a @ b).dtype == torch.bfloat16
+        with full_products(CPU):
+            assert torch.equal(a @ b, torch.mm(a, b)) and (a @ b).dtype == torch.float32
+    with short_products(CPU, None):
+        assert (a @ b).dtype == torch.float32
+
+
+def test_a_gpu_without_bfloat16_gets_float16(monkeypatch):
+    gpu = torch.device('cuda')
+    for has_it, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda has_it=has_it, **_: has_it)
+        assert supported(torch.bfloat16, gpu) is expected
+        assert supported(torch.bfloat16, CPU) is torch.bfloat16 and supported(None, gpu) is None
+
+
+@pytest.mark.parametrize(('text', 'has_it'), [('flags : fma avx512f avx512_bf16\n', True), ('flags : avx2\n', False),
+                                              ('flags : amx_bf16 amx_tile\n', True)])
+def test_instructions_of_the_processor(monkeypatch, tmp_path, text, has_it):
+    (tmp_path / 'cpuinfo').write_text(text)
+    monkeypatch.setattr(precision, 'CPUINFO', tmp_path / 'cpuinfo')
+    assert precision.cpu_has_bfloat16() is has_it
+
+
+def test_activation_checkpointing_changes_nothing_but_what_is_kept():
+    plain, saving = build(), build(backbone={'with_cp': True}, decode_head={'with_cp': True})
+    kept = []
+    for model in (plain, saving):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            torch.manual_seed(5)
+            model.train().forward_train(fill.image(1, (2, 3, 64, 64)), [{}, {}], fill.labels(2, (2, 1, 64, 64), 6))
+        kept.append(sum(sizes))
+    assert kept[1] < 0.5 * kept[0]
+    (losses, gradients), (same_losses, same_gradients) = step(plain), step(saving)
+    assert same_losses == pytest.approx(losses, rel=1e-6)
+    for name, gradient in gradients.items():
+        assert torch.allclose(same_gradients[name], gradient, rtol=1e-4, atol=1e-6), name
+
+
+def test_compiled_layers_keep_their_names():
+    model = build()
+    names, compiled = list(model.state_dict()), []
+    for module in model.modules():
+        module.compile = lambda module=module: compiled.append(module)
+    model.compile_layers()
+    assert list(model.state_dict()) == names
+    assert len(compiled) == len(model.backbone.transformer.resblocks) + 2 * 3 + 2

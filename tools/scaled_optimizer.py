@@ -1,0 +1,31 @@
+"""Training in float16, whose smallest gradients would be zero: the loss is scaled up, the gradients down again."""
+import torch
+from mmcv.runner import HOOKS, IterBasedRunner
+from mmcv.runner.hooks.optimizer import GradientCumulativeOptimizerHook
+
+
+@HOOKS.register_module()
+class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
+    """mmcv's gradient accumulation (1 for none) around torch's gradient scaler, whose state goes into checkpoints.
+
+    (mmcv's own hook for this knows CUDA's deprecated interface alone.)
+    """
+
+    def before_run(self, runner: IterBasedRunner) -> None:
+        self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type)
+        if 'grad_scaler' in runner.meta:  # of the checkpoint that the run goes on from
+            self.scaler.load_state_dict(runner.meta['grad_scaler'])
+
+    def after_train_iter(self, runner: IterBasedRunner) -> None:
+        if not self.initialized:
+            self._init(runner)
+        self.scaler.scale(runner.outputs['loss'] / self._get_loss_factor(runner)).backward()
+        if not (self.every_n_iters(runner, self.cumulative_iters) or self.is_last_iter(runner)):
+            return
+        if self.grad_clip is not None:
+            self.scaler.unscale_(runner.optimizer)
+            self.clip_grads(runner.model.parameters())
+        self.scaler.step(runner.optimizer)
+        self.scaler.update()
+        runner.optimizer.zero_grad()
+        runner.meta['grad_scaler'] = self.scaler.state_dict()
