@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear, linear
 from .precision import widened
 
 
@@ -30,7 +31,7 @@ class QuickGELU(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """The two products with QuickGELU between, whose factors go into the products: one pass over the hidden units."""
+    """The two products with QuickGELU between, whose factors are multiplied where there is less to multiply."""
 
     def __init__(self, width: int):
         super().__init__(OrderedDict(
@@ -38,10 +39,9 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         slope = QuickGELU.SLOPE
-        rows = x.flatten(0, -2)
-        hidden = torch.addmm(self.c_fc.bias, rows, self.c_fc.weight.T, beta=slope, alpha=slope)
+        hidden = linear(slope * x, self.c_fc.weight, slope * self.c_fc.bias)
         hidden = F.silu(hidden, inplace=not torch.is_grad_enabled())
-        return torch.addmm(self.c_proj.bias, hidden, self.c_proj.weight.T, alpha=1 / slope).view(x.shape)
+        return torch.add(self.c_proj.bias, linear(hidden, self.c_proj.weight), alpha=1 / slope)
 
 
 class SelfAttention(nn.Module):
@@ -54,14 +54,14 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """x (B, N, W); visible (N, N), True (or 0, of True and False or 0 and -inf) where a row sees a column."""
         batch, tokens, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, N, 3W)
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, N, 3W)
         q, k, v = qkv.view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (B, H, N, W/H)
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))

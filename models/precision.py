@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-
 CPUINFO = Path('/proc/cpuinfo')
 
 

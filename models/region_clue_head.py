@@ -10,13 +10,13 @@ grid), E CLIP space and width of the decoder.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from mmcv.runner import BaseModule
 from mmseg.models.builder import HEADS, build_head, build_loss
-from torch import Tensor, nn
+from torch import Tensor
 
 from .label_mapping import training_labels
-from .maps import Resizing, resize
+from .linear import Linear, linear
+from .maps import Resizing, class_slices, resize
 from .precision import widened
 from .two_stream_decoder import DecoderStream, RecoveryDecoder, exchange
 from .vision_encoder import ImageFeatures
@@ -64,8 +64,8 @@ class RegionClueHead(BaseModule):
         self.img_size = img_size
         self.class_head = build_head({'type': 'TextClassHead', 'embed_dims': in_channels, **(class_head or {})})
         self.losses = build_loss({'type': 'MaskLoss', **(loss_decode or {})})
-        self.q_proj = nn.Linear(2 * in_channels, in_channels)
-        self.lateral_proj = nn.Linear(3 * in_channels, in_channels)
+        self.q_proj = Linear(2 * in_channels, in_channels)
+        self.lateral_proj = Linear(3 * in_channels, in_channels)
         self.with_cp = with_cp
         self.decoder_q = DecoderStream(in_channels, num_heads, num_layers)
         self.decoder_v = DecoderStream(in_channels, num_heads, num_layers)
@@ -91,15 +91,15 @@ class RegionClueHead(BaseModule):
     def _project_queries(self, aligned: Tensor, text: Tensor) -> Tensor:
         """`q_proj` of [aligned, text], (B, Q, E): the text's part is the same for all regions and pictures."""
         for_aligned, for_text = self.q_proj.weight.chunk(2, dim=1)
-        return widened(F.linear(aligned, for_aligned) + F.linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
+        return widened(linear(aligned, for_aligned) + linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
 
     def _project_pixels(self, features: ImageFeatures, patches: Tensor) -> Tensor:
         """`lateral_proj` of [regions, CLS, patch], (B, N, E): before the regions and CLS are spread over the pixels."""
         for_regions, for_cls, for_patches = self.lateral_proj.weight.chunk(3, dim=1)
-        regions = F.linear(features.regions.permute(0, 2, 3, 1), for_regions).permute(0, 3, 1, 2)  # (B, E, r, r)
+        regions = linear(features.regions.permute(0, 2, 3, 1), for_regions).permute(0, 3, 1, 2)  # (B, E, r, r)
         regions = resize(regions, features.patches.shape[2:]).flatten(2).transpose(1, 2)  # (B, N, E)
-        cls = F.linear(features.cls, for_cls, self.lateral_proj.bias)[:, None]  # (B, 1, E)
-        return widened(F.linear(patches, for_patches) + regions + cls)
+        cls = linear(features.cls, for_cls, self.lateral_proj.bias)[:, None]  # (B, 1, E)
+        return widened(linear(patches, for_patches) + regions + cls)
 
     def resizing(self, logits: Tensor, size: tuple[int, int]) -> Resizing:
         """Of the mask logits (B, C, Gh, Gw) to `size`, by way of `img_size`."""
@@ -124,4 +124,8 @@ class RegionClueHead(BaseModule):
     def forward_test(self, features: ImageFeatures, size: tuple[int, int]) -> Tensor:
         """Scores (B, C, *size) of all classes."""
         logits = self(features).logits
-        return self.class_head.scores(self.resizing(logits, size)(logits))
+        resizing = self.resizing(logits, size)
+        scores = logits.new_empty(*logits.shape[:2], *size)
+        for some in class_slices(logits.shape[1], scores[:, 0].numel(), logits.device):
+            scores[:, some] = self.class_head.scores(resizing(logits[:, some]), some)
+        return scores

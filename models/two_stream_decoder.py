@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .clip_layers import LayerNorm
 from .dropout import Dropout, attention
+from .linear import Linear
 from .precision import checkpointed, widened
 
 
@@ -19,11 +20,11 @@ class CrossAttention(nn.Module):
         if width % heads:
             raise ValueError(f'a width of {width} cannot be divided among {heads} attention heads.')
         self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width)
-        self.v = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.k = Linear(width, width)
+        self.v = Linear(width, width)
         self.attention_dropout = Dropout(dropout)
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, E/H)
@@ -42,8 +43,8 @@ class CrossAttentionLayer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float = 0.1):
         super().__init__()
         self.multihead_attn = CrossAttention(width, heads, dropout)
-        self.linear1 = nn.Linear(width, 4 * width)
-        self.linear2 = nn.Linear(4 * width, width)
+        self.linear1 = Linear(width, 4 * width)
+        self.linear2 = Linear(4 * width, width)
         self.norm2 = LayerNorm(width)
         self.norm3 = LayerNorm(width)
         self.attended_dropout = Dropout(dropout)
@@ -82,12 +83,12 @@ class RecoveryDecoder(nn.Module):
 
     def __init__(self, width: int, heads: int, num_layers: int = 1):
         super().__init__()
-        self.linear_q_in = nn.Linear(width, width)
-        self.linear_k_in = nn.Linear(width, width)
+        self.linear_q_in = Linear(width, width)
+        self.linear_k_in = Linear(width, width)
         self.decouple_q = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(num_layers))
         self.decouple_v = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(num_layers))
-        self.linear_q_out = nn.Linear(width, 2 * width)
-        self.linear_k_out = nn.Linear(width, width)
+        self.linear_q_out = Linear(width, 2 * width)
+        self.linear_k_out = Linear(width, width)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from tools.launch import Place
 from tools.progress import Progress
 
-
 AT_ONCE = 8  # pictures whose windows a GPU is given together
 
 

@@ -8,6 +8,7 @@ from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
 from models import CLIPRC
+from models.label_mapping import Setting
 
 # Part -> prefixes of the names of its modules.
 PARTS = {
@@ -63,3 +64,48 @@ def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
                   sum(p.numel() for p in model.parameters() if p.requires_grad), int(analysis.total()))
     counts[REST] = Count(*(total - sum(values) for total, values in zip(whole, zip(*counts.values()), strict=True)))
     return counts
+
+
+class Floors(NamedTuple):
+    """Multiply-adds of what cannot be left out, for one picture of the trained size, by hand."""
+    plain: int  # forward pass of a plain ViT on as many tokens
+    window: int  # forward pass in testing
+    step: int  # forward and backward pass in training
+
+
+def floors(model: CLIPRC) -> Floors:
+    """Products and attention alone, each once; nothing elementwise.
+
+    What is counted once though the formula has it for every region or pixel: the text's part of `q_proj`, and CLS's
+    and the regions' of `lateral_proj`. A backward pass costs a frozen layer as much as its forward pass, a trained one
+    twice that, attention twice its forward pass; the patch embedding has none.
+    """
+    encoder, head = model.backbone, model.decode_head
+    width, space = encoder.proj.shape
+    patch, prompts, regions = encoder.patch_size, encoder.num_tokens, encoder.side**2
+    pixels = (encoder.input_resolution // patch)**2
+    tokens, depth = 1 + prompts + pixels + regions, len(encoder.transformer.resblocks)
+    embedding = pixels * 3 * patch**2 * width
+    attention = depth * 2 * tokens**2 * width
+    plain = embedding + depth * 12 * tokens * width**2 + attention
+    encoding = plain + depth * prompts * width**2 + tokens * width * space
+
+    def stream(own: int, other: int) -> int:
+        """A layer: q, output and both products of the feed-forward block; k and v; attention."""
+        return 10 * own * space**2 + 2 * other * space**2 + 2 * own * other * space
+
+    def decoding(classes: int, *, recovery: bool) -> int:
+        queries = max(regions, 1) * classes
+        layers = stream(queries, pixels) + stream(pixels, queries)
+        total = (queries + classes + pixels + regions + 1) * space**2 + classes * pixels * space
+        total += len(head.decoder_q.layers) * layers
+        if recovery:
+            total += (queries + pixels) * space**2 + (2 * queries + pixels) * space**2
+            total += len(head.recovery_decoder.decouple_q) * layers
+        return total
+
+    in_training = len(head.class_head.seen) if model.setting is Setting.INDUCTIVE else model.num_classes
+    return Floors(
+        plain=plain, window=encoding + decoding(model.num_classes, recovery=False),
+        step=2 * encoding - embedding + attention + 3 * decoding(
+            in_training, recovery=head.recovery_decoder is not None))

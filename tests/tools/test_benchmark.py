@@ -1,0 +1,121 @@
+"""tools/benchmark.py: what is timed, how ratios, memory and floors are found, and the script end to end."""
+import json
+import re
+
+import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
+from mmcv import Config
+from PIL import Image
+
+from tests.conftest import LEAVES, REPOSITORY
+from tools.benchmarking import growth, measuring, subjects
+from tools.flop_count import attention_flops, count, floors
+from tools.launch import Place
+
+CPU = Place(torch.device('cpu'))
+
+
+def test_ratios_are_to_the_yardstick_around(monkeypatch):
+    """A machine that is half as fast in the second round, and once in the middle of one."""
+    clock = iter([1., 3., 1., 2., 6., 2., 1., 4., 3.])
+    monkeypatch.setattr(measuring, 'seconds', lambda job, device: next(clock))
+    runs = []
+    timings, yardsticks = measuring.measure({'job': lambda: runs.append(1)}, lambda: None, 3, CPU.device)
+    assert timings['job'].ratios == [3., 3., 2.] and timings['job'].seconds == [3., 6., 4.]
+    assert yardsticks == [1., 1., 2., 2., 1., 3.] and len(runs) == 1, 'one run warms up'
+    assert timings['job'].as_dict() == {'seconds': 4., 'seconds_spread': [3., 6.], 'ratio': 3.,
+                                        'ratio_spread': [2., 3.]}
+
+
+def test_peak_memory_is_of_the_one_run():
+    least = measuring.peak_memory(lambda: None, CPU.device)
+    large = measuring.peak_memory(lambda: torch.ones(60_000_000).sum(), CPU.device)
+    assert large - least == pytest.approx(240e6, rel=0.1)
+    assert measuring.peak_memory(lambda: None, CPU.device) < large - 200e6, 'counted from an earlier run'
+
+
+@pytest.mark.parametrize('setting', ['inductive', 'transductive', 'fully'])
+def test_floors(setting):
+    """Against fvcore's counts of the same: a little less, as elementwise work is left out."""
+    config = Config.fromfile(str(REPOSITORY / 'configs/voc12' / f'{LEAVES[setting]}.py'))
+    model = subjects.model_of(config, CPU)
+    floor, counts = floors(model), count(model, (512, 512))
+    assert 0.985 < floor.window / sum(part.flops for part in counts.values()) < 1
+    classes = 15 if setting == 'inductive' else 20
+    assert len(model.train().decode_head.class_head.rows_in_use()) == classes
+    encoder = counts['vision encoder'].flops
+    attention = 12 * 2 * 1051**2 * 768
+    decoder = floor.step - 2 * encoder - attention
+    subjects.set_classes(model, 3 * classes, 2 * classes)
+    assert floors(model).step > floor.step + 0.5 * decoder, 'training does not grow with its classes'
+    assert 2.5 < floor.step / floor.plain < 2.9
+
+
+def test_the_yardstick_has_as_many_tokens():
+    model = subjects.model_of(Config.fromfile(str(REPOSITORY / 'configs/voc12' / f'{LEAVES["inductive"]}.py')), CPU)
+    vit = subjects.plain_pass(model, CPU.device).__closure__
+    vit = next(cell.cell_contents for cell in vit if callable(cell.cell_contents)).__closure__
+    vit = next(cell.cell_contents for cell in vit if isinstance(cell.cell_contents, torch.nn.Module))
+    seen = []
+    vit.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    analysis = FlopCountAnalysis(vit, torch.zeros(1, 3, 512, 512))
+    analysis.set_op_handle('aten::scaled_dot_product_attention', attention_flops)
+    total = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+    assert seen[0] == 1 + 10 + 1024 + 16 and floors(model).plain == pytest.approx(total, rel=0.01)
+
+
+def test_the_script(run, tiny_configs, tmp_path):
+    done = run('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--batch', 2, '--amp', 'bfloat16',
+               '--against', 'oracle', '--out', tmp_path / 'new/cost')
+    report = json.loads((tmp_path / 'new/cost.json').read_text())
+    rows = {row['name']: row for row in report['rows']}
+    both = ['2 windows -> scores', '2 windows -> labels', 'test image of 2 windows, file -> scores',
+            '  the same, whole in one pass', 'training step, batch 2']
+    assert list(rows) == [f'{name}, {kind}' for kind in ('float32', 'bfloat16') for name in both] + [
+        'a window -> scores, oracle', 'test image of 2 windows, file -> scores, oracle',
+        'training step, batch 2, oracle']
+    for name, row in rows.items():
+        assert row['ratio'] > 0 and row['peak_bytes'] > 1e8 and name.strip() in done.stdout
+        assert row['seconds'] == pytest.approx(2 / row['pictures_per_second'] if '2 windows ->' in name or
+                                               'step' in name else 1 / row['pictures_per_second'])
+        assert ('floor' in row) == ('oracle' not in name and 'whole' not in name)
+    assert report['agreement']['float32']['largest_difference'] < 1e-4
+    assert report['agreement']['float32']['equal_labels'] > 0.999
+    assert report['agreement']['bfloat16']['equal_labels'] > 0.5
+    assert {'name', 'threads', 'cpu_has_bfloat16', 'torch'} <= report['machine'].keys()
+
+
+def test_the_loader(run, tiny_configs):
+    done = run('tools/benchmark.py', tiny_configs['inductive'], '--loader', '--cfg-options', 'data.samples_per_gpu=1')
+    costs = {line.split('|')[1].strip(): float(line.split('|')[2]) for line in done.stdout.splitlines()
+             if re.search(r'\|\s+\d', line)}
+    steps = ['LoadPicture', 'LoadLabels', 'Resize', 'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize',
+             'Pad', 'DefaultFormatBundle', 'Collect']
+    assert list(costs) == [*steps, 'all']
+    assert sum(costs[step] for step in steps) == pytest.approx(costs['all'], abs=0.6)
+    assert re.search(r'0: \d+\.\d, 1: \d+\.\d', done.stdout)
+
+
+def test_growth(tiny_configs, tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, 'VALUES', {'classes': (4, 30), 'side': (32, 64, 80, 96), 'batch': (1, 2)})
+    found = growth.grow(Config.fromfile(str(tiny_configs['inductive'])), CPU, 1)
+    assert [row['classes'] for row in found['classes']] == [4, 30]
+    assert [row['side'] for row in found['side']] == [32, 64, 96], '80 is not made of 2 x 2 regions of patches'
+    assert all(row[what]['ratio'] > 0 for rows in found.values() for row in rows for what in ('test', 'train'))
+    growth.plot(found, 'tiny', tmp_path / 'new/growth.png')
+    assert Image.open(tmp_path / 'new/growth.png').size[0] > 1000
+
+
+def test_what_does_not_fit_is_left_out(tiny_configs, monkeypatch):
+    monkeypatch.setattr(growth, 'VALUES', {'batch': (1, 2)})
+    monkeypatch.setattr(growth, 'free_memory', lambda device: 0)
+    rows = growth.grow(Config.fromfile(str(tiny_configs['inductive'])), CPU, 1)['batch']
+    assert rows[0]['train'] is not None and rows[1]['train'] is rows[1]['test'] is None
+
+
+@pytest.mark.parametrize(('options', 'word'), [(['--growth'], '--out'), (['--launcher', 'pytorch'], 'one process'),
+                                               (['--repeats', '0'], 'whole number')])
+def test_options_that_cannot_be(run, tiny_configs, options, word):
+    done = run('tools/benchmark.py', tiny_configs['inductive'], *options, check=False)
+    assert done.returncode != 0 and word in done.stderr and 'Traceback' not in done.stderr

@@ -1,0 +1,108 @@
+"""Time, memory and the machine."""
+import ctypes
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from models.precision import cpu_has_bfloat16
+from tools.launch import Place
+
+Job = Callable[[], object]
+
+
+class Timing(NamedTuple):
+    """Of one job, in seconds and as a multiple of the yardstick's time right before and after."""
+    seconds: list[float]
+    ratios: list[float]
+
+    def as_dict(self) -> dict[str, float | list[float]]:
+        return {'seconds': statistics.median(self.seconds), 'seconds_spread': [min(self.seconds), max(self.seconds)],
+                'ratio': statistics.median(self.ratios), 'ratio_spread': [min(self.ratios), max(self.ratios)]}
+
+
+def seconds(job: Job, device: torch.device) -> float:
+    """Time of one run, the device's work included."""
+    _wait(device)
+    started = time.perf_counter()
+    job()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.device
+            ) -> tuple[dict[str, Timing], list[float]]:
+    """Times of all jobs in turn, after one run of each to warm up, and all times of the yardstick.
+
+    Each is timed between two runs of the yardstick, so that a machine that grows slower or faster shifts both.
+    """
+    for job in (yardstick, *jobs.values()):
+        job()
+    timings, all_yardsticks = {name: Timing([], []) for name in jobs}, []
+    for _ in range(repeats):
+        for name, job in jobs.items():
+            before, took, after = (seconds(each, device) for each in (yardstick, job, yardstick))
+            timings[name].seconds.append(took)
+            timings[name].ratios.append(2 * took / (before + after))
+            all_yardsticks += [before, after]
+    return timings, all_yardsticks
+
+
+def peak_memory(job: Job, device: torch.device) -> int | None:
+    """Bytes that one run takes at most: of the GPU's memory PyTorch's share, else of the whole process.
+
+    None where the system does not tell.
+    """
+    gc.collect()
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        job()
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path('/proc/self/clear_refs').write_text('5')  # the peak is counted from here
+        job()
+        status = Path('/proc/self/status').read_text()
+    except (OSError, AttributeError):
+        return None
+    return 1024 * int(status.split('VmHWM:')[1].split()[0])
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
+    return 1024 * int(Path('/proc/meminfo').read_text().split('MemAvailable:')[1].split()[0])
+
+
+@torch.no_grad()
+def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
+    """Multiply-adds per second of a large product of square matrices, the best of some."""
+    side = 8192 if device.type == 'cuda' else 2048
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return side**3 / min(seconds(lambda: a @ b, device) for _ in range(repeats + 1))
+
+
+def machine(place: Place) -> dict[str, str | int | bool]:
+    """What the numbers belong to."""
+    return {'name': f'{place.device.type.upper()}: {_name(place.device)}', 'threads': torch.get_num_threads(),
+            'cpu_capability': torch.backends.cpu.get_cpu_capability(), 'cpu_has_bfloat16': cpu_has_bfloat16(),
+            'torch': torch.__version__, 'python': platform.python_version()}
+
+
+def _name(device: torch.device) -> str:
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    info = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
+    models = [line.split(':', 1)[1].strip() for line in info.splitlines() if line.startswith('model name')]
+    return models[0] if models else platform.machine()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)

@@ -1,0 +1,113 @@
+"""What is measured: the model on random weights, the plain ViT, a test image, a training step, the oracle."""
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmcv import Config
+from mmcv.parallel import collate
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from datasets import ZeroShotDataset
+from models import CLIPRC
+from tools import launch
+from tools.benchmarking.measuring import Job
+from tools.evaluation import label_maps
+from tools.launch import Place
+from tools.model_builder import build_model
+
+TEST_IMAGE = 375, 500  # a common size in PASCAL VOC
+
+
+def model_of(config: Config, place: Place) -> CLIPRC:
+    """The config's model with initial weights and random text embeddings."""
+    torch.manual_seed(0)
+    model = build_model(config)
+    set_classes(model, model.num_classes, len(model.decode_head.class_head.seen))
+    return model.to(place.device)
+
+
+def set_classes(model: CLIPRC, classes: int, seen: int) -> None:
+    """Makes it a model of so many classes, the first of them seen."""
+    if classes != model.num_classes:
+        model.set_classes(classes, list(range(seen)), self_training=model.setting.value == 'transductive')
+    rows = torch.randn(classes, model.decode_head.class_head.embed_dims, generator=torch.Generator().manual_seed(0))
+    model.decode_head.class_head.set_embeddings(F.normalize(rows, dim=1))
+
+
+def plain_pass(model: CLIPRC, device: torch.device) -> Job:
+    """A forward pass of timm's ViT, of the encoder's width and depth and as many tokens, on one picture in float32."""
+    encoder = model.backbone
+    vit = VisionTransformer(
+        img_size=encoder.input_resolution, patch_size=encoder.patch_size, embed_dim=encoder.conv1.out_channels,
+        depth=len(encoder.transformer.resblocks), num_heads=encoder.transformer.resblocks[0].attn.heads,
+        reg_tokens=encoder.num_tokens + encoder.side**2, num_classes=0).eval().to(device)
+    picture = torch.randn(1, 3, encoder.input_resolution, encoder.input_resolution, device=device)
+    return torch.no_grad()(lambda: vit(picture))
+
+
+class TestImage:
+    """A drawn picture in a folder: from its file to its scores, as testing does it. Two windows of 512 pixels."""
+
+    def __init__(self, model: CLIPRC, config: Config, place: Place, folder: Path):
+        random = np.random.default_rng(0)
+        coarse = Image.fromarray(random.integers(0, 255, (24, 32, 3), dtype=np.uint8))
+        pictures, masks = folder / 'pictures', folder / 'masks'
+        pictures.mkdir()
+        masks.mkdir()
+        coarse.resize(TEST_IMAGE[::-1], Image.Resampling.BICUBIC).save(pictures / 'drawn.jpg', quality=90)
+        classes = [f'class {index}' for index in range(model.num_classes)]
+        mask = random.integers(0, model.num_classes, (12, 16)).astype(np.uint8)
+        Image.fromarray(mask).resize(TEST_IMAGE[::-1], Image.Resampling.NEAREST).save(masks / 'drawn.png')
+        self.dataset = ZeroShotDataset(
+            classes=classes, unseen=(), img_dir=str(pictures), ann_dir=str(masks), img_suffix='.jpg',
+            seg_map_suffix='.png', pipeline=config.data.test.pipeline, test_mode=True)
+        self.place, self.model, self.wrapped = place, model, launch.wrap(model, place)
+
+    def batch(self) -> dict:
+        """What the loader gives."""
+        return collate([self.dataset[0]], samples_per_gpu=1)
+
+    def view(self) -> Tensor:
+        """The picture after the pipeline, (1, 3, H, W)."""
+        return self.batch()['img'][0].to(self.place.device)
+
+    def run(self) -> None:
+        """File to scores."""
+        self.score(label_maps(self.wrapped, [self.batch()], self.place)[0])
+
+    def run_whole(self) -> None:
+        """The same with the picture in one pass."""
+        usual, self.model.test_cfg.mode = self.model.test_cfg.mode, 'whole'
+        try:
+            self.run()
+        finally:
+            self.model.test_cfg.mode = usual
+
+    def score(self, labels: np.ndarray) -> None:
+        self.dataset.pre_eval(labels, 0)
+
+
+def window_labels(model: CLIPRC, images: Tensor) -> list[Tensor]:
+    """Labels of pictures that are windows."""
+    shape = {'img_shape': tuple(images.shape[2:]), 'ori_shape': tuple(images.shape[2:])}
+    return model.segment(images, [shape] * len(images))
+
+
+def training_labels(model: CLIPRC, batch: int, side: int, device: torch.device) -> Tensor:
+    """(B, 1, H, W): patches of random classes, and some of none."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(model.num_classes, (batch, 1, 4, 4), generator=generator)
+    coarse[:, :, 0, 0] = 255
+    return F.interpolate(coarse.float(), size=(side, side)).long().to(device)
+
+
+def training_step(model: CLIPRC, losses_of: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor,
+                  labels: Tensor) -> None:
+    """Forward and backward pass."""
+    model.zero_grad(set_to_none=True)
+    losses = losses_of(images, labels)
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
