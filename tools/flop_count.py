@@ -13,11 +13,10 @@ from models.label_mapping import Setting
 # Part -> prefixes of the names of its modules.
 PARTS = {
     'vision encoder': ('backbone',),
-    'query and pixel projections': ('decode_head.q_proj', 'decode_head.lateral_proj'),
     'two-stream decoder': ('decode_head.decoder_q', 'decode_head.decoder_v'),
     'recovery decoder (training)': ('decode_head.recovery_decoder',),
 }
-REST = 'region alignment, mask scores'
+REST = 'region alignment, projections, mask scores'
 
 
 class Count(NamedTuple):

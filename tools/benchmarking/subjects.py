@@ -38,14 +38,19 @@ def set_classes(model: CLIPRC, classes: int, seen: int) -> None:
     model.decode_head.class_head.set_embeddings(F.normalize(rows, dim=1))
 
 
-def plain_pass(model: CLIPRC, device: torch.device) -> Job:
-    """A forward pass of timm's ViT, of the encoder's width and depth and as many tokens, on one picture in float32."""
+def plain_vit(model: CLIPRC) -> VisionTransformer:
+    """timm's ViT of the encoder's width and depth, on as many tokens."""
     encoder = model.backbone
-    vit = VisionTransformer(
+    return VisionTransformer(
         img_size=encoder.input_resolution, patch_size=encoder.patch_size, embed_dim=encoder.conv1.out_channels,
         depth=len(encoder.transformer.resblocks), num_heads=encoder.transformer.resblocks[0].attn.heads,
-        reg_tokens=encoder.num_tokens + encoder.side**2, num_classes=0).eval().to(device)
-    picture = torch.randn(1, 3, encoder.input_resolution, encoder.input_resolution, device=device)
+        reg_tokens=encoder.num_tokens + encoder.side**2, num_classes=0).eval()
+
+
+def plain_pass(model: CLIPRC, device: torch.device) -> Job:
+    """T: the plain ViT's forward pass on one picture in float32."""
+    vit = plain_vit(model).to(device)
+    picture = torch.randn(1, 3, *vit.patch_embed.img_size, device=device)
     return torch.no_grad()(lambda: vit(picture))
 
 
