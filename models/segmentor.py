@@ -139,8 +139,8 @@ class CLIPRC(EncoderDecoder):
         return [scores.labels() for scores in self._scores(pictures, metas)]
 
     def simple_test(self, img: Tensor, img_meta: list[dict], rescale: bool = True) -> list[np.ndarray]:
-        """Pictures (B, 3, H, W) -> their label maps (H0, W0)."""
-        return [labels.cpu().numpy() for labels in self.segment(img, img_meta)]
+        """Pictures (B, 3, H, W) -> their label maps, (H0, W0) or of the pictures' own size."""
+        return [scores.labels().cpu().numpy() for scores in self._scores(img, img_meta, rescale=rescale)]
 
     def slide_inference(self, img: Tensor, img_meta: list[dict], rescale: bool) -> Tensor:
         """Pictures (B, 3, H, W) -> scores of all classes, (B, C, H0, W0), or at the pictures' own size."""
@@ -177,7 +177,8 @@ class CLIPRC(EncoderDecoder):
         for _, alike in groupby(views, key=lambda view: view.shape):
             for images in torch.stack(list(alike)).split(at_once):
                 with short_products(images.device, self.amp_dtype):
-                    yield from self.decode_head(self.extract_feat(images)).logits
+                    logits = self.decode_head(self.extract_feat(images)).logits
+                yield from logits
 
     def compile_layers(self) -> None:
         """Lets torch.compile work on each transformer block and decoder layer; state dicts stay as they are."""

@@ -140,7 +140,7 @@ def test_and_train(config: Config, args: argparse.Namespace, place: Place, folde
     model = subjects.model_of(config, place)
     image = subjects.TestImage(model, config, place, folder)
     jobs = make_subjects(model, image, args, place)
-    peaks = {name: peak_memory(job, place.device) for name, job in jobs.items()}  # first, in a tidy process
+    peaks = {name: peak_memory(job, place.device) for name, job in jobs.items()}  # in a tidy process
     timings, plain_seconds = measure(jobs, subjects.plain_pass(model, place.device), args.repeats, place.device)
     floor = floors(model)
     rates = {str(dtype): matrix_rate(place.device, supported(dtype, place.device) or torch.float32)

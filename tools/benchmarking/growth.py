@@ -59,8 +59,9 @@ def _cost(model: CLIPRC, place: Place, point: dict[str, int], smaller: list[dict
         if _too_large(point, smaller, what, place):
             costs[what] = None
             continue
-        timings, plain = measure({what: job}, yardstick, repeats, place.device)
-        costs[what] = {**timings[what].as_dict(), 'peak_bytes': peak_memory(job, place.device)}
+        peak = peak_memory(job, place.device)
+        timings, _ = measure({what: job}, yardstick, repeats, place.device)
+        costs[what] = {**timings[what].as_dict(), 'peak_bytes': peak}
     model.zero_grad(set_to_none=True)
     return costs
 

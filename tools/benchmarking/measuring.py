@@ -37,12 +37,11 @@ def seconds(job: Job, device: torch.device) -> float:
 
 def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.device
             ) -> tuple[dict[str, Timing], list[float]]:
-    """Times of all jobs in turn, after one run of each to warm up, and all times of the yardstick.
+    """Times of all jobs in turn, which `peak_memory` has warmed up, and all times of the yardstick.
 
     Each is timed between two runs of the yardstick, so that a machine that grows slower or faster shifts both.
     """
-    for job in (yardstick, *jobs.values()):
-        job()
+    yardstick()
     timings, all_yardsticks = {name: Timing([], []) for name in jobs}, []
     for _ in range(repeats):
         for name, job in jobs.items():
