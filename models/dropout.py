@@ -1,8 +1,9 @@
 """Dropout (Srivastava et al. 2014) and attention with dropout that keep pace on a CPU, and drop the same share.
 
 PyTorch draws a CPU's random floats one by one, which takes longer than the products of a small attention; here 64
-random bits decide about four elements. Its fused attention knows no dropout on a CPU and keeps every weight for the
-backward pass; here they are made again, a few rows at a time (Dao et al. 2022, algorithm 4). GPUs have both already.
+random bits of a simple generator decide about four elements. Its fused attention knows no dropout on a CPU and keeps
+every weight for the backward pass; here they are made again, a few rows at a time (Dao et al. 2022, algorithm 4).
+GPUs have both already.
 B batch, H heads, Nq queries, Nk keys, d head width.
 """
 from collections.abc import Iterator
@@ -15,18 +16,24 @@ from torch.autograd.function import once_differentiable
 from .precision import widened
 
 ROWS = 512  # queries at a time, whose weights should fit a processor's cache
-BITS = 2**19  # elements that random bits are drawn for at a time, which should too
+LANES = 2**16  # generators of random bits, whose states should too
 
 
 def keep_mask(shape: tuple[int, ...], dropout: float) -> Tensor:
-    """1 with probability 1 - dropout, rounded to a multiple of 2**-16, else 0: uint8, which is read fastest."""
+    """1 with probability 1 - dropout, rounded to a multiple of 2**-16, else 0: uint8, which is read fastest.
+
+    Drawn by many xorshift64 generators side by side (Marsaglia 2003), which PyTorch's own generator starts.
+    """
     count = torch.Size(shape).numel()
     mask = torch.empty(count, dtype=torch.bool)
     threshold = round(dropout * 2**16) - 2**15
-    for start in range(0, count, BITS):
-        part = mask[start:start + BITS]
-        bits = torch.empty((len(part) + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
-        torch.ge(bits[:len(part)], threshold, out=part)
+    state = torch.empty(min(LANES, (count + 3) // 4), dtype=torch.int64).random_(1, None)
+    for start in range(0, count, 4 * LANES):
+        state.bitwise_xor_(state << 13)
+        state.bitwise_xor_((state >> 7).bitwise_and_(2**57 - 1))  # a shift that draws in zeros
+        state.bitwise_xor_(state << 17)
+        part = mask[start:start + 4 * LANES]
+        torch.ge(state.view(torch.int16)[:len(part)], threshold, out=part)
     return mask.view(torch.uint8).view(shape)
 
 
