@@ -34,8 +34,9 @@ def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: T
         inductive: indices among the seen classes; transductive and fully supervised: indices of all classes.
     """
     if setting is Setting.INDUCTIVE:
-        index_among_seen = labels.new_full((IGNORE + 1,), IGNORE)
+        index_among_seen = labels.new_full((max(IGNORE + 1, len(seen) + len(unseen)),), IGNORE)
         index_among_seen[seen] = torch.arange(len(seen), device=seen.device)
+        index_among_seen[IGNORE] = IGNORE  # no class, of however many
         return index_among_seen[labels]
     if setting is Setting.TRANSDUCTIVE:
         maps = resized_in_slices(logits.detach()[:, unseen], resizing)

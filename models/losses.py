@@ -58,11 +58,11 @@ class MaskTerms(torch.autograd.Function):
         for picture, (small, label) in enumerate(zip(logits, labels.flatten(1), strict=True)):  # (C, h, w), (H*W,)
             best = logits.new_full(label.shape, -torch.inf)
             own = torch.zeros_like(best)  # each pixel's logit of its label
-            counts = torch.bincount(label, minlength=IGNORE + 1)[:classes]
+            counts = torch.bincount(label[label != IGNORE], minlength=classes)
             for some in class_slices(classes, labels[0].numel(), logits.device):
                 x = resizing(small[some]).flatten(1)  # (classes of the slice, H*W)
                 torch.maximum(best, x.amax(dim=0), out=best)
-                pixel = ((label >= some.start) & (label < some.stop)).nonzero()[:, 0]
+                pixel = ((label >= some.start) & (label < some.stop) & (label != IGNORE)).nonzero()[:, 0]
                 place = label[pixel] - some.start, pixel
                 x_own = own[pixel] = x[place]
                 loss, slope = focal_terms(x, positive=False)

@@ -39,6 +39,12 @@ def test_against_a_loop(setting, seen, unseen):
         assert result[place] == naive(int(before[place]), logits[b, :, y, x].tolist(), setting, seen, unseen)
 
 
+def test_more_classes_than_labels_of_a_byte():
+    labels = torch.tensor([[[254, 255, 256, 299]]])
+    seen = [index for index in range(300) if index != 256]
+    assert mapped(labels, 'inductive', torch.zeros(1, 299, 1, 4), seen, [256]).tolist() == [[[254, 255, 255, 298]]]
+
+
 def test_pseudo_labels_are_among_the_unseen_and_have_no_threshold():
     labels = torch.tensor([[[1, 4, 0, 255]]])
     logits = torch.full((1, CLASSES, 1, 4), 5.)
