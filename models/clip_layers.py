@@ -1,7 +1,7 @@
 """The transformer block that both CLIP towers share (CLIP, Radford et al. 2021, section 2.4).
 
 Parameter names are those of OpenAI's checkpoints (`attn.in_proj_weight`, `mlp.c_fc.weight`, ...).
-B batch, N tokens, W width, H heads.
+B batch, N tokens, P prompts, W width, H heads.
 """
 from collections import OrderedDict
 
@@ -58,13 +58,21 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """x (B, N, W); visible (N, N), True (or 0, of True and False or 0 and -inf) where a row sees a column."""
-        batch, tokens, width = x.shape
-        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, N, 3W)
-        q, k, v = qkv.view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, visible: Tensor | None = None, prompts: Tensor | None = None) -> Tensor:
+        """Tokens see each other and the prompts, of which nothing else is asked.
+
+        Args:
+            x: (B, N, W).
+            visible: (N, P + N), True (or 0, of True and False or 0 and -inf) where a token sees a prompt or a token.
+            prompts: (B, P, W).
+        """
+        seen = x if prompts is None else torch.cat([prompts, x], dim=1)
+        width = x.shape[2]
+        q = linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        kv = linear(seen, self.in_proj_weight[width:], self.in_proj_bias[width:])  # (B, P + N, 2W)
+        q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q, *kv.chunk(2, dim=2)))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (B, H, N, W/H)
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -77,9 +85,9 @@ class ResidualAttentionBlock(nn.Module):
         self.mlp = FeedForward(width)
         self.ln_2 = LayerNorm(width)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """(B, N, W) -> (B, N, W); `visible` as in `SelfAttention`."""
-        x = x + self.attn(self.ln_1(x), visible)
+    def forward(self, x: Tensor, visible: Tensor | None = None, prompts: Tensor | None = None) -> Tensor:
+        """(B, N, W) -> (B, N, W); `visible` and `prompts` as in `SelfAttention`."""
+        x = x + self.attn(self.ln_1(x), visible, None if prompts is None else self.ln_1(prompts))
         return x + self.mlp(self.ln_2(x))
 
 

@@ -1,9 +1,10 @@
 """CLIP's image tower with visual prompt tokens and region tokens (CLIP-RC's region-level bridge).
 
-    image -> patches -> [CLS | patches | regions] -> ln_pre -> [CLS | prompts | patches | regions]
-          -> blocks, the prompts replaced before each (deep visual prompt tuning) -> named features
+    image -> patches -> [CLS | patches | regions] -> ln_pre -> blocks, each with prompts of its own -> named features
 
-A region token gathers what the patches of its cell see: the clue between one patch and the whole image.
+A region token gathers what the patches of its cell see: the clue between one patch and the whole image. Prompts (deep
+visual prompt tuning) are tokens that are replaced before every block: what becomes of them in one is never read, and
+not computed.
 B batch, P prompts, R = r*r region tokens, G patches a side (Gh, Gw where they may differ), D width, E CLIP space.
 """
 import math
@@ -27,9 +28,9 @@ class ImageFeatures(NamedTuple):
 
 
 def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: torch.device | None = None) -> Tensor:
-    """Which token sees which, (N, N) bool over [CLS | prompts | patches | regions], rows look at columns.
+    """Which token sees which, bool: rows of [CLS | patches | regions] look at columns of [prompts | rows].
 
-    CLS, prompts and patches see each other. A region token and the patches of its cell see each other;
+    CLS and patches see each other and the prompts. A region token and the patches of its cell see each other;
     it sees itself, and nothing else sees it.
 
     Args:
@@ -41,7 +42,7 @@ def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: to
     """
     height, width = grid
     if side == 0:
-        return torch.ones((1 + prompts + height * width,) * 2, dtype=torch.bool, device=device)
+        return torch.ones(1 + height * width, prompts + 1 + height * width, dtype=torch.bool, device=device)
     if height % side or width % side:
         raise ValueError(f'a grid of {height}x{width} patches cannot be divided into {side}x{side} regions: '
                          'use a picture or crop size whose sides in patches are multiples of '
@@ -49,10 +50,10 @@ def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: to
     row = torch.arange(height, device=device) // (height // side)
     column = torch.arange(width, device=device) // (width // side)
     cell_of_patch = (row[:, None] * side + column).flatten()  # (Gh*Gw,)
-    nowhere = torch.full((1 + prompts,), -1, device=device)
+    nowhere = torch.full((prompts + 1,), -1, device=device)
     cell = torch.cat([nowhere, cell_of_patch, torch.arange(side * side, device=device)])
     is_region = torch.arange(len(cell), device=device) >= len(cell) - side * side
-    return (~is_region[:, None] & ~is_region) | (cell[:, None] == cell)
+    return ((~is_region[:, None] & ~is_region) | (cell[:, None] == cell))[prompts:]
 
 
 def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -144,11 +145,12 @@ class CLIPVisionEncoder(BaseModule):
             visible = region_visibility(grid, self.side, self.num_tokens, image.device)
         visible = torch.zeros_like(visible, dtype=image.dtype).masked_fill_(~visible, -math.inf)  # not in every block
 
-        x = self._insert_prompts(self.ln_pre(self._embed(image, grid)))  # (B, N, D)
-        for depth, block in enumerate(self.transformer.resblocks):
-            if depth > 0:
-                x = self._replace_prompts(x, self.deep_prompt_embeddings[depth - 1])
-            x = checkpointed(block, x, visible) if self.with_cp and self.training else block(x, visible)
+        x = self.ln_pre(self._embed(image, grid))  # (B, N, D)
+        run = checkpointed if self.with_cp and self.training else nn.Module.__call__
+        tables = torch.cat([self.prompt_embeddings, self.deep_prompt_embeddings])
+        for block, table in zip(self.transformer.resblocks, tables, strict=True):
+            prompts = self.prompt_dropout(widened(self.prompt_proj(table)).expand(len(x), -1, -1))  # (B, P, D)
+            x = run(block, x, visible, prompts)
         return self._read_out(x, grid)
 
     def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -166,22 +168,12 @@ class CLIPVisionEncoder(BaseModule):
         return torch.cat([cls.expand(batch, 1, -1), patches + positions[1:],
                           self.region_level_bridge.expand(batch, -1, -1)], dim=1)
 
-    def _prompts(self, table: Tensor, batch: int) -> Tensor:
-        """A prompt table (P, D) or (1, P, D) -> (B, P, D), the dropout drawn for each picture."""
-        return self.prompt_dropout(self.prompt_proj(table).expand(batch, -1, -1))
-
-    def _insert_prompts(self, x: Tensor) -> Tensor:
-        return torch.cat([x[:, :1], self._prompts(self.prompt_embeddings, len(x)), x[:, 1:]], dim=1)
-
-    def _replace_prompts(self, x: Tensor, table: Tensor) -> Tensor:
-        return torch.cat([x[:, :1], self._prompts(table, len(x)), x[:, 1 + self.num_tokens:]], dim=1)
-
     def _read_out(self, x: Tensor, grid: tuple[int, int]) -> ImageFeatures:
         """Last block's tokens (B, N, D) -> features in CLIP's space."""
         others = x.shape[1] - self.side**2
         x = torch.cat([self.prompt_norm(x[:, :others]), x[:, others:]], dim=1)  # not on the regions
         x = F.normalize(widened(self.ln_post(x) @ self.proj), dim=-1)  # (B, N, E)
-        cls, _, patches, regions = x.split([1, self.num_tokens, grid[0] * grid[1], self.side**2], dim=1)
+        cls, patches, regions = x.split([1, grid[0] * grid[1], self.side**2], dim=1)
         if self.side == 0:
             regions = torch.zeros_like(cls)
         return ImageFeatures(

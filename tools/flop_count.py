@@ -76,8 +76,9 @@ def floors(model: CLIPRC) -> Floors:
     """Products and attention alone, each once; nothing elementwise.
 
     What is counted once though the formula has it for every region or pixel: the text's part of `q_proj`, and CLS's
-    and the regions' of `lateral_proj`. A backward pass costs a frozen layer as much as its forward pass, a trained one
-    twice that, attention twice its forward pass; the patch embedding has none.
+    and the regions' of `lateral_proj`. Of prompts keys and values alone, as nothing else of them is read. A backward
+    pass costs a frozen layer as much as its forward pass, a trained one twice that, attention twice its forward pass;
+    the patch embedding has none.
     """
     encoder, head = model.backbone, model.decode_head
     width, space = encoder.proj.shape
@@ -85,9 +86,11 @@ def floors(model: CLIPRC) -> Floors:
     pixels = (encoder.input_resolution // patch)**2
     tokens, depth = 1 + prompts + pixels + regions, len(encoder.transformer.resblocks)
     embedding = pixels * 3 * patch**2 * width
-    attention = depth * 2 * tokens**2 * width
-    plain = embedding + depth * 12 * tokens * width**2 + attention
-    encoding = plain + depth * prompts * width**2 + tokens * width * space
+    plain = embedding + depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    read = tokens - prompts
+    attention = depth * 2 * read * tokens * width
+    encoding = (embedding + depth * (10 * read + 2 * tokens + prompts) * width**2 + attention
+                + read * width * space)
 
     def stream(own: int, other: int) -> int:
         """A layer: q, output and both products of the feed-forward block; k and v; attention."""

@@ -111,7 +111,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, visible: list[list[bo
 
 
 def clip_block(x: Tensor, block: nn.Module, heads: int, visible: list[list[bool]] | None = None) -> Tensor:
-    """CLIP's pre-norm block for one sequence (N, W)."""
+    """CLIP's pre-norm block for one sequence (N, W), prompts among it."""
     qkv = layer_norm(x, block.ln_1) @ block.attn.in_proj_weight.double().T + block.attn.in_proj_bias.double()
     x = x + linear(attention(*qkv.chunk(3, dim=1), heads, visible), block.attn.out_proj)
     hidden = linear(layer_norm(x, block.ln_2), block.mlp.c_fc)

@@ -24,6 +24,13 @@ from tests.models.naive import (
 P, R, WIDTH = 3, 4, 32
 
 
+def mask_with_prompts_first(grid: tuple[int, int], side: int, prompts: int) -> list[list[bool]]:
+    """`region_mask` over [prompts, CLS, patches, regions], without the prompts' own rows."""
+    order = [*range(1, 1 + prompts), 0, *range(1 + prompts, 1 + prompts + grid[0] * grid[1] + side**2)]
+    mask = region_mask(grid, side, prompts)
+    return [[mask[row][column] for column in order] for row in order[prompts:]]
+
+
 def picture(height: int = 64, width: int = 64, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(5))
 
@@ -31,7 +38,7 @@ def picture(height: int = 64, width: int = 64, batch: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize(('grid', 'side', 'prompts'), [
     ((4, 4), 2, 3), ((4, 4), 4, 0), ((6, 9), 3, 1), ((8, 4), 2, 10), ((2, 6), 1, 2), ((32, 32), 4, 10)])
 def test_region_mask(grid, side, prompts):
-    assert region_visibility(grid, side, prompts).tolist() == region_mask(grid, side, prompts)
+    assert region_visibility(grid, side, prompts).tolist() == mask_with_prompts_first(grid, side, prompts)
 
 
 @pytest.mark.parametrize(('grid', 'side'), [((14, 14), 4), ((4, 6), 4), ((6, 4), 4), ((2, 2), 4)])
@@ -50,7 +57,7 @@ def test_pictures_that_do_not_fit(height, width, message):
 @pytest.mark.parametrize('size', [(64, 64), (128, 64), (32, 96)])
 @torch.no_grad()
 def test_tokens_of_every_block(size):
-    """Order, the class embedding twice, no position on regions, `ln_pre` before the prompts, new ones every block."""
+    """Order, the class embedding twice, no position on regions, `ln_pre` but not of prompts, new ones every block."""
     model, image = encoder(), picture(*size)
     calls = [inputs_of(block) for block in model.transformer.resblocks]
     outputs = []
@@ -66,14 +73,12 @@ def test_tokens_of_every_block(size):
         patches = [torch.einsum('dchw,chw->d', model.conv1.weight.double(),
                                 image[i, :, 16 * y:16 * y + 16, 16 * x:16 * x + 16].double()) + table[:, y, x]
                    for y in range(rows) for x in range(columns)]
-        others = layer_norm(torch.stack([cls, *patches, *model.region_level_bridge.double()]), model.ln_pre)
-        tokens = torch.cat([others[:1], linear(model.prompt_embeddings[0], model.prompt_proj), others[1:]])
+        tokens = layer_norm(torch.stack([cls, *patches, *model.region_level_bridge.double()]), model.ln_pre)
         assert close(calls[0][0][0][i], tokens)
-        for depth in (1, 2):
-            tokens = outputs[depth - 1][i].double()
-            tokens[1:1 + P] = linear(model.deep_prompt_embeddings[depth - 1], model.prompt_proj)
-            assert close(calls[depth][0][0][i], tokens)
-    assert all((call[0][1] == 0).tolist() == region_mask((rows, columns), 2, P) for call in calls)
+        for depth, prompts in enumerate([model.prompt_embeddings[0], *model.deep_prompt_embeddings]):
+            assert depth == 0 or torch.equal(calls[depth][0][0], outputs[depth - 1])
+            assert close(calls[depth][0][2][i], linear(prompts, model.prompt_proj))
+    assert all((call[0][1] == 0).tolist() == mask_with_prompts_first((rows, columns), 2, P) for call in calls)
     assert float(calls[0][0][1].min()) == -float('inf')
 
 
@@ -83,8 +88,9 @@ def test_without_region_tokens():
     model = encoder(region_level_bridge_size=0)
     calls = [inputs_of(block) for block in model.transformer.resblocks]
     features = model(picture(64, 96))
-    for (tokens, visible), in calls:
-        assert tokens.shape == (2, 1 + P + 24, WIDTH) and not visible.any(), 'something is hidden'
+    for (tokens, visible, prompts), in calls:
+        assert tokens.shape == (2, 1 + 24, WIDTH) and prompts.shape == (2, P, WIDTH)
+        assert not visible.any(), 'something is hidden'
     assert features.regions.shape == (2, features.cls.shape[1], 1, 1) and not features.regions.any()
     norms = torch.cat([features.cls[..., None], features.patches.flatten(2)], dim=2).norm(dim=1)
     assert close(norms, torch.ones(2, 25).double())
@@ -97,7 +103,10 @@ def test_blocks_attend_with_the_given_heads():
     calls = inputs_of(block)
     block.register_forward_hook(lambda *hooked: calls.append(hooked[2]))
     model(picture(batch=1))
-    assert close(calls[1][0], clip_block(calls[0][0][0].double(), block, 4, region_mask((4, 4), 2, P)))
+    tokens, _, prompts = calls[0]
+    full = clip_block(torch.cat([tokens[0, :1], prompts[0], tokens[0, 1:]]).double(), block, 4,
+                      region_mask((4, 4), 2, P))
+    assert close(calls[1][0], torch.cat([full[:1], full[1 + P:]]))
 
 
 @pytest.mark.parametrize('scale', [1., 1e-3])
@@ -112,7 +121,7 @@ def test_read_out(scale):
     expected = layer_norm(tokens, model.ln_post) @ model.proj.double()
     expected = expected / expected.square().sum(dim=-1, keepdim=True).sqrt()
     assert close(cls, expected[:, 0])
-    assert close(patches, expected[:, 1 + P:-R].transpose(1, 2).reshape(2, 16, 8, 4))
+    assert close(patches, expected[:, 1:-R].transpose(1, 2).reshape(2, 16, 8, 4))
     assert close(regions, expected[:, -R:].transpose(1, 2).reshape(2, 16, 2, 2))
 
 
@@ -139,8 +148,7 @@ def test_prompt_dropout_is_drawn_per_picture_and_block():
     one = picture(batch=1)
     model(torch.cat([one, one]))
     tables = [model.prompt_embeddings[0], *model.deep_prompt_embeddings]
-    for (tokens, _), table in ((call[0], table) for call, table in zip(calls, tables)):
-        prompts = tokens[:, 1:201]
+    for ((_, _, prompts),), table in zip(calls, tables, strict=True):
         kept = prompts != 0
         assert not torch.equal(kept[0], kept[1])
         assert float(kept.float().mean()) == pytest.approx(0.9, abs=0.01)

@@ -25,9 +25,11 @@ def by_hand(model: dict, size: tuple[int, int], classes: int) -> dict[str, int]:
 
     embedding = pixels * 3 * patch**2 * width
     prompt_projections = encoder['layers'] * prompts * width * width
-    attention = 2 * tokens**2 * width  # scores, and the mixture of the values
-    block = (3 + 1 + 4 + 4) * tokens * width**2 + attention  # q k v, output, both products of the feed-forward block
-    encoding = embedding + prompt_projections + encoder['layers'] * block + tokens * width * space
+    others = tokens - prompts  # of prompts keys and values alone are needed
+    attention = 2 * others * tokens * width  # scores, and the mixture of the values
+    block = 2 * tokens * width**2 + attention  # k and v
+    block += (1 + 1 + 4 + 4) * others * width**2  # q, output, both products of the feed-forward block
+    encoding = embedding + prompt_projections + encoder['layers'] * block + others * width * space
 
     def stream(own: int, other: int) -> int:
         """A layer whose stream of `own` tokens attends to `other` ones: q, output, k and v, attention, 4E hidden."""
