@@ -8,9 +8,10 @@ from mmcv import Config
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from models import CLIPRC
-from tools.benchmarking.measuring import free_memory, measure, peak_memory
+from tools.benchmarking.measuring import Job, free_memory, measure, peak_memory
 from tools.benchmarking.subjects import (
     model_of,
     plain_pass,
@@ -43,11 +44,12 @@ def grow(config: Config, place: Place, repeats: int) -> dict[str, list[dict]]:
                 continue
             point = {'classes': classes, 'side': side, 'batch': 1} | {name: value}
             set_classes(model, point['classes'], max(1, round(seen_share * point['classes'])))
-            found[name].append({name: value, **_cost(model, place, point, found[name], yardstick, repeats)})
+            found[name].append({name: value, **_cost(model, place, name, point, found[name], yardstick, repeats)})
     return found
 
 
-def _cost(model: CLIPRC, place: Place, point: dict[str, int], smaller: list[dict], yardstick, repeats: int) -> dict:
+def _cost(model: CLIPRC, place: Place, name: str, point: dict[str, int], smaller: list[dict], yardstick: Job,
+          repeats: int) -> dict:
     images = torch.randn(point['batch'], 3, point['side'], point['side'], device=place.device)
     labels = training_labels(model, point['batch'], point['side'], place.device)
     model.test_cfg.crop_size = (point['side'],) * 2
@@ -56,7 +58,7 @@ def _cost(model: CLIPRC, place: Place, point: dict[str, int], smaller: list[dict
             'train': lambda: training_step(model.train(), _losses(model), images, labels)}
     costs = {}
     for what, job in jobs.items():
-        if _too_large(point, smaller, what, place):
+        if _too_large(name, point, smaller, what, place):
             costs[what] = None
             continue
         peak = peak_memory(job, place.device)
@@ -70,12 +72,15 @@ def _losses(model: CLIPRC):
     return lambda images, labels: model.forward_train(images, [{}] * len(images), labels)
 
 
-def _too_large(point: dict[str, int], smaller: list[dict], what: str, place: Place) -> bool:
-    """Whether the next step of a series, which at least doubles it, may not fit: thrice the last one's memory."""
-    peaks = [row[what]['peak_bytes'] if row[what] else None for row in smaller]
-    if not peaks:
+def _too_large(name: str, point: dict[str, int], smaller: list[dict], what: str, place: Place) -> bool:
+    """Whether the next point of a series may not fit: the last one's memory, scaled up, and some more."""
+    if not smaller:
         return False
-    return peaks[-1] is None or 3 * peaks[-1] > free_memory(place.device)
+    last = smaller[-1]
+    if last[what] is None or last[what]['peak_bytes'] is None:
+        return last[what] is None
+    scale = (point[name] / last[name])**(2 if name == 'side' else 1)
+    return 1.2 * scale * last[what]['peak_bytes'] > free_memory(place.device)
 
 
 def points(rows: list[dict], name: str, what: str, key: str) -> Iterator[tuple[int, float]]:
@@ -98,6 +103,10 @@ def plot(found: dict[str, list[dict]], title: str, file: Path) -> None:
             axis.set_xscale('log', base=2 if name != 'classes' else 10)
             axis.set_yscale('log')
             axis.set_xticks([row[name] for row in rows], [str(row[name]) for row in rows])
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.minorticks_off()
             axis.grid(alpha=0.3)
         axes[1, column].set_xlabel(UNITS[name])
