@@ -38,10 +38,10 @@ def keep_mask(shape: tuple[int, ...], dropout: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; with `relu`, of the rectified input."""
+    """`nn.Dropout`; with `relu`, of the rectified input. What torch.compile makes of PyTorch's is fast, too."""
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        if self.training and self.p and x.device.type == 'cpu':
+        if self.training and self.p and x.device.type == 'cpu' and not torch.compiler.is_compiling():
             return Dropped.apply(x, keep_mask(x.shape, self.p), self.p, relu)
         return super().forward(F.relu(x) if relu else x)
 
@@ -71,8 +71,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.) -> Tensor:
     """softmax(q k / sqrt(d)) v, its weights dropped out: (B, H, Nq, d), (B, H, Nk, d) twice -> (B, H, Nq, d)."""
     if dropout == 0 or q.device.type != 'cpu':
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    keep = keep_mask((*q.shape[:3], k.shape[2]), dropout)
-    return DroppedAttention.apply(q, k, v, keep, dropout)
+    return dropped_attention(q, k, v, dropout)
+
+
+@torch.compiler.disable
+def dropped_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    return DroppedAttention.apply(q, k, v, keep_mask((*q.shape[:3], k.shape[2]), dropout), dropout)
 
 
 class DroppedAttention(torch.autograd.Function):

@@ -3,7 +3,7 @@
 
 On random weights and drawn pictures, whose values make no difference; only --loader reads the config's training
 pictures. Times are also given as multiples of T, one forward pass of timm's plain ViT on as many tokens in float32,
-which is timed right before and after each. A multiply-add is one FLOP. Without a mode: --test and --train.
+which is timed right before and after each. A multiply-add is one FLOP.
 """
 import argparse
 import json
@@ -29,15 +29,26 @@ from tools.benchmarking.measuring import Job, machine, matrix_rate, measure, pea
 from tools.config import REPOSITORY, add_config_arguments, load_config
 from tools.flop_count import floors
 from tools.launch import Place
+from tools.progress import Progress
 
 MODES = {'test': 'one window, and a whole test image from its file to its scores',
          'train': 'forward and backward pass of a training step',
          'loader': "steps of the training pipeline, on the config's pictures",
          'growth': 'against classes (20 to 1000), side of the picture (256 to 1024), batch (1 to 32), with a plot'}
+COLUMNS = """columns of the table:
+  ms, least - most   median, shortest and longest of the repeats
+  x T                median of time / T, where T is one forward pass of timm's plain ViT on as many tokens in float32,
+                     timed right before and after: on a busy machine this is steadier than ms, and not ms / T's median
+  floor              the same by multiply-adds: what the method cannot do without, at T's rate
+  peak GB            memory at most: of a GPU PyTorch's share, else of the whole process
+  GFLOP/s            the floor's multiply-adds, by time
+  % of matrix rate   of what a large product of matrices reaches here in the same number format"""
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Measure what a CLIP-RC config costs.')
+    parser = argparse.ArgumentParser(
+        description='Measure what a CLIP-RC config costs. Without a mode: --test and --train.', epilog=COLUMNS,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     for mode, text in MODES.items():
         parser.add_argument(f'--{mode}', action='store_true', help=text)
@@ -52,6 +63,8 @@ def parse_arguments() -> argparse.Namespace:
         raise ValueError('one process is enough: no --launcher.')
     if args.growth and not args.out:
         raise ValueError('--growth needs --out PREFIX for its plot.')
+    if args.out:
+        launch.make_folder(Path(args.out).absolute().parent)
     if not any(getattr(args, mode) for mode in MODES):
         args.test = args.train = True
     return args
@@ -140,10 +153,15 @@ def test_and_train(config: Config, args: argparse.Namespace, place: Place, folde
     model = subjects.model_of(config, place)
     image = subjects.TestImage(model, config, place, folder)
     jobs = make_subjects(model, image, args, place)
-    peaks = {name: peak_memory(job, place.device) for name, job in jobs.items()}  # in a tidy process
-    timings, plain_seconds = measure(jobs, subjects.plain_pass(model, place.device), args.repeats, place.device)
+    with Progress(0, (1 + args.repeats) * len(jobs), 'measurements') as progress:
+        peaks = {}
+        for name, job in jobs.items():
+            peaks[name] = peak_memory(job, place.device)  # in a tidy process
+            progress.update(len(peaks))
+        timings, plain_seconds = measure(jobs, subjects.plain_pass(model, place.device), args.repeats, place.device,
+                                         lambda done: progress.update(len(jobs) + done))
     floor = floors(model)
-    rates = {str(dtype): matrix_rate(place.device, supported(dtype, place.device) or torch.float32)
+    rates = {dtype: matrix_rate(place.device, supported(dtype, place.device) or torch.float32)
              for dtype in {job.dtype for job in jobs.values()}}
     rows = []
     for name, job in jobs.items():
@@ -152,10 +170,10 @@ def test_and_train(config: Config, args: argparse.Namespace, place: Place, folde
         if job.multiply_adds is not None:
             row['floor'] = job.multiply_adds / floor.plain
             row['flops_per_second'] = job.multiply_adds / row['seconds']
-            row['share_of_matrix_rate'] = row['flops_per_second'] / rates[str(job.dtype)]
+            row['share_of_matrix_rate'] = row['flops_per_second'] / rates[job.dtype]
         rows.append(row)
-    found = {'T_seconds': statistics.median(plain_seconds), 'multiply_adds': floor._asdict(), 'matrix_rates': rates,
-             'rows': rows}
+    found = {'T_seconds': statistics.median(plain_seconds), 'multiply_adds': floor._asdict(), 'rows': rows,
+             'matrix_rates': {str(dtype or torch.float32): rate for dtype, rate in rates.items()}}
     if args.against and args.test:
         found['agreement'] = agreement(model, image, args)
     return found
@@ -201,8 +219,8 @@ def main() -> None:
         growth.plot(report['growth'], f'{Path(args.config).stem}, {report["machine"]["name"]}', Path(f'{args.out}.png'))
         sys.stdout.write(f'plot: {args.out}.png\n')
     if args.out:
-        launch.make_folder(Path(args.out).absolute().parent)
         Path(f'{args.out}.json').write_text(json.dumps(report, indent=1) + '\n')
+        sys.stdout.write(f'numbers: {args.out}.json\n')
 
 
 if __name__ == '__main__':

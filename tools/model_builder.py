@@ -78,13 +78,15 @@ def build_model(config: Config) -> CLIPRC:
                              f'{known}. Leave it out: the dataset knows its split.')
     model.update(lists, load_text_embedding=None, text_encoder=None)
     _check_sizes(config)
-    amp_dtype = _amp_dtype(config)
+    amp_dtype, compiles = _amp_dtype(config), config.get('compile', False)
+    if not isinstance(compiles, bool):
+        raise ValueError(f'compile={compiles!r} is neither True nor False.')
     try:
         built = build_segmentor(model)
     except (TypeError, KeyError) as error:  # an argument or a type that does not exist
         raise ValueError(f'the config\'s model cannot be built: {_with_known_arguments(str(error.args[0]))}') from error
     built.amp_dtype = amp_dtype
-    if config.get('compile'):
+    if compiles:
         built.compile_layers()
     return built
 
@@ -96,7 +98,8 @@ def _amp_dtype(config: Config) -> torch.dtype | None:
         return None
     known = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
     if not isinstance(amp, dict) or set(amp) != {'dtype'} or amp['dtype'] not in known:
-        raise ValueError(f'amp={amp!r}: amp=dict(dtype=\'bfloat16\') is known, or float16; amp=None is float32.')
+        raise ValueError(f'amp={amp!r}: amp.dtype is bfloat16 or float16 (in a config amp=dict(dtype=\'bfloat16\')); '
+                         'amp=None is float32.')
     return known[amp['dtype']]
 
 
@@ -152,6 +155,9 @@ def _check_sizes(config: Config) -> None:
         raise ValueError(f'{", ".join(unknown)}: test_cfg has {", ".join(WINDOW_SETTINGS)}.')
     if windows.get('mode', 'slide') not in ('slide', 'whole'):
         raise ValueError(f'model.test_cfg.mode={windows.mode!r} is neither slide nor whole.')
+    at_once = windows.get('windows_at_once')
+    if at_once is not None and (type(at_once) is not int or at_once < 1):
+        raise ValueError(f'model.test_cfg.windows_at_once={at_once!r} is no whole number from 1 up.')
     size = config.model.decode_head.get('img_size', 512)
     resolution = config.model.backbone.get('input_resolution', 512)
     if size != resolution:

@@ -9,6 +9,7 @@ from torch import nn
 from models import precision
 from models.clip_layers import LayerNorm
 from models.precision import full_products, short_products, supported
+from models.two_stream_decoder import CrossAttentionLayer
 from tests.conftest import golden_config
 
 CPU = torch.device('cpu')
@@ -118,3 +119,16 @@ def test_compiled_layers_keep_their_names():
     model.compile_layers()
     assert list(model.state_dict()) == names
     assert len(compiled) == len(model.backbone.transformer.resblocks) + 2 * 3 + 2
+
+
+def test_compiled_layers_train():
+    """In earnest. Dropout draws otherwise when compiled."""
+    layer, queries, pixels = CrossAttentionLayer(16, heads=4), torch.randn(2, 6, 16), torch.randn(2, 9, 16)
+    expected = layer.eval()(queries, pixels)
+    layer.compile()
+    assert torch.allclose(layer(queries, pixels), expected, atol=1e-5)
+    dropped = layer.train()(queries, pixels)
+    assert not torch.allclose(dropped, expected, atol=0.01)
+    dropped.square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.isfinite().all() and (parameter.grad.any() or name.endswith('k.bias')), name

@@ -21,6 +21,7 @@ from tools.benchmarking.subjects import (
     window_labels,
 )
 from tools.launch import Place
+from tools.progress import Progress
 
 VALUES = {'classes': (20, 50, 100, 171, 400, 1000), 'side': (256, 512, 768, 1024), 'batch': (1, 2, 4, 8, 16, 32)}
 UNITS = {'classes': 'classes', 'side': 'side of the picture in pixels', 'batch': 'pictures in a batch'}
@@ -36,15 +37,14 @@ def grow(config: Config, place: Place, repeats: int) -> dict[str, list[dict]]:
     seen_share = len(model.decode_head.class_head.seen) / classes
     yardstick = plain_pass(model, place.device)
     unit = model.backbone.patch_size * max(model.backbone.side, 1)
-    found = {}
-    for name, values in VALUES.items():
-        found[name] = []
-        for value in values:
-            if name == 'side' and value % unit:
-                continue
+    found = {name: [] for name in VALUES}
+    todo = [(name, value) for name, values in VALUES.items() for value in values if name != 'side' or value % unit == 0]
+    with Progress(0, len(todo), 'points') as progress:
+        for done, (name, value) in enumerate(todo, start=1):
             point = {'classes': classes, 'side': side, 'batch': 1} | {name: value}
             set_classes(model, point['classes'], max(1, round(seen_share * point['classes'])))
             found[name].append({name: value, **_cost(model, place, name, point, found[name], yardstick, repeats)})
+            progress.update(done)
     return found
 
 

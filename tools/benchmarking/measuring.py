@@ -35,11 +35,12 @@ def seconds(job: Job, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.device
-            ) -> tuple[dict[str, Timing], list[float]]:
+def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.device,
+            report: Callable[[int], None] = lambda done: None) -> tuple[dict[str, Timing], list[float]]:
     """Times of all jobs in turn, which `peak_memory` has warmed up, and all times of the yardstick.
 
     Each is timed between two runs of the yardstick, so that a machine that grows slower or faster shifts both.
+    `report` is told how many have been.
     """
     yardstick()
     timings, all_yardsticks = {name: Timing([], []) for name in jobs}, []
@@ -49,6 +50,7 @@ def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.de
             timings[name].seconds.append(took)
             timings[name].ratios.append(2 * took / (before + after))
             all_yardsticks += [before, after]
+            report(len(all_yardsticks) // 2)
     return timings, all_yardsticks
 
 
