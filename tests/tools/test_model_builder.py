@@ -108,6 +108,8 @@ def test_datasets_of_a_run_with_different_splits(config):
     ({'model.loss': 3}, "CLIPRC has no 'loss', it has .*decode_head"),
     ({'model.test_cfg.strid': (32, 32)}, 'test_cfg.strid: .*stride'),
     ({'model.test_cfg.mode': 'slid'}, "mode='slid'.*slide nor whole"),
+    ({'model.test_cfg.windows_at_once': 0}, 'windows_at_once=0 .*from 1 up'),
+    ({'compile': 'no'}, "compile='no' is neither True nor False"),
 ])
 def test_what_does_not_fit(config, options, words):
     config.merge_from_dict(options)
