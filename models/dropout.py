@@ -38,7 +38,7 @@ def keep_mask(shape: tuple[int, ...], dropout: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; with `relu`, of the rectified input. What torch.compile makes of PyTorch's is fast, too."""
+    """`nn.Dropout`; with `relu`, of the rectified input. torch.compile, which chokes on the mask, has PyTorch's."""
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         if self.training and self.p and x.device.type == 'cpu' and not torch.compiler.is_compiling():
@@ -76,6 +76,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.) -> Tensor:
 
 @torch.compiler.disable
 def dropped_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """`attention` with dropout on a CPU, which torch.compile leaves as it is."""
     return DroppedAttention.apply(q, k, v, keep_mask((*q.shape[:3], k.shape[2]), dropout), dropout)
 
 

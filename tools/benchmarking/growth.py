@@ -8,7 +8,7 @@ from mmcv import Config
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from models import CLIPRC
 from tools.benchmarking.measuring import Job, free_memory, measure, peak_memory
@@ -103,10 +103,8 @@ def plot(found: dict[str, list[dict]], title: str, file: Path) -> None:
             axis.set_xscale('log', base=2 if name != 'classes' else 10)
             axis.set_yscale('log')
             axis.set_xticks([row[name] for row in rows], [str(row[name]) for row in rows])
-            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
-            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.minorticks_off()
             axis.grid(alpha=0.3)
         axes[1, column].set_xlabel(UNITS[name])
