@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .prompts import PROMPT_SETS, lines_of, synonyms, templates_of
+from models.prompts import PROMPT_SETS, lines_of, synonyms, templates_of
 
 
 @dataclass(frozen=True)

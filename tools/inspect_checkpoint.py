@@ -20,11 +20,11 @@ from mmseg.datasets import DATASETS
 from torch import Tensor
 
 from datasets import ZeroShotDataset
-from models import clip_checkpoint
+from models import checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import DEAD, UNUSED_OF_CLIP, Checkpoint
-from tools import checkpoint_meta, launch, published
+from models.config_text import read_config_text
+from tools import launch, published
 from tools.config import REPOSITORY
-from tools.config_text import read_config_text
 from tools.leaves import CROSS_DATASET, Leaf, Sizes, leaves, setting_of
 
 KINDS = {

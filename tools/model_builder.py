@@ -15,12 +15,11 @@ from mmseg.models import build_segmentor
 from mmseg.models.builder import MODELS
 
 from datasets import DatasetFacts
-from datasets.prompts import synonyms
-from models import CLIPRC, CLIPTextEncoder, clip_checkpoint
+from models import CLIPRC, CLIPTextEncoder, checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
+from models.prompts import synonyms
 from models.text_encoder import embed_class_names
-from tools import checkpoint_meta
-from tools.config import dataset_configs
+from tools.config import as_data, dataset_configs
 
 WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_at_once')  # of a config's model.test_cfg
 
@@ -127,6 +126,13 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
         raise ValueError(f'{checkpoint.path}: {error}') from error
 
 
+def describe(model: CLIPRC, config: Config) -> dict:
+    """What a checkpoint of the config's training says of itself."""
+    facts = dataset_facts(config)
+    return checkpoint_meta.describe(model, as_data(config), class_names=facts.split.names,
+                                    unseen_names=facts.split.unseen_names, prompt_set=facts.prompt_set)
+
+
 def check_classes(checkpoint: Checkpoint, config: Config) -> None:
     """A checkpoint is tested on the classes that it was trained on, unless the config says `cross_dataset=True`.
 
@@ -187,7 +193,7 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
     head = model.decode_head.class_head
     logger = get_logger('mmseg')
     named = config.model.get('load_text_embedding')
-    stored = checkpoint_meta.embeddings(checkpoint, facts) if checkpoint is not None else None
+    stored = None if checkpoint is None else checkpoint_meta.embeddings(checkpoint, facts.split.names, facts.prompt_set)
     if named is not None and os.path.exists(named):
         head.set_embeddings(clip_checkpoint.read_embeddings(named), source=named)
         logger.info('text embeddings: %s', named)

@@ -23,8 +23,8 @@ from mmcv import Config
 from mmseg.utils import get_root_logger
 
 from datasets import BY_NAME, ClassSplit, DatasetFacts
-from datasets.prompts import PROMPT_SETS, lines_of
 from models import clip_checkpoint
+from models.prompts import PROMPT_SETS, lines_of
 from tools import launch
 from tools.config import REPOSITORY, load_config
 from tools.model_builder import cached_embeddings, dataset_facts, require_clip

@@ -22,15 +22,15 @@ from mmseg.utils import find_latest_checkpoint, get_root_logger
 from torch import nn
 
 from datasets.zero_shot import check_metrics
-from models import CLIPRC, clip_checkpoint
+from models import CLIPRC, checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
-from tools import checkpoint_meta, launch, scaled_optimizer  # noqa: F401  registers its hook
+from tools import launch, scaled_optimizer  # noqa: F401  registers its hook
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation
 from tools.loaders import evaluation_loader, training_loader
-from tools.model_builder import build_model, common_facts, give_text_embeddings, load_weights, require_clip
+from tools.model_builder import build_model, common_facts, describe, give_text_embeddings, load_weights, require_clip
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -231,7 +231,7 @@ def main() -> None:
     elif amp_dtype is torch.bfloat16 and place.device.type == 'cpu' and not cpu_has_bfloat16():
         logger.warning('this CPU has no instructions for bfloat16: amp=None is faster here')
 
-    description = checkpoint_meta.describe(model, config, facts)
+    description = describe(model, config)
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
     wrapped = launch.wrap(model, place)

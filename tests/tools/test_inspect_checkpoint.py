@@ -9,10 +9,10 @@ from mmcv import Config
 from datasets import COCOStuff164k, PascalVOC20
 from tests.clip_files import clip_weights
 from tests.conftest import GOLDEN, LEAVES, REPOSITORY
-from tools import checkpoint_meta, inspect_checkpoint, launch
+from tools import inspect_checkpoint, launch
 from tools.inspect_checkpoint import dataset_of, inspect, lines
 from tools.leaves import leaves
-from tools.model_builder import build_model, dataset_facts
+from tools.model_builder import build_model, dataset_facts, describe
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def ours(folder, config: str, **options):
     model.decode_head.class_head.set_embeddings(torch.zeros(len(facts.split.names), config.model.backbone.output_dim))
     meta = {'CLASSES': list(facts.split.names), 'iter': 499, 'seed': 3,
             'hook_msgs': {'best_score': 0.5321, 'best_ckpt': '/away/best_hIoU_iter_400.pth'},
-            'clip_rc': checkpoint_meta.describe(model, config, facts)}
+            'clip_rc': describe(model, config)}
     folder.mkdir(exist_ok=True)
     torch.save({'state_dict': model.state_dict(), 'meta': meta}, folder / 'iter_500.pth')
     config.dump(str(folder / 'config.py'))

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from mmcv import Config, ConfigDict
 
-from models import clip_checkpoint
+from models import checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from models.text_encoder import CLIPTextEncoder, embed_class_names
 from tests.clip_files import clip_weights
-from tools import checkpoint_meta, model_builder
-from tools.model_builder import build_model, check_classes, common_facts, dataset_facts, give_text_embeddings
+from tools import model_builder
+from tools.model_builder import build_model, check_classes, common_facts, dataset_facts, describe, give_text_embeddings
 
 SEEN, UNSEEN = list(range(15)), list(range(15, 20))
 
@@ -133,7 +133,7 @@ def table(seed: int, classes: int = 20, width: int = 32) -> torch.Tensor:
 def our_checkpoint(config, rows: torch.Tensor) -> Checkpoint:
     model = build_model(config)
     model.decode_head.class_head.set_embeddings(rows)
-    return Checkpoint({}, {'clip_rc': checkpoint_meta.describe(model, config, dataset_facts(config))}, 'ours.pth')
+    return Checkpoint({}, {'clip_rc': describe(model, config)}, 'ours.pth')
 
 
 def official_checkpoint(seed: int) -> Checkpoint:
@@ -184,7 +184,8 @@ def test_our_checkpoint_of_other_classes_is_not_used(config, clip_file):
         other = config.copy()
         other.data.test = config.data.test.copy()
         other.data.test.update({key: value, 'unseen': []})
-        assert checkpoint_meta.embeddings(checkpoint, dataset_facts(other)) is None, key
+        facts = dataset_facts(other)
+        assert checkpoint_meta.embeddings(checkpoint, facts.split.names, facts.prompt_set) is None, key
 
 
 def test_the_text_tower_of_an_official_checkpoint(config, file):

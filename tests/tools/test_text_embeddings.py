@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from datasets import BY_NAME, COCOStuff164k, PascalVOC20
-from datasets.prompts import PROMPT_SETS, templates_of
 from models import clip_checkpoint
+from models.prompts import PROMPT_SETS, templates_of
 from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
 from tests.clip_files import clip_weights, save_torchscript
 from tests.conftest import REPOSITORY

@@ -7,10 +7,9 @@ import torch
 from mmcv import Config
 from mmcv.runner import save_checkpoint
 
-from models import clip_checkpoint
+from models import checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
-from tools import checkpoint_meta
-from tools.model_builder import build_model, dataset_facts
+from tools.model_builder import build_model, dataset_facts, describe
 
 
 @pytest.fixture
@@ -20,7 +19,11 @@ def described(tiny_configs):
     model, facts = build_model(config), dataset_facts(config)
     table = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
     model.decode_head.class_head.set_embeddings(table)
-    return {'iter': 3, 'clip_rc': checkpoint_meta.describe(model, config, facts)}, facts, table
+    return {'iter': 3, 'clip_rc': describe(model, config)}, facts, table
+
+
+def known(facts):
+    return facts.split.names, facts.prompt_set
 
 
 def test_contents(described):
@@ -38,14 +41,14 @@ def test_plain_json_there_and_back(described):
     meta, facts, table = described
     text = json.dumps(meta, allow_nan=False)
     assert json.loads(text) == meta
-    assert torch.equal(checkpoint_meta.embeddings(Checkpoint({}, json.loads(text), 'it'), facts), table)
+    assert torch.equal(checkpoint_meta.embeddings(Checkpoint({}, json.loads(text), 'it'), *known(facts)), table)
 
 
 def test_read_without_running_code(described, tmp_path):
     meta, facts, table = described
     save_checkpoint(torch.nn.Linear(2, 2), str(tmp_path / 'it.pth'), meta=meta)
     assert torch.load(tmp_path / 'it.pth', weights_only=True)['meta']['clip_rc'] == meta['clip_rc']
-    assert torch.equal(checkpoint_meta.embeddings(clip_checkpoint.read(tmp_path / 'it.pth'), facts), table)
+    assert torch.equal(checkpoint_meta.embeddings(clip_checkpoint.read(tmp_path / 'it.pth'), *known(facts)), table)
 
 
 @pytest.mark.parametrize('place', [0, 1000, -1])
@@ -56,7 +59,7 @@ def test_damage_is_found(described, place):
     data[place] ^= 1
     stored['base64'] = base64.b64encode(data).decode()
     with pytest.raises(ValueError, match='damaged'):
-        checkpoint_meta.embeddings(Checkpoint({}, meta, 'it'), facts)
+        checkpoint_meta.embeddings(Checkpoint({}, meta, 'it'), *known(facts))
 
 
 def test_whose_it_is(described):
@@ -64,12 +67,12 @@ def test_whose_it_is(described):
     assert checkpoint_meta.is_ours(Checkpoint({}, meta, 'it'))
     for other in ({}, {'CLASSES': ['cat'], 'iter': 20000}):
         assert not checkpoint_meta.is_ours(Checkpoint({}, other, 'it'))
-        assert checkpoint_meta.embeddings(Checkpoint({}, other, 'it'), facts) is None
+        assert checkpoint_meta.embeddings(Checkpoint({}, other, 'it'), *known(facts)) is None
 
 
 def test_a_newer_format_is_refused(described):
     meta, facts, _ = described
     meta['clip_rc']['format'] = 2
-    for read in (checkpoint_meta.is_ours, lambda checkpoint: checkpoint_meta.embeddings(checkpoint, facts)):
+    for read in (checkpoint_meta.is_ours, lambda checkpoint: checkpoint_meta.embeddings(checkpoint, *known(facts))):
         with pytest.raises(ValueError, match='format 2.*reads 1.*update'):
             read(Checkpoint({}, meta, 'it'))

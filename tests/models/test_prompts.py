@@ -1,7 +1,7 @@
 """Prompt sets, and the texts that a user gives."""
 import pytest
 
-from datasets.prompts import PROMPT_SETS, lines_of, synonyms, templates_of
+from models.prompts import PROMPT_SETS, lines_of, synonyms, templates_of
 
 
 def test_single_prompt_has_no_full_stop():

@@ -2,8 +2,8 @@
 import pytest
 from mmcv import Config
 
+from models.config_text import read_config_text
 from tests.conftest import LEAVES, REPOSITORY
-from tools.config_text import read_config_text
 
 
 @pytest.mark.parametrize('leaf', LEAVES.values())

@@ -1,0 +1,102 @@
+"""What a checkpoint of ours says of itself in `meta['clip_rc']`: plain JSON values, enough to use it alone."""
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .clip_checkpoint import Checkpoint
+from .segmentor import CLIPRC
+
+FORMAT = 1
+
+
+class Description(NamedTuple):
+    """What a checkpoint of ours says."""
+    class_names: list[str]
+    unseen_names: list[str]
+    setting: str  # a value of `Setting`
+    prompt_set: str | tuple[str, ...]
+    config: dict  # of its training, as data
+    embeddings: Tensor  # (C, E) of its class names
+
+
+def describe(model: CLIPRC, config: dict, *, class_names: Sequence[str], unseen_names: Sequence[str],
+             prompt_set: str | Sequence[str]) -> dict:
+    """The entry `clip_rc` of a checkpoint's meta.
+
+    Class names, split, prompt set, setting, config, and the text embeddings (float32, little endian, base64) with their
+    hash: the model has no other use for a text tower.
+
+    Args:
+        config: of the training, as plain JSON values.
+    """
+    table = model.class_embeddings().astype('<f4')
+    return {
+        'format': FORMAT,
+        'class_names': list(class_names),
+        'split': {'seen': [name for name in class_names if name not in unseen_names],
+                  'unseen': [name for name in class_names if name in unseen_names]},
+        'setting': model.setting.value,
+        'prompt_set': prompt_set if isinstance(prompt_set, str) else list(prompt_set),
+        'config': config,
+        'text_embeddings': {'shape': list(table.shape), 'sha256': hashlib.sha256(table.tobytes()).hexdigest(),
+                            'base64': base64.b64encode(table.tobytes()).decode()},
+    }
+
+
+def is_ours(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint was saved by this project.
+
+    Raises:
+        ValueError: by a newer version of it, which this one cannot read.
+    """
+    entry = checkpoint.meta.get('clip_rc')
+    if entry is None:
+        return False
+    if entry.get('format') != FORMAT:
+        raise ValueError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
+    return True
+
+
+def iterations_done(checkpoint: Checkpoint) -> int | None:
+    """How many iterations of its run a checkpoint has seen; None if it does not tell."""
+    last = checkpoint.meta.get('iter')  # mmcv writes the index of the last one, counted from 0
+    return last + 1 if isinstance(last, int) else None
+
+
+def description(checkpoint: Checkpoint) -> Description | None:
+    """What a checkpoint of ours says; None if it is not ours.
+
+    Raises:
+        ValueError: it is damaged: values lack, or the embeddings do not have the hash that it says.
+    """
+    if not is_ours(checkpoint):
+        return None
+    entry = checkpoint.meta['clip_rc']
+    try:
+        stored, prompt_set = entry['text_embeddings'], entry['prompt_set']
+        data = base64.b64decode(stored['base64'])
+        if hashlib.sha256(data).hexdigest() != stored['sha256']:
+            raise ValueError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
+        return Description(
+            entry['class_names'], entry['split']['unseen'], entry['setting'],
+            prompt_set if isinstance(prompt_set, str) else tuple(prompt_set), entry['config'],
+            torch.from_numpy(np.frombuffer(data, '<f4').reshape(stored['shape']).astype(np.float32)))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
+
+
+def embeddings(checkpoint: Checkpoint, class_names: Sequence[str], prompt_set: str | tuple[str, ...]) -> Tensor | None:
+    """The text embeddings (C, E) in a checkpoint of ours; None if it is not ours or of another class list.
+
+    Raises:
+        ValueError: what it says of itself is damaged.
+    """
+    told = description(checkpoint)
+    if told is None or told.class_names != list(class_names) or told.prompt_set != prompt_set:
+        return None
+    return told.embeddings
