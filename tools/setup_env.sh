@@ -45,7 +45,7 @@ case $version in
   *) fail "Python 3.10, 3.11 or 3.12 is needed, '$python' is $("$python" -V 2>&1)." "Name another one: PYTHON=python3.11 bash tools/setup_env.sh" ;;
 esac
 
-hash=$(cat "$repo/requirements.txt" "$repo/tests/requirements.txt" | sha256sum | cut -c1-12)
+hash=$(cat "$repo"/requirements.txt "$repo"/tests/requirements.txt "$repo"/tools/*_requirements.txt | sha256sum | cut -c1-12)
 env="$cache/envs/py$version-$hash"
 stands="$env/.complete" # written last; holds the torch version that mmcv-full was compiled for
 mkdir -p "$cache/envs" "$cache/wheels" || fail "can't write to $cache: set CLIPRC_CACHE to a folder that can be written."
