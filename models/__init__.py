@@ -1,9 +1,21 @@
-"""CLIP-RC's parts. Importing this package registers them with mmsegmentation."""
+"""CLIP-RC's parts. Importing this package registers them with mmsegmentation, and repairs mmcv."""
+import logging
+import warnings
+
+# Notices that users can't mend; mmcv's operators ask for a CUDA compiler.
+warnings.filterwarnings('ignore', message='On January 1, 2023, MMCV will release')
+warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)
+
+# isort: split
+from . import mmcv_repairs
 from .losses import MaskLoss
 from .region_clue_head import RegionClueHead
 from .segmentor import CLIPRC
 from .text_class_head import TextClassHead
 from .text_encoder import CLIPTextEncoder
 from .vision_encoder import CLIPVisionEncoder
+
+mmcv_repairs.apply()
 
 __all__ = ['CLIPRC', 'CLIPTextEncoder', 'CLIPVisionEncoder', 'MaskLoss', 'RegionClueHead', 'TextClassHead']

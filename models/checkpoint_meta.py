@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .clip_checkpoint import Checkpoint
-from .segmentor import CLIPRC
 
 FORMAT = 1
 
@@ -24,23 +23,25 @@ class Description(NamedTuple):
     embeddings: Tensor  # (C, E) of its class names
 
 
-def describe(model: CLIPRC, config: dict, *, class_names: Sequence[str], unseen_names: Sequence[str],
-             prompt_set: str | Sequence[str]) -> dict:
+def describe(*, class_names: Sequence[str], unseen_names: Sequence[str], setting: str,
+             prompt_set: str | Sequence[str], config: dict, embeddings: np.ndarray) -> dict:
     """The entry `clip_rc` of a checkpoint's meta.
 
     Class names, split, prompt set, setting, config, and the text embeddings (float32, little endian, base64) with their
     hash: the model has no other use for a text tower.
 
     Args:
+        setting: a value of `Setting`.
         config: of the training, as plain JSON values.
+        embeddings: (C, E) of the class names.
     """
-    table = model.class_embeddings().astype('<f4')
+    table = embeddings.astype('<f4')
     return {
         'format': FORMAT,
         'class_names': list(class_names),
         'split': {'seen': [name for name in class_names if name not in unseen_names],
                   'unseen': [name for name in class_names if name in unseen_names]},
-        'setting': model.setting.value,
+        'setting': setting,
         'prompt_set': prompt_set if isinstance(prompt_set, str) else list(prompt_set),
         'config': config,
         'text_embeddings': {'shape': list(table.shape), 'sha256': hashlib.sha256(table.tobytes()).hexdigest(),

@@ -2,6 +2,7 @@
 
 Whatever a file holds beyond what a model needs is on a list here, or is an error that names it.
 """
+import json
 import math
 import pickle
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors.torch
+import safetensors
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -51,11 +52,10 @@ def read(path: str | Path) -> Checkpoint:
         raise ValueError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))
     try:
         if path.suffix == '.safetensors':
-            return Checkpoint(safetensors.torch.load_file(path), {}, str(path))
+            return _read_safetensors(path)
         if _is_torchscript(path):
             return Checkpoint(dict(torch.jit.load(path, map_location='cpu').state_dict()), {}, str(path))
-        # numpy scalars occur in the meta of files that mmcv wrote, such as a best score
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with numpy_scalars_allowed():
             content = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error,
             SafetensorError, zipfile.BadZipFile) as error:
@@ -75,6 +75,19 @@ def read(path: str | Path) -> Checkpoint:
 
 _NUMPY_SCALARS = [(np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'), np._core.multiarray.scalar,
                   np.dtype, *(type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8'))]
+
+
+def numpy_scalars_allowed() -> torch.serialization.safe_globals:
+    """They occur in the meta of files that mmcv wrote, such as a best score."""
+    return torch.serialization.safe_globals(_NUMPY_SCALARS)
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    """A CLIP file, or a slim checkpoint of tools/export.py, whose meta is JSON in the header."""
+    with safetensors.safe_open(path, 'pt') as file:
+        meta = json.loads((file.metadata() or {}).get('meta', '{}'))
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    return Checkpoint(weights, meta if isinstance(meta, dict) else {}, str(path))
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -40,6 +40,6 @@ def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: T
         return index_among_seen[labels]
     if setting is Setting.TRANSDUCTIVE:
         maps = resized_in_slices(logits.detach()[:, unseen], resizing)
-        guesses = unseen[best_class(some.sigmoid() for some in maps)]  # (B, H, W)
+        guesses = unseen[best_class(some.sigmoid() for some in maps).index]  # (B, H, W)
         return torch.where(torch.isin(labels, unseen), guesses, labels)
     return labels

@@ -3,6 +3,7 @@
 B batch, C classes, h x w the map that the model gives, H x W pixels.
 """
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,8 +57,14 @@ def class_slices(num_classes: int, elements: int, device: torch.device) -> list[
     return [slice(start, min(start + step, num_classes)) for start in range(0, num_classes, step)]
 
 
-def best_class(maps: Iterable[Tensor]) -> Tensor:
-    """Maps (B, classes, H, W) of some classes after the other -> index of the best of all, (B, H, W) int64.
+class Best(NamedTuple):
+    """The best class of every pixel, and its value."""
+    index: Tensor  # (B, H, W) int64
+    value: Tensor  # (B, H, W)
+
+
+def best_class(maps: Iterable[Tensor]) -> Best:
+    """Maps (B, classes, H, W) of some classes after the other -> the best of all.
 
     The first of several that are best, as `argmax` takes it.
     """
@@ -72,7 +79,7 @@ def best_class(maps: Iterable[Tensor]) -> Tensor:
             index = torch.where(better, indices + start, index)
             best = torch.where(better, values, best)
         start += some.shape[1]
-    return index
+    return Best(index, best)
 
 
 def resized_in_slices(maps: Tensor, resizing: Resizing) -> Iterator[Tensor]:

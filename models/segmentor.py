@@ -2,24 +2,49 @@
 
     picture -> vision encoder -> region-clue head <- text embeddings
 """
+import inspect
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
 import torch
 from mmcv import ConfigDict
-from mmseg.models import EncoderDecoder
-from mmseg.models.builder import SEGMENTORS, build_backbone
+from mmseg.models import EncoderDecoder, build_segmentor
+from mmseg.models.builder import MODELS, SEGMENTORS, build_backbone
 from torch import Tensor
 
-from . import clip_checkpoint
+from . import checkpoint_meta, clip_checkpoint
+from .clip_checkpoint import Checkpoint
 from .clip_layers import ResidualAttentionBlock
 from .label_mapping import Setting
 from .maps import Resizing, resize
 from .precision import short_products
-from .text_encoder import embed_class_names
+from .text_encoder import CLIPTextEncoder, embed_class_names
 from .two_stream_decoder import CrossAttentionLayer
 from .windows import Pasted, Window, sliding
+
+
+def build(model: dict) -> 'CLIPRC':
+    """The model of a config's `model`.
+
+    Raises:
+        ValueError: an argument or a type that does not exist, or values that do not fit each other.
+    """
+    try:
+        return build_segmentor(model)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'the config\'s model cannot be built: {_with_known_arguments(str(error.args[0]))}') from error
+
+
+def _with_known_arguments(message: str) -> str:
+    """Python's message of an argument that a part of the model does not know, and those that it does."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    part = MODELS.get(found[1]) if found else None
+    if part is None:
+        return message
+    known = [name for name in inspect.signature(part).parameters if name != 'init_cfg']
+    return f'{found[1]} has no {found[2]!r}, it has {", ".join(known)}.'
 
 
 @SEGMENTORS.register_module(name=['CLIPRC'])
@@ -77,6 +102,8 @@ class CLIPRC(EncoderDecoder):
             raise ValueError(f'both_class={list(both)} must name every class index from 0 once.')
         if unseen is not None and sorted([*seen, *unseen]) != sorted(both):
             raise ValueError('base_class and novel_class must divide both_class: each index once in one of them.')
+        if not seen:
+            raise ValueError('base_class is empty: a model needs a class with masks to train on.')
         for name, known in (('seen_idx', seen), ('all_idx', both)):
             if decode_head.get(name) is not None and sorted(decode_head[name]) != sorted(known):
                 raise ValueError(f'decode_head.{name}={list(decode_head[name])} differs from the segmentor\'s '
@@ -93,6 +120,16 @@ class CLIPRC(EncoderDecoder):
         self.decode_head.class_head.set_split(num_classes=num_classes, seen=seen, setting=setting)
         self.num_classes = self.out_channels = num_classes
 
+    def set_words(self, embeddings: Tensor, seen: Sequence[int]) -> None:
+        """Makes this a model of any words, of embeddings (W, E), for testing alone.
+
+        Args:
+            seen: indices of those whose masks training has shown; they get the seen penalty.
+        """
+        self.decode_head.class_head.set_split(num_classes=len(embeddings), seen=seen, setting=Setting.INDUCTIVE)
+        self.decode_head.class_head.set_embeddings(embeddings)
+        self.num_classes = self.out_channels = len(embeddings)
+
     def init_weights(self) -> None:
         """Loads CLIP's weights, where named, for training. All else has its initial values since construction."""
         if self.pretrained is not None:
@@ -103,12 +140,31 @@ class CLIPRC(EncoderDecoder):
             self.text_encoder.load_state_dict(tower)
             self.decode_head.class_head.embeddings = None  # of other weights
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
         """Every way of loading weights, torch's, mmcv's and mmseg's, passes here, and is strict."""
+        if (checkpoint := local_metadata.get('checkpoint')) is not None:  # mmcv's way: see `mmcv_repairs`
+            self.take_classes(checkpoint)
         clip_checkpoint.adapt(state_dict, self.state_dict(), prefix)
         if self.text_encoder is not None:
             self.decode_head.class_head.embeddings = None  # of other weights
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def take_classes(self, checkpoint: Checkpoint) -> None:
+        """Makes a model that was built without classes one of those that a checkpoint was trained on.
+
+        Their text embeddings come from a checkpoint of ours, or by the text tower in an official one.
+        """
+        head, told = self.decode_head.class_head, checkpoint_meta.description(checkpoint)
+        if told is not None and self.num_classes == 0:
+            seen = [index for index, name in enumerate(told.class_names) if name not in told.unseen_names]
+            self.set_classes(len(told.class_names), seen, self_training=told.setting == Setting.TRANSDUCTIVE.value)
+            head.set_embeddings(told.embeddings, source=checkpoint.path)
+        elif head.embeddings is None and self.text_encoder is None and clip_checkpoint.holds_text_tower(checkpoint):
+            encoder = CLIPTextEncoder.like(clip_checkpoint.text_tower(checkpoint))
+            names = checkpoint.meta['CLASSES']
+            if self.num_classes == 0:
+                self.set_classes(len(names), range(len(names)))
+            head.set_embeddings(embed_class_names(encoder, names, self.prompt_templates), source=checkpoint.path)
 
     def extract_feat(self, img: Tensor):
         """Pictures (B, 3, H, W) -> `ImageFeatures`."""
@@ -136,19 +192,20 @@ class CLIPRC(EncoderDecoder):
         Args:
             metas: of each picture `img_shape`, its (H, W) without padding, and `ori_shape`, (H0, W0).
         """
-        return [scores.labels() for scores in self._scores(pictures, metas)]
+        return [scores.labels() for scores in self.paste(pictures, metas)]
 
     def simple_test(self, img: Tensor, img_meta: list[dict], rescale: bool = True) -> list[np.ndarray]:
         """Pictures (B, 3, H, W) -> their label maps, (H0, W0) or of the pictures' own size."""
-        return [scores.labels().cpu().numpy() for scores in self._scores(img, img_meta, rescale=rescale)]
+        return [scores.labels().cpu().numpy() for scores in self.paste(img, img_meta, rescale=rescale)]
 
     def slide_inference(self, img: Tensor, img_meta: list[dict], rescale: bool) -> Tensor:
         """Pictures (B, 3, H, W) -> scores of all classes, (B, C, H0, W0), or at the pictures' own size."""
-        return torch.cat([scores.all() for scores in self._scores(img, img_meta, rescale=rescale)])
+        return torch.cat([scores.all() for scores in self.paste(img, img_meta, rescale=rescale)])
 
     whole_inference = slide_inference  # `test_cfg.mode` says which of them it is
 
-    def _scores(self, pictures: Sequence[Tensor], metas: Sequence[dict], *, rescale: bool = True) -> list[Pasted]:
+    def paste(self, pictures: Sequence[Tensor], metas: Sequence[dict], *, rescale: bool = True) -> list[Pasted]:
+        """Pictures as for `segment` -> the scores of each, which are made when they are asked for."""
         places, views = [], []
         for picture in pictures:
             size = tuple(picture.shape[1:])

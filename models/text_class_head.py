@@ -41,15 +41,15 @@ class TextClassHead(nn.Module):
             seen: their indices, ascending; all of them when fully supervised.
 
         Raises:
-            ValueError: an index is out of range, or none is seen.
+            ValueError: an index is out of range.
         """
-        if not seen or not all(0 <= index < num_classes for index in seen):
-            raise ValueError(f'seen classes {list(seen)} of a model with {num_classes} classes: name at least one, '
-                             f'each from 0 to {num_classes - 1}.')
+        if not all(0 <= index < num_classes for index in seen):
+            raise ValueError(f'seen classes {list(seen)} of a model with {num_classes} classes: each is from 0 to '
+                             f'{num_classes - 1}.')
         self.num_classes = num_classes
         self.setting = setting
         device = None if self.seen is None else self.seen.device
-        self.seen = torch.tensor(sorted(seen), device=device)  # (S,)
+        self.seen = torch.tensor(sorted(seen), dtype=torch.long, device=device)  # (S,)
         self.unseen = torch.tensor(sorted(set(range(num_classes)) - set(seen)), dtype=torch.long, device=device)
         self.penalty = torch.zeros(num_classes, 1, 1, device=device)
         if setting is not Setting.TRANSDUCTIVE:  # when fully supervised a uniform shift

@@ -4,6 +4,7 @@ K texts, L tokens of context, V vocabulary, W width, E CLIP space, C classes.
 """
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from .clip_checkpoint import check
 from .clip_layers import LayerNorm, Transformer
+
+if TYPE_CHECKING:
+    from open_clip import SimpleTokenizer
 
 CONTEXT_LENGTH = 77
 VOCABULARY = 49408
@@ -78,8 +82,13 @@ def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tens
     return _tokenizer()(list(texts), context_length)
 
 
+def count_tokens(text: str) -> int:
+    """How many tokens a text has, without those of start and end; `tokenize` cuts what is longer than the context."""
+    return len(_tokenizer().encode(text))
+
+
 @cache
-def _tokenizer() -> Callable[[list[str], int], Tensor]:
+def _tokenizer() -> 'SimpleTokenizer':
     from open_clip import SimpleTokenizer  # only who tokenises pays for the import
     return SimpleTokenizer()
 

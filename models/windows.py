@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .maps import Resizing, best_class, class_slices, resize
+from .maps import Best, Resizing, best_class, class_slices, resize
 
 
 class Window(NamedTuple):
@@ -65,9 +65,13 @@ class Pasted:
             averaged = summed.mul_(self.share) if len(self.windows) > 1 else summed
             yield resize(averaged[None, :, :self.size[0], :self.size[1]], self.original)
 
+    def best(self) -> Best:
+        """Class of every pixel and its score, (1, H0, W0)."""
+        return best_class(self.slices())
+
     def labels(self) -> Tensor:
         """Class of every pixel, (H0, W0) int64."""
-        return best_class(self.slices())[0]
+        return self.best().index[0]
 
     def all(self) -> Tensor:
         """Scores (1, C, H0, W0)."""

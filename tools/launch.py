@@ -22,7 +22,7 @@ from mmcv.runner import init_dist
 from torch import nn
 
 import tools
-from tools import mmcv_repairs
+from models import mmcv_repairs
 from tools.progress import Progress
 
 
@@ -101,7 +101,6 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
     Raises:
         ValueError: a GPU was asked for that is not there.
     """
-    mmcv_repairs.apply()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     gpus = torch.cuda.device_count()
     local_rank = int(os.environ['LOCAL_RANK'])

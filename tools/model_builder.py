@@ -1,9 +1,7 @@
 """A model for a dataset: the one place where class names, split and prompt set go from the data to the model."""
 import hashlib
-import inspect
 import json
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +9,12 @@ import torch
 from mmcv import Config, ConfigDict
 from mmcv.utils import get_logger
 from mmseg.datasets import DATASETS
-from mmseg.models import build_segmentor
-from mmseg.models.builder import MODELS
 
 from datasets import DatasetFacts
 from models import CLIPRC, CLIPTextEncoder, checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.prompts import synonyms
+from models.segmentor import build
 from models.text_encoder import embed_class_names
 from tools.config import as_data, dataset_configs
 
@@ -80,10 +77,7 @@ def build_model(config: Config) -> CLIPRC:
     amp_dtype, compiles = _amp_dtype(config), config.get('compile', False)
     if not isinstance(compiles, bool):
         raise ValueError(f'compile={compiles!r} is neither True nor False.')
-    try:
-        built = build_segmentor(model)
-    except (TypeError, KeyError) as error:  # an argument or a type that does not exist
-        raise ValueError(f'the config\'s model cannot be built: {_with_known_arguments(str(error.args[0]))}') from error
+    built = build(model)
     built.amp_dtype = amp_dtype
     if compiles:
         built.compile_layers()
@@ -100,16 +94,6 @@ def _amp_dtype(config: Config) -> torch.dtype | None:
         raise ValueError(f'amp={amp!r}: amp.dtype is bfloat16 or float16 (in a config amp=dict(dtype=\'bfloat16\')); '
                          'amp=None is float32.')
     return known[amp['dtype']]
-
-
-def _with_known_arguments(message: str) -> str:
-    """Python's message of an argument that a part of the model does not know, and those that it does."""
-    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
-    part = MODELS.get(found[1]) if found else None
-    if part is None:
-        return message
-    known = [name for name in inspect.signature(part).parameters if name != 'init_cfg']
-    return f'{found[1]} has no {found[2]!r}, it has {", ".join(known)}.'
 
 
 def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
@@ -129,8 +113,9 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
 def describe(model: CLIPRC, config: Config) -> dict:
     """What a checkpoint of the config's training says of itself."""
     facts = dataset_facts(config)
-    return checkpoint_meta.describe(model, as_data(config), class_names=facts.split.names,
-                                    unseen_names=facts.split.unseen_names, prompt_set=facts.prompt_set)
+    return checkpoint_meta.describe(class_names=facts.split.names, unseen_names=facts.split.unseen_names,
+                                    setting=model.setting.value, prompt_set=facts.prompt_set, config=as_data(config),
+                                    embeddings=model.class_embeddings())
 
 
 def check_classes(checkpoint: Checkpoint, config: Config) -> None:

@@ -10,7 +10,7 @@ from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParall
 from mmcv.runner import save_checkpoint
 from torch import nn
 
-from tools import mmcv_repairs
+from models import mmcv_repairs
 from tools.launch import Place, wrap
 
 

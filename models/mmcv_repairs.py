@@ -1,19 +1,25 @@
-"""What mmcv 1.7.2 lacks to run on torch 2, each repair with the version it serves. `apply` makes them all.
+"""What mmcv 1.7.2 lacks to run on torch 2, and for our checkpoints, each repair with what it serves. `apply` makes all.
 
 Three more traps of mmcv 1.7.2 and mmseg 0.30.0 are not repaired but not met, because the calls that have them are
 not used: `build_ddp` refuses a CPU, `train_segmentor` needs `cfg.device`, and mmseg's loader asks for persistent
 workers even where there are none.
 """
 import os
+from collections import OrderedDict
 
 import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
 import mmcv.runner.iter_based_runner as running
 import torch
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
+from mmcv.runner.checkpoint import load_from_local as mmcv_load_from_local
 from torch import nn
 from torch.nn.parallel._functions import _get_stream as torch_get_stream
 from torch.utils.data._utils.pin_memory import pin_memory as pin
+
+from . import clip_checkpoint
+from .clip_checkpoint import Checkpoint
+from .colours import palette
 
 
 def get_stream(device: int | torch.device) -> torch.Stream | None:
@@ -63,9 +69,29 @@ def save_checkpoint(model: nn.Module, filename: str, *args, **kwargs) -> None:
     os.replace(part, filename)
 
 
+def load_from_local(filename: str, map_location: str | None = None) -> dict:
+    """mmcv's reading of a local checkpoint; also of safetensors files, and the model learns what the file's meta says.
+
+    torch hands `_metadata` of a state dict to the modules that load it.
+    """
+    if filename.endswith('.safetensors'):
+        file = clip_checkpoint.read(filename)
+        content = {'state_dict': OrderedDict(file.weights), 'meta': file.meta}
+    else:
+        with clip_checkpoint.numpy_scalars_allowed():
+            content = mmcv_load_from_local(filename, map_location)
+    weights, meta = (content.get(key) if isinstance(content, dict) else None for key in ('state_dict', 'meta'))
+    if isinstance(weights, OrderedDict) and isinstance(meta, dict) and meta.get('CLASSES'):
+        meta.setdefault('PALETTE', palette(len(meta['CLASSES'])))
+        weights._metadata = {**getattr(weights, '_metadata', {})}
+        weights._metadata[''] = {**weights._metadata.get('', {}), 'checkpoint': Checkpoint(weights, meta, filename)}
+    return content
+
+
 def apply() -> None:
     """Makes the repairs; more than once does no harm."""
     scattering._get_stream = get_stream
+    saving.CheckpointLoader.register_scheme('', load_from_local, force=True)
     DataContainer.pin_memory = pin_memory
     saving._save_to_state_dict = save_to_state_dict
     running.save_checkpoint = save_checkpoint

@@ -1,0 +1,8 @@
+"""Anyone's picture, anyone's words: `load_model(checkpoint).segment(picture, words)`. Needs nothing of `datasets`."""
+from .loading import load_model
+from .pictures import read_picture
+from .result import Result
+from .segmenter import Segmenter
+from .words import parse_words
+
+__all__ = ['Result', 'Segmenter', 'load_model', 'parse_words', 'read_picture']

@@ -1,0 +1,87 @@
+"""Colours over pictures, and legends with words of any script."""
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+
+def colour(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Label map (H, W) -> (H, W, 3) uint8; labels that have no colour are black."""
+    table = np.zeros((max(256, len(palette) + 1), 3), dtype=np.uint8)
+    table[:len(palette)] = palette
+    return table[np.minimum(labels, len(table) - 1)]
+
+
+def overlay(picture: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float) -> Image.Image:
+    """The colours of the labels over the picture (H, W, 3); pixels whose label has no colour stay as they are."""
+    coloured = labels < len(palette)
+    mixed = picture.copy()
+    mixed[coloured] = picture[coloured] * (1 - opacity) + colour(labels[coloured], palette) * opacity
+    return Image.fromarray(mixed)
+
+
+@cache
+def _fonts() -> list[str]:
+    """Font files, that of matplotlib first, which is always there."""
+    from matplotlib import font_manager  # slow to import
+    first = font_manager.findfont('DejaVu Sans')
+    return [first, *sorted({entry.fname for entry in font_manager.fontManager.ttflist} - {first})]
+
+
+@cache
+def _letters_of(font: str) -> frozenset[int]:
+    from matplotlib import font_manager
+    try:
+        return frozenset(font_manager.get_font(font).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+@cache
+def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
+    """A font of this machine with all letters of the text; None where there is none."""
+    letters = {ord(letter) for letter in text if not letter.isspace()}
+    for font in _fonts():
+        if letters <= _letters_of(font):
+            try:
+                return ImageFont.truetype(font, size)
+            except OSError:  # a font that only matplotlib reads
+                continue
+    return None
+
+
+def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, size: int = 15) -> Image.Image:
+    """Words beside their colours, in as many columns as fit.
+
+    A word with letters that no font of this machine has is written as its place in the list, and long ones are cut.
+
+    Args:
+        entries: (word, colour).
+        width: the least width in pixels; less only where one column needs more.
+        size: of the letters in pixels.
+    """
+    line, margin = round(1.5 * size), max(2, size // 2)
+    texts = []
+    for place, (word, _) in enumerate(entries):
+        word = word if len(word) <= 40 else f'{word[:39]}…'
+        font = font_for(word, size)
+        texts.append((word, font) if font else (f'word {place + 1}', font_for('word', size)))
+    column = max((int(font.getlength(word)) for word, font in texts), default=0) + line + 2 * margin
+    columns = max(1, min((width - margin) // column, len(texts)))
+    rows = -(-len(texts) // columns)
+    canvas = Image.new('RGB', (max(width, margin + columns * column), rows * line + 2 * margin), 'white')
+    draw = ImageDraw.Draw(canvas)
+    for place, ((word, font), (_, shade)) in enumerate(zip(texts, entries, strict=True)):
+        left, top = margin + place % columns * column, margin + place // columns * line
+        draw.rectangle((left, top + line // 8, left + size, top + line // 8 + size), fill=tuple(shade), outline='black')
+        draw.text((left + line, top + line // 8 + size // 2), word, fill='black', font=font, anchor='lm')
+    return canvas
+
+
+def under(picture: Image.Image, note: Image.Image) -> Image.Image:
+    """The note below the picture, on white."""
+    canvas = Image.new('RGB', (max(picture.width, note.width), picture.height + note.height), 'white')
+    canvas.paste(picture, (0, 0))
+    canvas.paste(note, (0, picture.height))
+    return canvas

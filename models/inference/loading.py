@@ -1,0 +1,138 @@
+"""From a checkpoint to a model that takes words: its config as data, its weights, and where its text tower is."""
+import os
+from pathlib import Path
+
+import torch
+from mmcv import Config, ConfigDict
+
+from .. import checkpoint_meta, clip_checkpoint
+from ..clip_checkpoint import Checkpoint
+from ..config_text import read_config_text
+from ..label_mapping import Setting
+from ..segmentor import build
+from ..text_encoder import CLIPTextEncoder
+from .segmenter import Segmenter
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+USUAL_CLIP = 'pretrained/ViT-B-16.pt'
+
+
+def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.PathLike | Config | None = None, *,
+               clip: str | os.PathLike | None = None, device: str | torch.device | None = None,
+               amp: str | None = None) -> Segmenter:
+    """A model that segments any picture with any words.
+
+    Args:
+        checkpoint: `.pth` of ours or of the authors, or a slim `.safetensors` of tools/export.py.
+        config: the config of its training, a file (which is Python code, and is run) or mmcv's object; without it the
+            one that the checkpoint carries, which is read as data.
+        clip: CLIP file for the text tower, where the checkpoint holds none; without it the one of the config. Only
+            read when a word is new: class names of the training are in the checkpoint.
+        device: such as 'cuda:1' or 'cpu'; without it a GPU where there is one.
+        amp: 'bfloat16' or 'float16' for products in that type.
+
+    Raises:
+        ValueError: a file that is missing, damaged or does not fit; the message names the remedy.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = clip_checkpoint.read(checkpoint)
+    told = checkpoint_meta.description(checkpoint)
+    config = _config(checkpoint, config, told)
+    model = build(ConfigDict({**config.model, 'both_class': None, 'base_class': None, 'novel_class': None,
+                              'pretrained': None, 'load_text_embedding': None, 'text_encoder': None}))
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except ValueError as error:
+        raise ValueError(f'{checkpoint.path}: {error}') from error
+    if amp not in (None, 'bfloat16', 'float16'):
+        raise ValueError(f'amp={amp!r} is neither bfloat16 nor float16.')
+    model.amp_dtype = amp and getattr(torch, amp)
+    names, unseen, self_training = _training(checkpoint, config, told)
+    known = {} if told is None else dict(zip(names, told.embeddings, strict=True))
+    tower = TextTower(checkpoint, [path for path in (clip, config.model.get('pretrained_text'),
+                                                     config.model.get('pretrained'), USUAL_CLIP) if path],
+                      dict(config.model.get('text_encoder') or {}), named=clip is not None)
+    return Segmenter(
+        model.to(_device(device)).eval(), config, tower=tower, class_names=names,
+        seen_names=() if self_training else [name for name in names if name not in unseen],
+        prompts='single' if told is None else told.prompt_set, known=known)
+
+
+def _device(asked: str | torch.device | None) -> torch.device:
+    try:
+        device = torch.device(asked or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except RuntimeError as error:
+        raise ValueError(f'device={asked!r} is none: cpu, cuda or cuda:1 are.') from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'{device} was asked for, but PyTorch sees {torch.cuda.device_count()} GPUs. Check nvidia-smi '
+                         'and CUDA_VISIBLE_DEVICES, or use the CPU.')
+    return device
+
+
+def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
+            told: checkpoint_meta.Description | None) -> Config:
+    """The config that is named, or the one that the checkpoint carries."""
+    if isinstance(config, Config):
+        found = config
+    elif config is not None:
+        if not Path(config).is_file():
+            raise ValueError(f'no config file {config}; the configs are in {REPOSITORY / "configs"}.')
+        try:
+            found = Config.fromfile(str(config))
+        except Exception as error:  # whatever the user's own code raises
+            raise ValueError(f'{config} cannot be read as a config: {type(error).__name__}: {error}') from error
+    else:
+        found = Config(told.config if told else read_config_text(checkpoint.meta.get('config') or ''))
+    if not isinstance(found.get('model'), dict) or not isinstance(found.get('data'), dict):
+        where = 'the config' if config is not None else f'{checkpoint.path} does not say how it was trained: it'
+        raise ValueError(f'{where} has no whole `model` and `data`: name the config of its training '
+                         '(tools/inspect_checkpoint.py finds it).')
+    if any(name.startswith('visual.') for name in checkpoint.weights):
+        raise ValueError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint.')
+    return found
+
+
+def _training(checkpoint: Checkpoint, config: Config, told: checkpoint_meta.Description | None
+              ) -> tuple[list[str], list[str], bool]:
+    """Class names of the training, those of them without masks, and whether it was the transductive setting."""
+    if told is not None:
+        return told.class_names, told.unseen_names, told.setting == Setting.TRANSDUCTIVE.value
+    names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
+    model = {**(read_config_text(checkpoint.meta.get('config') or '').get('model') or {}), **config.model}
+    unseen = [names[index] for index in model.get('novel_class') or () if index < len(names)]
+    return names, unseen, bool(model.get('self_training'))
+
+
+class TextTower:
+    """Where the text encoder comes from: the checkpoint if it holds one, else the first of the CLIP files.
+
+    Args:
+        files: relative ones are looked for here, then in the repository and in its `pretrained/`.
+        sizes: the config's `text_encoder`.
+        named: the first file was named by the user, and must be there.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, files: list[str | os.PathLike], sizes: dict, *,
+                 named: bool):
+        self.checkpoint = checkpoint if clip_checkpoint.holds_text_tower(checkpoint) else None
+        self.source, self.files, self.sizes, self.named = checkpoint.path, files, sizes, named
+
+    def load(self) -> CLIPTextEncoder:
+        """The text encoder.
+
+        Raises:
+            ValueError: there is none, or it is damaged.
+        """
+        source = self.checkpoint or clip_checkpoint.read(self._file())
+        self.source = source.path
+        return CLIPTextEncoder.like(clip_checkpoint.text_tower(source), self.sizes.get('transformer_heads'))
+
+    def _file(self) -> Path:
+        for file in self.files[:1] if self.named else self.files:
+            for place in (Path(file), REPOSITORY / file, REPOSITORY / 'pretrained' / Path(file).name):
+                if place.is_file():
+                    return place
+        raise ValueError(f'no CLIP file {self.files[0]}, and {self.source} holds no text tower: new words need one. '
+                         f'Fetch CLIP with\n    python {REPOSITORY / "tools/download_clip.py"}\nor name the CLIP that '
+                         'the checkpoint was trained with: clip=FILE (--clip FILE); or export the checkpoint with its '
+                         'text tower (tools/export.py).')

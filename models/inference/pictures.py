@@ -1,0 +1,100 @@
+"""Pictures of any kind as people see them: upright, opaque, in colours of 8 bits."""
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MOST_PIXELS = 100_000_000
+ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
+
+Picture = str | os.PathLike | Image.Image | np.ndarray
+
+
+def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarray:
+    """A picture (H, W, 3) uint8, RGB, as a viewer shows it.
+
+    Turned as its EXIF data say; transparent parts on white; of an animation the first picture; of 16 bits the upper 8.
+
+    Args:
+        source: a file, a PIL image, or an array: (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGB and opacity, of
+            uint8, uint16 (0 to 65535), bool, or floats from 0 to 1.
+        most_pixels: what has more is refused before it is decoded.
+
+    Raises:
+        ValueError: no picture, a damaged or an empty one, or one that is too large; the message names the remedy.
+    """
+    if isinstance(source, np.ndarray):
+        return _upright(Image.fromarray(_bytes_of(source, most_pixels)), 'the array', most_pixels)
+    if isinstance(source, Image.Image):
+        return _upright(source, 'the picture', most_pixels)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f'a picture is a path, a PIL image or a numpy array, not {type(source).__name__}.')
+    path = Path(source)
+    if path.is_dir():
+        raise ValueError(f'{path} is a folder, no picture.')
+    if not path.is_file():
+        raise ValueError(f'no file {path}.')
+    if path.stat().st_size == 0:
+        raise ValueError(f'{path} is empty. Copy it again.')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # `most_pixels` says it
+            with Image.open(path) as image:
+                return _upright(image, str(path), most_pixels)
+    except Image.DecompressionBombError as error:
+        raise ValueError(_too_large(str(path), most_pixels)) from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f'{path} is no picture of a kind that is known here ({", ".join(ENDINGS)}), or it is '
+                         'damaged.') from error
+    except PermissionError as error:
+        raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
+    # what Pillow raises for damaged files
+    except (OSError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:
+        raise ValueError(f'{path} is damaged, it does not decode. Copy it again.') from error
+
+
+def _too_large(name: str, most_pixels: int) -> str:
+    return f'{name} has more than {most_pixels:,} pixels, the most that are taken: make it smaller.'
+
+
+def _bytes_of(array: np.ndarray, most_pixels: int) -> np.ndarray:
+    """An array of any of the kinds that `read_picture` takes -> (H, W), (H, W, 3) or (H, W, 4) uint8."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
+        raise ValueError(f'an array of shape {array.shape} is no picture: (H, W), (H, W, 3) or (H, W, 4) is one.')
+    if array.shape[0] * array.shape[1] > most_pixels:
+        raise ValueError(_too_large('the array', most_pixels))
+    if array.dtype == np.uint16:
+        return (array >> 8).astype(np.uint8)
+    if array.dtype.kind == 'f':
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise ValueError('a picture of floats has values from 0 to 1; make others uint8 first.')
+        return np.round(array * 255).astype(np.uint8)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype != np.uint8:
+        raise ValueError(f'an array of {array.dtype} is no picture: uint8, uint16, bool or floats from 0 to 1.')
+    return np.ascontiguousarray(array)
+
+
+def _upright(image: Image.Image, name: str, most_pixels: int) -> np.ndarray:
+    if 0 in image.size:
+        raise ValueError(f'{name} has no pixels.')
+    if image.width * image.height > most_pixels:
+        raise ValueError(_too_large(name, most_pixels))
+    try:
+        image = ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, ZeroDivisionError):  # damaged EXIF data
+        image = image.copy()
+    if image.mode.startswith('I;16'):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ('I', 'F'):  # whole numbers of 16 bits in 32, or anything
+        values = np.asarray(image).astype(np.float64)
+        image = Image.fromarray((values / max(1, (np.nanmax(values) > 255) * 257)).clip(0, 255).astype(np.uint8))
+    if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
+        image = image.convert('RGBA')
+        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+    return np.asarray(image.convert('RGB'))

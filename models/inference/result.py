@@ -1,0 +1,115 @@
+"""What a model says of a picture and a list of words: labels, scores, and how to see and keep them.
+
+W words, H x W0 pixels of the picture as it is shown.
+"""
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..colours import palette
+from ..windows import Pasted
+from . import drawing
+
+
+class Result:
+    """One picture, segmented.
+
+    Attributes:
+        picture: (H, W0, 3) uint8, RGB, as it is shown.
+        words: in the order of their labels; "sofa, couch" is one with two names.
+        labels: (H, W0), index of each pixel's word; `nothing` where none fits. uint8; uint16 for more than 255 words.
+        nothing: the label of pixels that take no word: 255, or 65535.
+        best: (H, W0) float32, the score of the best word of each pixel, also where that is not good enough.
+        settings: what was asked for: prompts, threshold, ...
+    """
+
+    def __init__(self, picture: np.ndarray, words: Sequence[str], pasted: Pasted, *, threshold: float | None = None,
+                 settings: dict | None = None):
+        self.picture, self.words, self.settings = picture, list(words), settings or {}
+        self.nothing = 255 if len(words) <= 255 else 65535
+        self.palette = palette(len(words))
+        self._pasted = pasted
+        best = pasted.best()
+        self.best = best.value[0].float().cpu().numpy()
+        labels = best.index[0].cpu().numpy()
+        unnamed = labels >= len(words)  # those of "anything else"
+        if threshold is not None:
+            unnamed |= self.best < threshold
+        self.labels = np.where(unnamed, self.nothing, labels).astype(np.uint8 if self.nothing == 255 else np.uint16)
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """(W, H, W0) float32: how much each word fits each pixel, from 0 to 1; less the seen penalty for a word whose
+        masks training has shown. Made when asked for: 4 bytes a word and pixel."""
+        return self._pasted.all()[0, :len(self.words)].float().cpu().numpy()
+
+    def summary(self) -> dict:
+        """Plain values for JSON: the words with their share of the picture and the mean score of their pixels."""
+        counts = np.bincount(self.labels.ravel(), minlength=self.nothing + 1)
+        sums = np.bincount(self.labels.ravel(), weights=self.best.ravel(), minlength=self.nothing + 1)
+        height, width = self.labels.shape
+        words = [{'word': word, 'label': index, 'colour': self.palette[index], 'pixels': int(counts[index]),
+                  'area': round(float(counts[index] / self.labels.size), 6),
+                  'mean_score': round(float(sums[index] / counts[index]), 4) if counts[index] else None}
+                 for index, word in enumerate(self.words)]
+        nothing = {'label': self.nothing, 'pixels': int(counts[self.nothing]),
+                   'area': round(float(counts[self.nothing] / self.labels.size), 6)}
+        return {'width': width, 'height': height, 'words': words, 'nothing': nothing, **self.settings}
+
+    def overlay(self, *, opacity: float = 0.5, legend: bool = True, words: Sequence[str] | None = None) -> Image.Image:
+        """The words' colours over the picture; under it the legend.
+
+        Args:
+            opacity: of the colours, from 0 to 1.
+            words: those to be shown, of `self.words`; all without it.
+
+        Raises:
+            ValueError: an opacity out of range, or a word that is none of this result.
+        """
+        if not 0 <= opacity <= 1:
+            raise ValueError(f'opacity={opacity} is not from 0 to 1.')
+        shown = self._shown(words)
+        labels = np.where(np.isin(self.labels, shown), self.labels, self.nothing)
+        picture = drawing.overlay(self.picture, labels, self.palette, opacity)
+        return drawing.under(picture, self.legend(words=words)) if legend else picture
+
+    def legend(self, *, words: Sequence[str] | None = None) -> Image.Image:
+        """The words that the picture holds, largest first, beside their colours, with their share of it in percent."""
+        counts = np.bincount(self.labels.ravel(), minlength=self.nothing + 1)
+        shown = sorted((index for index in self._shown(words) if counts[index]), key=lambda index: -counts[index])
+        entries = [(f'{self.words[index]} {100 * counts[index] / self.labels.size:.1f} %', self.palette[index])
+                   for index in shown]
+        if counts[self.nothing]:
+            entries.append((f'(no word) {100 * counts[self.nothing] / self.labels.size:.1f} %', (255, 255, 255)))
+        height, width = self.labels.shape
+        return drawing.legend(entries, width, size=max(12, min(width, height) // 28))
+
+    def index_picture(self) -> Image.Image:
+        """The labels as a PNG keeps them: 8 bits with the words' colours, or 16 bits for more than 255 words."""
+        if self.nothing > 255:
+            return Image.fromarray(self.labels)
+        image = Image.fromarray(self.labels)
+        image.putpalette(bytes(value for shade in self.palette for value in shade))
+        return image
+
+    def save(self, folder: str | Path, name: str = 'result', *, opacity: float = 0.5) -> list[Path]:
+        """Writes `NAME.overlay.png`, `NAME.labels.png` (indices) and last `NAME.json` (`summary`) into the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f'{name}.{part}' for part in ('overlay.png', 'labels.png', 'json')]
+        self.overlay(opacity=opacity).save(files[0])
+        self.index_picture().save(files[1])
+        files[2].write_text(json.dumps(self.summary(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+        return files
+
+    def _shown(self, words: Sequence[str] | None) -> list[int]:
+        if words is None:
+            return list(range(len(self.words)))
+        strangers = [word for word in words if word not in self.words]
+        if strangers:
+            raise ValueError(f'no word of this result: {", ".join(strangers)}. Its words: {"; ".join(self.words)}.')
+        return [self.words.index(word) for word in words]

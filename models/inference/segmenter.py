@@ -1,0 +1,167 @@
+"""A model and its text tower: pictures and words in, results out.
+
+W words, T templates, E CLIP space.
+"""
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmcv import Config, ConfigDict
+from mmcv.utils import get_logger
+from mmseg.datasets.pipelines import Compose
+from torch import Tensor
+
+from ..prompts import synonyms, templates_of
+from ..segmentor import CLIPRC
+from ..text_encoder import CONTEXT_LENGTH, CLIPTextEncoder, count_tokens, embed_class_names
+from .pictures import Picture, read_picture
+from .result import Result
+from .words import clean_words, parse_words
+
+if TYPE_CHECKING:
+    from .loading import TextTower
+
+SAME, RELATED = 0.98, 0.5  # cosines of embeddings by one CLIP, with other rounding or other prompts
+MOST_ELONGATED = 20  # long side / short side: the short one becomes that of a window
+
+
+def _with_pairs(step: ConfigDict) -> ConfigDict:
+    """A pipeline's step whose `img_scale` is a tuple again: as JSON it was a list."""
+    scale = step.get('img_scale')
+    return ConfigDict(step, img_scale=tuple(scale)) if isinstance(scale, list) and len(scale) == 2 else step
+
+
+class Segmenter:
+    """Made by `load_model`. May be called by several threads: they wait for each other.
+
+    Attributes:
+        model: the `CLIPRC`, on its device.
+        class_names: of its training; () where the checkpoint does not tell.
+        seen_names: those of them whose masks training has shown, so that the model prefers them; () if it does not.
+        prompts: the prompt set of its training.
+    """
+
+    def __init__(self, model: CLIPRC, config: Config, *, tower: 'TextTower', class_names: Sequence[str],
+                 seen_names: Sequence[str], prompts: str | tuple[str, ...], known: dict[str, Tensor]):
+        self.model, self.config, self.tower = model, config, tower
+        self.class_names, self.seen_names, self.prompts = tuple(class_names), tuple(seen_names), prompts
+        self.embedded = {(word, templates_of(prompts)): row for word, row in known.items()}
+        self._seen = {synonym.casefold() for name in seen_names for synonym in synonyms(name)}
+        self._encoder: CLIPTextEncoder | None = None
+        self._lock = threading.Lock()
+        self._pipeline = Compose([_with_pairs(step) for step in config.data.test.pipeline[1:]])  # without the loading
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def segment(self, pictures: Picture | Sequence[Picture], words: Sequence[str | Sequence[str]] | None = None, *,
+                prompts: str | Sequence[str] | None = None, anything_else: str | Sequence[str] = (),
+                threshold: float | None = None) -> Result | list[Result]:
+        """Each pixel takes the word that fits it best, among these: scores depend on the whole list.
+
+        Args:
+            pictures: one, or a list of them: files, PIL images or arrays, see `read_picture`.
+            words: each a word, or several for one thing ('sofa, couch'); without them the classes of the training.
+            prompts: name of a prompt set, or texts such as 'a photo of a {}'; without it the training's.
+            anything_else: words for what is not looked for, a list or a text such as 'background, wall': pixels that
+                one of them fits best take no word.
+            threshold: pixels whose best score is lower take no word.
+
+        Returns:
+            a `Result`, or a list of them for a list of pictures.
+
+        Raises:
+            ValueError: a picture, a word or a prompt that is none; new words, and no text tower.
+        """
+        if isinstance(pictures, (list, tuple)):
+            return self._segment(pictures, words, prompts, anything_else, threshold)
+        return self._segment([pictures], words, prompts, anything_else, threshold)[0]
+
+    def embed(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Tensor:
+        """Embeddings (W, E) of words, each computed once.
+
+        Raises:
+            ValueError: a word is too long for CLIP or holds no letter, or there is no text tower.
+        """
+        templates = templates_of(self.prompts if prompts is None else prompts)
+        for word in (word for word in words if (word, templates) not in self.embedded):
+            self._check_length(word, templates)
+        for word in (word for word in words if (word, templates) not in self.embedded):
+            row, = embed_class_names(self._text_encoder(), [synonyms(word)], templates)
+            self.embedded[word, templates] = row.cpu()
+        return torch.stack([self.embedded[word, templates] for word in words])
+
+    def _segment(self, pictures: Sequence[Picture], words: Sequence[str | Sequence[str]] | None,
+                 prompts: str | Sequence[str] | None, anything_else: str | Sequence[str], threshold: float | None
+                 ) -> list[Result]:
+        words = clean_words(self.class_names if words is None else words)
+        others = parse_words(anything_else) if isinstance(anything_else, str) else list(anything_else)
+        others = [other for other in clean_words(others, none_will_do=True) if other not in words]
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f'threshold={threshold} is not from 0 to 1.')
+        arrays = [read_picture(picture) for picture in pictures]
+        settings = {'prompts': prompts or self.prompts, 'anything_else': others, 'threshold': threshold}
+        with self._lock, torch.no_grad():
+            rows, texts = self.embed(words + others, prompts), words + others
+            self.model.set_words(rows, seen=[index for index, word in enumerate(texts) if self._was_seen(word)])
+            prepared = [self._prepare(array) for array in arrays]
+            pasted = self.model.paste([image.to(self.device) for image, _ in prepared], [meta for _, meta in prepared])
+            return [Result(array, words, scores, threshold=threshold, settings=settings)
+                    for array, scores in zip(arrays, pasted, strict=True)]
+
+    def _was_seen(self, word: str) -> bool:
+        return any(synonym.casefold() in self._seen for synonym in synonyms(word))
+
+    def _prepare(self, picture: np.ndarray) -> tuple[Tensor, dict]:
+        """Picture (H, W, 3), RGB -> (3, h, w) as the model gets it, and what mmseg says of it."""
+        height, width = picture.shape[:2]
+        if max(height, width) > MOST_ELONGATED * min(height, width):
+            raise ValueError(f'a picture of {width}x{height} pixels is too long for its other side: cut it to '
+                             f'{MOST_ELONGATED} times that at most.')
+        bgr = np.ascontiguousarray(picture[..., ::-1])
+        views = self._pipeline({'img': bgr, 'img_shape': bgr.shape, 'ori_shape': bgr.shape, 'pad_shape': bgr.shape,
+                                'img_fields': ['img'], 'scale_factor': 1., 'filename': None, 'ori_filename': None})
+        if len(views['img']) != 1:
+            raise ValueError('the config\'s test pipeline makes several views of a picture: one is needed here.')
+        return views['img'][0], views['img_metas'][0].data
+
+    def _text_encoder(self) -> CLIPTextEncoder:
+        if self._encoder is None:
+            self._encoder = self.tower.load().to(self.device)
+            self._check_tower(self._encoder)
+        return self._encoder
+
+    def _check_tower(self, encoder: CLIPTextEncoder) -> None:
+        """The text tower must be of the CLIP that the model was trained with: it gives the training's embeddings.
+
+        Raises:
+            ValueError: it gives quite others.
+        """
+        (word, templates), known = next(iter(self.embedded.items()), ((None, None), None))
+        if known is None:
+            return
+        row = embed_class_names(encoder, [synonyms(word)], templates)[0].cpu()
+        likeness = float(F.cosine_similarity(row, known, dim=0)) if row.shape == known.shape else 0.
+        if likeness < RELATED:
+            self._encoder = None
+            raise ValueError(f'{self.tower.source} is not the CLIP of the model\'s training: it embeds {word!r} '
+                             f'otherwise (cosine {likeness:.2f}). Name the right one: clip=FILE, --clip FILE.')
+        if likeness < SAME:
+            get_logger('mmseg').warning(
+                '%s embeds %r otherwise than the training did (cosine %.2f): another CLIP, or the training read its '
+                'embeddings from a file', self.tower.source, word, likeness)
+
+    @staticmethod
+    def _check_length(word: str, templates: Sequence[str]) -> None:
+        for synonym in synonyms(word):
+            shown = synonym if len(synonym) <= 40 else f'{synonym[:39]}…'
+            if count_tokens(synonym) == 0:
+                raise ValueError(f'{shown!r} holds nothing that CLIP reads: name the thing in letters.')
+            longest = max(count_tokens(template.format(synonym)) for template in templates) + 2  # start and end
+            if longest > CONTEXT_LENGTH:
+                raise ValueError(f'{shown!r} is too long: CLIP reads {CONTEXT_LENGTH} tokens with the prompt, and this has '
+                                 f'{longest}. Say it in fewer words.')
