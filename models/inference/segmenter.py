@@ -163,5 +163,5 @@ class Segmenter:
                 raise ValueError(f'{shown!r} holds nothing that CLIP reads: name the thing in letters.')
             longest = max(count_tokens(template.format(synonym)) for template in templates) + 2  # start and end
             if longest > CONTEXT_LENGTH:
-                raise ValueError(f'{shown!r} is too long: CLIP reads {CONTEXT_LENGTH} tokens with the prompt, and this has '
+                raise ValueError(f'{shown!r} is too long: CLIP reads {CONTEXT_LENGTH} tokens with the prompt, this has '
                                  f'{longest}. Say it in fewer words.')
