@@ -47,9 +47,7 @@ def load_config(args: Namespace) -> Config:
         ValueError: no such file, or one that is not a config.
     """
     path = Path(args.config)
-    if not path.is_file():
-        raise ValueError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
-    config = _read(path)
+    config = read_config(path)
     options = {**args.options, **args.cfg_options}
     for key, value in options.items():
         if key.split('.')[0] not in SETTINGS:
@@ -84,8 +82,14 @@ def load_config(args: Namespace) -> Config:
     return config
 
 
-def _read(path: Path) -> Config:
-    """mmcv's reading, without what it leaves behind when it fails: a search path, and the complaint of a file."""
+def read_config(path: str | Path) -> Config:
+    """mmcv's reading, without what it leaves behind when it fails: a search path, and the complaint of a file.
+
+    Raises:
+        ValueError: no such file, or one that is not a config.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
     search_path, complain = [*sys.path], sys.unraisablehook
     try:
         return Config.fromfile(str(path))

@@ -23,10 +23,11 @@ def overlay(picture: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[
 
 @cache
 def _fonts() -> list[str]:
-    """Font files, that of matplotlib first, which is always there."""
+    """Font files, that of matplotlib first, which is always there; without the one whose letters are boxes."""
     from matplotlib import font_manager  # slow to import
     first = font_manager.findfont('DejaVu Sans')
-    return [first, *sorted({entry.fname for entry in font_manager.fontManager.ttflist} - {first})]
+    others = {entry.fname for entry in font_manager.fontManager.ttflist if 'LastResort' not in entry.fname}
+    return [first, *sorted(others - {first})]
 
 
 @cache
@@ -77,6 +78,15 @@ def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, size: int =
         draw.rectangle((left, top + line // 8, left + size, top + line // 8 + size), fill=tuple(shade), outline='black')
         draw.text((left + line, top + line // 8 + size // 2), word, fill='black', font=font, anchor='lm')
     return canvas
+
+
+def write(canvas: Image.Image, place: tuple[int, int], text: str, width: int, size: int = 13) -> None:
+    """One line of text on the canvas, its start left out where it is wider than `width` pixels."""
+    font = font_for(text, size) or font_for('?', size)
+    if font.getlength(text) > width:
+        cut = (f'…{text[start:]}' for start in range(len(text)))
+        text = next((some for some in cut if font.getlength(some) <= width), '')
+    ImageDraw.Draw(canvas).text(place, text, fill='black', font=font)
 
 
 def under(picture: Image.Image, note: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST_PIXELS = 100_000_000
+MOST_ELONGATED = 20  # long side / short side, which is made as long as a window's: there are more windows then
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
@@ -85,6 +86,9 @@ def _upright(image: Image.Image, name: str, most_pixels: int) -> np.ndarray:
         raise ValueError(f'{name} has no pixels.')
     if image.width * image.height > most_pixels:
         raise ValueError(_too_large(name, most_pixels))
+    if max(image.size) > MOST_ELONGATED * min(image.size):
+        raise ValueError(f'{name} is {image.width}x{image.height} pixels: one side is more than {MOST_ELONGATED} times '
+                         'the other. Cut it.')
     try:
         image = ImageOps.exif_transpose(image)
     except (OSError, ValueError, SyntaxError, TypeError, KeyError, ZeroDivisionError):  # damaged EXIF data

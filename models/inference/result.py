@@ -93,18 +93,21 @@ class Result:
         if self.nothing > 255:
             return Image.fromarray(self.labels)
         image = Image.fromarray(self.labels)
-        image.putpalette(bytes(value for shade in self.palette for value in shade))
+        shades = [*self.palette, *[(0, 0, 0)] * (256 - len(self.palette))]  # of fewer, Pillow would keep fewer bits
+        image.putpalette(bytes(value for shade in shades for value in shade))
         return image
 
-    def save(self, folder: str | Path, name: str = 'result', *, opacity: float = 0.5) -> list[Path]:
-        """Writes `NAME.overlay.png`, `NAME.labels.png` (indices) and last `NAME.json` (`summary`) into the folder."""
+    def save(self, folder: str | Path, name: str = 'result', *, opacity: float | None = 0.5) -> list[Path]:
+        """Writes `NAME.overlay.png` (unless opacity is None), `NAME.labels.png` (indices), and last `NAME.json`
+        (`summary`) into the folder, which is made; returns their paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f'{name}.{part}' for part in ('overlay.png', 'labels.png', 'json')]
-        self.overlay(opacity=opacity).save(files[0])
-        self.index_picture().save(files[1])
-        files[2].write_text(json.dumps(self.summary(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-        return files
+        overlay, labels, summary = files = [folder / f'{name}.{part}' for part in ('overlay.png', 'labels.png', 'json')]
+        if opacity is not None:
+            self.overlay(opacity=opacity).save(overlay)
+        self.index_picture().save(labels)
+        summary.write_text(json.dumps(self.summary(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+        return files if opacity is not None else files[1:]
 
     def _shown(self, words: Sequence[str] | None) -> list[int]:
         if words is None:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .loading import TextTower
 
 SAME, RELATED = 0.98, 0.5  # cosines of embeddings by one CLIP, with other rounding or other prompts
-MOST_ELONGATED = 20  # long side / short side: the short one becomes that of a window
 
 
 def _with_pairs(step: ConfigDict) -> ConfigDict:
@@ -118,10 +117,6 @@ class Segmenter:
 
     def _prepare(self, picture: np.ndarray) -> tuple[Tensor, dict]:
         """Picture (H, W, 3), RGB -> (3, h, w) as the model gets it, and what mmseg says of it."""
-        height, width = picture.shape[:2]
-        if max(height, width) > MOST_ELONGATED * min(height, width):
-            raise ValueError(f'a picture of {width}x{height} pixels is too long for its other side: cut it to '
-                             f'{MOST_ELONGATED} times that at most.')
         bgr = np.ascontiguousarray(picture[..., ::-1])
         views = self._pipeline({'img': bgr, 'img_shape': bgr.shape, 'ori_shape': bgr.shape, 'pad_shape': bgr.shape,
                                 'img_fields': ['img'], 'scale_factor': 1., 'filename': None, 'ori_filename': None})

@@ -24,12 +24,17 @@ def clean_words(words: Sequence[str | Sequence[str]], *, none_will_do: bool = Fa
         raise ValueError(f'words is a list of texts, such as [{words!r}]; parse_words splits a text at its commas.')
     kept: dict[str, str] = {}
     for word in words:
-        parts = synonyms(word) if isinstance(word, str) else list(word)
+        parts = synonyms(word) if isinstance(word, str) else list(word) if isinstance(word, (list, tuple)) else [word]
         if not all(isinstance(part, str) for part in parts):
             raise ValueError(f'{word!r} is no word: a text is needed.')
-        parts = list(dict.fromkeys(part for part in (' '.join(part.split()) for part in parts) if part))
+        parts = list(dict.fromkeys(' '.join(part.split()) for part in parts if _shows(part)))
         if parts:
             kept.setdefault(', '.join(parts).casefold(), ', '.join(parts))  # CLIP reads small letters
     if not (kept or none_will_do):
         raise ValueError('no words: name what to look for, such as "cat, sofa, potted plant".')
     return list(kept.values())
+
+
+def _shows(text: str) -> bool:
+    """False for blanks and what is as invisible, such as control characters."""
+    return any(letter.isprintable() and not letter.isspace() for letter in text)

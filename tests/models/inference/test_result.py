@@ -1,0 +1,88 @@
+"""What a result shows and keeps."""
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.colours import palette
+from models.inference import drawing
+
+
+@pytest.fixture(scope='module')
+def result(miniature, scene):
+    words = [miniature.class_names[index] for index in scene.classes]
+    return miniature.segment(scene.picture, [*words, '猫'], threshold=0.3)
+
+
+def test_summary(result):
+    summary = json.loads(json.dumps(result.summary(), allow_nan=False))
+    assert (summary['width'], summary['height']) == (128, 128)
+    assert sum(word['pixels'] for word in summary['words']) + summary['nothing']['pixels'] == 128 * 128
+    for index, word in enumerate(summary['words']):
+        where = result.labels == index
+        assert (word['word'], word['label'], word['pixels']) == (result.words[index], index, where.sum())
+        assert word['area'] == pytest.approx(where.mean(), abs=1e-6)
+        assert word['mean_score'] == (pytest.approx(result.best[where].mean(), abs=1e-4) if where.any() else None)
+    assert (summary['prompts'], summary['anything_else'], summary['threshold']) == ('single', [], 0.3)
+
+
+def test_overlay(result):
+    assert len(np.unique(result.labels)) >= 3
+    for opacity in (0, 0.5, 1):
+        overlay = np.asarray(result.overlay(opacity=opacity, legend=False)).astype(int)
+        for index, colour in [*enumerate(result.palette), (255, None)]:
+            where = result.labels == index
+            wanted = result.picture[where] * (1 - opacity) + np.array(colour) * opacity if colour else \
+                result.picture[where]
+            assert np.abs(overlay[where] - wanted).max(initial=0) <= 1
+    with_legend = result.overlay()
+    assert with_legend.height > 128 and np.array_equal(np.asarray(with_legend)[:128, :128],
+                                                       np.asarray(result.overlay(legend=False)))
+
+
+def test_chosen_words_alone(result):
+    present = [result.words[index] for index in np.unique(result.labels) if index != 255]
+    overlay = np.asarray(result.overlay(opacity=1, legend=False, words=present[:1]))
+    where = result.labels == result.words.index(present[0])
+    assert (overlay[where] == result.palette[result.words.index(present[0])]).all()
+    assert np.array_equal(overlay[~where], result.picture[~where])
+    with pytest.raises(ValueError, match='no word of this result: dog'):
+        result.overlay(words=['dog'])
+    with pytest.raises(ValueError, match='opacity'):
+        result.overlay(opacity=2)
+
+
+def test_legend_names_what_is_there(result):
+    legend = np.asarray(result.legend()).reshape(-1, 3)
+    colours = {tuple(colour) for colour in legend}
+    for index, colour in enumerate(result.palette):
+        assert (tuple(colour) in colours) == (result.labels == index).any()
+
+
+def test_files(result, tmp_path):
+    files = result.save(tmp_path / 'new' / 'folder', 'it')
+    assert [file.name for file in files] == ['it.overlay.png', 'it.labels.png', 'it.json']
+    labels = Image.open(files[1])
+    assert labels.mode == 'P' and np.array_equal(np.asarray(labels), result.labels)
+    for index in set(np.unique(result.labels)) - {255}:
+        assert (np.asarray(labels.convert('RGB'))[result.labels == index] == result.palette[index]).all()
+    assert json.loads(files[2].read_text(encoding='utf-8')) == json.loads(json.dumps(result.summary()))
+    assert '猫' in files[2].read_text(encoding='utf-8')
+    assert np.array_equal(np.asarray(Image.open(files[0])), np.asarray(result.overlay()))
+
+
+def test_colours_differ():
+    colours = palette(60)
+    assert len({tuple(colour) for colour in colours}) == 60
+    assert all(0 <= value <= 255 for colour in colours for value in colour)
+    distances = [np.abs(np.subtract(colours[a], colours[b])).sum() for a in range(12) for b in range(a)]
+    assert min(distances) >= 80
+
+
+def test_legend_of_long_and_foreign_words():
+    entries = [('a' * 300, (255, 0, 0)), ('\U000e0041 no font has this', (0, 255, 0)), ('cat', (0, 0, 255))]
+    legend = drawing.legend(entries, 100)
+    assert legend.width < 600 and legend.height < 150
+    assert drawing.font_for('\U000e0041', 12) is None and drawing.font_for('cat ж ñ', 12) is not None
+    assert drawing.legend([], 64).width == 64

@@ -1,0 +1,195 @@
+"""Any picture, any words: right labels on drawn pictures, whatever their file; words embedded once."""
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.inference import load_model
+from models.inference.segmenter import Segmenter
+from models.text_encoder import embed_class_names
+from tests.models.inference.conftest import MODEL
+
+
+def agreement(labels: np.ndarray, scene, classes: int = 20) -> float:
+    """Share of the objects' pixels that have the true class."""
+    objects = scene.labels > 0
+    return float((labels[objects] == scene.labels[objects] - 1).mean())
+
+
+def test_the_classes_of_the_training(miniature, scene):
+    result = miniature.segment(scene.picture)
+    assert result.words == list(miniature.class_names) and len(result.words) == 20
+    assert agreement(result.labels, scene) > 0.9
+    assert result.labels.dtype == np.uint8 and result.labels.shape == scene.labels.shape
+
+
+def test_words_in_any_order_and_with_synonyms(miniature, scene):
+    names = [miniature.class_names[index] for index in reversed(scene.classes)]
+    result = miniature.segment(scene.picture, [f'{name}, {name}s' for name in names])
+    assert result.words[0] == f'{names[0]}, {names[0]}s'
+    truth = {1 + index: place for place, index in enumerate(reversed(scene.classes))}
+    objects = scene.labels > 0
+    wanted = np.vectorize(truth.get)(scene.labels[objects])
+    assert (result.labels[objects] == wanted).mean() > 0.9
+
+
+def test_a_list_gives_the_same_as_one_by_one(miniature, scene):
+    large = np.asarray(Image.fromarray(scene.picture).resize((200, 150)))
+    together = miniature.segment([scene.picture, large, scene.picture[:70]])
+    for result, picture in zip(together, (scene.picture, large, scene.picture[:70]), strict=True):
+        alone = miniature.segment(picture)
+        assert result.labels.shape == picture.shape[:2]
+        assert np.array_equal(result.labels, alone.labels) and np.allclose(result.best, alone.best, atol=1e-5)
+    assert miniature.segment([]) == []
+
+
+def test_every_kind_of_file_gives_the_labels_of_the_upright_picture(miniature, picture, tmp_path):
+    wanted = miniature.segment(picture).labels
+    image = Image.fromarray(picture)
+    image.save(tmp_path / 'it.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.ascontiguousarray(np.rot90(picture, 1))).save(tmp_path / 'turned.png', exif=exif)
+    image.convert('RGBA').save(tmp_path / 'opaque.webp', lossless=True)
+    for source in (str(tmp_path / 'it.png'), tmp_path / 'turned.png', tmp_path / 'opaque.webp', image, picture / 255):
+        assert np.array_equal(miniature.segment(source).labels, wanted)
+    image.convert('CMYK').save(tmp_path / 'it.jpg', quality=98, subsampling=0)
+    assert (miniature.segment(tmp_path / 'it.jpg').labels == wanted).mean() > 0.97
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 20), (3, 2), (500, 30), (64, 64)])
+def test_sizes(miniature, size):
+    result = miniature.segment(np.full((*size, 3), 90, np.uint8), ['red dots', 'blue paint'])
+    assert result.labels.shape == size and result.scores.shape == (2, *size)
+
+
+def test_too_elongated(miniature):
+    with pytest.raises(ValueError, match='100x2 pixels.*more than 20 times'):
+        miniature.segment(np.zeros((2, 100, 3), np.uint8))
+
+
+def test_labels_are_of_the_best_scores(miniature, picture):
+    result = miniature.segment(picture, ['red dots', 'blue paint', 'yellow checks'])
+    assert result.scores.shape == (3, *picture.shape[:2]) and result.scores.dtype == np.float32
+    assert np.array_equal(result.scores.argmax(axis=0), result.labels)
+    assert np.allclose(result.scores.max(axis=0), result.best)
+
+
+def test_the_seen_penalty_is_that_of_the_words_training_saw(miniature, picture):
+    """'red dots' was seen, 'red stripes' not, a new word neither; case and synonyms do not matter."""
+    assert 'red dots' in miniature.seen_names and 'red stripes' not in miniature.seen_names
+    miniature.segment(picture, ['Red  Dots', 'red stripes', 'dots of red, red dots', 'balloon'])
+    penalty = miniature.model.decode_head.class_head.penalty.flatten()
+    assert torch.allclose(penalty, torch.tensor([0.1, 0, 0.1, 0]))
+
+
+def test_threshold_and_anything_else(miniature, picture):
+    plain = miniature.segment(picture)
+    strict = miniature.segment(picture, threshold=0.3)
+    assert np.array_equal(strict.labels == strict.nothing, plain.best < 0.3)
+    kept = strict.labels != strict.nothing
+    assert kept.any() and not kept.all() and np.array_equal(strict.labels[kept], plain.labels[kept])
+    assert (miniature.segment(picture, threshold=1).labels == 255).all()
+    names = list(miniature.class_names)
+    some, others = names[:10], names[10:]
+    result = miniature.segment(picture, some, anything_else=others)
+    assert result.words == some and result.scores.shape[0] == 10
+    assert np.array_equal(result.labels, np.where(plain.labels < 10, plain.labels, 255))
+    as_text = miniature.segment(picture, some, anything_else=', '.join(others))
+    assert np.array_equal(as_text.labels, result.labels)
+    for nothing in ('', [], ' , '):
+        assert np.array_equal(miniature.segment(picture, names, anything_else=nothing).labels, plain.labels)
+
+
+@pytest.mark.parametrize('threshold', [-0.1, 1.5])
+def test_threshold_out_of_range(miniature, picture, threshold):
+    with pytest.raises(ValueError, match='threshold'):
+        miniature.segment(picture, threshold=threshold)
+
+
+def test_words_are_embedded_once(picture, monkeypatch):
+    model, embedded = load_model(MODEL), []
+
+    def counting(encoder, names, templates):
+        embedded.extend(names)
+        return embed_class_names(encoder, names, templates)
+    monkeypatch.setattr('models.inference.segmenter.embed_class_names', counting)
+    model.segment(picture)
+    assert embedded == [] and model._encoder is None  # the training's names are in the checkpoint
+    model.segment(picture, ['red dots', 'balloon'])
+    assert embedded == [['red paint'], ['balloon']]  # the first to see whether it is the right CLIP
+    model.segment([picture, picture], ['balloon', 'kite, dragon', 'red dots'])
+    assert embedded[2:] == [['kite', 'dragon']]
+    model.segment(picture, ['balloon'], prompts=['a {} here'])
+    assert embedded[3:] == [['balloon']]
+
+
+def test_embeddings_are_those_of_the_training(miniature):
+    known = miniature.embed(list(miniature.class_names))
+    computed = embed_class_names(miniature._text_encoder(), miniature.class_names, ('a photo of a {}',))
+    assert torch.allclose(known, computed, atol=1e-5)
+    several = miniature.embed(['red dots, blue dots'], ['a {}', 'the {}'])
+    by_hand = embed_class_names(miniature._text_encoder(), [['red dots', 'blue dots']], ['a {}', 'the {}'])
+    assert torch.allclose(several, by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize('word', ['猫', '😀', 'кошка', 'قطة', "l'été", '<b>bold</b>', '{}', 'x' * 30,
+                                  'a\u200bb', '50 %'])
+def test_words_of_any_script(miniature, picture, word):
+    result = miniature.segment(picture, [word, 'red dots'])
+    assert result.words == [word, 'red dots']
+    result.overlay()
+
+
+@pytest.mark.parametrize(('word', 'message'), [
+    ('word ' * 100, "'word word .*…' is too long: CLIP reads 77 tokens.*has 106.*fewer words"), ('x' * 500, 'too long'),
+    ('&nbsp;', 'nothing that CLIP reads')])
+def test_words_that_clip_cannot_read(miniature, picture, word, message):
+    with pytest.raises(ValueError, match=message):
+        miniature.segment(picture, ['red dots', word])
+
+
+def test_no_words(miniature, picture):
+    for words in ([], ['', ' ']):
+        with pytest.raises(ValueError, match='no words'):
+            miniature.segment(picture, words)
+
+
+def test_many_words(miniature, picture):
+    """More than a byte of labels can count."""
+    words = ['red dots', *(f'thing {index}' for index in range(299))]
+    result = miniature.segment(picture, words)
+    assert result.labels.dtype == np.uint16 and result.nothing == 65535
+    assert np.array_equal(np.asarray(result.index_picture()), result.labels)
+
+
+def test_threads_wait_for_each_other(miniature, picture):
+    lists = [['red dots', 'blue paint'], ['yellow checks', 'green stripes', 'red paint'], ['blue dots']]
+    wanted = [miniature.segment(picture, words).labels for words in lists]
+    found = {}
+
+    def work(place: int) -> None:
+        found[place] = [miniature.segment(picture, lists[place]).labels for _ in range(5)]
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(labels, wanted[place]) for place in range(3) for labels in found[place])
+
+
+def test_short_products(scene):
+    short = load_model(MODEL, amp='bfloat16')
+    assert isinstance(short, Segmenter) and agreement(short.segment(scene.picture).labels, scene) > 0.9
+    with pytest.raises(ValueError, match='amp'):
+        load_model(MODEL, amp='int8')
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_labels_of_the_cpu(miniature, scene):
+    words = ['red dots', 'balloon', 'blue paint']
+    on_gpu = load_model(MODEL, device='cuda').segment([scene.picture, scene.picture], words)
+    on_cpu = miniature.segment(scene.picture, words)
+    assert all((result.labels == on_cpu.labels).mean() > 0.99 for result in on_gpu)
