@@ -38,8 +38,11 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
         checkpoint = clip_checkpoint.read(checkpoint)
     told = checkpoint_meta.description(checkpoint)
     config = _config(checkpoint, config, told)
-    model = build(ConfigDict({**config.model, 'both_class': None, 'base_class': None, 'novel_class': None,
-                              'pretrained': None, 'load_text_embedding': None, 'text_encoder': None}))
+    head = {**config.model.decode_head}
+    head['loss_decode'] = {**(head.get('loss_decode') or {}), 'recovery_loss_weight': 0}  # which only training needs
+    model = build(ConfigDict({**config.model, 'decode_head': head, 'both_class': None, 'base_class': None,
+                              'novel_class': None, 'pretrained': None, 'load_text_embedding': None,
+                              'text_encoder': None}))
     try:
         model.load_state_dict(checkpoint.weights)
     except ValueError as error:
