@@ -99,7 +99,8 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     configs = [leaf.name for leaf in fitting]
     own = [] if fitting else dumped_configs(Path(checkpoint.path).parent)
     return {
-        'kind': 'slim' if slim else 'ours' if ours else 'official' if any(map(DEAD.match, checkpoint.weights)) else 'untold',
+        'kind': ('slim' if slim else 'ours' if ours else
+                 'official' if any(map(DEAD.match, checkpoint.weights)) else 'untold'),
         **told,
         'dataset': dataset_of(told['class_names']),
         'sizes': sizes._asdict(),
