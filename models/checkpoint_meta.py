@@ -11,6 +11,7 @@ from torch import Tensor
 from .clip_checkpoint import Checkpoint
 
 FORMAT = 1
+SLIM = 'slim'  # in the entry of a checkpoint that tools/export.py made: the number format of its weights
 
 
 class Description(NamedTuple):
@@ -61,6 +62,11 @@ def is_ours(checkpoint: Checkpoint) -> bool:
     if entry.get('format') != FORMAT:
         raise ValueError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
     return True
+
+
+def is_slim(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds no more than inference needs: no recovery decoder."""
+    return SLIM in (checkpoint.meta.get('clip_rc') or {})
 
 
 def iterations_done(checkpoint: Checkpoint) -> int | None:

@@ -27,7 +27,8 @@ TEXT_TOWER = ('transformer.resblocks.', 'token_embedding.weight', 'positional_em
               'ln_final.bias', 'text_projection')
 UNUSED_OF_CLIP = ('logit_scale', 'input_resolution', 'context_length', 'vocab_size')
 # Parts of official checkpoints that a model may be built without.
-OPTIONAL_PARTS = (*(f'text_encoder.{name}' for name in TEXT_TOWER), 'decode_head.recovery_decoder.')
+TRAINING_ONLY = 'decode_head.recovery_decoder.'
+OPTIONAL_PARTS = (*(f'text_encoder.{name}' for name in TEXT_TOWER), TRAINING_ONLY)
 
 
 class Checkpoint(NamedTuple):
@@ -174,6 +175,11 @@ def text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def holds_text_tower(checkpoint: Checkpoint) -> bool:
     return 'text_encoder.token_embedding.weight' in checkpoint.weights
+
+
+def completed(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A slim checkpoint's weights with what only training needs, as it is in a model whose state dict is `own`."""
+    return {**{name: tensor for name, tensor in own.items() if name.startswith(TRAINING_ONLY)}, **weights}
 
 
 def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '') -> None:

@@ -144,6 +144,8 @@ class CLIPRC(EncoderDecoder):
         """Every way of loading weights, torch's, mmcv's and mmseg's, passes here, and is strict."""
         if (checkpoint := local_metadata.get('checkpoint')) is not None:  # mmcv's way: see `mmcv_repairs`
             self.take_classes(checkpoint)
+            if checkpoint_meta.is_slim(checkpoint):
+                state_dict.update(clip_checkpoint.completed(state_dict, self.state_dict()))
         clip_checkpoint.adapt(state_dict, self.state_dict(), prefix)
         if self.text_encoder is not None:
             self.decode_head.class_head.embeddings = None  # of other weights

@@ -91,7 +91,7 @@ class TextClassHead(nn.Module):
 
         The mean is taken before the product, which it commutes with.
         """
-        class_queries = widened(queries).unflatten(1, (-1, len(self.rows_in_use()))).mean(dim=1)  # (B, C, E)
+        class_queries = widened(queries).unflatten(1, (-1, self.rows_in_use().shape[0])).mean(dim=1)  # (B, C, E)
         with full_products(queries.device):
             return (class_queries @ widened(pixels).transpose(1, 2)).unflatten(2, grid)
 

@@ -73,7 +73,7 @@ class CLIPTextEncoder(BaseModule):
         for block in self.transformer.resblocks:
             x = block(x, self.causal[:length, :length])
         end = tokens.argmax(dim=-1)  # end-of-text has the largest id of the vocabulary
-        x = self.ln_final(x[torch.arange(len(x), device=x.device), end])
+        x = self.ln_final(x[torch.arange(x.shape[0], device=x.device), end])
         return x @ self.text_projection
 
 

@@ -149,7 +149,7 @@ class CLIPVisionEncoder(BaseModule):
         run = checkpointed if self.with_cp and self.training else nn.Module.__call__
         tables = torch.cat([self.prompt_embeddings, self.deep_prompt_embeddings])
         for block, table in zip(self.transformer.resblocks, tables, strict=True):
-            prompts = self.prompt_dropout(widened(self.prompt_proj(table)).expand(len(x), -1, -1))  # (B, P, D)
+            prompts = self.prompt_dropout(widened(self.prompt_proj(table)).expand(x.shape[0], -1, -1))  # (B, P, D)
             x = run(block, x, visible, prompts)
         return self._read_out(x, grid)
 
@@ -164,7 +164,7 @@ class CLIPVisionEncoder(BaseModule):
         positions = resize_positions(self.positional_embedding, grid)
         # The class embedding enters twice: published checkpoints were trained so.
         cls = self.class_embedding + (self.class_embedding + positions[0])
-        batch = len(image)
+        batch = image.shape[0]
         return torch.cat([cls.expand(batch, 1, -1), patches + positions[1:],
                           self.region_level_bridge.expand(batch, -1, -1)], dim=1)
 

@@ -29,6 +29,7 @@ from tools.leaves import CROSS_DATASET, Leaf, Sizes, leaves, setting_of
 
 KINDS = {
     'ours': 'CLIP-RC, trained by this code',
+    'slim': 'CLIP-RC, exported for inference',
     'official': 'CLIP-RC, saved by the published code, as the official files are',
     'untold': 'CLIP-RC, with no word on who trained it',
     'clip': 'CLIP',
@@ -92,12 +93,14 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     ours = checkpoint_meta.is_ours(checkpoint)
     told = _told_by_us(meta['clip_rc']) if ours else _told_by_mmseg(meta)
     best = meta.get('hook_msgs') or {}
-    fitting = sorted((leaf for leaf in leaves().values() if _fits(leaf, sizes, told)),
+    slim = checkpoint_meta.is_slim(checkpoint)
+    fitting = sorted((leaf for leaf in leaves().values() if _fits(leaf, sizes, told, slim=slim)),
                      key=lambda leaf: -len(leaf.config.get('published', {})))
     configs = [leaf.name for leaf in fitting]
     own = [] if fitting else dumped_configs(Path(checkpoint.path).parent)
     return {
-        'kind': 'ours' if ours else 'official' if any(map(DEAD.match, checkpoint.weights)) else 'untold',
+        'kind': ('slim' if slim else 'ours' if ours else
+                 'official' if any(map(DEAD.match, checkpoint.weights)) else 'untold'),
         **told,
         'dataset': dataset_of(told['class_names']),
         'sizes': sizes._asdict(),
@@ -135,8 +138,10 @@ def _told_by_mmseg(meta: dict) -> dict:
             'setting': setting_of(model, unseen=[...]) if model else None, 'prompt_set': None, 'text_embeddings': None}
 
 
-def _fits(leaf: Leaf, sizes: Sizes, told: dict) -> bool:
+def _fits(leaf: Leaf, sizes: Sizes, told: dict, *, slim: bool) -> bool:
     """Whether a config's model takes the weights, and the config is of all that the file tells."""
+    if slim:  # whatever its recovery decoder was
+        sizes = sizes._replace(recovery_layers=leaf.sizes.recovery_layers)
     if told['class_names'] is None and DATASETS.get(leaf.config.data.test.type) is ZeroShotDataset:
         return False  # anyone's data set: nothing but its class names could tell it
     split, prompt_set = leaf.facts.split, leaf.facts.prompt_set
@@ -220,8 +225,9 @@ def _clip_rc_lines(found: dict) -> Iterator[tuple[str, str]]:
     side = math.isqrt(sizes['regions'])
     yield 'prompt tokens', f'P = {sizes["prompts"]}'
     yield 'region tokens', f'R = {sizes["regions"]}, {side}x{side}' if side else 'R = 0: without region clues'
-    recovery = f'layers of the recovery decoder: {sizes["recovery_layers"]}'
-    yield 'decoder', f'{sizes["decoder_layers"]} layers; {recovery if sizes["recovery_layers"] else "no recovery"}'
+    recovery = (f'layers of the recovery decoder: {sizes["recovery_layers"]}' if sizes['recovery_layers'] else
+                'recovery left out' if found['kind'] == 'slim' else 'no recovery')
+    yield 'decoder', f'{sizes["decoder_layers"]} layers; {recovery}'
     candidates = [leaves()[name] for name in configs]
     protocols = '; '.join(dict.fromkeys(published.PROTOCOLS.get(leaf.protocol, Path(leaf.name).parent.name)
                                         for leaf in candidates))

@@ -99,13 +99,18 @@ def _amp_dtype(config: Config) -> torch.dtype | None:
 def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
     """The checkpoint's weights into the model, strictly.
 
+    A slim checkpoint has no recovery decoder: the model's own, which only training needs, stays as it is.
+
     Raises:
         ValueError: they do not fit; the message names the file and the tensors.
     """
     if any(name.startswith('visual.') for name in checkpoint.weights):
         raise ValueError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint: it belongs in model.pretrained.')
+    weights = checkpoint.weights
+    if checkpoint_meta.is_slim(checkpoint):
+        weights = clip_checkpoint.completed(weights, model.state_dict())
     try:
-        model.load_state_dict(checkpoint.weights)
+        model.load_state_dict(weights)
     except ValueError as error:
         raise ValueError(f'{checkpoint.path}: {error}') from error
 

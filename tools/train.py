@@ -116,6 +116,9 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path) -> 
     if resume and not checkpoint_meta.is_ours(checkpoint):
         raise ValueError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
                          f'Use its weights alone: --load-from {resume}')
+    if resume and checkpoint_meta.is_slim(checkpoint):
+        raise ValueError(f'{resume} is a slim checkpoint, which has no optimizer state to resume. Use its weights '
+                         f'alone: --load-from {resume}')
     return checkpoint, bool(resume)
 
 

@@ -107,7 +107,7 @@ class Segmenter:
         with self._lock, torch.no_grad():
             rows, texts = self.embed(words + others, prompts), words + others
             self.model.set_words(rows, seen=[index for index, word in enumerate(texts) if self._was_seen(word)])
-            prepared = [self._prepare(array) for array in arrays]
+            prepared = [self.prepare(array) for array in arrays]
             pasted = self.model.paste([image.to(self.device) for image, _ in prepared], [meta for _, meta in prepared])
             return [Result(array, words, scores, threshold=threshold, settings=settings)
                     for array, scores in zip(arrays, pasted, strict=True)]
@@ -115,7 +115,7 @@ class Segmenter:
     def _was_seen(self, word: str) -> bool:
         return any(synonym.casefold() in self._seen for synonym in synonyms(word))
 
-    def _prepare(self, picture: np.ndarray) -> tuple[Tensor, dict]:
+    def prepare(self, picture: np.ndarray) -> tuple[Tensor, dict]:
         """Picture (H, W, 3), RGB -> (3, h, w) as the model gets it, and what mmseg says of it."""
         bgr = np.ascontiguousarray(picture[..., ::-1])
         views = self._pipeline({'img': bgr, 'img_shape': bgr.shape, 'ori_shape': bgr.shape, 'pad_shape': bgr.shape,

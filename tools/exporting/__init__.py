@@ -1,0 +1,1 @@
+"""What tools/export.py makes of a checkpoint: a slim one, and ONNX models."""

@@ -1,0 +1,104 @@
+"""A slim checkpoint: what inference needs, in a short number format, with a meta that is of no machine."""
+import json
+from pathlib import Path
+
+import torch
+from mmcv import Config
+from safetensors.torch import save
+from torch import Tensor
+
+from models import CLIPRC, checkpoint_meta
+from models.clip_checkpoint import Checkpoint
+from models.config_text import read_config_text
+from models.inference.loading import TextTower
+from tools.config import REPOSITORY, as_data
+from tools.model_builder import build_model, dataset_facts, describe, give_text_embeddings, load_weights
+
+DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
+OF_A_MACHINE = ('data_root', 'load_text_embedding')  # of a config
+KEPT = ('CLASSES', 'iter', 'seed')  # of a checkpoint's meta
+
+
+def described(checkpoint: Checkpoint, config: Config | None) -> dict:
+    """What the checkpoint says of itself as ours do, `meta['clip_rc']`; for an official one it is made.
+
+    Its text embeddings are then those that test.py would take.
+
+    Args:
+        config: of its training; without it the one that the checkpoint carries.
+
+    Raises:
+        ValueError: it is damaged, or says too little, or does not fit its config.
+    """
+    if (told := checkpoint_meta.description(checkpoint)) is not None:
+        return {**checkpoint.meta['clip_rc'], 'config': told.config if config is None else as_data(config)}
+    remedy = 'name the config of its training: --config CONFIG (tools/inspect_checkpoint.py finds it).'
+    if config is None:
+        config = Config(read_config_text(checkpoint.meta.get('config') or ''))
+        if not isinstance(config.get('model'), dict) or not isinstance(config.get('data'), dict):
+            raise ValueError(f'{checkpoint.path} does not say how it was trained: {remedy}')
+        config.model.load_text_embedding = None  # a file of another machine
+    names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
+    if names and names != list(dataset_facts(config).split.names):
+        raise ValueError(f'{checkpoint.path} is of {len(names)} classes, its config of others: {remedy}')
+    model = build_model(config)
+    load_weights(model, checkpoint)
+    give_text_embeddings(model, config, checkpoint)
+    return describe(model, config)
+
+
+def portable_meta(checkpoint: Checkpoint, entry: dict, *, dtype: str) -> dict:
+    """The meta of the slim checkpoint: plain JSON values, no path of a machine, of the config what testing needs.
+
+    Args:
+        entry: as `described` returns it.
+    """
+    config = entry['config']
+    test = _portable(config['data']['test'])
+    test |= {name: value for name, value in (('classes', entry['class_names']), ('unseen', entry['split']['unseen']),
+                                             ('prompt_set', entry['prompt_set'])) if name in test}  # may be files
+    kept = {name: checkpoint.meta[name] for name in KEPT if name in checkpoint.meta}
+    return {'CLASSES': entry['class_names'], **kept, 'clip_rc': {
+        **entry, 'config': {'model': _portable(config['model']), 'data': {'test': test}}, checkpoint_meta.SLIM: dtype}}
+
+
+def _portable(value):
+    """The value without settings and paths of a machine; files of the repository are named from there."""
+    if isinstance(value, dict):
+        return {name: _portable(item) for name, item in value.items() if name not in OF_A_MACHINE}
+    if isinstance(value, (list, tuple)):
+        return [_portable(item) for item in value]
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    parts = Path(value).parts[1:]
+    tails = (Path(*parts[start:]) for start in range(len(parts)))  # longest first; of another checkout, too
+    return str(next((tail for tail in tails if (REPOSITORY / tail).is_file()), Path(value).name))
+
+
+def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The model's weights, and those of the text tower, in `dtype`.
+
+    What float16 holds exactly is kept in it, whatever the type: most weights of CLIP's that training leaves alone.
+    Vectors, the norms and biases, stay as they are: next to nothing of the size.
+
+    Raises:
+        ValueError: there is no text tower, or a weight is too large for the type.
+    """
+    weights = dict(model.state_dict())
+    if tower is not None:
+        weights |= {f'text_encoder.{name}': tensor for name, tensor in tower.load().state_dict().items()}
+    slim = {}
+    for name, tensor in weights.items():
+        half = tensor.half()
+        if torch.equal(half.float(), tensor):
+            slim[name] = half.contiguous()
+        else:
+            slim[name] = (tensor if tensor.ndim < 2 else tensor.to(dtype)).contiguous()
+        if not slim[name].isfinite().all():
+            raise ValueError(f'{name} holds values that the type cannot hold: use --dtype bfloat16 or float32.')
+    return slim
+
+
+def write(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
+    """Writes them as `models.clip_checkpoint.read` reads them."""
+    path.write_bytes(save(weights, {'format': 'pt', 'meta': json.dumps(meta, ensure_ascii=False)}))
