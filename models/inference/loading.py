@@ -119,6 +119,8 @@ class TextTower:
                  named: bool):
         self.checkpoint = checkpoint if clip_checkpoint.holds_text_tower(checkpoint) else None
         self.source, self.files, self.sizes, self.named = checkpoint.path, files, sizes, named
+        if named:
+            self._file()  # or a message now, not when a word is new
 
     def load(self) -> CLIPTextEncoder:
         """The text encoder.

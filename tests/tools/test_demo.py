@@ -1,0 +1,156 @@
+"""tools/demo.py as users call it: a picture, a folder, a video; what was there is kept; what is wrong is said."""
+import json
+import time
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.inference import load_model
+from tests.conftest import REPOSITORY
+from tools.miniature.world import draw_scene
+
+MODEL = REPOSITORY / 'tools/miniature/model.safetensors'
+WORDS = 'red dots, blue paint, green stripes'
+
+
+@pytest.fixture(scope='module')
+def demo(run):
+    def demo(*arguments, **options):
+        return run('tools/demo.py', '--checkpoint', MODEL, *arguments, **options)  # the last of two counts
+    return demo
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    return [draw_scene([12, index]).picture for index in range(3)]
+
+
+@pytest.fixture
+def folder(tmp_path, scenes):
+    """Three pictures, of which two have one stem, and one lies deeper."""
+    (tmp_path / 'in/deep').mkdir(parents=True)
+    for name, scene in zip(('a.png', 'b.png', 'deep/a.bmp'), scenes, strict=True):
+        Image.fromarray(scene).save(tmp_path / 'in' / name)
+    Image.fromarray(scenes[0]).save(tmp_path / 'in/a.bmp')
+    (tmp_path / 'in/notes.txt').write_text('no picture')
+    return tmp_path / 'in'
+
+
+def test_a_picture(demo, scenes, tmp_path):
+    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
+    done = demo(tmp_path / 'it.png', '--words', WORDS, '--out', tmp_path / 'out')
+    result = load_model(MODEL).segment(scenes[0], WORDS.split(', '))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.labels.png')), result.labels)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.overlay.png')), np.asarray(result.overlay()))
+    summary = json.loads((tmp_path / 'out/it.json').read_text())
+    assert summary['words'] == json.loads(json.dumps(result.summary()['words']))
+    assert 'mean score' in done.stderr and '1 picture' in done.stderr
+    assert not (tmp_path / 'out/contact_sheet.png').exists()
+
+
+def test_a_folder_goes_on_where_it_stopped(demo, folder, tmp_path):
+    out = tmp_path / 'out'
+    done = demo(folder, '--words', WORDS, '--out', out, '--threshold', 0.2)
+    names = ['a.bmp', 'a.png', 'b', 'deep/a']
+    assert sorted(str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()) == sorted(
+        ['contact_sheet.png', *(f'{name}.{part}' for name in names for part in ('json', 'labels.png', 'overlay.png'))])
+    assert '4 pictures' in done.stderr and '100% of 4 pictures' in done.stderr
+    before = {name: (out / f'{name}.json').stat().st_mtime_ns for name in names}
+    (out / 'b.json').unlink()
+    Image.open(folder / 'a.png').transpose(Image.Transpose.ROTATE_90).save(folder / 'a.png')
+    time.sleep(0.02)
+    done = demo(folder, '--words', WORDS, '--out', out, '--threshold', 0.2)
+    assert '2 of 4 are there already' in done.stderr
+    made_again = {name for name in names if (out / f'{name}.json').stat().st_mtime_ns != before[name]}
+    assert made_again == {'b', 'a.png'}
+    done = demo(folder, '--words', 'red dots', '--out', out)  # other words: all anew
+    assert 'already' not in done.stderr
+    assert len(json.loads((out / 'b.json').read_text())['words']) == 1
+
+
+def test_the_contact_sheet_shows_all_overlays(demo, folder, tmp_path):
+    demo(folder, '--words', WORDS, '--out', tmp_path / 'out')
+    sheet = np.asarray(Image.open(tmp_path / 'out/contact_sheet.png'))
+    summary = json.loads((tmp_path / 'out/b.json').read_text())
+    with Image.open(tmp_path / 'out/b.overlay.png') as overlay:
+        b = np.asarray(overlay.crop((0, 0, summary['width'], summary['height'])).resize((256, 256)))
+    left = 6 + 2 * (256 + 6)  # a.bmp, a.png, b
+    assert np.abs(sheet[6:262, left:left + 256].astype(int) - b).mean() < 8
+    assert sheet.shape[1] == 6 + 4 * (256 + 6)
+
+
+def test_results_inside_the_folder_are_no_pictures(demo, folder):
+    for out in (folder / 'results', folder):
+        for _ in range(2):
+            done = demo(folder, '--words', WORDS, '--out', out)
+            assert 'INFO - 4 pictures' in done.stderr
+
+
+def test_a_video(demo, scenes, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / 'it.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (128, 128))
+    for index in range(7):
+        writer.write(scenes[index % 3][..., ::-1].copy())
+    writer.release()
+    arguments = (tmp_path / 'it.mp4', '--words', WORDS, '--out', tmp_path / 'out', '--every', 2)
+    demo(*arguments)
+    video = cv2.VideoCapture(str(tmp_path / 'out/it.overlay.mp4'))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and video.get(cv2.CAP_PROP_FPS) == pytest.approx(2.5)
+    frame = video.read()[1][:128, :128, ::-1].astype(int)
+    labels = np.asarray(Image.open(tmp_path / 'out/it.frames/000000.labels.png'))
+    summary = json.loads((tmp_path / 'out/it.frames/000000.json').read_text())
+    biggest = max(summary['words'], key=lambda word: word['pixels'])
+    where = labels == biggest['label']
+    wanted = (scenes[0][where].astype(float) + biggest['colour']) / 2
+    assert np.abs(frame[where] - wanted).mean() < 20
+    assert json.loads((tmp_path / 'out/it.json').read_text())['frames'] == 4
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'out/it.frames').iterdir()}
+    demo(*arguments)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / 'out/it.frames').iterdir()}
+
+
+def test_words_of_a_file_and_the_training_s_own(demo, scenes, tmp_path):
+    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
+    (tmp_path / 'words.txt').write_text('red dots, red spots\n\nblue paint\n')
+    demo(tmp_path / 'it.png', '--words', tmp_path / 'words.txt', '--out', tmp_path / 'out')
+    assert [word['word'] for word in json.loads((tmp_path / 'out/it.json').read_text())['words']] == [
+        'red dots, red spots', 'blue paint']
+    demo(tmp_path / 'it.png', '--out', tmp_path / 'out', '--anything-else', 'red paint, Red dots', '--prompts',
+         'coco15')
+    summary = json.loads((tmp_path / 'out/it.json').read_text())
+    assert len(summary['words']) == 20 and summary['prompts'] == 'coco15' and summary['anything_else'] == []
+
+
+def test_a_broken_picture_does_not_stop_the_others(demo, folder, tmp_path):
+    (folder / 'broken.jpg').write_text('this is no picture')
+    (folder / 'long.png').write_bytes(b'')
+    Image.new('RGB', (2000, 3)).save(folder / 'thread.png')
+    done = demo(folder, '--words', WORDS, '--out', tmp_path / 'out', check=False)
+    assert done.returncode == 1 and 'INFO - 4 pictures' in done.stderr
+    assert done.stderr.splitlines()[-1] == 'error: 3 of 7 pictures could not be read; they are named above.'
+    for text in ('broken.jpg is no picture', 'long.png is empty', 'thread.png is 2000x3 pixels'):
+        assert text in done.stderr
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['missing.jpg'], 'no picture, folder or video missing.jpg'),
+    (['{folder}/notes.txt'], 'no picture of a kind'), (['{empty}'], 'holds no pictures (.jpg, '),
+    (['{folder}/b.png', '--words', ' , ,'], 'no words: name what to look for'),
+    (['{folder}/b.png', '--words', 'x' * 500], 'too long: CLIP reads 77 tokens'),
+    (['{folder}/b.png', '--checkpoint', 'missing.pth'], 'no file missing.pth'),
+    (['{folder}/b.png', '--config', 'missing.py'], 'no config file missing.py'),
+    (['{folder}/b.png', '--words', 'cat', '--clip', 'missing.pt'], 'no CLIP file missing.pt'),
+    (['{folder}/b.png', '--prompts', 'many'], "no prompt set and no text file 'many'"),
+    (['{folder}/b.png', '--opacity', '2'], '--opacity 2.0'), (['{folder}/b.png', '--threshold', '7'], 'threshold=7.0'),
+    (['{folder}/b.png', '--device', 'cuda:77'], 'cuda:77 was asked for'), (['{folder}/film.mp4'], 'is no video'),
+    (['{folder}/b.png', '--out', '{folder}/notes.txt'], 'cannot write')])
+def test_errors(demo, folder, tmp_path, arguments, message):
+    (tmp_path / 'empty').mkdir()
+    (folder / 'film.mp4').write_text('no film')
+    arguments = [text.format(folder=folder, empty=tmp_path / 'empty') for text in arguments]
+    if '--out' not in arguments:
+        arguments += ['--out', tmp_path / 'out']
+    done = demo(*arguments, check=False)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: '), done.stderr
+    assert message in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr
