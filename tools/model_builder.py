@@ -19,6 +19,7 @@ from models import CLIPRC, CLIPTextEncoder, checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.prompts import synonyms
 from models.text_encoder import embed_class_names
+from tools import own_parts
 from tools.config import as_data, dataset_configs
 
 WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_at_once')  # of a config's model.test_cfg
@@ -83,7 +84,7 @@ def build_model(config: Config) -> CLIPRC:
     try:
         built = build_segmentor(model)
     except (TypeError, KeyError) as error:  # an argument or a type that does not exist
-        raise ValueError(f'the config\'s model cannot be built: {_with_known_arguments(str(error.args[0]))}') from error
+        raise ValueError(f'the config\'s model cannot be built: {_with_remedy(str(error.args[0]))}') from error
     built.amp_dtype = amp_dtype
     if compiles:
         built.compile_layers()
@@ -102,8 +103,13 @@ def _amp_dtype(config: Config) -> torch.dtype | None:
     return known[amp['dtype']]
 
 
-def _with_known_arguments(message: str) -> str:
-    """Python's message of an argument that a part of the model does not know, and those that it does."""
+def _with_remedy(message: str) -> str:
+    """The message of an argument that a part of the model does not know, with those that it does; of an unknown type,
+    with how a config names the user's own."""
+    unknown = re.search(r'(\w+) is not in the models registry', message)
+    if unknown:
+        return (f'{unknown[0]}. If it is a part of your own, in MODULE.py beside the config: '
+                "custom_imports = dict(imports=['MODULE']) there.")
     found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
     part = MODELS.get(found[1]) if found else None
     if part is None:
@@ -123,7 +129,28 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
     try:
         model.load_state_dict(checkpoint.weights)
     except ValueError as error:
-        raise ValueError(f'{checkpoint.path}: {error}') from error
+        own = own_modules(checkpoint)
+        told = f'\nIt was trained with modules of the user\'s own: {", ".join(own)} (custom_imports).' if own else ''
+        raise ValueError(f'{checkpoint.path}: {error}{told}') from error
+
+
+def own_modules(checkpoint: Checkpoint) -> list[str]:
+    """The modules of the user's own that a checkpoint of ours was trained with."""
+    told = checkpoint_meta.description(checkpoint)
+    return own_parts.names(told.config) if told else []
+
+
+def warn_of_other_parts(checkpoint: Checkpoint, config: Config) -> None:
+    """Says when the config's encoder or head is another than that which a checkpoint of ours was trained with.
+
+    Weights alone do not show it, if both have tensors of the same names.
+    """
+    told = checkpoint_meta.description(checkpoint)
+    for part in ('backbone', 'decode_head') if told else ():
+        trained, tested = (model[part]['type'] for model in (told.config['model'], config.model))
+        if MODELS.get(trained) is not MODELS.get(tested):
+            get_logger('mmseg').warning('%s was trained with the %s %s, the config has %s', checkpoint.path, part,
+                                        trained, tested)
 
 
 def describe(model: CLIPRC, config: Config) -> dict:
