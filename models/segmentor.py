@@ -1,6 +1,16 @@
 """CLIP-RC as an mmsegmentation segmentor: wiring only.
 
     picture -> vision encoder -> region-clue head <- text embeddings
+
+A part of another `type` may stand in the place of ours. Derived from ours, it has what is asked of it:
+
+    backbone      (BACKBONES) `forward(pictures)` -> ImageFeatures; `input_resolution`, `nearest_size`. What CLIP's
+                  file does not hold, and what trains, has `prompt` in its name.
+    decode_head   (HEADS) `forward(features)` -> Decoded, of which testing reads `logits` alone; `forward_train` ->
+                  losses by name, `forward_test` -> scores; `class_head`, `img_size`, `num_classes`, `align_corners`.
+    class_head    (HEADS, in the head) keeps split and embeddings, makes the queries, turns logits into `scores`.
+    loss_decode   (LOSSES, in the head) `forward(logits, labels, resizing)` -> values by name: those with `loss` in
+                  their name are added up, all are logged; `recovery_loss_weight`, `recovery`.
 """
 from collections.abc import Iterator, Sequence
 from itertools import groupby
