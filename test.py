@@ -25,11 +25,19 @@ from mmseg.utils import get_root_logger
 from datasets import ZeroShotDataset
 from datasets.zero_shot import METRICS, check_metrics
 from models import checkpoint_meta, clip_checkpoint
-from tools import launch
+from tools import launch, own_parts
 from tools.config import add_config_arguments, load_config
 from tools.evaluation import collect, predict
+from tools.leaves import CROSS_DATASET
 from tools.loaders import evaluation_loader
-from tools.model_builder import build_model, check_classes, give_text_embeddings, load_weights
+from tools.model_builder import (
+    build_model,
+    check_classes,
+    give_text_embeddings,
+    load_weights,
+    own_modules,
+    warn_of_other_parts,
+)
 from tools.pictures import result_picture
 
 
@@ -77,8 +85,7 @@ def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argpars
         drawn.show()
 
 
-def write_scores(scores: dict[str, float], tested: dict[str, str | int | None], args: argparse.Namespace,
-                 folder: Path) -> Path:
+def write_scores(scores: dict[str, float], tested: dict, args: argparse.Namespace, folder: Path) -> Path:
     """JSON with what was tested and the scores; a score that does not exist is null."""
     file = folder / f'eval_{"multi" if args.aug_test else "single"}_scale_{time.strftime("%Y%m%d_%H%M%S")}.json'
     metric = {name: None if math.isnan(value) else value for name, value in scores.items()}
@@ -110,6 +117,7 @@ def main() -> None:
     if trained_in != model.setting.value and not config.get('cross_dataset'):
         logger.warning('the checkpoint was trained in the %s setting, the config is %s', trained_in,
                        model.setting.value)
+    warn_of_other_parts(checkpoint, config)
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
                 len(dataset.facts.split.unseen))
@@ -142,7 +150,10 @@ def main() -> None:
         scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
         tested = {'config': args.config, 'checkpoint': os.path.realpath(args.checkpoint),  # latest.pth is a link
                   'iteration': checkpoint_meta.iterations_done(checkpoint), 'data_root': dataset.data_root,
-                  'pictures': len(dataset)}
+                  'pictures': len(dataset), 'protocol': config.get('protocol'),
+                  'setting': CROSS_DATASET if config.get('cross_dataset') else trained_in,
+                  'own_modules': sorted({*own_parts.names(config), *own_modules(checkpoint)}),
+                  'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
 
 

@@ -193,7 +193,8 @@ def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '
     names = [name for name in state_dict if name.startswith(prefix)]
     absent = tuple(part for part in OPTIONAL_PARTS if not any(name.startswith(part) for name in own))
     for name in names:
-        if DEAD.match(name.removeprefix(prefix)) or name.removeprefix(prefix).startswith(absent):
+        bare = name.removeprefix(prefix)
+        if bare not in own and (DEAD.match(bare) or bare.startswith(absent)):
             del state_dict[name]
     check({name.removeprefix(prefix): state_dict[name] for name in names if name in state_dict}, own,
            'the checkpoint')

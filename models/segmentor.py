@@ -1,6 +1,16 @@
 """CLIP-RC as an mmsegmentation segmentor: wiring only.
 
     picture -> vision encoder -> region-clue head <- text embeddings
+
+A part of another `type` may stand in the place of ours. Derived from ours, it has what is asked of it:
+
+    backbone      (BACKBONES) `forward(pictures)` -> ImageFeatures; `input_resolution`, `nearest_size`. What CLIP's
+                  file does not hold, and what trains, has `prompt` in its name.
+    decode_head   (HEADS) `forward(features)` -> Decoded, of which testing reads `logits` alone; `forward_train` ->
+                  losses by name, `forward_test` -> scores; `class_head`, `img_size`, `num_classes`, `align_corners`.
+    class_head    (HEADS, in the head) keeps split and embeddings, makes the queries, turns logits into `scores`.
+    loss_decode   (LOSSES, in the head) `forward(logits, labels, resizing)` -> values by name: those with `loss` in
+                  their name are added up, all are logged; `recovery_loss_weight`, `recovery`.
 """
 import inspect
 import re
@@ -34,11 +44,16 @@ def build(model: dict) -> 'CLIPRC':
     try:
         return build_segmentor(model)
     except (TypeError, KeyError) as error:
-        raise ValueError(f'the config\'s model cannot be built: {_with_known_arguments(str(error.args[0]))}') from error
+        raise ValueError(f'the config\'s model cannot be built: {_with_remedy(str(error.args[0]))}') from error
 
 
-def _with_known_arguments(message: str) -> str:
-    """Python's message of an argument that a part of the model does not know, and those that it does."""
+def _with_remedy(message: str) -> str:
+    """The message of an argument that a part of the model does not know, with those that it does; of an unknown type,
+    with how a config names the user's own."""
+    unknown = re.search(r'(\w+) is not in the models registry', message)
+    if unknown:
+        return (f'{unknown[0]}. If it is a part of your own, in MODULE.py beside the config: '
+                "custom_imports = dict(imports=['MODULE']) there.")
     found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
     part = MODELS.get(found[1]) if found else None
     if part is None:

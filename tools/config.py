@@ -9,6 +9,8 @@ from pprint import pformat
 
 from mmcv import Config, ConfigDict, DictAction
 
+from tools import own_parts
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model
 TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's data sets, where they are no lists
@@ -43,8 +45,10 @@ def add_config_arguments(parser: ArgumentParser) -> None:
 def load_config(args: Namespace) -> Config:
     """The config of the command line. Relative paths in it are relative to the repository.
 
+    Modules that it names in `custom_imports` are imported; they may lie beside it.
+
     Raises:
-        ValueError: no such file, or one that is not a config.
+        ValueError: no such file, one that is not a config, or such a module that cannot be imported.
     """
     path = Path(args.config)
     config = read_config(path)
@@ -83,16 +87,23 @@ def load_config(args: Namespace) -> Config:
 
 
 def read_config(path: str | Path) -> Config:
-    """mmcv's reading, without what it leaves behind when it fails: a search path, and the complaint of a file.
+    """A config file, and the modules that it names in `custom_imports` imported; they may lie beside it.
 
     Raises:
-        ValueError: no such file, or one that is not a config.
+        ValueError: no such file, one that is not a config, or such a module that cannot be imported.
     """
-    if not Path(path).is_file():
+    config = _read(Path(path))
+    own_parts.import_modules(config, Path(path))
+    return config
+
+
+def _read(path: Path) -> Config:
+    """mmcv's reading, without what it leaves behind when it fails: a search path, and the complaint of a file."""
+    if not path.is_file():
         raise ValueError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
     search_path, complain = [*sys.path], sys.unraisablehook
     try:
-        return Config.fromfile(str(path))
+        return Config.fromfile(str(path), import_custom_modules=False)
     except BaseException as error:  # whatever the user's own code raises, or Ctrl-C
         sys.path[:], sys.unraisablehook = search_path, lambda _: None
         traceback.clear_frames(error.__traceback__)  # the temporary file, whose folder is gone, ends now

@@ -23,7 +23,7 @@ from datasets import ZeroShotDataset
 from models import checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import DEAD, UNUSED_OF_CLIP, Checkpoint
 from models.config_text import read_config_text
-from tools import launch, published
+from tools import launch, own_parts, published
 from tools.config import REPOSITORY
 from tools.leaves import CROSS_DATASET, Leaf, Sizes, leaves, setting_of
 
@@ -74,10 +74,10 @@ def depth(weights: dict[str, Tensor], stack: str) -> int:
 # ---- CLIP-RC
 
 def sizes_of_weights(weights: dict[str, Tensor]) -> Sizes | None:
-    """The sizes of a CLIP-RC model; None if these are not the weights of one."""
+    """The sizes of a model with CLIP-RC's encoder, whatever its head; None if these are not the weights of one."""
     shapes = _shapes(weights, 'backbone.', prompt_embeddings=3, region_level_bridge=2, positional_embedding=2,
                      conv1__weight=4, proj=2)
-    if shapes is None or 'decode_head.q_proj.weight' not in weights:
+    if shapes is None:
         return None
     (_, prompts, _), (regions, _), (positions, _), (*_, patch), (width, space) = shapes
     return Sizes(prompts=prompts, regions=regions, resolution=math.isqrt(positions - 1) * patch, patch=patch,
@@ -88,13 +88,14 @@ def sizes_of_weights(weights: dict[str, Tensor]) -> Sizes | None:
 
 def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     sizes, meta = sizes_of_weights(checkpoint.weights), checkpoint.meta
-    if sizes is None:
-        return None
     ours = checkpoint_meta.is_ours(checkpoint)
+    if sizes is None or not (ours or 'decode_head.q_proj.weight' in checkpoint.weights):
+        return None
+    own_modules = own_parts.names(meta['clip_rc']['config']) if ours else []
     told = _told_by_us(meta['clip_rc']) if ours else _told_by_mmseg(meta)
     best = meta.get('hook_msgs') or {}
     slim = checkpoint_meta.is_slim(checkpoint)
-    fitting = sorted((leaf for leaf in leaves().values() if _fits(leaf, sizes, told, slim=slim)),
+    fitting = sorted((leaf for leaf in leaves().values() if not own_modules and _fits(leaf, sizes, told, slim=slim)),
                      key=lambda leaf: -len(leaf.config.get('published', {})))
     configs = [leaf.name for leaf in fitting]
     own = [] if fitting else dumped_configs(Path(checkpoint.path).parent)
@@ -104,6 +105,7 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
         **told,
         'dataset': dataset_of(told['class_names']),
         'sizes': sizes._asdict(),
+        'own_modules': own_modules,
         'text_tower_layers': depth(checkpoint.weights, 'text_encoder.transformer.resblocks'),
         'iteration': checkpoint_meta.iterations_done(checkpoint),
         'seed': meta.get('seed'),
@@ -228,6 +230,8 @@ def _clip_rc_lines(found: dict) -> Iterator[tuple[str, str]]:
     recovery = (f'layers of the recovery decoder: {sizes["recovery_layers"]}' if sizes['recovery_layers'] else
                 'recovery left out' if found['kind'] == 'slim' else 'no recovery')
     yield 'decoder', f'{sizes["decoder_layers"]} layers; {recovery}'
+    if found['own_modules']:
+        yield 'parts', f'of its user, too: {some(found["own_modules"])} (custom_imports)'
     candidates = [leaves()[name] for name in configs]
     protocols = '; '.join(dict.fromkeys(published.PROTOCOLS.get(leaf.protocol, Path(leaf.name).parent.name)
                                         for leaf in candidates))
@@ -254,7 +258,8 @@ def _clip_rc_lines(found: dict) -> Iterator[tuple[str, str]]:
         yield 'best score', f'{found["best_score"]:.4f} until then, of {found["best_checkpoint"]}'
     yield from (('' if place else 'config', name) for place, name in enumerate(configs))
     if not configs:
-        yield 'config', ('none of this repository: no other has its classes, split, prompts, setting and sizes'
+        yield 'config', ('none of this repository: they do without such parts' if found['own_modules'] else
+                         'none of this repository: no other has its classes, split, prompts, setting and sizes'
                          if known else 'none of this repository has these sizes')
         yield '', f'its own is the copy that training left in its work folder{"".join(f": {name}" for name in own[:1])}'
     yield 'test it', found['test']

@@ -23,6 +23,7 @@ from torch import nn
 
 import tools
 from models import mmcv_repairs
+from tools import own_parts
 from tools.progress import Progress
 
 
@@ -44,7 +45,7 @@ class Place(NamedTuple):
 def run(main: Callable[[], None]) -> None:
     """Runs a script's `main`: what a user can mend becomes one `error:` line and exit status 1.
 
-    Set CLIPRC_TRACEBACK=1 to see where it came from.
+    Set CLIPRC_TRACEBACK=1 to see where it came from. Of modules of the user's own the line is said anyway.
     """
     warnings.filterwarnings('ignore', module='mmcv')
     warnings.filterwarnings('ignore', message='.*pkg_resources.*')
@@ -56,7 +57,7 @@ def run(main: Callable[[], None]) -> None:
             traceback.print_exc()
         if os.environ.get('RANK', '0') != '0':
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
-        sys.exit(f'error: {plain_message(error)}')
+        sys.exit(f'error: {plain_message(error)}{own_parts.where(error)}')
     except KeyboardInterrupt:
         Progress.end_line()
         tools.say_stopped()

@@ -9,6 +9,7 @@ import torch
 from mmcv import Config, ConfigDict
 from mmcv.utils import get_logger
 from mmseg.datasets import DATASETS
+from mmseg.models.builder import MODELS
 
 from datasets import DatasetFacts
 from models import CLIPRC, CLIPTextEncoder, checkpoint_meta, clip_checkpoint
@@ -16,6 +17,7 @@ from models.clip_checkpoint import Checkpoint
 from models.prompts import synonyms
 from models.segmentor import build
 from models.text_encoder import embed_class_names
+from tools import own_parts
 from tools.config import as_data, dataset_configs
 
 WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_at_once')  # of a config's model.test_cfg
@@ -112,7 +114,28 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
     try:
         model.load_state_dict(weights)
     except ValueError as error:
-        raise ValueError(f'{checkpoint.path}: {error}') from error
+        own = own_modules(checkpoint)
+        told = f'\nIt was trained with modules of the user\'s own: {", ".join(own)} (custom_imports).' if own else ''
+        raise ValueError(f'{checkpoint.path}: {error}{told}') from error
+
+
+def own_modules(checkpoint: Checkpoint) -> list[str]:
+    """The modules of the user's own that a checkpoint of ours was trained with."""
+    told = checkpoint_meta.description(checkpoint)
+    return own_parts.names(told.config) if told else []
+
+
+def warn_of_other_parts(checkpoint: Checkpoint, config: Config) -> None:
+    """Says when the config's encoder or head is another than that which a checkpoint of ours was trained with.
+
+    Weights alone do not show it, if both have tensors of the same names.
+    """
+    told = checkpoint_meta.description(checkpoint)
+    for part in ('backbone', 'decode_head') if told else ():
+        trained, tested = (model[part]['type'] for model in (told.config['model'], config.model))
+        if MODELS.get(trained) is not MODELS.get(tested):
+            get_logger('mmseg').warning('%s was trained with the %s %s, the config has %s', checkpoint.path, part,
+                                        trained, tested)
 
 
 def describe(model: CLIPRC, config: Config) -> dict:

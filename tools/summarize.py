@@ -2,11 +2,13 @@
 """Scores of runs, mean and spread over seeds, beside the published rows: `python tools/summarize.py WORK_DIR...`.
 
 Tests of the same config in several work folders are the seeds of one row. Of each folder the checkpoint that was
-trained longest counts, and its newest test. Prints one table; writes it as Markdown and as a picture.
+trained longest counts, and its newest test. A config of yours, of a data set, split and setting that a config of this
+repository has, stands beside it. Prints one table; writes it as Markdown and as a picture.
 """
 import argparse
 import json
 import math
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -31,7 +33,8 @@ from tools.preparation.sources import BENCHMARKS
 from tools.published import SCORES
 
 OURS = 'this code'
-HEAD = ('protocol', 'setting', 'scores of', *(name.replace('_', ' ') for name in SCORES))
+HEAD = 'protocol', 'setting', 'scores of'
+COSTS = {'trained_parameters': 'trained (M)', 'seconds': 's / iteration'}  # shown where they are known
 SPREAD = 'Of several runs: mean ± sample standard deviation.'
 RED, BLUE, GREY = '#c1121f', '#1d4e89', '#888888'
 
@@ -45,6 +48,11 @@ class Run(NamedTuple):
     checkpoint: str | None  # its file's name; this and the next two are None where an older test.py did not say
     iteration: int | None
     pictures: int | None  # that were tested
+    setting: str | None = None  # this and the next three too
+    protocol: str | None = None
+    own_modules: tuple[str, ...] = ()  # of the user, that it was trained or tested with
+    trained_parameters: int | None = None
+    seconds: float | None = None  # of a training iteration, by the log in the folder
     note: str = ''
 
     @property
@@ -66,7 +74,7 @@ class Value(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of the table; scores that do not exist are not in `values`."""
+    """A line of the table; scores and costs that do not exist are not in `values`."""
     measured: bool
     label: str
     values: dict[str, Value]
@@ -74,7 +82,7 @@ class Line(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The seeds of one config, and the published rows that they compare with."""
+    """The seeds of one config and of others of the same task, and the published rows that they compare with."""
     protocol: str
     setting: str
     runs: list[Run]
@@ -126,10 +134,23 @@ def read_test(file: Path, folder: Path) -> Run:
     if not isinstance(config, str) or not isinstance(metric, dict) or not all(map(_is_score, metric.values())):
         raise ValueError(f'{file} is no result of test.py ({{"config": ..., "metric": {{...}}}}): move it elsewhere.')
     scores = {name: None if value is None or math.isnan(value) else value for name, value in metric.items()}
-    checkpoint, iteration, pictures = (found.get(name) for name in ('checkpoint', 'iteration', 'pictures'))
+    checkpoint = found.get('checkpoint')
+    counts = {name: value for name in ('iteration', 'pictures', 'trained_parameters')
+              if isinstance(value := found.get(name), int)}
+    told = {name: value for name in ('setting', 'protocol') if isinstance(value := found.get(name), str)}
     return Run(folder, config, file.name.startswith('eval_multi'), scores,
-               Path(checkpoint).name if isinstance(checkpoint, str) else None,
-               iteration if isinstance(iteration, int) else None, pictures if isinstance(pictures, int) else None)
+               checkpoint=Path(checkpoint).name if isinstance(checkpoint, str) else None,
+               own_modules=tuple(map(str, found.get('own_modules') or ())), seconds=seconds_an_iteration(folder),
+               **{'iteration': None, 'pictures': None, **counts, **told})
+
+
+def seconds_an_iteration(folder: Path) -> float | None:
+    """The median in the newest training log of a work folder; None if there is none."""
+    for log in sorted(folder.glob('*.log.json'), reverse=True):  # named by time
+        times = [float(time) for time in re.findall(r'"mode": "train".*"time": ([\d.]+)', log.read_text())]
+        if times:
+            return statistics.median(times)
+    return None
 
 
 def _is_score(value) -> bool:
@@ -145,7 +166,15 @@ def pictures_of(leaf: Leaf | None) -> int | None:
 
 def leaf_of(run: Run) -> Leaf | None:
     """The config of this repository that a run is of: by file name, and by the run's classes and split."""
-    return next((leaf for leaf in leaves.called(Path(run.config).name) if _same_split(run, leaf)), None)
+    return None if run.own_modules else next(
+        (leaf for leaf in leaves.called(Path(run.config).name) if _same_split(run, leaf)), None)
+
+
+def leaf_beside(run: Run) -> Leaf | None:
+    """The config of this repository that a run compares with: of the same classes, split, protocol and setting."""
+    return leaf_of(run) or next(
+        (leaf for leaf in leaves.leaves().values() if run.classes and _same_split(run, leaf) and
+         (leaf.setting, leaf.protocol) == (run.setting, run.protocol)), None)
 
 
 def _same_split(run: Run, leaf: Leaf) -> bool:
@@ -161,27 +190,21 @@ def _same_split(run: Run, leaf: Leaf) -> bool:
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
-    """Runs of the same config and classes together, in the order in which they were named."""
-    groups: dict[tuple, list[Run]] = {}
+    """Runs of the same config together, and in one block what compares, in the order in which they were named."""
+    found: dict[tuple, dict[tuple, list[Run]]] = {}
     for run in runs:
-        leaf = leaf_of(run)
-        groups.setdefault((leaf is None, leaf.name if leaf else run.config, *run.kind), []).append(run)
-    return [_block(group, leaf_of(group[0])) for group in groups.values()]
+        own, beside = leaf_of(run), leaf_beside(run)
+        block = found.setdefault((beside is None, beside.name if beside else run.config, *run.kind), {})
+        block.setdefault((own is None, own.name if own else run.config), []).append(run)
+    return [_block(list(groups.values())) for groups in found.values()]
 
 
-def _block(runs: list[Run], leaf: Leaf | None) -> Block:
-    label = f'{OURS}, {len(runs)} run{"s" if len(runs) > 1 else ""}'
-    label += ', six scales' if runs[0].multi_scale else ''
-    all_pictures, note = pictures_of(leaf), '; '.join(run.note for run in runs if run.note)
-    if runs[0].pictures not in (None, all_pictures):
-        label += f', {runs[0].pictures:,}{f" of {all_pictures:,}" if all_pictures else ""} pictures'
-    values = {name: value for name in SCORES if (value := over_seeds(runs, name))}
+def _block(groups: list[list[Run]]) -> Block:
+    runs = [run for group in groups for run in group]
+    leaf = leaf_beside(runs[0])
+    lines = [_measured(group, leaf) for group in groups]
     if leaf is None:
-        namesakes = leaves.called(Path(runs[0].config).name)
-        if namesakes:
-            note = '; '.join(filter(None, (f'of other classes or another split than {namesakes[0].name}', note)))
-        return Block(Path(runs[0].config).name, '-', runs, [Line(True, label, values, note)])
-    lines = [Line(True, label, values, note)]
+        return Block(Path(runs[0].config).name, '-', runs, lines)
     printed_rows = published.others(leaf.protocol, leaf.setting)
     if leaf.config.get('published'):
         note = published.NOTES.get((leaf.protocol, leaf.setting), '')
@@ -192,6 +215,26 @@ def _block(runs: list[Run], leaf: Leaf | None) -> Block:
         lines.append(Line(False, f'published: {row.method}', values, row.note))
     protocol = published.PROTOCOLS.get(leaf.protocol) or leaf.name.removeprefix('configs/')
     return Block(protocol, leaf.setting.replace('_', ' '), runs, lines)
+
+
+def _measured(runs: list[Run], beside: Leaf | None) -> Line:
+    """The seeds of one config as a line."""
+    first, all_pictures = runs[0], pictures_of(beside)
+    label = OURS if beside is None or leaf_of(first) else Path(first.config).stem
+    label += f', {len(runs)} run{"s" if len(runs) > 1 else ""}{", six scales" if first.multi_scale else ""}'
+    if first.pictures not in (None, all_pictures):
+        label += f', {first.pictures:,}{f" of {all_pictures:,}" if all_pictures else ""} pictures'
+    values = {name: value for name in SCORES if (value := over_seeds(runs, name))}
+    for name, form, scale in (('trained_parameters', '{:.2f}', 1e-6), ('seconds', '{:.3f}', 1)):
+        known = [getattr(run, name) for run in runs]
+        if None not in known:
+            mean = scale * statistics.mean(known)
+            values[name] = Value(mean, 0., form.format(mean))
+    note = '; '.join(run.note for run in runs if run.note)
+    namesakes = [] if beside or first.own_modules else leaves.called(Path(first.config).name)
+    if namesakes:
+        note = '; '.join(filter(None, (f'of other classes or another split than {namesakes[0].name}', note)))
+    return Line(True, label, values, note)
 
 
 def over_seeds(runs: list[Run], name: str) -> Value | None:
@@ -218,18 +261,25 @@ def notes(found: list[Block]) -> list[str]:
     return list(dict.fromkeys(line.note for block in found for line in block.lines if line.note))
 
 
+def columns(found: list[Block]) -> dict[str, str]:
+    """Scores, and the costs that a line has -> their names in the table's head."""
+    known = {name for block in found for line in block.lines for name in line.values}
+    return {name: name.replace('_', ' ') for name in SCORES} | {name: COSTS[name] for name in COSTS if name in known}
+
+
 def rows(found: list[Block]) -> list[list[str]]:
     """The table's cells below the head. A number in brackets points to a note."""
     numbers = {note: f' [{number}]' for number, note in enumerate(notes(found), start=1)}
+    names = columns(found)
     return [[block.protocol, block.setting, line.label + numbers.get(line.note, ''),
-             *(line.values[name].text if name in line.values else '-' for name in SCORES)]
+             *(line.values[name].text if name in line.values else '-' for name in names)]
             for block in found for line in block.lines]
 
 
 def terminal_table(found: list[Block]) -> str:
     """The table as text, with the notes."""
-    table = PrettyTable([*HEAD], align='r')
-    for name in HEAD[:3]:
+    table = PrettyTable([*HEAD, *columns(found).values()], align='r')
+    for name in HEAD:
         table.align[name] = 'l'
     cells = iter(rows(found))
     for block in found:
@@ -240,13 +290,14 @@ def terminal_table(found: list[Block]) -> str:
 
 def markdown(found: list[Block], picture: str) -> str:
     """The table for GitHub, the notes, the runs behind it, the picture."""
-    lines = ['# Scores in percent', '', f'| {" | ".join(HEAD)} |', '| --- | --- | --- |' + ' ---: |' * len(SCORES),
+    head = [*HEAD, *columns(found).values()]
+    lines = ['# Scores in percent', '', f'| {" | ".join(head)} |', '| --- | --- | --- |' + ' ---: |' * len(head[3:]),
              *(f'| {" | ".join(cell.replace("|", "/") for cell in cells)} |' for cells in rows(found)), '',
              *([SPREAD, ''] if any(len(block.runs) > 1 for block in found) else [])]
     lines += [f'- [{number}] {note}.' for number, note in enumerate(notes(found), 1)]
     for block in found:
-        folders = ', '.join(f'`{run.folder}`' for run in block.runs)
-        lines.append(f'- {block.protocol}, {block.setting}: `{Path(block.runs[0].config).name}`, from {folders}.')
+        sources = ', '.join(f'`{Path(run.config).name}` from `{run.folder}`' for run in block.runs)
+        lines.append(f'- {block.protocol}, {block.setting}: {sources}.')
     return '\n'.join([*lines, '', f'![The same as a picture]({picture})', ''])
 
 

@@ -26,7 +26,7 @@ from models import CLIPRC, checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
-from tools import launch, scaled_optimizer  # noqa: F401  registers its hook
+from tools import launch, own_parts, scaled_optimizer  # noqa: F401  registers its hook
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation
 from tools.loaders import evaluation_loader, training_loader
@@ -255,6 +255,7 @@ def main() -> None:
                     config.runner.max_iters)
     if place.rank == 0:  # not before all else is known to be right: the folder may hold an earlier run's
         (work_dir / Path(args.config).name).write_text(as_text(config))
+        own_parts.keep(Path(args.config), work_dir)
     runner.run([loader], [('train', 1)])
 
 

@@ -213,6 +213,8 @@ def test(work: Path, run: Run, *, shuffled: bool = False) -> dict[str, float]:
         (results / 'labels.pkl').replace(labels)
         written, = results.glob('eval_*.json')
         write_whole(file, json.dumps(json.loads(written.read_text())['metric'], indent=1) + '\n')
+        if not shuffled:
+            written.replace(folder / written.name)  # for summarize.py
         shutil.rmtree(results)
     return read_results(file)
 

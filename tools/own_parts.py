@@ -1,0 +1,112 @@
+"""Parts of the user's own: modules beside a config, which it names in `custom_imports` and which register them."""
+import shutil
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from mmcv import Config
+from mmcv.utils import get_logger
+
+FOLDERS: set[Path] = set()  # of configs whose modules were imported
+NOT_OWN = [Path(path).resolve() for path in (Path(__file__).parents[1], sys.prefix, sys.base_prefix)]
+
+
+def names(config: dict) -> list[str]:
+    """The modules that a config names, `custom_imports=dict(imports=['my_head'])`.
+
+    Raises:
+        ValueError: it is written in another way.
+    """
+    wanted = config.get('custom_imports') or {}
+    imports = wanted.get('imports', []) if isinstance(wanted, dict) else None
+    imports = [imports] if isinstance(imports, str) else imports
+    if not isinstance(imports, (list, tuple)) or not all(isinstance(name, str) for name in imports) or \
+            set(wanted) - {'imports', 'allow_failed_imports'}:
+        raise ValueError(f"custom_imports={wanted!r}: names of modules are needed, dict(imports=['my_head']) for the "
+                         'file my_head.py beside the config.')
+    return list(imports)
+
+
+def import_modules(config: Config, path: Path) -> None:
+    """Imports what the config file `path` names; modules are looked for beside it, too.
+
+    With `allow_failed_imports=True` one that cannot be imported is passed over with a warning.
+
+    Raises:
+        ValueError: a module is not there, cannot be imported, or has the name of another.
+    """
+    wanted, folder = names(config), path.resolve().parent
+    if not wanted:
+        return
+    added = str(folder) not in sys.path
+    if added:
+        sys.path.append(str(folder))  # last: `models` and `datasets` stay this repository's
+    FOLDERS.add(folder)
+    try:
+        for name in wanted:
+            _check_place(_import(name, path), name, folder)
+    except ValueError as error:
+        if config.custom_imports.get('allow_failed_imports'):
+            get_logger('mmseg').warning('passed over: %s', error)
+            return
+        if added:
+            sys.path.remove(str(folder))
+        raise
+
+
+def _import(name: str, path: Path) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in (name, name.split('.')[0]):
+            raise ValueError(f'{path} imports {name!r} (custom_imports), which fails: {error}') from error
+        file = path.resolve().parent / f'{name.replace(".", "/")}.py'
+        raise ValueError(f'{path} imports {name!r} (custom_imports), and there is no such module: neither {file}, nor '
+                         'one on PYTHONPATH.') from error
+    except Exception as error:  # whatever the user's own code raises
+        raise ValueError(f'{path} imports {name!r} (custom_imports), which fails: {type(error).__name__}: '
+                         f'{error}') from error
+
+
+def _check_place(module: ModuleType, name: str, folder: Path) -> None:
+    """A file beside the config is the one that was meant."""
+    first = name.split('.')[0]
+    meant = [file for file in (folder / f'{first}.py', folder / first / '__init__.py') if file.is_file()]
+    found = getattr(sys.modules[first], '__file__', None)
+    if meant and found and Path(found).resolve() not in [file.resolve() for file in meant]:
+        raise ValueError(f'{meant[0]} has the name of another module, {found}, which is imported in its place: rename '
+                         'yours, and its name in custom_imports.')
+
+
+def where(error: BaseException | None) -> str:
+    """The last line of the user's own modules that an error passed through, in brackets; empty without one."""
+    while error is not None:
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if any(_is_own(Path(frame.filename), folder) for folder in FOLDERS):
+                return f' ({frame.filename}, line {frame.lineno})'
+        error = error.__cause__ or error.__context__
+    return ''
+
+
+def _is_own(file: Path, folder: Path) -> bool:
+    """Whether a file below the folder of a config is the user's: the folder may hold this repository, or Python."""
+    return file.is_relative_to(folder) and 'site-packages' not in file.parts and not any(
+        file.is_relative_to(other) for other in NOT_OWN if other.is_relative_to(folder))
+
+
+def keep(path: Path, folder: Path) -> None:
+    """Copies the modules that were imported from beside the config file `path` into a run's folder.
+
+    So the copy of the config there is whole, and the run keeps the code that it was trained with.
+    """
+    source = path.resolve().parent
+    if source not in FOLDERS or source == folder.resolve():
+        return
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, '__file__', None) or source)
+        if file != source and _is_own(file, source):
+            copy = folder / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
