@@ -6,7 +6,6 @@ Reads CLIP-RC's files, official and our own, and CLIP's. Builds no model, needs 
 import argparse
 import json
 import math
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from datasets import ZeroShotDataset
 from models import checkpoint_meta, clip_checkpoint
-from models.clip_checkpoint import DEAD, UNUSED_OF_CLIP, Checkpoint
+from models.clip_checkpoint import DEAD, UNUSED_OF_CLIP, Checkpoint, depth
 from models.config_text import read_config_text
 from tools import launch, published
 from tools.config import REPOSITORY
@@ -62,12 +61,6 @@ def _shapes(weights: dict[str, Tensor], prefix: str, **dimensions: int) -> list[
     names = [prefix + name.replace('__', '.') for name in dimensions]
     shapes = [tuple(weights[name].shape) for name in names if name in weights]
     return shapes if [len(shape) for shape in shapes] == [*dimensions.values()] else None
-
-
-def depth(weights: dict[str, Tensor], stack: str) -> int:
-    """The number of layers below a name."""
-    pattern = re.compile(re.escape(stack) + r'\.(\d+)\.')
-    return len({match[1] for name in weights if (match := pattern.match(name))})
 
 
 # ---- CLIP-RC
