@@ -217,9 +217,14 @@ def _alike(shown: Variant) -> Variant | None:
                 None)
 
 
+def names_alike(shown: Variant) -> list[str]:
+    """open_clip's names of the CLIPs of these sizes."""
+    return [name for name, told in known_variants().items()
+            if not _differences(told, shown) and '-quickgelu/' not in name]  # the same weights under a second name
+
+
 def _question(shown: Variant, checkpoint: Checkpoint) -> str:
-    alike = [name for name, told in known_variants().items()
-             if not _differences(told, shown) and '-quickgelu/' not in name]  # the same weights under a second name
+    alike = names_alike(shown)
     lines = [f'{checkpoint.path} is {described(shown)}, not in OpenAI\'s format, and no tensor tells which GELU it was '
              'trained with. Which model is it?']
     for gelu, kind in KINDS_OF_GELU.items():

@@ -78,8 +78,8 @@ def _check_untold(model: ConfigDict, stored: dict, checkpoint: Checkpoint) -> No
         trained = stored['backbone'].get(key, default)
         said = model.backbone.get(key, trained)
         if said != trained:
-            raise ValueError(f'{checkpoint.path} was trained with model.backbone.{key}={trained}, the config says {said}. '
-                             'Leave it out: the checkpoint tells it.')
+            raise ValueError(f'{checkpoint.path} was trained with model.backbone.{key}={trained}, the config says '
+                             f'{said}. Leave it out: the checkpoint tells it.')
 
 
 def require_clip(path: str | None, option: str = '--cfg-options model.pretrained=FILE model.pretrained_text=FILE'

@@ -15,10 +15,12 @@ TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's data sets, whe
 # What is read of a config; all else in it serves to write these.
 SETTINGS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config', 'evaluation',
             'log_config', 'log_level', 'amp', 'compile', 'cross_dataset', 'seed', 'work_dir', 'load_from',
-            'resume_from', 'cudnn_benchmark', 'picture_size', 'total_batch_size', 'total_batch_size_source', 'protocol', 'published')
-PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pad': ('size',),
-          'MultiScaleFlipAug': ('img_scale',)}  # the lengths in pixels of a pipeline's steps
+            'resume_from', 'cudnn_benchmark', 'picture_size', 'total_batch_size', 'total_batch_size_source', 'protocol',
+            'published')
 DATA_SETTINGS = ('samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test')
+# The lengths in pixels of a pipeline's steps.
+PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pad': ('size',),
+          'MultiScaleFlipAug': ('img_scale',)}
 
 
 class MergingDictAction(DictAction):

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from datasets import ZeroShotDataset
 from models import checkpoint_meta, clip_checkpoint
-from models.clip_checkpoint import DEAD, UNUSED_OF_CLIP, Checkpoint, depth
+from models.clip_checkpoint import DEAD, Checkpoint, depth
+from models.clip_variant import KINDS_OF_GELU, is_clip_rc, names_alike, saved_by_openai, sizes_shown, variant_of
 from models.config_text import read_config_text
 from tools import launch, published
 from tools.config import REPOSITORY
@@ -50,7 +51,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
         'dead_tensors': sum(bool(DEAD.match(name)) for name in weights),
     }
     try:
-        return found | (_clip_rc(checkpoint) or _clip(weights) or {
+        return found | (_clip_rc(checkpoint) or _clip(checkpoint) or {
             'shapes': {name: list(tensor.shape) for name, tensor in weights.items()}})
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
@@ -85,7 +86,7 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     ours = checkpoint_meta.is_ours(checkpoint)
     told = _told_by_us(meta['clip_rc']) if ours else _told_by_mmseg(meta)
     best = meta.get('hook_msgs') or {}
-    fitting = sorted((leaf for leaf in leaves().values() if _fits(leaf, sizes, told)),
+    fitting = sorted(_narrowest([leaf for leaf in leaves().values() if _fits(leaf, sizes, told)]),
                      key=lambda leaf: -len(leaf.config.get('published', {})))
     configs = [leaf.name for leaf in fitting]
     own = [] if fitting else dumped_configs(Path(checkpoint.path).parent)
@@ -140,6 +141,11 @@ def _fits(leaf: Leaf, sizes: Sizes, told: dict) -> bool:
     return agrees and leaf.setting != CROSS_DATASET and leaf.sizes.fits(sizes)
 
 
+def _narrowest(fitting: list[Leaf]) -> list[Leaf]:
+    """Configs that name these sizes; where there is none, those that leave them to the CLIP file."""
+    return [leaf for leaf in fitting if not leaf.sizes.of_any_clip] or fitting
+
+
 def dataset_of(names: list[str] | None) -> str | None:
     """The registered data set with these classes."""
     return next((name for name, cls in DATASETS.module_dict.items()
@@ -155,20 +161,31 @@ def test_command(config: str, file: str) -> str:
 
 # ---- CLIP
 
-def _clip(weights: dict[str, Tensor]) -> dict | None:
-    shapes = _shapes(weights, 'visual.', class_embedding=1, positional_embedding=2, conv1__weight=4, proj=2)
-    if shapes is None:
+def _clip(checkpoint: Checkpoint) -> dict | None:
+    try:
+        shown = sizes_shown(checkpoint)
+    except ValueError:  # no CLIP ViT
         return None
-    (width,), (positions, _), (*_, patch), (_, space) = shapes
-    layers = depth(weights, 'visual.transformer.resblocks')
-    build = {'patch': patch, 'width': width, 'layers': layers, 'space': space}
+    vision = shown.vision
+    if is_clip_rc(checkpoint) or not vision:
+        return None
+    build = {'patch': vision['patch_size'], 'width': vision['width'], 'layers': vision['layers'],
+             'space': vision['output_dim']}
+    try:
+        gelu = variant_of(checkpoint).vision['gelu']
+    except ValueError:  # a question
+        gelu = None
+    form = build['width'], build['layers']
     return {
         'kind': 'clip',
-        'name': f'{VIT[width, layers]}/{patch}' if (width, layers) in VIT else None,
-        'format': 'OpenAI' if all(name in weights for name in UNUSED_OF_CLIP) else 'open_clip',
-        'sizes': {**build, 'resolution': math.isqrt(positions - 1) * patch},
-        'text_tower_layers': depth(weights, 'transformer.resblocks'),
-        'configs': [leaf.name for leaf in leaves().values() if build.items() <= leaf.sizes._asdict().items()],
+        'name': f'{VIT[form]}/{build["patch"]}' if form in VIT else None,
+        'format': 'OpenAI' if saved_by_openai(checkpoint) else 'open_clip',
+        'gelu': gelu,
+        'names': [] if gelu else names_alike(shown),
+        'sizes': {**build, 'resolution': shown.resolution},
+        'text_tower_layers': depth(checkpoint.weights, 'transformer.resblocks'),
+        'configs': [leaf.name for leaf in _narrowest([leaf for leaf in leaves().values()
+                                                      if leaf.sizes.fits_clip(**build)])],
     }
 
 
@@ -201,6 +218,11 @@ def lines(found: dict) -> Iterator[tuple[str, str]]:
 
 
 def _clip_lines(found: dict) -> Iterator[tuple[str, str]]:
+    if found['gelu']:
+        yield 'GELU', f'{KINDS_OF_GELU[found["gelu"]]}, as OpenAI trained it'
+    else:
+        yield 'GELU', 'not told by the file: name it to train with it, --cfg-options model.clip_name=NAME'
+        yield 'of these sizes', some(found['names']) if found['names'] else 'none that open_clip names: model.backbone.gelu'
     folders = sorted({str(Path(name).parent) for name in found['configs']})
     yield 'fits', f'the configs in {", ".join(folders)}' if folders else 'no config of this repository: other sizes'
     yield 'belongs in', 'model.pretrained and model.pretrained_text, to train with:'
