@@ -52,9 +52,9 @@ def read(path: str | Path) -> Checkpoint:
         raise ValueError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))
     try:
         if path.suffix == '.safetensors':
-            return Checkpoint(_own_names(safetensors.torch.load_file(path)), {}, str(path))
+            return Checkpoint(own_names(safetensors.torch.load_file(path)), {}, str(path))
         if _is_torchscript(path):
-            return Checkpoint(_own_names(torch.jit.load(path, map_location='cpu').state_dict()), {}, str(path))
+            return Checkpoint(own_names(torch.jit.load(path, map_location='cpu').state_dict()), {}, str(path))
         # numpy scalars occur in the meta of files that mmcv wrote, such as a best score
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location='cpu', weights_only=True)
@@ -71,10 +71,10 @@ def read(path: str | Path) -> Checkpoint:
                if isinstance(name, str) and isinstance(value, Tensor)} if isinstance(weights, dict) else {}
     if not weights:
         raise ValueError(f'{path} holds no state dict: no tensors by name.')
-    return Checkpoint(_own_names(weights), meta if isinstance(meta, dict) else {}, str(path))
+    return Checkpoint(own_names(weights), meta if isinstance(meta, dict) else {}, str(path))
 
 
-def _own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Without what wrappers put before names: `module.` of distributed training, `text.` of open_clip's custom text."""
     weights = {name.removeprefix('module.'): value for name, value in weights.items()}
     return {name.removeprefix('text.') if name.startswith(_CUSTOM_TEXT) else name: value

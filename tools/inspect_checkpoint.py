@@ -222,7 +222,7 @@ def _clip_lines(found: dict) -> Iterator[tuple[str, str]]:
         yield 'GELU', f'{KINDS_OF_GELU[found["gelu"]]}, as OpenAI trained it'
     else:
         yield 'GELU', 'not told by the file: name it to train with it, --cfg-options model.clip_name=NAME'
-        yield 'of these sizes', some(found['names']) if found['names'] else 'none that open_clip names: model.backbone.gelu'
+        yield 'of these sizes', some(found['names']) if found['names'] else 'none: give model.backbone.gelu instead'
     folders = sorted({str(Path(name).parent) for name in found['configs']})
     yield 'fits', f'the configs in {", ".join(folders)}' if folders else 'no config of this repository: other sizes'
     yield 'belongs in', 'model.pretrained and model.pretrained_text, to train with:'
