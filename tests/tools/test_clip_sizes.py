@@ -179,8 +179,6 @@ def test_the_miniature_trains_on_another_clip(run, open_clip_file, tmp_path):
         repository=REPOSITORY, clip=open_clip_file, backbone=backbone,
         text=', '.join(f'{key}=None' for key in SIZES['text_encoder'])))
     command = ['tools/train.py', tmp_path / 'mine.py', '--work-dir', tmp_path / 'work', '--seed', 1]
-    asked = run(*command, check=False)
-    assert asked.returncode == 1 and asked.stderr.count('error: ') == 1 and 'which GELU' in asked.stderr
     said = run(*command, '--cfg-options', 'model.backbone.gelu=plain').stderr
     losses = [float(line.split(' loss: ')[1].split(',')[0]) for line in said.splitlines() if ' loss: ' in line]
     assert len(losses) == 4 and np.isfinite(losses).all()
@@ -196,10 +194,8 @@ def test_text_embeddings_of_a_clip_of_open_clip(run, open_clip_file, tmp_path):
     (tmp_path / 'names.txt').write_text('cat\ndog\n')
     (tmp_path / 'config.py').write_text(CUSTOM.format(repository=REPOSITORY, clip=open_clip_file, backbone={},
                                                       text='transformer_heads=None, gelu="plain"'))
-    script = ['tools/text_embeddings.py', tmp_path / 'names.txt', '--out', tmp_path / 'rows.npy', '--clip']
-    done = run(*script, open_clip_file, check=False)
-    assert done.returncode == 1 and 'which GELU' in done.stderr and '--clip-name' in done.stderr
-    done = run(*script, open_clip_file, '--clip-name', 'ViT-B-32/laion2b_s34b_b79k', check=False)
+    done = run('tools/text_embeddings.py', tmp_path / 'names.txt', '--out', tmp_path / 'rows.npy', '--clip',
+               open_clip_file, '--clip-name', 'ViT-B-32/laion2b_s34b_b79k', check=False)
     assert done.returncode == 1 and 'is not ViT-B-32/laion2b_s34b_b79k: vision patch_size 32' in done.stderr
     run('tools/text_embeddings.py', tmp_path / 'config.py', '--out', tmp_path / 'rows.npy')
     classes = ['red', 'yellow', 'green', 'blue', 'purple']
