@@ -109,7 +109,7 @@ def main() -> None:
         config.data.test.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
     dataset = build_dataset(config.data.test, {'test_mode': True})
 
-    model = build_model(config)
+    model = build_model(config, checkpoint)
     check_classes(checkpoint, config)
     load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)

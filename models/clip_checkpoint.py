@@ -25,7 +25,8 @@ DEAD = re.compile(r'decode_head\.(decoder_[qv]\.layers|recovery_decoder\.decoupl
 # CLIP's text tower, and CLIP's own tensors that CLIP-RC has no use for.
 TEXT_TOWER = ('transformer.resblocks.', 'token_embedding.weight', 'positional_embedding', 'ln_final.weight',
               'ln_final.bias', 'text_projection')
-UNUSED_OF_CLIP = ('logit_scale', 'input_resolution', 'context_length', 'vocab_size')
+INTEGERS_OF_OPENAI = ('input_resolution', 'context_length', 'vocab_size')
+UNUSED_OF_CLIP = ('logit_scale', 'logit_bias', *INTEGERS_OF_OPENAI)
 # Parts of official checkpoints that a model may be built without.
 TRAINING_ONLY = 'decode_head.recovery_decoder.'
 OPTIONAL_PARTS = (*(f'text_encoder.{name}' for name in TEXT_TOWER), TRAINING_ONLY)
@@ -55,7 +56,7 @@ def read(path: str | Path) -> Checkpoint:
         if path.suffix == '.safetensors':
             return _read_safetensors(path)
         if _is_torchscript(path):
-            return Checkpoint(dict(torch.jit.load(path, map_location='cpu').state_dict()), {}, str(path))
+            return Checkpoint(own_names(torch.jit.load(path, map_location='cpu').state_dict()), {}, str(path))
         with numpy_scalars_allowed():
             content = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error,
@@ -67,11 +68,21 @@ def read(path: str | Path) -> Checkpoint:
         raise ValueError(f'{path} is truncated or damaged, or no checkpoint. Fetch or copy it again.') from error
     content = content if isinstance(content, dict) else {}
     weights, meta = content.get('state_dict', content), content.get('meta', {})
-    weights = {name.removeprefix('module.'): value for name, value in weights.items()
+    weights = {name: value for name, value in weights.items()
                if isinstance(name, str) and isinstance(value, Tensor)} if isinstance(weights, dict) else {}
     if not weights:
         raise ValueError(f'{path} holds no state dict: no tensors by name.')
-    return Checkpoint(weights, meta if isinstance(meta, dict) else {}, str(path))
+    return Checkpoint(own_names(weights), meta if isinstance(meta, dict) else {}, str(path))
+
+
+def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what wrappers put before names: `module.` of distributed training, `text.` of open_clip's custom text."""
+    weights = {name.removeprefix('module.'): value for name, value in weights.items()}
+    return {name.removeprefix('text.') if name.startswith(_CUSTOM_TEXT) else name: value
+            for name, value in weights.items()}
+
+
+_CUSTOM_TEXT = tuple(f'text.{name}' for name in TEXT_TOWER)
 
 
 _NUMPY_SCALARS = [(np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'), np._core.multiarray.scalar,
@@ -88,7 +99,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     with safetensors.safe_open(path, 'pt') as file:
         meta = json.loads((file.metadata() or {}).get('meta', '{}'))
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-    return Checkpoint(weights, meta if isinstance(meta, dict) else {}, str(path))
+    return Checkpoint(own_names(weights), meta if isinstance(meta, dict) else {}, str(path))
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -135,21 +146,42 @@ def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
     weights = {name.removeprefix('visual.'): tensor.float() for name, tensor in clip.weights.items()
                if name.startswith('visual.')}
     if 'positional_embedding' not in weights or 'class_embedding' not in weights:
-        raise ValueError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding): '
+        raise ValueError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding){other_kind(clip)}: '
                          'a CLIP ViT file is needed.')
-    known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
-    strangers = [name for name in clip.weights if not name.startswith(known)]
-    if strangers:
-        raise ValueError(f'{clip.path} is no CLIP file: not known here: {", ".join(strangers[:8])}.')
+    check_names(clip)
     own = {name: tensor for name, tensor in encoder.state_dict().items() if not _not_of_clip(name)}
     positions = weights['positional_embedding']
     if positions.ndim == 2 and math.isqrt(len(positions) - 1)**2 == len(positions) - 1:
         grid = encoder.input_resolution // encoder.patch_size
         weights['positional_embedding'] = resize_positions(positions, (grid, grid))
-    check(weights, own, clip.path)
+    check(weights, own, clip.path, 'Use a config whose sizes are those of the file, or one that leaves them out, such '
+                                   'as those in configs/other_clips.')
     region = weights['class_embedding'] + weights['positional_embedding'][0]
     weights['region_level_bridge'] = region.expand(encoder.side**2, -1)
     encoder.load_state_dict({**encoder.state_dict(), **weights})
+
+
+def check_names(clip: Checkpoint) -> None:
+    """Raises a ValueError that names the tensors of a CLIP file that no CLIP ViT has."""
+    known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
+    strangers = [name for name in clip.weights if not name.startswith(known)]
+    if strangers:
+        raise ValueError(f'{clip.path} is no CLIP file of a kind that is known here{other_kind(clip)}: not known here: '
+                         f'{", ".join(strangers[:8])}.')
+
+
+def other_kind(clip: Checkpoint) -> str:
+    """What a file with an image tower that is no CLIP ViT is, in brackets."""
+    signs = {'visual.attnpool.': ' (a ResNet CLIP)', 'visual.layer1.': ' (a ResNet CLIP)',
+             'visual.trunk.': ' (its image tower is timm\'s, as those of SigLIP, EVA and ConvNeXt are)',
+             'visual.attn_pool.': ' (a CoCa)', 'vision_model.': ' (saved by Hugging Face\'s transformers)'}
+    return next((kind for start, kind in signs.items() if any(name.startswith(start) for name in clip.weights)), '')
+
+
+def depth(weights: dict[str, Tensor], stack: str) -> int:
+    """The number of layers below a name."""
+    pattern = re.compile(re.escape(stack) + r'\.(\d+)\.')
+    return len({match[1] for name in weights if (match := pattern.match(name))})
 
 
 def _not_of_clip(name: str) -> bool:
@@ -200,7 +232,8 @@ def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '
            'the checkpoint')
 
 
-def check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
+def check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str,
+          remedy: str = 'Use the config that belongs to the file.') -> None:
     """Raises a ValueError that names every tensor that is missing, unexpected or of another shape."""
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
@@ -213,5 +246,5 @@ def check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str) -> No
         if found:
             shown = ', '.join(found[:8]) + (f' and {len(found) - 8} more' if len(found) > 8 else '')
             lines.append(f'  {what}: {shown}')
-    lines.append('Model and file must be of one size: use the config that belongs to the file.')
+    lines.append(f'Model and file must be of one size. {remedy}')
     raise ValueError('\n'.join(lines))

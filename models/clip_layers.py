@@ -22,7 +22,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the approximation that CLIP was trained with: silu(1.702 x) / 1.702."""
+    """x * sigmoid(1.702 x), the approximation that OpenAI's CLIP was trained with: silu(1.702 x) / 1.702."""
 
     SLOPE = 1.702
 
@@ -30,14 +30,21 @@ class QuickGELU(nn.Module):
         return F.silu(self.SLOPE * x) / self.SLOPE
 
 
-class FeedForward(nn.Sequential):
-    """The two products with QuickGELU between, whose factors are multiplied where there is less to multiply."""
+GELUS = {'quick': QuickGELU, 'plain': nn.GELU}  # plain: x times the normal distribution's integral up to x
 
-    def __init__(self, width: int):
+
+class FeedForward(nn.Sequential):
+    """The two products with GELU between; QuickGELU's factors are multiplied where there is less to multiply."""
+
+    def __init__(self, width: int, gelu: str = 'quick'):
+        if gelu not in GELUS:
+            raise ValueError(f'gelu={gelu!r} is neither quick nor plain.')
         super().__init__(OrderedDict(
-            c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width)))
+            c_fc=Linear(width, 4 * width), gelu=GELUS[gelu](), c_proj=Linear(4 * width, width)))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(self.gelu, QuickGELU):
+            return super().forward(x)
         slope = QuickGELU.SLOPE
         hidden = linear(slope * x, self.c_fc.weight, slope * self.c_fc.bias)
         hidden = F.silu(hidden, inplace=not torch.is_grad_enabled())
@@ -78,11 +85,11 @@ class SelfAttention(nn.Module):
 class ResidualAttentionBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, gelu: str = 'quick'):
         super().__init__()
         self.attn = SelfAttention(width, heads)
         self.ln_1 = LayerNorm(width)
-        self.mlp = FeedForward(width)
+        self.mlp = FeedForward(width, gelu)
         self.ln_2 = LayerNorm(width)
 
     def forward(self, x: Tensor, visible: Tensor | None = None, prompts: Tensor | None = None) -> Tensor:
@@ -94,6 +101,6 @@ class ResidualAttentionBlock(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks, named as in CLIP's checkpoints: `resblocks.<i>`."""
 
-    def __init__(self, width: int, layers: int, heads: int):
+    def __init__(self, width: int, layers: int, heads: int, gelu: str = 'quick'):
         super().__init__()
-        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads) for _ in range(layers))
+        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads, gelu) for _ in range(layers))

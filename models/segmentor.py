@@ -27,10 +27,11 @@ from torch import Tensor
 from . import checkpoint_meta, clip_checkpoint
 from .clip_checkpoint import Checkpoint
 from .clip_layers import ResidualAttentionBlock
+from .clip_variant import text_encoder_of, told_by_config
 from .label_mapping import Setting
 from .maps import Resizing, resize
 from .precision import short_products
-from .text_encoder import CLIPTextEncoder, embed_class_names
+from .text_encoder import embed_class_names
 from .two_stream_decoder import CrossAttentionLayer
 from .windows import Pasted, Window, sliding
 
@@ -75,6 +76,7 @@ class CLIPRC(EncoderDecoder):
         load_text_embedding: `.npy` file (C, E) with the embeddings of all classes, read once, here.
         text_encoder, pretrained_text, class_names, prompt_templates: when no such file is named, CLIP's text tower
             is built and embeds the class names once its weights are loaded.
+        clip_name: open_clip's name of the CLIP, which tells what no tensor does, see `clip_variant`.
         ft_backbone: train the whole vision encoder. Otherwise only what has `exclude_key` in its name trains.
 
     Raises:
@@ -87,7 +89,8 @@ class CLIPRC(EncoderDecoder):
                  self_training: bool = False, load_text_embedding: str | None = None,
                  text_encoder: dict | None = None, pretrained_text: str | None = None,
                  class_names: Sequence[str] | None = None, prompt_templates: Sequence[str] = ('a photo of a {}',),
-                 ft_backbone: bool = False, exclude_key: str = 'prompt', init_cfg: dict | None = None):
+                 clip_name: str | None = None, ft_backbone: bool = False, exclude_key: str = 'prompt',
+                 init_cfg: dict | None = None):
         super().__init__(backbone=backbone, decode_head=decode_head, train_cfg=train_cfg,
                          test_cfg=ConfigDict(test_cfg), init_cfg=init_cfg)
         self.pretrained = pretrained
@@ -102,6 +105,7 @@ class CLIPRC(EncoderDecoder):
             self._check_lists(both_class, seen, novel_class, decode_head)
             self.set_classes(len(both_class), seen, self_training=self_training)
 
+        self.tower = told_by_config({'text_encoder': text_encoder, 'backbone': backbone, 'clip_name': clip_name})
         self.text_encoder = None
         if load_text_embedding is not None:
             self.decode_head.class_head.set_embeddings(
@@ -177,7 +181,7 @@ class CLIPRC(EncoderDecoder):
             self.set_classes(len(told.class_names), seen, self_training=told.setting == Setting.TRANSDUCTIVE.value)
             head.set_embeddings(told.embeddings, source=checkpoint.path)
         elif head.embeddings is None and self.text_encoder is None and clip_checkpoint.holds_text_tower(checkpoint):
-            encoder = CLIPTextEncoder.like(clip_checkpoint.text_tower(checkpoint))
+            encoder = text_encoder_of(checkpoint, **self.tower)
             names = checkpoint.meta['CLASSES']
             if self.num_classes == 0:
                 self.set_classes(len(names), range(len(names)))

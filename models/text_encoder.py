@@ -12,7 +12,7 @@ from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
-from .clip_checkpoint import check
+from .clip_checkpoint import check, depth
 from .clip_layers import LayerNorm, Transformer
 
 if TYPE_CHECKING:
@@ -30,17 +30,18 @@ class CLIPTextEncoder(BaseModule):
         context_length, vocab_size: L, V.
         transformer_width, transformer_heads, transformer_layers: W, attention heads, blocks.
         embed_dim: E.
+        gelu: 'quick', as in OpenAI's CLIP, or 'plain', as in most of open_clip's.
         style: official configs name it; ignored, as in the published code.
     """
 
     def __init__(self, *, context_length: int = CONTEXT_LENGTH, vocab_size: int = VOCABULARY,
                  transformer_width: int = 512, transformer_heads: int = 8, transformer_layers: int = 12,
-                 embed_dim: int = 512, style: str = 'pytorch', init_cfg: dict | None = None):
+                 embed_dim: int = 512, gelu: str = 'quick', style: str = 'pytorch', init_cfg: dict | None = None):
         super().__init__(init_cfg)
         self.context_length = context_length
         self.token_embedding = nn.Embedding(vocab_size, transformer_width)
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(context_length, transformer_width))
-        self.transformer = Transformer(transformer_width, transformer_layers, transformer_heads)
+        self.transformer = Transformer(transformer_width, transformer_layers, transformer_heads, gelu)
         self.ln_final = LayerNorm(transformer_width)
         self.text_projection = nn.Parameter(transformer_width**-0.5 * torch.randn(transformer_width, embed_dim))
         causal = torch.ones(context_length, context_length, dtype=torch.bool).tril()
@@ -48,20 +49,21 @@ class CLIPTextEncoder(BaseModule):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     @classmethod
-    def like(cls, weights: dict[str, Tensor], heads: int | None = None) -> 'CLIPTextEncoder':
+    def like(cls, weights: dict[str, Tensor], heads: int | None = None, gelu: str = 'quick') -> 'CLIPTextEncoder':
         """The encoder that `weights` (names without prefix) were saved from, with those weights.
 
         Args:
-            heads: attention heads, which weights do not tell; without it one per 64 of width, as every CLIP has.
+            heads: attention heads, which weights do not tell; without it one per 64 of width, as OpenAI's CLIPs have.
+            gelu: 'quick' or 'plain', which weights do not tell either.
 
         Raises:
             ValueError: tensors are missing, unknown or do not fit each other; the message names them.
         """
         context_length, width = weights['positional_embedding'].shape
-        layers = len({name.split('.')[2] for name in weights if name.startswith('transformer.resblocks.')})
+        layers = depth(weights, 'transformer.resblocks')
         encoder = cls(context_length=context_length, vocab_size=len(weights['token_embedding.weight']),
                       transformer_width=width, transformer_heads=heads or max(1, width // 64),
-                      transformer_layers=layers, embed_dim=weights['text_projection'].shape[1])
+                      transformer_layers=layers, embed_dim=weights['text_projection'].shape[1], gelu=gelu)
         check(weights, encoder.state_dict(), 'the text encoder')
         encoder.load_state_dict(weights)
         return encoder.eval().requires_grad_(False)

@@ -75,6 +75,7 @@ class CLIPVisionEncoder(BaseModule):
         input_resolution: side in pixels of the picture that the stored position table is for.
         patch_size: side of a patch in pixels.
         width, layers, heads, output_dim: D, blocks, attention heads, E.
+        gelu: 'quick', as in OpenAI's CLIP, or 'plain', as in most of open_clip's.
         num_tokens: P, prompt tokens per block.
         region_level_bridge_size: R, the number of region tokens, a square; 0 leaves the region clues out.
         with_cp: activation checkpointing (mmseg's name of it): training keeps the tokens between blocks alone, and
@@ -91,7 +92,7 @@ class CLIPVisionEncoder(BaseModule):
                  heads: int = 12, output_dim: int = 512, num_tokens: int = 10, region_level_bridge_size: int = 16,
                  prompt_dim: int | None = None, total_d_layer: int | None = None, drop_path_rate: float = 0.,
                  get_embeddings: bool = True, out_indices: list[int] | None = None, style: str = 'pytorch',
-                 with_cp: bool = False, init_cfg: dict | None = None):
+                 gelu: str = 'quick', with_cp: bool = False, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         self.with_cp = with_cp
         self.side = math.isqrt(region_level_bridge_size)  # r
@@ -114,7 +115,7 @@ class CLIPVisionEncoder(BaseModule):
         self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(1 + grid * grid, width))
         self.region_level_bridge = nn.Parameter(torch.zeros(region_level_bridge_size, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads)
+        self.transformer = Transformer(width, layers, heads, gelu)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(width**-0.5 * torch.randn(width, output_dim))
 

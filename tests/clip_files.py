@@ -5,8 +5,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+from models.clip_checkpoint import INTEGERS_OF_OPENAI, Checkpoint  # noqa: E402
+
 VIT_B_16 = {'width': 768, 'layers': 12, 'embed': 512, 'patch': 16, 'resolution': 224, 'text_width': 512,
             'text_layers': 12, 'vocabulary': 49408}
+VIT_B_32 = VIT_B_16 | {'patch': 32}
+VIT_L_14 = VIT_B_16 | {'width': 1024, 'layers': 24, 'embed': 768, 'patch': 14, 'text_width': 768}
 
 
 def clip_weights(*, width: int = 64, layers: int = 3, embed: int = 32, patch: int = 16, resolution: int = 32,
@@ -51,6 +56,25 @@ def clip_weights(*, width: int = 64, layers: int = 3, embed: int = 32, patch: in
         'input_resolution': torch.tensor(resolution), 'context_length': torch.tensor(77),
         'vocab_size': torch.tensor(vocabulary),
     }
+
+
+def open_clip_model(sizes: dict[str, int], **settings) -> nn.Module:
+    """open_clip's own CLIP of sizes such as `VIT_B_16`."""
+    import open_clip
+    return open_clip.CLIP(sizes['embed'], {
+        'image_size': sizes['resolution'], 'layers': sizes['layers'], 'width': sizes['width'],
+        'patch_size': sizes['patch']}, {
+        'context_length': 77, 'vocab_size': sizes['vocabulary'], 'width': sizes['text_width'],
+        'heads': sizes['text_width'] // 64, 'layers': sizes['text_layers']}, **settings)
+
+
+def clip_by_shape(*, openai: bool = False, **sizes: int) -> Checkpoint:
+    """A file of true names and shapes, whose zeros take no room: open_clip's, or with OpenAI's three integers."""
+    with torch.device('meta'):
+        shapes = {name: tensor.shape for name, tensor in open_clip_model(sizes).state_dict().items()}
+    if openai:
+        shapes |= dict.fromkeys(INTEGERS_OF_OPENAI, ())
+    return Checkpoint({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, {}, 'clip.bin')
 
 
 def save_torchscript(weights: dict[str, Tensor], path: str | Path) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import CLIPRC
+from models.clip_layers import QuickGELU
 
 
 class Oracle:
@@ -84,7 +85,9 @@ class Oracle:
             heads = encoder.transformer.resblocks[depth].attn.heads
             x = x + self.linear(self.attention(*qkv.chunk(3, dim=-1), heads, mask), f'{name}.attn.out_proj')
             hidden = self.linear(self.norm(x, f'{name}.ln_2'), f'{name}.mlp.c_fc')
-            x = x + self.linear(hidden * torch.sigmoid(1.702 * hidden), f'{name}.mlp.c_proj')
+            quick = isinstance(encoder.transformer.resblocks[depth].mlp.gelu, QuickGELU)
+            share = torch.sigmoid(1.702 * hidden) if quick else (1 + torch.erf(hidden / math.sqrt(2))) / 2
+            x = x + self.linear(hidden * share, f'{name}.mlp.c_proj')
         regions = encoder.side**2
         others = x.shape[1] - regions
         x = torch.cat([self.norm(x[:, :others], 'backbone.prompt_norm', 1e-6), x[:, others:]], dim=1)

@@ -74,8 +74,11 @@ def truncated_clip(path, clip_file):
     (lambda path, _: path.write_text('<html>404</html>'), ['no checkpoint', 'again']),
     (lambda path, _: torch.save({'fc.weight': torch.ones(2)}, path), ['CLIP']),
     (lambda path, _: torch.save(clip_weights(width=32), path),
-     ['another shape', 'class_embedding (32,) instead of (64,)']),
-], ids=['missing', 'truncated', 'html', 'another model', 'another width'])
+     ['another shape', 'class_embedding (32,) instead of (64,)', 'configs/other_clips']),
+    (lambda path, _: torch.save({name: value for name, value in clip_weights().items() if name != 'vocab_size'}, path),
+     ['no tensor tells which GELU', 'model.clip_name', 'model.backbone.gelu=quick or =plain']),
+    (lambda path, _: torch.save({'visual.attnpool.positional_embedding': torch.ones(2)}, path), ['a ResNet CLIP']),
+], ids=['missing', 'truncated', 'html', 'another model', 'another width', 'untold', 'resnet'])
 def test_clip_file(fails, tiny_configs, clip_file, tmp_path, write, words):
     path = tmp_path / 'clip.pt'
     if write is not None:

@@ -120,7 +120,7 @@ def main() -> None:
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     dataset = build_dataset(config.data.test, {'test_mode': True})
     split = dataset.facts.split
-    model = build_model(config)
+    model = build_model(config, checkpoint)
     if not len(model.decode_head.class_head.unseen):
         raise ValueError('every class of this config counts as seen (fully supervised, or cross-dataset): there is '
                          'nothing to weigh against each other.')

@@ -17,8 +17,12 @@ TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's data sets, whe
 # What is read of a config; all else in it serves to write these.
 SETTINGS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config', 'evaluation',
             'log_config', 'log_level', 'amp', 'compile', 'cross_dataset', 'seed', 'work_dir', 'load_from',
-            'resume_from', 'cudnn_benchmark', 'total_batch_size', 'total_batch_size_source', 'protocol', 'published')
+            'resume_from', 'cudnn_benchmark', 'picture_size', 'total_batch_size', 'total_batch_size_source', 'protocol',
+            'published')
 DATA_SETTINGS = ('samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test')
+# The lengths in pixels of a pipeline's steps.
+PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pad': ('size',),
+          'MultiScaleFlipAug': ('img_scale',)}
 
 
 class MergingDictAction(DictAction):
@@ -71,6 +75,7 @@ def load_config(args: Namespace) -> Config:
     unknown = [f'data.{name}' for name in config.data if name not in DATA_SETTINGS]
     if unknown:
         raise ValueError(f'{", ".join(unknown)}: data has {", ".join(DATA_SETTINGS)}.')
+    set_picture_size(config)
     if args.data_root is not None:
         for dataset in dataset_configs(config.data):
             dataset.data_root = str(Path(args.data_root).absolute())
@@ -84,6 +89,36 @@ def load_config(args: Namespace) -> Config:
         if config.model.get(name) is not None:
             config.model[name] = str(_weights_path(config.model[name]))
     return config
+
+
+def set_picture_size(config: Config) -> None:
+    """Makes the side of crops and windows what the config's `picture_size` says, in pixels, and all else in proportion.
+
+    That is: the sizes that the model was built for, the stride of windows, and what pipelines make pictures and crops.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    model, side = config.model, config.get('picture_size')
+    if side is None:
+        return
+    if type(side) is not int or side < 1:
+        raise ValueError(f'picture_size={side!r} is no whole number of pixels.')
+    before = model.backbone.get('input_resolution', 512)
+
+    def scale(settings: ConfigDict, *names: str) -> None:
+        for name in names:
+            if settings.get(name) is not None:
+                lengths = settings[name]
+                settings[name] = (round(lengths * side / before) if isinstance(lengths, int) else
+                                  tuple(round(length * side / before) for length in lengths))
+
+    scale(model.test_cfg, 'crop_size', 'stride')
+    for dataset in dataset_configs(config.data):
+        for step in dataset.get('pipeline', []):
+            for part in (step, *step.get('transforms', [])):
+                scale(part, *PIXELS.get(part.type, ()))
+    model.backbone.input_resolution = model.decode_head.img_size = side
 
 
 def read_config(path: str | Path) -> Config:

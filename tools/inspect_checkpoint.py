@@ -6,7 +6,6 @@ Reads CLIP-RC's files, official and our own, and CLIP's. Builds no model, needs 
 import argparse
 import json
 import math
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ from torch import Tensor
 
 from datasets import ZeroShotDataset
 from models import checkpoint_meta, clip_checkpoint
-from models.clip_checkpoint import DEAD, UNUSED_OF_CLIP, Checkpoint
+from models.clip_checkpoint import DEAD, Checkpoint, depth
+from models.clip_variant import KINDS_OF_GELU, is_clip_rc, names_alike, saved_by_openai, sizes_shown, variant_of
 from models.config_text import read_config_text
 from tools import launch, own_parts, published
 from tools.config import REPOSITORY
@@ -52,7 +52,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
         'dead_tensors': sum(bool(DEAD.match(name)) for name in weights),
     }
     try:
-        return found | (_clip_rc(checkpoint) or _clip(weights) or {
+        return found | (_clip_rc(checkpoint) or _clip(checkpoint) or {
             'shapes': {name: list(tensor.shape) for name, tensor in weights.items()}})
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
@@ -63,12 +63,6 @@ def _shapes(weights: dict[str, Tensor], prefix: str, **dimensions: int) -> list[
     names = [prefix + name.replace('__', '.') for name in dimensions]
     shapes = [tuple(weights[name].shape) for name in names if name in weights]
     return shapes if [len(shape) for shape in shapes] == [*dimensions.values()] else None
-
-
-def depth(weights: dict[str, Tensor], stack: str) -> int:
-    """The number of layers below a name."""
-    pattern = re.compile(re.escape(stack) + r'\.(\d+)\.')
-    return len({match[1] for name in weights if (match := pattern.match(name))})
 
 
 # ---- CLIP-RC
@@ -95,8 +89,8 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     told = _told_by_us(meta['clip_rc']) if ours else _told_by_mmseg(meta)
     best = meta.get('hook_msgs') or {}
     slim = checkpoint_meta.is_slim(checkpoint)
-    fitting = sorted((leaf for leaf in leaves().values() if not own_modules and _fits(leaf, sizes, told, slim=slim)),
-                     key=lambda leaf: -len(leaf.config.get('published', {})))
+    fitting = [leaf for leaf in leaves().values() if not own_modules and _fits(leaf, sizes, told, slim=slim)]
+    fitting = sorted(_narrowest(fitting), key=lambda leaf: -len(leaf.config.get('published', {})))
     configs = [leaf.name for leaf in fitting]
     own = [] if fitting else dumped_configs(Path(checkpoint.path).parent)
     return {
@@ -154,6 +148,11 @@ def _fits(leaf: Leaf, sizes: Sizes, told: dict, *, slim: bool) -> bool:
     return agrees and leaf.setting != CROSS_DATASET and leaf.sizes.fits(sizes)
 
 
+def _narrowest(fitting: list[Leaf]) -> list[Leaf]:
+    """Configs that name these sizes; where there is none, those that leave them to the CLIP file."""
+    return [leaf for leaf in fitting if not leaf.sizes.of_any_clip] or fitting
+
+
 def dataset_of(names: list[str] | None) -> str | None:
     """The registered data set with these classes."""
     return next((name for name, cls in DATASETS.module_dict.items()
@@ -169,20 +168,31 @@ def test_command(config: str, file: str) -> str:
 
 # ---- CLIP
 
-def _clip(weights: dict[str, Tensor]) -> dict | None:
-    shapes = _shapes(weights, 'visual.', class_embedding=1, positional_embedding=2, conv1__weight=4, proj=2)
-    if shapes is None:
+def _clip(checkpoint: Checkpoint) -> dict | None:
+    try:
+        shown = sizes_shown(checkpoint)
+    except ValueError:  # no CLIP ViT
         return None
-    (width,), (positions, _), (*_, patch), (_, space) = shapes
-    layers = depth(weights, 'visual.transformer.resblocks')
-    build = {'patch': patch, 'width': width, 'layers': layers, 'space': space}
+    vision = shown.vision
+    if is_clip_rc(checkpoint) or not vision:
+        return None
+    build = {'patch': vision['patch_size'], 'width': vision['width'], 'layers': vision['layers'],
+             'space': vision['output_dim']}
+    try:
+        gelu = variant_of(checkpoint).vision['gelu']
+    except ValueError:  # a question
+        gelu = None
+    form = build['width'], build['layers']
     return {
         'kind': 'clip',
-        'name': f'{VIT[width, layers]}/{patch}' if (width, layers) in VIT else None,
-        'format': 'OpenAI' if all(name in weights for name in UNUSED_OF_CLIP) else 'open_clip',
-        'sizes': {**build, 'resolution': math.isqrt(positions - 1) * patch},
-        'text_tower_layers': depth(weights, 'transformer.resblocks'),
-        'configs': [leaf.name for leaf in leaves().values() if build.items() <= leaf.sizes._asdict().items()],
+        'name': f'{VIT[form]}/{build["patch"]}' if form in VIT else None,
+        'format': 'OpenAI' if saved_by_openai(checkpoint) else 'open_clip',
+        'gelu': gelu,
+        'names': [] if gelu else names_alike(shown),
+        'sizes': {**build, 'resolution': shown.resolution},
+        'text_tower_layers': depth(checkpoint.weights, 'transformer.resblocks'),
+        'configs': [leaf.name for leaf in _narrowest([leaf for leaf in leaves().values()
+                                                      if leaf.sizes.fits_clip(**build)])],
     }
 
 
@@ -215,6 +225,11 @@ def lines(found: dict) -> Iterator[tuple[str, str]]:
 
 
 def _clip_lines(found: dict) -> Iterator[tuple[str, str]]:
+    if found['gelu']:
+        yield 'GELU', f'{KINDS_OF_GELU[found["gelu"]]}, as OpenAI trained it'
+    else:
+        yield 'GELU', 'not told by the file: name it to train with it, --cfg-options model.clip_name=NAME'
+        yield 'of these sizes', some(found['names']) if found['names'] else 'none: give model.backbone.gelu instead'
     folders = sorted({str(Path(name).parent) for name in found['configs']})
     yield 'fits', f'the configs in {", ".join(folders)}' if folders else 'no config of this repository: other sizes'
     yield 'belongs in', 'model.pretrained and model.pretrained_text, to train with:'

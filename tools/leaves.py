@@ -1,4 +1,5 @@
 """The configs of this repository as data: what each is trained and tested on, and the sizes of its model."""
+import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,20 +18,34 @@ CROSS_DATASET = 'cross_dataset'  # no training: a model of other classes is test
 
 
 class Sizes(NamedTuple):
-    """What of a model's build its weights show."""
+    """What of a model's build its weights show; None for what a config leaves to the CLIP file."""
     prompts: int  # P, prompt tokens before every block
     regions: int  # R, region tokens
     resolution: int  # side of a picture in pixels
-    patch: int  # side of a patch in pixels
-    width: int
-    layers: int
-    space: int  # E, width of CLIP's common space
+    patch: int | None  # side of a patch in pixels
+    width: int | None
+    layers: int | None
+    space: int | None  # E, width of CLIP's common space
     decoder_layers: int
     recovery_layers: int  # 0: no recovery decoder
 
     def fits(self, weights: 'Sizes') -> bool:
         """Whether a model of these sizes loads such weights; a recovery decoder that it has no use for is dropped."""
-        return self in (weights, weights._replace(recovery_layers=0))
+        return self.on(weights._asdict()) in (weights, weights._replace(recovery_layers=0))
+
+    def fits_clip(self, patch: int, width: int, layers: int, space: int) -> bool:
+        """Whether a model of these sizes can be built on a CLIP of those: whole patches, and in them whole regions."""
+        sizes = self.on({'patch': patch, 'width': width, 'layers': layers, 'space': space})
+        side = max(1, math.isqrt(self.regions))
+        return sizes[3:7] == (patch, width, layers, space) and self.resolution % (patch * side) == 0
+
+    def on(self, clip: Mapping[str, int]) -> 'Sizes':
+        """These, and for what is left out those of `clip`."""
+        return self._replace(**{name: clip[name] for name, value in self._asdict().items() if value is None})
+
+    @property
+    def of_any_clip(self) -> bool:
+        return self.width is None
 
 
 class Leaf(NamedTuple):
@@ -78,8 +93,8 @@ def sizes_of(model: Config) -> Sizes:
     encoder, head = model.backbone, model.decode_head
     recovers = head.loss_decode.recovery_loss_weight != 0
     return Sizes(prompts=encoder.num_tokens, regions=encoder.region_level_bridge_size,
-                 resolution=encoder.input_resolution, patch=encoder.patch_size, width=encoder.width,
-                 layers=encoder.layers, space=encoder.output_dim, decoder_layers=head.num_layers,
+                 resolution=encoder.input_resolution, patch=encoder.get('patch_size'), width=encoder.get('width'),
+                 layers=encoder.get('layers'), space=encoder.get('output_dim'), decoder_layers=head.num_layers,
                  recovery_layers=head.recovery_decoder_num_layers if recovers else 0)
 
 

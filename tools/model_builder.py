@@ -12,12 +12,14 @@ from mmseg.datasets import DATASETS
 from mmseg.models.builder import MODELS
 
 from datasets import DatasetFacts
-from models import CLIPRC, CLIPTextEncoder, checkpoint_meta, clip_checkpoint
+from models import CLIPRC, checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
+from models.clip_variant import text_encoder_of, text_variant_of, told_by_config
 from models.prompts import synonyms
 from models.segmentor import build
 from models.text_encoder import embed_class_names
 from tools import own_parts
+from tools.clip_sizes import fill_in, require_clip
 from tools.config import as_data, dataset_configs
 
 WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_at_once')  # of a config's model.test_cfg
@@ -53,10 +55,12 @@ def _facts_of(dataset: ConfigDict) -> DatasetFacts:
     return cls.describe(**{key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')})
 
 
-def build_model(config: Config) -> CLIPRC:
+def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     """The config's model for the config's dataset, with initial weights and no text embeddings yet.
 
-    Lists that an official config holds are checked against the dataset's split.
+    What the config leaves out of its CLIP's sizes is written into it, from the checkpoint whose weights the model will
+    get, or from the CLIP file (`clip_sizes.fill_in`). Lists that an official config holds are checked against the
+    dataset's split.
 
     Raises:
         ValueError: sizes, lists or splits that do not fit each other, or an argument that no part knows.
@@ -65,6 +69,7 @@ def build_model(config: Config) -> CLIPRC:
     if len(split.names) < 2:
         raise ValueError(f'the data set has one class, {split.names[0]}: a model tells classes apart, it needs two at '
                          'least. Background can be one.')
+    fill_in(config, checkpoint)
     model = config.model.copy()
     fully = model.get('novel_class') is not None and len(model.novel_class) == 0
     lists = {'both_class': list(range(len(split.names))),
@@ -223,30 +228,22 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
     holds_one = checkpoint is not None and clip_checkpoint.holds_text_tower(checkpoint)
     tower = checkpoint if holds_one else clip_checkpoint.read(require_clip(
         config.model.get('pretrained_text') or config.model.get('pretrained')))
-    heads = (config.model.get('text_encoder') or {}).get('transformer_heads')
-    head.set_embeddings(cached_embeddings(tower, facts, heads=heads), source=tower.path)
+    head.set_embeddings(cached_embeddings(tower, facts, **told_by_config(config.model)), source=tower.path)
 
 
-def require_clip(path: str | None, option: str = '--cfg-options model.pretrained=FILE model.pretrained_text=FILE'
-                 ) -> str:
-    """The path of the config's CLIP file.
+def cached_embeddings(source: Checkpoint, facts: DatasetFacts, **told: int | str | None) -> torch.Tensor:
+    """Embeddings (C, E) by a checkpoint's text tower, computed once for each tower, class list and prompt set.
+
+    Args:
+        told: heads, gelu and name, as for `models.clip_variant.text_encoder_of`.
 
     Raises:
-        ValueError: the config names none, or it is missing; the message names the command that fetches it, and the
-            `option` that names another.
+        ValueError: as there.
     """
-    if path is None:
-        raise ValueError('the config names no CLIP file (model.pretrained_text) to embed the class names with.')
-    if not Path(path).is_file():
-        raise ValueError(f'no CLIP file {path}. Fetch it with\n    python tools/download_clip.py\n'
-                         f'or name one that you have: {option}')
-    return path
-
-
-def cached_embeddings(source: Checkpoint, facts: DatasetFacts, heads: int | None = None) -> torch.Tensor:
-    """Embeddings (C, E) by a checkpoint's text tower, computed once for each tower, class list and prompt set."""
     tower = clip_checkpoint.text_tower(source)
-    digest = hashlib.sha256(json.dumps([facts.split.names, facts.templates, heads]).encode())
+    built = text_variant_of(source, **told)
+    digest = hashlib.sha256(json.dumps([facts.split.names, facts.templates, built['transformer_heads'],
+                                        built['gelu']]).encode())
     for name in sorted(tower):
         digest.update(name.encode())
         digest.update(tower[name].numpy().tobytes())
@@ -261,7 +258,7 @@ def cached_embeddings(source: Checkpoint, facts: DatasetFacts, heads: int | None
                 f'the prompt set {facts.prompt_set!r}' if isinstance(facts.prompt_set, str) else 'your prompts',
                 source.path)
     names = [synonyms(name) for name in facts.split.names]
-    rows = embed_class_names(CLIPTextEncoder.like(tower, heads), names, facts.templates)
+    rows = embed_class_names(text_encoder_of(source, **told), names, facts.templates)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f'.{os.getpid()}.part')

@@ -24,10 +24,12 @@ from mmseg.utils import get_root_logger
 
 from datasets import BY_NAME, ClassSplit, DatasetFacts
 from models import clip_checkpoint
+from models.clip_variant import told_by_config
 from models.prompts import PROMPT_SETS, lines_of
 from tools import launch
+from tools.clip_sizes import require_clip
 from tools.config import REPOSITORY, load_config
-from tools.model_builder import cached_embeddings, dataset_facts, require_clip
+from tools.model_builder import cached_embeddings, dataset_facts
 
 CLIP = 'pretrained/ViT-B-16.pt'
 
@@ -39,6 +41,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.npy', help='(classes, width) float32')
     parser.add_argument('--clip', metavar='FILE', help="CLIP by OpenAI or open_clip, or one of the authors' CLIP-RC "
                                                        f"checkpoints (default: the config's, or {CLIP})")
+    parser.add_argument('--clip-name', metavar='NAME', help="open_clip's name of a CLIP that open_clip saved, such as "
+                                                            'ViT-B-16/laion2b_s34b_b88k (default: the config\'s)')
     parser.add_argument('--prompts', metavar='SET',
                         help=f'{", ".join(PROMPT_SETS)}, or a text file of prompts such as "a photo of a {{}}", one a '
                              "line (default: the data set's; for a text file of classes: coco15)")
@@ -105,10 +109,12 @@ def main() -> None:
     clip = args.clip or require_clip(model.get('pretrained_text') or model.get('pretrained') or str(REPOSITORY / CLIP),
                                       '--clip FILE')
     source = clip_checkpoint.read(clip)
-    heads = (model.get('text_encoder') or {}).get('transformer_heads')
+    told = {} if args.clip else told_by_config(model)  # the config tells nothing of another file
+    if args.clip_name:
+        told['name'] = args.clip_name
     launch.make_folder(args.out.absolute().parent)
     logger = get_root_logger()
-    rows = cached_embeddings(source, facts, heads=heads).numpy()
+    rows = cached_embeddings(source, facts, **told).numpy()
     part = args.out.with_name(f'.{args.out.name}.part')
     with part.open('wb') as stream:
         np.save(stream, rows)

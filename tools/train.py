@@ -27,10 +27,11 @@ from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
 from tools import launch, own_parts, scaled_optimizer  # noqa: F401  registers its hook
+from tools.clip_sizes import require_clip
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation
 from tools.loaders import evaluation_loader, training_loader
-from tools.model_builder import build_model, common_facts, describe, give_text_embeddings, load_weights, require_clip
+from tools.model_builder import build_model, common_facts, describe, give_text_embeddings, load_weights
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -124,7 +125,7 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path) -> 
 
 def initial_model(config: Config, checkpoint: Checkpoint | None) -> CLIPRC:
     """The config's model with the checkpoint's weights, or with CLIP's and initial ones, and with text embeddings."""
-    model = build_model(config)
+    model = build_model(config, checkpoint)
     if checkpoint is not None:
         load_weights(model, checkpoint)
     else:

@@ -7,6 +7,7 @@ from mmcv import Config, ConfigDict
 
 from .. import checkpoint_meta, clip_checkpoint
 from ..clip_checkpoint import Checkpoint
+from ..clip_variant import text_encoder_of, told_by_config
 from ..config_text import read_config_text
 from ..label_mapping import Setting
 from ..segmentor import build
@@ -19,7 +20,7 @@ USUAL_CLIP = 'pretrained/ViT-B-16.pt'
 
 def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.PathLike | Config | None = None, *,
                clip: str | os.PathLike | None = None, device: str | torch.device | None = None,
-               amp: str | None = None) -> Segmenter:
+               clip_name: str | None = None, amp: str | None = None) -> Segmenter:
     """A model that segments any picture with any words.
 
     Args:
@@ -28,6 +29,7 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
             one that the checkpoint carries, which is read as data.
         clip: CLIP file for the text tower, where the checkpoint holds none; without it the one of the config. Only
             read when a word is new: class names of the training are in the checkpoint.
+        clip_name: open_clip's name of that CLIP, where nothing else tells its kind of GELU.
         device: such as 'cuda:1' or 'cpu'; without it a GPU where there is one.
         amp: 'bfloat16' or 'float16' for products in that type.
 
@@ -54,7 +56,8 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     known = {} if told is None else dict(zip(names, told.embeddings, strict=True))
     tower = TextTower(checkpoint, [path for path in (clip, config.model.get('pretrained_text'),
                                                      config.model.get('pretrained'), USUAL_CLIP) if path],
-                      dict(config.model.get('text_encoder') or {}), named=clip is not None)
+                      {**told_by_config(config.model), **({'name': clip_name} if clip_name else {})},
+                      named=clip is not None)
     return Segmenter(
         model.to(_device(device)).eval(), config, tower=tower, class_names=names,
         seen_names=() if self_training else [name for name in names if name not in unseen],
@@ -90,6 +93,9 @@ def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         where = 'the config' if config is not None else f'{checkpoint.path} does not say how it was trained: it'
         raise ValueError(f'{where} has no whole `model` and `data`: name the config of its training '
                          '(tools/inspect_checkpoint.py finds it).')
+    for part in ('backbone', 'text_encoder', 'decode_head') if told else ():  # sizes that a config leaves to its CLIP
+        said = {key: value for key, value in (found.model.get(part) or {}).items() if value is not None}
+        found.model[part] = {**(told.config['model'].get(part) or {}), **said}
     if any(name.startswith('visual.') for name in checkpoint.weights):
         raise ValueError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint.')
     return found
@@ -111,14 +117,14 @@ class TextTower:
 
     Args:
         files: relative ones are looked for here, then in the repository and in its `pretrained/`.
-        sizes: the config's `text_encoder`.
+        told: what no tensor tells, as `text_encoder_of` takes it.
         named: the first file was named by the user, and must be there.
     """
 
-    def __init__(self, checkpoint: Checkpoint, files: list[str | os.PathLike], sizes: dict, *,
+    def __init__(self, checkpoint: Checkpoint, files: list[str | os.PathLike], told: dict, *,
                  named: bool):
         self.checkpoint = checkpoint if clip_checkpoint.holds_text_tower(checkpoint) else None
-        self.source, self.files, self.sizes, self.named = checkpoint.path, files, sizes, named
+        self.source, self.files, self.told, self.named = checkpoint.path, files, told, named
         if named:
             self._file()  # or a message now, not when a word is new
 
@@ -130,7 +136,7 @@ class TextTower:
         """
         source = self.checkpoint or clip_checkpoint.read(self._file())
         self.source = source.path
-        return CLIPTextEncoder.like(clip_checkpoint.text_tower(source), self.sizes.get('transformer_heads'))
+        return text_encoder_of(source, **self.told)
 
     def _file(self) -> Path:
         for file in self.files[:1] if self.named else self.files:

@@ -98,8 +98,9 @@ class Segmenter:
                  prompts: str | Sequence[str] | None, anything_else: str | Sequence[str], threshold: float | None
                  ) -> list[Result]:
         words = clean_words(self.class_names if words is None else words)
+        taken = {word.casefold() for word in words}
         others = parse_words(anything_else) if isinstance(anything_else, str) else list(anything_else)
-        others = [other for other in clean_words(others, none_will_do=True) if other not in words]
+        others = [other for other in clean_words(others, none_will_do=True) if other.casefold() not in taken]
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f'threshold={threshold} is not from 0 to 1.')
         arrays = [read_picture(picture) for picture in pictures]

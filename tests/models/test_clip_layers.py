@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.clip_layers import LayerNorm, QuickGELU, ResidualAttentionBlock, SelfAttention, Transformer
+from models.clip_layers import FeedForward, LayerNorm, QuickGELU, ResidualAttentionBlock, SelfAttention, Transformer
 from tests.models.naive import clip_block, close, layer_norm, randomized
 
 
@@ -22,6 +22,23 @@ def test_layer_norm_computes_in_float32(dtype, monkeypatch):
 def test_quick_gelu():
     x = torch.linspace(-4, 4, 33, dtype=torch.float64)
     assert close(QuickGELU()(x), x / (1 + torch.exp(-1.702 * x)), 1e-12)
+
+
+@pytest.mark.parametrize('gelu', ['quick', 'plain'])
+def test_the_feed_forward_layers(gelu):
+    layers = randomized(FeedForward(8, gelu)).double()
+    x = 3 * torch.randn(2, 5, 8, dtype=torch.float64)
+    hidden = x @ layers.c_fc.weight.T + layers.c_fc.bias
+    share = torch.sigmoid(1.702 * hidden) if gelu == 'quick' else (1 + torch.erf(hidden / 2**0.5)) / 2
+    expected = hidden * share @ layers.c_proj.weight.T + layers.c_proj.bias
+    assert close(layers(x), expected, 1e-12)
+    with torch.no_grad():
+        assert close(layers(x), expected, 1e-12), 'where it works in place'
+
+
+def test_an_unknown_gelu():
+    with pytest.raises(ValueError, match="gelu='fast' is neither quick nor plain"):
+        Transformer(8, 2, 2, 'fast')
 
 
 @pytest.mark.parametrize('masked', [False, True])

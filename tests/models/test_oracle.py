@@ -52,6 +52,19 @@ def test_the_oracle_gives_the_recorded_scores(case):
 
 
 @torch.no_grad()
+def test_plain_gelu():
+    """On the same weights as QuickGELU, of which it tells no tensor."""
+    quick = build('inductive')
+    config = golden_config('inductive')
+    config['backbone']['gelu'] = 'plain'
+    plain = build_segmentor(ConfigDict(config)).eval()
+    plain.load_state_dict(quick.state_dict())
+    image = fill.image(11, (2, 3, 64, 64))
+    scores = plain.encode_decode(image, None)
+    assert close(scores, Oracle(plain).scores(image)) and not close(scores, quick.encode_decode(image, None))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('windows_at_once', [1, 4])
 def test_pictures_of_several_sizes_together(case, windows_at_once, at_once):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import LEAVES, REPOSITORY
 from tools import config as config_module
-from tools.config import add_config_arguments, as_data, load_config
+from tools.config import add_config_arguments, as_data, as_text, load_config
 
 LEAF = REPOSITORY / 'configs' / 'voc12' / f'{LEAVES["inductive"]}.py'
 
@@ -123,3 +123,33 @@ def test_ctrl_c_while_a_config_is_read(elsewhere, monkeypatch):
 def test_an_option_that_does_not_fit_the_config():
     with pytest.raises(ValueError, match='runner.max_iters.deep'):
         load(LEAF, '--cfg-options', 'runner.max_iters.deep=3')
+
+
+# ---- the size of pictures
+
+def test_picture_size_changes_every_length():
+    config = load(LEAF, '--cfg-options', 'picture_size=256')
+    assert config.model.backbone.input_resolution == config.model.decode_head.img_size == 256
+    assert config.model.test_cfg == {'mode': 'slide', 'crop_size': (256, 256), 'stride': (213, 213)}
+    steps = {step.type: step for step in config.data.train.pipeline}
+    assert steps['Resize'] == {'type': 'Resize', 'img_scale': (1024, 256), 'ratio_range': (0.5, 2.0)}
+    assert steps['RandomCrop'].crop_size == steps['Pad'].size == (256, 256)
+    for part in ('val', 'test'):
+        scales = config.data[part].pipeline[1]
+        assert scales.img_scale == (1024, 256) and scales.transforms[0].min_size == 256
+        assert scales.transforms[0].keep_ratio is True
+
+
+def test_picture_size_of_a_config_that_has_it_already(tmp_path):
+    config = load(LEAF, '--cfg-options', 'picture_size=256')
+    (tmp_path / 'copy.py').write_text(as_text(config))
+    assert as_data(load(tmp_path / 'copy.py')) == as_data(config)
+    again = load(tmp_path / 'copy.py', '--cfg-options', 'picture_size=512')
+    assert as_data(again)['data'] == as_data(load(LEAF))['data']
+    assert as_data(load(LEAF, '--cfg-options', 'picture_size=512'))['model'] == as_data(load(LEAF))['model']
+
+
+@pytest.mark.parametrize('side', ['0', '51.2', 'large'])
+def test_picture_size_that_is_none(side):
+    with pytest.raises(ValueError, match=f'picture_size=.?{side}.? is no whole number'):
+        load(LEAF, '--cfg-options', f'picture_size={side}')

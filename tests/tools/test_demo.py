@@ -152,5 +152,6 @@ def test_errors(demo, folder, tmp_path, arguments, message):
     if '--out' not in arguments:
         arguments += ['--out', tmp_path / 'out']
     done = demo(*arguments, check=False)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: '), done.stderr
-    assert message in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr
+    error = done.stderr[done.stderr.find('error: '):]
+    assert done.returncode == 1 and error.startswith('error: ') and message in error, done.stderr
+    assert 'Traceback' not in done.stderr

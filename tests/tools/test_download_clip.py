@@ -9,6 +9,7 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 
+import open_clip
 import pytest
 
 from tests.web_server import serving
@@ -60,10 +61,19 @@ def assert_one_error(capsys, *parts):
         assert str(text) in lines[-1]
 
 
-def test_defaults_name_the_openai_file_and_the_repository():
-    assert download_clip.URL.split('/')[-2:] == [download_clip.SHA256, 'ViT-B-16.pt']
-    assert re.fullmatch('[0-9a-f]{64}', download_clip.SHA256)
-    assert download_clip.OUT == Path(__file__).resolve().parents[2] / 'pretrained' / 'ViT-B-16.pt'
+@pytest.mark.parametrize(('arguments', 'name'), [([], 'ViT-B-16'), *(([name], name) for name in download_clip.MODELS)])
+def test_names_of_openais_files(monkeypatch, arguments, name):
+    asked = []
+    monkeypatch.setattr(download_clip, 'download', lambda *request: asked.append(request))
+    assert download_clip.main(arguments) == 0
+    [(url, out, sha256)] = asked
+    assert re.fullmatch('[0-9a-f]{64}', sha256) and url.split('/')[-2:] == [sha256, f'{name}.pt']
+    assert out == Path(__file__).resolve().parents[2] / 'pretrained' / f'{name}.pt'
+
+
+def test_hashes_are_those_that_open_clip_knows():
+    for name, sha256 in download_clip.MODELS.items():
+        assert open_clip.get_pretrained_cfg(name.removesuffix('px'), 'openai')['url'].split('/')[-2] == sha256
 
 
 def test_runs_from_any_directory_with_the_standard_library_alone(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from mmcv import Config
 
 from datasets import COCOStuff164k, PascalVOC20
-from tests.clip_files import clip_weights
+from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights
 from tests.conftest import GOLDEN, LEAVES, REPOSITORY
 from tools import inspect_checkpoint, launch
 from tools.inspect_checkpoint import dataset_of, inspect, lines
@@ -200,7 +200,8 @@ def test_every_registered_data_set_is_known_by_its_classes():
 def test_clip_as_openai_saves_it(said, clip_file):
     found = said(clip_file)
     assert found['kind'] == 'CLIP, as OpenAI saves it' and found['text tower'] == 'in it, 2 layers'
-    assert found['fits'].startswith('no config')
+    assert found['fits'] == 'the configs in configs/other_clips', 'which leave the sizes out'
+    assert found['GELU'] == 'QuickGELU, as OpenAI trained it' and 'of these sizes' not in found
     assert found['belongs in'].endswith(f'model.pretrained={clip_file} model.pretrained_text={clip_file}')
     assert said(REPOSITORY / 'tools/miniature/clip.pt')['fits'] == 'the configs in configs/custom, configs/miniature'
 
@@ -214,6 +215,28 @@ def test_clip_vit_b_16_as_open_clip_saves_it(said, tmp_path):
     found = said(tmp_path / 'clip.bin')
     assert found['kind'] == 'CLIP ViT-B/16, as open_clip saves it' and '224x224' in found['image tower']
     assert all(f'configs/{name}' in found['fits'] for name in ('coco', 'context', 'voc12'))
+    assert found['GELU'].startswith('not told by the file: name it') and 'model.clip_name' in found['GELU']
+
+
+def test_clip_that_open_clip_names(said, tmp_path):
+    torch.save(clip_by_shape(**VIT_L_14).weights, tmp_path / 'clip.bin')
+    found = said(tmp_path / 'clip.bin')
+    assert found['kind'] == 'CLIP ViT-L/14, as open_clip saves it'
+    assert found['of these sizes'].startswith('12: ViT-L-14/openai, ViT-L-14/laion400m_e31')
+    assert found['fits'] == 'the configs in configs/other_clips'
+    machine = said(tmp_path / 'clip.bin', '--json')
+    assert machine['gelu'] is None and 'ViT-L-14/laion2b_s32b_b82k' in machine['names']
+    assert machine['configs'] == ['configs/other_clips/voc_vit-l-14.py'], '14 does not divide 512'
+
+
+def test_a_checkpoint_on_another_clip(said, tmp_path):
+    sizes = {'patch_size': 32, 'width': 128, 'layers': 2, 'heads': 2, 'output_dim': 64, 'gelu': 'plain'}
+    path = ours(tmp_path / 'run', 'configs/other_clips/voc_vit-b-32.py',
+                **{f'model.backbone.{key}': value for key, value in sizes.items()})
+    found = said(path)
+    assert found['config'].splitlines() == ['configs/other_clips/voc_open_clip_vit-b-16.py',
+                                            'configs/other_clips/voc_vit-b-32.py']
+    assert found['image tower'].startswith('width 128, 2 layers, patches of 32 pixels')
 
 
 @pytest.mark.parametrize('weights', [
