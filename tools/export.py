@@ -19,7 +19,6 @@ import tools  # noqa: F401  first: it quietens the imports below
 # isort: split
 import numpy as np
 import torch
-from mmcv import Config
 from mmseg.utils import get_root_logger
 
 from models import clip_checkpoint
@@ -96,15 +95,14 @@ def drawn_pictures(side: int) -> list[np.ndarray]:
 
 
 def agreement(original: Segmenter, exported: Segmenter, pictures: Sequence[np.ndarray],
-              prompts: str | Sequence[str]) -> float:
+              prompts: Sequence[str] | None = None) -> float:
     """Share of the pixels to which both models give the same class of the training, named in these prompts."""
-    words = list(exported.class_names)
-    same = [original.segment(picture, words, prompts=prompts).labels
-            == exported.segment(picture, words, prompts=prompts).labels for picture in pictures]
+    same = [original.segment(picture, prompts=prompts).labels == exported.segment(picture, prompts=prompts).labels
+            for picture in pictures]
     return sum(int(equal.sum()) for equal in same) / sum(equal.size for equal in same)
 
 
-def write_slim(checkpoint: Checkpoint, original: Segmenter, config: Config | None, pictures: Sequence[np.ndarray],
+def write_slim(checkpoint: Checkpoint, original: Segmenter, pictures: Sequence[np.ndarray],
                args: argparse.Namespace) -> None:
     """Writes the slim checkpoint and says what it is.
 
@@ -113,11 +111,11 @@ def write_slim(checkpoint: Checkpoint, original: Segmenter, config: Config | Non
     """
     tower = None if args.no_text_tower else original.tower
     weights = slim.slim_weights(original.model, tower, slim.DTYPES[args.dtype])
-    meta = slim.portable_meta(checkpoint, slim.described(checkpoint, config), dtype=args.dtype)
+    meta = slim.portable_meta(checkpoint, dtype=args.dtype)
     with unfinished(args.slim) as part:
         slim.write(part, weights, meta)
         exported = load_model(part, device=original.device)
-        share = agreement(original, exported, pictures, exported.prompts)
+        share = agreement(original, exported, pictures)
         if tower is not None:
             share = min(share, agreement(original, exported, pictures, OTHER_PROMPTS))
         if share < LEAST_AGREEMENT:
@@ -177,12 +175,11 @@ def main() -> None:
     config = None
     if args.config is not None:
         config = load_config(Namespace(config=args.config, data_root=None, options={}, cfg_options={}))
+    checkpoint = slim.described(checkpoint, config)
     original = load_model(checkpoint, config, clip=args.clip, device='cpu')
     pictures = [read_picture(file) for file in args.picture] or drawn_pictures(original.model.decode_head.img_size)
-    if not original.class_names:
-        raise ValueError(f'{args.checkpoint} does not tell its classes: only what does can be exported.')
     if args.slim:
-        write_slim(checkpoint, original, config, pictures, args)
+        write_slim(checkpoint, original, pictures, args)
     if args.onnx:
         write_onnx(original, pictures, args.onnx)
     if args.onnx_text:

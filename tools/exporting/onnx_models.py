@@ -109,11 +109,11 @@ class Comparison(NamedTuple):
     difference: float  # largest, of scores
 
     def __str__(self) -> str:
-        return f'{self.pixels} pixels, {self.other_labels} labels differ; scores differ by {self.difference:.1e} at most'
+        return (f'{self.pixels} pixels, {self.other_labels} labels differ; scores differ by {self.difference:.1e} at '
+                'most')
 
 
-def compare_windows(scores: WindowScores, file: Path, windows: Tensor, text: Tensor
-                    ) -> dict[int, Comparison]:
+def compare_windows(scores: WindowScores, file: Path, windows: Tensor, text: Tensor) -> dict[int, Comparison]:
     """Number of classes -> what both make of windows (n, 3, S, S): 1, 2, C and 2C + 1, of `text` (C, E) and random.
 
     A label differs where onnxruntime's is one that PyTorch scores lower than its own by more than a near tie.

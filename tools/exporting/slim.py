@@ -19,10 +19,10 @@ OF_A_MACHINE = ('data_root', 'load_text_embedding')  # of a config
 KEPT = ('CLASSES', 'iter', 'seed')  # of a checkpoint's meta
 
 
-def described(checkpoint: Checkpoint, config: Config | None) -> dict:
-    """What the checkpoint says of itself as ours do, `meta['clip_rc']`; for an official one it is made.
+def described(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
+    """The checkpoint with a meta that says of it what ours do, `meta['clip_rc']`.
 
-    Its text embeddings are then those that test.py would take.
+    The text embeddings of an official one are those that test.py would take.
 
     Args:
         config: of its training; without it the one that the checkpoint carries.
@@ -31,7 +31,8 @@ def described(checkpoint: Checkpoint, config: Config | None) -> dict:
         ValueError: it is damaged, or says too little, or does not fit its config.
     """
     if (told := checkpoint_meta.description(checkpoint)) is not None:
-        return {**checkpoint.meta['clip_rc'], 'config': told.config if config is None else as_data(config)}
+        return _with_entry(checkpoint, {**checkpoint.meta['clip_rc'],
+                                        'config': told.config if config is None else as_data(config)})
     remedy = 'name the config of its training: --config CONFIG (tools/inspect_checkpoint.py finds it).'
     if config is None:
         config = Config(read_config_text(checkpoint.meta.get('config') or ''))
@@ -44,15 +45,16 @@ def described(checkpoint: Checkpoint, config: Config | None) -> dict:
     model = build_model(config)
     load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)
-    return describe(model, config)
+    return _with_entry(checkpoint, describe(model, config))
 
 
-def portable_meta(checkpoint: Checkpoint, entry: dict, *, dtype: str) -> dict:
-    """The meta of the slim checkpoint: plain JSON values, no path of a machine, of the config what testing needs.
+def _with_entry(checkpoint: Checkpoint, entry: dict) -> Checkpoint:
+    return checkpoint._replace(meta={**checkpoint.meta, 'clip_rc': entry})
 
-    Args:
-        entry: as `described` returns it.
-    """
+
+def portable_meta(checkpoint: Checkpoint, *, dtype: str) -> dict:
+    """The meta of the slim checkpoint: plain JSON values, no path of a machine, of the config what testing needs."""
+    entry = checkpoint.meta['clip_rc']
     config = entry['config']
     test = _portable(config['data']['test'])
     test |= {name: value for name, value in (('classes', entry['class_names']), ('unseen', entry['split']['unseen']),
@@ -86,7 +88,11 @@ def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> 
     """
     weights = dict(model.state_dict())
     if tower is not None:
-        weights |= {f'text_encoder.{name}': tensor for name, tensor in tower.load().state_dict().items()}
+        try:
+            encoder = tower.load()
+        except ValueError as error:
+            raise ValueError(f'{error}\nOr leave the text tower out: --no-text-tower.') from error
+        weights |= {f'text_encoder.{name}': tensor for name, tensor in encoder.state_dict().items()}
     slim = {}
     for name, tensor in weights.items():
         half = tensor.half()
