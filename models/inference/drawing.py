@@ -23,10 +23,11 @@ def overlay(picture: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[
 
 @cache
 def _fonts() -> list[str]:
-    """Font files, that of matplotlib first, which is always there."""
+    """Font files, that of matplotlib first, which is always there; without the one whose letters are boxes."""
     from matplotlib import font_manager  # slow to import
     first = font_manager.findfont('DejaVu Sans')
-    return [first, *sorted({entry.fname for entry in font_manager.fontManager.ttflist} - {first})]
+    others = {entry.fname for entry in font_manager.fontManager.ttflist if 'LastResort' not in entry.fname}
+    return [first, *sorted(others - {first})]
 
 
 @cache
