@@ -216,7 +216,7 @@ def main() -> None:
     told = explain(segmenter, args.picture, word, None if args.words is None else parse_words(args.words),
                    window=args.window, block=args.block)
     launch.make_folder(args.out.absolute().parent)
-    draw(told).savefig(args.out, dpi=110)
+    draw(told).savefig(args.out, dpi=100)
     numbers = told.summary()
     beside = args.out.with_suffix('.json')
     beside.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
