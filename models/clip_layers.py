@@ -73,13 +73,27 @@ class SelfAttention(nn.Module):
             visible: (N, P + N), True (or 0, of True and False or 0 and -inf) where a token sees a prompt or a token.
             prompts: (B, P, W).
         """
+        mixed = F.scaled_dot_product_attention(*self._project(x, prompts), attn_mask=visible)  # (B, H, N, W/H)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, visible: Tensor, prompts: Tensor | None = None, *, rows: slice) -> Tensor:
+        """How much some of the tokens look at each: (B, H, rows, P + N), a row adds up to 1.
+
+        Args:
+            x, visible, prompts: as in `forward`; `visible` of 0 and -inf.
+            rows: which of the N tokens.
+        """
+        q, k, _ = self._project(x, prompts)
+        return (widened(q[:, :, rows] * q.shape[3]**-0.5 @ k.transpose(2, 3)) + visible[rows]).softmax(dim=3)
+
+    def _project(self, x: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """q of the tokens, (B, H, N, W/H), k and v of prompts and tokens, (B, H, P + N, W/H)."""
         seen = x if prompts is None else torch.cat([prompts, x], dim=1)
         width = x.shape[2]
         q = linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
         kv = linear(seen, self.in_proj_weight[width:], self.in_proj_bias[width:])  # (B, P + N, 2W)
         q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q, *kv.chunk(2, dim=2)))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (B, H, N, W/H)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return q, k, v
 
 
 class ResidualAttentionBlock(nn.Module):

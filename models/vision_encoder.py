@@ -7,6 +7,7 @@ visual prompt tuning) are tokens that are replaced before every block: what beco
 not computed.
 B batch, P prompts, R = r*r region tokens, G patches a side (Gh, Gw where they may differ), D width, E CLIP space.
 """
+import copy
 import math
 from typing import NamedTuple
 
@@ -153,6 +154,16 @@ class CLIPVisionEncoder(BaseModule):
             prompts = self.prompt_dropout(widened(self.prompt_proj(table)).expand(x.shape[0], -1, -1))  # (B, P, D)
             x = run(block, x, visible, prompts)
         return self._read_out(x, grid)
+
+    def without_regions(self) -> 'CLIPVisionEncoder':
+        """The same encoder, of the same weights, not copied, as if it had been built without region tokens."""
+        shared = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
+        silent = copy.deepcopy(self, shared)
+        silent.side = 0
+        silent.region_level_bridge = nn.Parameter(self.region_level_bridge[:0].detach(), requires_grad=False)
+        grid = (self.input_resolution // self.patch_size,) * 2
+        silent.visible = region_visibility(grid, 0, self.num_tokens, self.visible.device)
+        return silent
 
     def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size in pixels next to `size` that is made of whole patches and whole regions."""

@@ -3,7 +3,8 @@
 W words, T templates, E CLIP space.
 """
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,6 +95,14 @@ class Segmenter:
             self.embedded[word, templates] = row.cpu()
         return torch.stack([self.embedded[word, templates] for word in words])
 
+    @contextmanager
+    def using(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
+        """The model of these words, without gradients, and for one thread alone: the others wait."""
+        with self._lock, torch.no_grad():
+            self.model.set_words(self.embed(words, prompts),
+                                 seen=[index for index, word in enumerate(words) if self._was_seen(word)])
+            yield self.model
+
     def _segment(self, pictures: Sequence[Picture], words: Sequence[str | Sequence[str]] | None,
                  prompts: str | Sequence[str] | None, anything_else: str | Sequence[str], threshold: float | None
                  ) -> list[Result]:
@@ -105,11 +114,9 @@ class Segmenter:
             raise ValueError(f'threshold={threshold} is not from 0 to 1.')
         arrays = [read_picture(picture) for picture in pictures]
         settings = {'prompts': prompts or self.prompts, 'anything_else': others, 'threshold': threshold}
-        with self._lock, torch.no_grad():
-            rows, texts = self.embed(words + others, prompts), words + others
-            self.model.set_words(rows, seen=[index for index, word in enumerate(texts) if self._was_seen(word)])
+        with self.using(words + others, prompts) as model:
             prepared = [self.prepare(array) for array in arrays]
-            pasted = self.model.paste([image.to(self.device) for image, _ in prepared], [meta for _, meta in prepared])
+            pasted = model.paste([image.to(self.device) for image, _ in prepared], [meta for _, meta in prepared])
             return [Result(array, words, scores, threshold=threshold, settings=settings)
                     for array, scores in zip(arrays, pasted, strict=True)]
 
