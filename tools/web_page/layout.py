@@ -13,7 +13,8 @@ from tools.web_page.examples import Example
 
 HERE = Path(__file__).parent
 FONTS = ['system-ui', 'sans-serif']  # of the visitor's machine: nothing is fetched
-THEME = gradio.themes.Default(primary_hue='blue', neutral_hue='slate', font=FONTS, font_mono=['ui-monospace', 'monospace'])
+THEME = gradio.themes.Default(primary_hue='blue', neutral_hue='slate', font=FONTS, font_mono=['ui-monospace', 'monospace']
+                              ).set(block_info_text_color='*neutral_600', block_info_text_color_dark='*neutral_300')
 CSS = (HERE / 'page.css').read_text(encoding='utf-8')
 KEPT = 3600  # seconds that uploaded files are kept
 
@@ -30,7 +31,7 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         gradio.HTML(_heading(segmenter, name, drawn=bool(examples)), elem_classes='heading')
         with gradio.Row(elem_classes='columns'):
             with gradio.Column(scale=2, min_width=320):
-                file = gradio.File(label=f'Picture (up to {limits.pixels / 1e6:g} million pixels)', height=130,
+                file = gradio.File(label=f'Picture (up to {limits.pixels / 1e6:g} million pixels)', height=170,
                                    elem_id='picture')
                 words = gradio.Textbox(label='Words', lines=1, max_lines=6, elem_id='words',
                                        info='Commas between them; | between names of one thing: sofa|couch',
