@@ -21,8 +21,7 @@ from fastapi import FastAPI
 from mmseg.utils import get_root_logger
 
 from datasets.miniature import Miniature
-from models.inference import load_model
-from tools import launch
+from tools import demo, launch
 from tools.config import REPOSITORY
 
 MINIATURE = Path(REPOSITORY) / 'tools/miniature/model.safetensors'
@@ -30,14 +29,7 @@ MINIATURE = Path(REPOSITORY) / 'tools/miniature/model.safetensors'
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Segment pictures with any words in the browser.')
-    parser.add_argument('--checkpoint', type=Path, default=MINIATURE,
-                        help='.pth of ours or of the authors, or .safetensors (default: the miniature\'s model, which '
-                             'is useless on photographs)')
-    parser.add_argument('--config', help='config of its training (default: as the checkpoint tells)')
-    parser.add_argument('--clip', help='CLIP for new words (default: in the checkpoint, or as the config tells)')
-    parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto',
-                        help='auto: a GPU where there is one, else the CPU')
-    parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='products in that type')
+    demo.add_model_arguments(parser, str(MINIATURE))
     parser.add_argument('--host', default='127.0.0.1',
                         help='address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)')
     parser.add_argument('--port', type=int, default=7860, help='0: any that is free (default: 7860)')
@@ -53,9 +45,11 @@ def parse_arguments() -> argparse.Namespace:
     limits.add_argument('--max-waiting', type=launch.at_least_one, default=16, metavar='N',
                         help='requests in the queue; more are refused (default: 16)')
     args = parser.parse_args()
-    if args.checkpoint == MINIATURE and not MINIATURE.is_file():
+    if args.checkpoint == str(MINIATURE) and not MINIATURE.is_file():
         raise ValueError(f'no {MINIATURE}, the model that ships with the project: restore it (git checkout), or name '
                          'another one with --checkpoint FILE.')
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f'--port {args.port}: a number from 0 to 65535 is needed.')
     return args
 
 
@@ -71,12 +65,12 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         return listener
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         remedy = {errno.EADDRINUSE: f'port {port} is in use: name another one, such as --port {port + 1}, or --port 0 '
                                     'for any that is free.',
                   errno.EACCES: f'port {port} is not allowed to you: name one from 1024 up.'}
-        raise ValueError(remedy.get(getattr(error, 'errno', None), f'cannot listen on {host}, port {port}: {error}. Name '
-                                    'an address of this machine and a port up to 65535.')) from error
+        raise ValueError(remedy.get(error.errno, f'cannot listen on {host}: {error.strerror}. Name an '
+                                    'address of this machine.')) from error
 
 
 def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> None:
@@ -93,19 +87,20 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
     from tools.web_page import examples, layout
     from tools.web_page.answers import Limits
 
-    segmenter = load_model(args.checkpoint, args.config, clip=args.clip, amp=args.amp,
-                           device=None if args.device == 'auto' else args.device)
+    name = Path(args.checkpoint).name
+    segmenter = demo.load(args)
     drawn = []
     if segmenter.class_names == Miniature.CLASSES:
         drawn = examples.draw(launch.make_folder(folder / 'examples'))
+    layout.read_only_below(folder)
     page = layout.build(segmenter, Limits(args.max_pixels, args.max_words, args.max_seconds),
-                        name=args.checkpoint.name, examples=drawn).queue(max_size=args.max_waiting)
+                        name=name, examples=drawn).queue(max_size=args.max_waiting)
     app = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, '/', footer_links=[], show_error=False,
                                   max_file_size=f'{args.max_upload_mb}mb', ssr_mode=False, enable_monitoring=False,
                                   theme=layout.THEME, css=layout.CSS)
     host, port = listener.getsockname()[:2]
-    get_root_logger().info('%s is served at http://%s:%d until Ctrl-C', args.checkpoint.name,
-                           f'[{host}]' if ':' in host else host, port)
+    get_root_logger().info('%s is served at http://%s:%d until Ctrl-C', name, f'[{host}]' if ':' in host else host,
+                           port)
     uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1)).run(sockets=[listener])
 
 

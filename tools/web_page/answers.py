@@ -66,7 +66,7 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
             results = [segmenter.segment(picture, words, prompts=prompts or None, anything_else=others,
                                          threshold=threshold or None) for words in parsed]
     except ValueError as error:
-        return {'error': _sentence(str(error))}
+        return {'error': _sentence(str(error), Path(file or '').name)}
     except (MemoryError, torch.OutOfMemoryError):
         return {'error': 'There is not enough memory for this: give fewer words or a smaller picture.'}
     height, width = picture.shape[:2]
@@ -81,8 +81,9 @@ def _read(file: Path, most_pixels: int) -> np.ndarray:
         raise ValueError(str(error).replace(str(file), file.name)) from error
 
 
-def _sentence(message: str) -> str:
-    return message[:1].upper() + message[1:]
+def _sentence(message: str, name: str) -> str:
+    """With a capital, unless it begins with the name of the file."""
+    return message if name and message.startswith(name) else message[:1].upper() + message[1:]
 
 
 def _data_url(image: Image.Image, kind: str, **options) -> str:

@@ -1,6 +1,7 @@
 """The page: what is typed on the left, what comes of it on the right. The right side is drawn in the browser by
 viewer.js from what `answers.answer` gives, so that pointing, switching words and fading ask nothing of the server."""
 import html
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from tools.web_page.examples import Example
 
 HERE = Path(__file__).parent
 FONTS = ['system-ui', 'sans-serif']  # of the visitor's machine: nothing is fetched
-THEME = gradio.themes.Default(primary_hue='blue', neutral_hue='slate', font=FONTS, font_mono=['ui-monospace', 'monospace']
-                              ).set(block_info_text_color='*neutral_600', block_info_text_color_dark='*neutral_300')
+THEME = gradio.themes.Default(
+    primary_hue='blue', neutral_hue='slate', font=FONTS, font_mono=['ui-monospace', 'monospace']
+).set(block_info_text_color='*neutral_600', block_info_text_color_dark='*neutral_300')
 CSS = (HERE / 'page.css').read_text(encoding='utf-8')
 KEPT = 3600  # seconds that uploaded files are kept
 
@@ -26,6 +28,7 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         name: of its file, to be shown.
         examples: the first is shown when the page opens; without any the model is taken for one of photographs.
     """
+    worker = ThreadPoolExecutor(1)  # always the same thread: each would keep memory of its own
     one_at_a_time = {'concurrency_limit': 1, 'concurrency_id': 'model'}
     with gradio.Blocks(title='CLIP-RC', analytics_enabled=False, delete_cache=(KEPT, KEPT), fill_width=True) as page:
         gradio.HTML(_heading(segmenter, name, drawn=bool(examples)), elem_classes='heading')
@@ -58,17 +61,20 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
                 viewer = gradio.HTML(None, html_template=(HERE / 'viewer.html').read_text(encoding='utf-8'),
                                      js_on_load=(HERE / 'viewer.js').read_text(encoding='utf-8'), elem_id='viewer')
 
+        def look(file):
+            return worker.submit(answer, segmenter, limits, file).result()
+
         def segment(file, words, other_words, anything_else, prompts, threshold):
             lists = [words or ''] + ([other_words] if (other_words or '').strip() else [])  # an untouched box is None
-            return answer(segmenter, limits, file, lists, anything_else=anything_else or '', prompts=prompts,
-                          threshold=threshold)
+            return worker.submit(answer, segmenter, limits, file, lists, anything_else=anything_else or '',
+                                 prompts=prompts, threshold=threshold).result()
 
         asked = dict(fn=segment, inputs=[file, words, other_words, anything_else, prompts, threshold], outputs=viewer,
                      **one_at_a_time)
         button.click(**asked, api_name='segment')
         for box in (words, other_words, anything_else):
             box.submit(**asked, api_visibility='private')
-        file.upload(lambda file: answer(segmenter, limits, file), file, viewer, api_name='look', **one_at_a_time)
+        file.upload(look, file, viewer, api_name='look', **one_at_a_time)
 
         def take(example: Example):
             return str(example.file), example.words, ''
@@ -79,7 +85,21 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         if examples:
             page.load(partial(take, examples[0]), outputs=[file, words, other_words], api_visibility='private'
                       ).then(**asked, api_visibility='private')
+    page.has_launched = True  # only then does Gradio check the paths of files in requests
     return page
+
+
+def read_only_below(folder: Path) -> None:
+    """Lets Gradio take no file from elsewhere. By itself it copies any file of this machine that a request names, when
+    it is mounted and not launched, and fetches any address."""
+    keep = gradio.blocks.Block.async_move_resource_to_block_cache
+
+    async def keep_if_below(block, path: str | Path | None) -> str | None:
+        if path is not None and not Path(path).resolve().is_relative_to(folder.resolve()):
+            raise gradio.Error('Only pictures that are uploaded are read.')
+        return await keep(block, path)
+
+    gradio.blocks.Block.async_move_resource_to_block_cache = keep_if_below
 
 
 def _first_words(segmenter: Segmenter) -> str:
@@ -89,7 +109,7 @@ def _first_words(segmenter: Segmenter) -> str:
 
 def _heading(segmenter: Segmenter, name: str, *, drawn: bool) -> str:
     classes = len(segmenter.class_names)
-    told = f'CLIP-RC trained on {classes} classes' if classes else 'a CLIP-RC whose checkpoint does not tell its classes'
+    told = f'CLIP-RC trained on {classes} classes' if classes else 'a CLIP-RC that does not tell its classes'
     if segmenter.seen_names:
         told += f', {len(segmenter.seen_names)} of them with masks, which it prefers a little'
     note = ('<strong>This small model knows its own drawn world only: colours with paint, stripes, dots or checks. '
