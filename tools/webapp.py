@@ -8,6 +8,7 @@ those that wait are queued.
 import argparse
 import errno
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -106,6 +107,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
 
 def main() -> None:
     args = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the folder of uploads goes, too
     with listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix='clip-rc-') as folder:
         serve(args, listener, Path(folder))
 

@@ -75,6 +75,8 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
 
 
 def _read(file: Path, most_pixels: int) -> np.ndarray:
+    if not file.is_file():
+        raise ValueError(f'{file.name} is kept no longer: choose it again.')
     try:
         return read_picture(file, most_pixels=most_pixels)
     except ValueError as error:  # tells the visitor's name of the file, not the place where the server keeps it

@@ -6,11 +6,11 @@ from PIL import Image
 
 from tools.miniature.world import draw_scene
 
-SCENES = {  # seed -> words
-    1000: 'blue stripes, yellow stripes, yellow checks',
-    1003: 'red paint, purple checks, purple stripes',
-    1014: 'blue dots, green dots, purple checks, blue stripes',
-    1020: 'purple stripes, purple checks, yellow paint, red stripes',
+SCENES = {  # seed -> words, in an order that gives most of them a colour like their own
+    1000: 'red dots, blue stripes, yellow stripes, yellow checks',
+    1003: 'red paint, purple stripes, green dots, purple checks',
+    1014: 'red paint, blue dots, green dots, purple checks, blue stripes',
+    1020: 'red stripes, purple stripes, yellow paint, purple checks',
 }
 
 

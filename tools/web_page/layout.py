@@ -57,6 +57,8 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
                     with gradio.Row(elem_id='examples'):
                         pictures = [gradio.Button(example.words, icon=str(example.file), size='sm', min_width=60)
                                     for example in examples]
+                    for picture in pictures:
+                        picture.keep_in_cache.update(picture.temp_files)  # as long as the server runs
             with gradio.Column(scale=5, min_width=320):
                 viewer = gradio.HTML(None, html_template=(HERE / 'viewer.html').read_text(encoding='utf-8'),
                                      js_on_load=(HERE / 'viewer.js').read_text(encoding='utf-8'), elem_id='viewer')
