@@ -1,0 +1,534 @@
+"""tools/webapp.py: its answers, its limits, the server as it runs, and the page in a real browser."""
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip('gradio')
+
+import torch
+from gradio_client import Client, handle_file
+
+from datasets.miniature import Miniature
+from models.inference import load_model, parse_words
+from tests.conftest import REPOSITORY
+from tools import webapp
+from tools.miniature.world import SIZE, draw_scene
+from tools.web_page.answers import Deadline, Limits, answer
+from tools.web_page.examples import SCENES
+
+MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
+LIMITS = Limits(pixels=4_000_000, words=300, seconds=20)
+WAITING, UPLOAD_MB = 8, 4
+ALL_CLASSES = ', '.join(Miniature.CLASSES)
+HOSTILE = '<img src=x onerror="window.hacked=1">'
+
+
+class Served(NamedTuple):
+    url: str
+    process: subprocess.Popen
+
+    def peak_mb(self) -> float:
+        """The most memory that the server has had."""
+        return int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{self.process.pid}/status').read_text())[1]) / 1024
+
+
+@pytest.fixture(scope='module')
+def served(tmp_path_factory):
+    """The page as it starts without a checkpoint, on any free port, with small limits."""
+    log = tmp_path_factory.mktemp('server') / 'log'
+    uploads = log.parent / 'uploads'
+    uploads.mkdir()
+    with log.open('w') as out:
+        process = subprocess.Popen(
+            [sys.executable, str(REPOSITORY / 'tools/webapp.py'), '--port', '0', '--device', 'cpu', '--max-pixels',
+             str(LIMITS.pixels), '--max-words', str(LIMITS.words), '--max-seconds', str(LIMITS.seconds),
+             '--max-waiting', str(WAITING), '--max-upload-mb', str(UPLOAD_MB)],
+            stdout=out, stderr=subprocess.STDOUT, cwd=log.parent, env={**os.environ, 'TMPDIR': str(uploads)})
+    try:
+        for _ in range(240):
+            found = re.search(r'http://127\.0\.0\.1:\d+', log.read_text())
+            if found or process.poll() is not None:
+                break
+            time.sleep(0.25)
+        assert found, log.read_text()
+        yield Served(found[0], process)
+        assert any(uploads.iterdir())
+        process.terminate()
+        process.wait(30)
+        assert not any(uploads.iterdir())
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope='module')
+def segmenter():
+    return load_model(MINIATURE, device='cpu')
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory) -> Path:
+    """Pictures of a scene, and what only claims to be one."""
+    folder = tmp_path_factory.mktemp('files')
+    drawn = Image.fromarray(draw_scene(1000).picture)
+    drawn.save(folder / 'drawn.png')
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter, clockwise
+    wide = drawn.crop((0, 0, SIZE, 100))
+    wide.transpose(Image.Transpose.ROTATE_90).save(folder / 'turned.jpg', exif=turned, quality=95)
+    (folder / 'text.jpg').write_text('no picture at all')
+    (folder / 'empty.png').touch()
+    (folder / 'bomb.png').write_bytes(bomb(30_000))
+    return folder
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of few bytes and many pixels."""
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    rows = zlib.compress(bytes(side * (1 + -(-side // 8))), level=1)
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 1, 0, 0, 0, 0))
+            + chunk(b'IDAT', rows) + chunk(b'IEND', b''))
+
+
+def decoded(url: str) -> np.ndarray:
+    """The picture of a data URL."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(',')[2]))))
+
+
+def maps_of(told: dict, result: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores as the browser gets them."""
+    size = told['height'], told['width']
+    content = zlib.decompress(base64.b64decode(result['maps']))
+    pixels = size[0] * size[1]
+    kind = np.dtype('<u2' if len(content) > 2 * pixels else 'u1')
+    return (np.frombuffer(content, kind, pixels).reshape(size),
+            np.frombuffer(content, np.uint8, pixels, pixels * kind.itemsize).reshape(size))
+
+
+# What is answered.
+
+@pytest.mark.parametrize('count', [3, 256], ids=['bytes', 'two bytes a label'])
+def test_the_answer_holds_the_result(segmenter, files, count):
+    words = [*parse_words(SCENES[1000]), *(f'thing {number}' for number in range(count - 3))]
+    told = answer(segmenter, LIMITS, str(files / 'drawn.png'), [', '.join(words)], threshold=0.1)
+    expected = segmenter.segment(files / 'drawn.png', words, threshold=0.1)
+    labels, scores = maps_of(told, told['results'][0])
+    assert (labels == expected.labels).all() and len(np.unique(labels)) > 3
+    assert np.abs(scores / 255 - expected.best.clip(0, 1)).max() <= 0.5 / 255 + 1e-6
+    assert (decoded(told['results'][0]['labels']) == expected.labels).all()
+    assert told['results'][0]['summary'] == json.loads(json.dumps(expected.summary()))
+    assert (told['name'], told['width'], told['height']) == ('drawn', SIZE, SIZE)
+    assert np.abs(decoded(told['picture']).astype(int) - draw_scene(1000).picture).mean() < 6
+
+
+@pytest.mark.parametrize('kind', ['turned', 'grey', 'CMYK', '16 bits', 'transparent', 'animated'])
+def test_a_picture_is_taken_as_it_is_displayed(segmenter, files, tmp_path, kind):
+    scene = Image.open(files / 'drawn.png')
+    shown, file = np.asarray(scene), tmp_path / 'picture.tif'
+    if kind == 'turned':
+        shown, file = shown[:100], files / 'turned.jpg'
+    elif kind == 'grey':
+        scene = scene.convert('L')
+        shown = np.asarray(scene.convert('RGB'))
+    elif kind == 'CMYK':
+        scene = scene.convert('CMYK')
+    elif kind == '16 bits':
+        grey = np.asarray(scene.convert('L'))
+        shown, scene = np.stack([grey] * 3, -1), Image.fromarray(grey.astype(np.uint16) * 257)
+    elif kind == 'transparent':
+        scene.putalpha(Image.fromarray(np.where(np.arange(SIZE) < 40, 0, 255).astype(np.uint8)[None].repeat(SIZE, 0)))
+        shown = np.where((np.arange(SIZE) < 40)[None, :, None], 255, shown)
+    if kind == 'animated':
+        file = tmp_path / 'picture.webp'
+        scene.save(file, save_all=True, append_images=[Image.new('RGB', scene.size)], lossless=True)
+    elif kind != 'turned':
+        scene.save(file)
+    told = answer(segmenter, LIMITS, str(file), [ALL_CLASSES])
+    assert (told['width'], told['height']) == shown.shape[1::-1]
+    assert np.abs(decoded(told['picture']).astype(int) - shown).mean() < 8
+    labels, _ = maps_of(told, told['results'][0])
+    assert (labels == segmenter.segment(shown.astype(np.uint8), Miniature.CLASSES).labels).mean() > 0.95
+
+
+@pytest.mark.parametrize('file, words, message', [
+    ('text.jpg', 'cat', r'text\.jpg is no picture'),
+    ('gone.png', 'cat', r'^gone\.png is kept no longer: choose it again'),
+    ('empty.png', 'cat', r'empty\.png is empty'),
+    ('bomb.png', 'cat', r'bomb\.png has more than 4,000,000 pixels'),
+    (None, 'cat', r'No picture: drop one'),
+    ('drawn.png', '', r'No words: name what to look for'),
+    ('drawn.png', ' , \n ;', r'No words: name what to look for'),
+    ('drawn.png', ', '.join(map(str, range(10_000))), r'10,000 words are too many: 300 at most'),
+    ('drawn.png', '|'.join(map(str, range(10_000))), r'10,000 words are too many: 300 at most'),
+    ('drawn.png', 'long ' * 100, r'is too long: CLIP reads 77 tokens'),
+])
+def test_what_cannot_be_done_is_said(segmenter, files, file, words, message):
+    told = answer(segmenter, LIMITS, file and str(files / file), [words])
+    assert set(told) == {'error'} and re.search(message, told['error']), told
+    assert str(files) not in told['error']  # visitors need not know where files are kept
+
+
+def test_two_lists_are_of_one_picture_and_anything_else_takes_no_word(segmenter, files):
+    told = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes', 'yellow checks'],
+                  anything_else='yellow stripes')
+    assert [[word['word'] for word in result['summary']['words']] for result in told['results']] == \
+        [['blue stripes'], ['yellow checks']]
+    assert all(result['summary']['nothing']['pixels'] for result in told['results'])
+    assert answer(segmenter, LIMITS, str(files / 'drawn.png'))['results'] == []
+
+
+def test_time_runs_out_between_operations_of_this_thread_only(segmenter, files):
+    large = np.zeros((1500, 1500, 3), np.uint8)
+    words = [f'thing {number}' for number in range(100)]
+    began = time.monotonic()
+    with pytest.raises(ValueError, match='stopped after 0.5 seconds'), Deadline(0.5):
+        segmenter.segment(large, words)
+    assert time.monotonic() - began < 5
+    told = answer(segmenter, LIMITS._replace(seconds=0.001), str(files / 'drawn.png'), ['blue stripes'])
+    assert told == {'error': 'Stopped after 0.001 seconds, the most that a request may take: give fewer words or a '
+                             'smaller picture.'}
+    done = []
+    with Deadline(-1):
+        other = threading.Thread(target=lambda: done.append(torch.ones(2) + 1))
+        other.start()
+        other.join()
+    assert len(done) == 1
+    assert segmenter.segment(large, ['blue stripes']).labels.shape == (1500, 1500)  # the model is whole
+
+
+# How it starts.
+
+def test_start_that_cannot_be(monkeypatch, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, 'argv', ['webapp.py', '--port', str(port)])
+        with pytest.raises(ValueError, match=f'^port {port} is in use: name another one, such as --port {port + 1}'):
+            webapp.main()
+    monkeypatch.setattr(sys, 'argv', ['webapp.py', '--port', '0', '--checkpoint', str(tmp_path / 'none.pth')])
+    with pytest.raises(ValueError, match=r'^no file .*none\.pth\.'):
+        webapp.main()
+    monkeypatch.setattr(sys, 'argv', ['webapp.py', '--port', '70000'])
+    with pytest.raises(ValueError, match='^--port 70000: a number from 0 to 65535'):
+        webapp.main()
+    with pytest.raises(ValueError, match=r'^cannot listen on 203\.0\.113\.7: .* Name an address of this machine'):
+        webapp.listen('203.0.113.7', 0)
+
+
+# The server.
+
+def client_of(served: Served) -> Client:
+    return Client(served.url, verbose=False, analytics_enabled=False, download_files=False)
+
+
+def asked(client: Client, file: Path, words: str) -> dict:
+    return client.predict(handle_file(file), words, '', '', '', 0.1, api_name='/segment')
+
+
+def posted(served: Served, file: dict, words: str | dict = 'cat', prompts: str = '') -> str:
+    """What the server says to a request that no page would make."""
+    request = urllib.request.Request(
+        f'{served.url}/gradio_api/call/segment', headers={'Content-Type': 'application/json'},
+        data=json.dumps({'data': [file, words, '', '', prompts, 0]}).encode())
+    with urllib.request.urlopen(request, timeout=20) as accepted:
+        event = json.load(accepted)['event_id']
+    with urllib.request.urlopen(f'{served.url}/gradio_api/call/segment/{event}', timeout=20) as ended:
+        return ended.read().decode()
+
+
+def test_nothing_but_uploads_is_read(served, files):
+    listener = socket.create_server(('127.0.0.1', 0))
+    address = f'http://127.0.0.1:{listener.getsockname()[1]}/picture.png'
+    for path in ('/etc/passwd', str(REPOSITORY / '.github/assets/method.png'), str(files / 'drawn.png'), address):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f'{served.url}/gradio_api/file={path}')
+        assert refused.value.code in (403, 404)
+        named = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
+        for end in (posted(served, named), posted(served, {**named, 'is_stream': True}), posted(served, None, named)):
+            assert end.startswith('event: error') or 'picture.png is kept no longer' in end
+    uploaded = client_of(served).predict(handle_file(files / 'drawn.png'), api_name='/look')
+    assert uploaded['picture']
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):  # nobody has called
+        listener.accept()
+    listener.close()
+
+
+def test_prompts_are_of_the_list_only(served):
+    """Elsewhere a text file may be named instead."""
+    assert posted(served, None, prompts=str(REPOSITORY / 'README.md')).startswith('event: error')
+
+
+def test_a_bomb_takes_no_memory_and_the_server_lives(served, files):
+    client = client_of(served)
+    assert asked(client, files / 'drawn.png', 'blue stripes')['results']
+    before = served.peak_mb()
+    assert 'has more than 4,000,000 pixels' in asked(client, files / 'bomb.png', 'blue stripes')['error']
+    assert '10,000 words' in asked(client, files / 'drawn.png', ','.join(map(str, range(10_000))))['error']
+    assert served.peak_mb() - before < 100
+    assert asked(client, files / 'drawn.png', 'blue stripes')['results']
+
+
+def test_a_file_too_large_is_refused(served, tmp_path):
+    (tmp_path / 'large.png').write_bytes(bytes(UPLOAD_MB * 2**20 + 1))
+    with pytest.raises(Exception, match='(?i)size|large|413'):
+        asked(client_of(served), tmp_path / 'large.png', 'cat')
+
+
+def test_twenty_requests_at_once(served, files, tmp_path):
+    """Each is answered in its turn, or told that the queue is full; only one is in the works."""
+    file = tmp_path / 'larger.png'
+    Image.open(files / 'drawn.png').resize((1500, 1500)).save(file)
+    client = client_of(served)
+    asked(client, file, ALL_CLASSES)
+    before = served.peak_mb()
+
+    def ask(number: int) -> str:
+        try:
+            told = asked(client, file, f'{ALL_CLASSES}, thing {number}')
+        except Exception as error:  # of whatever kind the client makes it
+            return str(error)
+        words = [word['word'] for word in told['results'][0]['summary']['words']]
+        return 'done' if words[-1] == f'thing {number}' else f'answered another request: {words}'
+
+    with ThreadPoolExecutor(20) as pool:
+        ends = list(pool.map(ask, range(20)))
+    done = ends.count('done')
+    assert done >= WAITING
+    assert all(re.search('(?i)queue is full|too many|busy', end) for end in ends if end != 'done'), ends
+    assert done < 20, 'the queue has no limit'
+    assert served.peak_mb() - before < 400  # side by side they would take some gigabytes
+    assert asked(client, files / 'drawn.png', 'blue stripes')['results']
+
+
+# The page.
+
+@pytest.fixture(scope='module')
+def browser():
+    chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    if chromium is None:
+        pytest.skip('no Chromium on PATH')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
+        yield started
+        started.close()
+
+
+class Page:
+    """The page in a browser's tab, once its example is shown."""
+
+    def __init__(self, browser, url: str, **options):
+        self.context = browser.new_context(viewport=options.pop('viewport', {'width': 1280, 'height': 800}), **options)
+        self.tab = self.context.new_page()
+        self.tab.set_default_timeout(20_000)
+        self.requests, self.errors = [], []
+        self.tab.on('request', lambda request: self.requests.append(request.url))
+        self.tab.on('pageerror', lambda error: self.errors.append(str(error)))
+        self.tab.goto(url)
+        self.tab.wait_for_selector('#viewer .legend li')
+
+    def clear(self) -> None:
+        """Takes away what is shown, so that what comes next can be waited for."""
+        self.tab.evaluate('''() => { document.querySelector('#viewer .views').replaceChildren();
+            document.querySelector('#viewer .message').hidden = true; }''')
+
+    def upload(self, file: Path) -> None:
+        self.clear()
+        self.tab.locator('#picture button[aria-label="Clear"]').click()
+        self.tab.locator('#picture input[type=file]').set_input_files(file)
+        self.tab.wait_for_selector('#viewer .message:visible, #viewer .view:not(:has(.legend))')
+
+    def segment(self, words: str) -> None:
+        """Types the words and waits until what is shown is of them, or a message."""
+        self.clear()
+        self.tab.locator('#words textarea').fill(words)
+        self.tab.locator('#segment').click()
+        self.tab.wait_for_selector('#viewer .message:visible, #viewer .legend')
+
+    def message(self) -> str:
+        return self.tab.locator('#viewer .message').inner_text()
+
+    def opacity(self, percent: int) -> None:
+        self.tab.locator('#viewer .opacity').fill(str(percent))
+
+    def pixel(self, x: int, y: int, view: int = 0) -> list[int]:
+        """Of the canvas, [red, green, blue]."""
+        return self.tab.evaluate('''([view, x, y]) => Array.from(document.querySelectorAll('#viewer canvas')[view]
+            .getContext('2d').getImageData(x, y, 1, 1).data).slice(0, 3)''', [view, x, y])
+
+    def colours(self, view: int = 0) -> dict[str, list[int]]:
+        """Of the words in the legend."""
+        return {word: [int(part) for part in re.findall(r'\d+', colour)] for word, colour in self.tab.evaluate(
+            '''(view) => Array.from(document.querySelectorAll('#viewer .view')[view].querySelectorAll('.legend li'),
+            (line) => [line.querySelector('span').textContent, line.querySelector('i').style.background])''', view)}
+
+    def hover(self, x: int, y: int, view: int = 0) -> list[str]:
+        """Puts the pointer on a pixel of the picture -> what each view tells."""
+        canvas = self.tab.locator('#viewer canvas').nth(view)
+        width, height = canvas.evaluate('(canvas) => [canvas.width, canvas.height]')
+        box = canvas.bounding_box()
+        canvas.hover(position={'x': (x + 0.5) / width * box['width'], 'y': (y + 0.5) / height * box['height']})
+        return self.tab.locator('#viewer .tip').all_inner_texts()
+
+    def download(self, kind: str) -> tuple[str, bytes]:
+        with self.tab.expect_download() as started:
+            self.tab.locator(f'#viewer .downloads .{kind}').click()
+        return started.value.suggested_filename, Path(started.value.path()).read_bytes()
+
+
+@pytest.fixture
+def page(browser, served):
+    opened = Page(browser, served.url)
+    yield opened
+    opened.context.close()
+    assert opened.errors == []
+
+
+def places(seed: int) -> dict[str, tuple[int, int]]:
+    """Class -> (x, y) in the midst of its largest object."""
+    labels = draw_scene(seed).labels
+    found = {}
+    for label in np.unique(labels[labels > 0]):
+        depth = cv2.distanceTransform((labels == label).astype(np.uint8), cv2.DIST_L2, 3)
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        found[Miniature.CLASSES[label - 1]] = (int(x), int(y))
+    return found
+
+
+def test_the_page_opens_with_an_example_and_asks_nobody_else(page, served):
+    assert 'On photographs it is useless' in page.tab.inner_text('.heading')
+    page.opacity(100)
+    colours = page.colours()
+    for name, (x, y) in places(1000).items():
+        assert page.pixel(x, y) == colours[name], name
+    page.tab.locator('#examples button').nth(1).click()
+    page.tab.wait_for_function('document.querySelector("#viewer .legend")?.innerText.includes("red paint")')
+    page.opacity(100)
+    colours = page.colours()
+    for name, (x, y) in places(1003).items():
+        assert page.pixel(x, y) == colours[name], name
+    strangers = [url for url in page.requests if not url.startswith((served.url, 'data:', 'blob:'))]
+    assert strangers == []
+
+
+def test_upload_words_pointer_switches_and_opacity(page, files):
+    page.upload(files / 'turned.jpg')
+    assert page.tab.locator('#viewer canvas').evaluate('(canvas) => [canvas.width, canvas.height]') == [SIZE, 100]
+    x, y = places(1000)['blue stripes']
+    bare = page.pixel(x, y)
+    page.segment('blue stripes, yellow stripes')
+    page.opacity(100)
+    blue = page.colours()['blue stripes']
+    assert page.pixel(x, y) == blue
+    told, = page.hover(x, y)
+    assert re.fullmatch(r'blue stripes · 0\.\d\d', told)
+    page.opacity(0)
+    assert page.pixel(x, y) == bare
+    page.opacity(50)
+    assert np.abs(np.array(page.pixel(x, y)) - (np.array(bare) + blue) / 2).max() <= 2
+    box = page.tab.get_by_label('blue stripes').first
+    box.uncheck()
+    assert page.pixel(x, y) == bare
+    page.opacity(100)
+    box.check()
+    assert page.pixel(x, y) == blue
+
+
+def test_two_lists_side_by_side(page):
+    page.tab.locator('#options button').first.click()
+    page.tab.locator('#other_words textarea').fill('yellow stripes, blue stripes|cobalt bands')
+    page.segment(SCENES[1000])
+    page.opacity(100)
+    x, y = places(1000)['yellow stripes']
+    assert page.pixel(x, y) == page.colours()['yellow stripes']
+    assert page.pixel(x, y, 1) == page.colours(1)['yellow stripes'] != page.pixel(x, y)
+    assert set(page.colours(1)) == {'yellow stripes', 'blue stripes, cobalt bands'}
+    assert all(told.startswith('yellow stripes · ') for told in page.hover(x, y, 1)) and \
+        len(page.hover(x, y, 1)) == 2
+
+
+def test_downloads(page, segmenter, files):
+    page.upload(files / 'drawn.png')
+    page.segment(SCENES[1000])
+    page.opacity(100)
+    expected = segmenter.segment(files / 'drawn.png', parse_words(SCENES[1000]), threshold=0.1)
+    name, content = page.download('overlay')
+    assert name == 'drawn.overlay.png'
+    overlay = np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
+    assert overlay.shape[0] > SIZE  # there is a legend
+    for label, colour in enumerate(expected.palette):
+        assert (overlay[:SIZE, :SIZE][expected.labels == label] == colour).all()
+        assert ((overlay[SIZE:] == colour).all(-1).sum() > 100) == (label in expected.labels)
+    name, content = page.download('labels')
+    assert name == 'drawn.labels.png'
+    assert (np.asarray(Image.open(io.BytesIO(content))) == expected.labels).all()
+    name, content = page.download('json')
+    assert name == 'drawn.json'
+    assert json.loads(content) == json.loads(json.dumps(expected.summary()))
+
+
+def test_words_of_all_scripts_are_text_and_nothing_else(page):
+    words = [HOSTILE, '😀', '猫', 'قطة', '${1+1}', '{{value}}', 'blue stripes']
+    page.segment(', '.join(words))
+    assert set(page.colours()) == set(words)
+    assert page.tab.locator('#viewer .view img').count() == 0
+    assert page.tab.evaluate('window.hacked') is None
+
+
+def test_bad_input_is_told_and_the_page_goes_on(page, files):
+    for file, message in (('text.jpg', 'is no picture'), ('bomb.png', 'more than 4,000,000 pixels')):
+        page.upload(files / file)
+        assert message in page.message()
+    page.upload(files / 'drawn.png')
+    page.segment('')
+    assert 'No words: name what to look for' in page.message()
+    page.segment(', '.join(map(str, range(10_000))))
+    assert '10,000 words are too many: 300 at most' in page.message()
+    page.segment('blue stripes')
+    assert list(page.colours()) == ['blue stripes']
+    assert not page.tab.locator('#viewer .message').is_visible()
+
+
+def test_pictures_dropped_anywhere(page, files):
+    page.tab.evaluate('''(content) => {
+        const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], 'dropped.jpg', { type: 'image/jpeg' }));
+        document.querySelector('#viewer canvas').dispatchEvent(
+            new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: data }));
+    }''', base64.b64encode((files / 'turned.jpg').read_bytes()).decode())
+    page.tab.wait_for_function('document.querySelector("#viewer canvas")?.height === 100')
+    assert 'dropped' in page.tab.inner_text('#picture')
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_on_a_phone(browser, served, scheme):
+    page = Page(browser, served.url, viewport={'width': 390, 'height': 844}, has_touch=True, color_scheme=scheme)
+    assert page.tab.evaluate('document.documentElement.scrollWidth <= innerWidth')
+    page.tab.locator('#viewer canvas').tap()
+    assert page.tab.locator('#viewer .tip').is_visible()
+    page.context.close()

@@ -1,0 +1,102 @@
+"""What the page asks of the model: a picture and words in, all that the browser draws out. Knows nothing of Gradio."""
+import base64
+import io
+import time
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.overrides import TorchFunctionMode
+
+from models.inference import Result, Segmenter, parse_words, read_picture
+from models.inference.words import clean_words
+from models.prompts import synonyms
+
+
+class Limits(NamedTuple):
+    """What one request may take."""
+    pixels: int
+    words: int  # of all lists together, synonyms counted
+    seconds: float  # of the model's work; time in the queue does not count
+
+
+class Deadline(TorchFunctionMode):
+    """Within it, the first operation of PyTorch after so many seconds raises ValueError: an operation itself cannot be
+    stopped, but none takes long. Only of the thread that enters it."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds, self.end = seconds, time.monotonic() + seconds
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if time.monotonic() > self.end:
+            raise ValueError(f'stopped after {self.seconds:g} seconds, the most that a request may take: give fewer '
+                             'words or a smaller picture.')
+        return func(*args, **(kwargs or {}))
+
+
+def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[str] | None = None, *,
+           anything_else: str = '', prompts: str = '', threshold: float = 0) -> dict:
+    """The picture as it is shown and a result for each list of words, as JSON values; or `{'error': message}`.
+
+    Args:
+        file: of the picture.
+        lists: words as typed; without any the picture alone.
+        prompts: name of a prompt set; '' for that of the training.
+        threshold: 0 is none.
+
+    Returns:
+        `name` of the file, `picture` as a data URL, `width`, `height`, and `results`: of each the `summary`, the index
+        PNG as a data URL (`labels`), and `maps`: base64 of what zlib makes of all labels (of 1 byte, or 2 for more than
+        255 words, low byte first), then all scores, from 0 to 255.
+    """
+    try:
+        if not file:
+            raise ValueError('no picture: drop one, choose one, or take an example.')
+        parsed = [clean_words(parse_words(text)) for text in lists or []]
+        others = clean_words(parse_words(anything_else), none_will_do=True)
+        count = sum(len(synonyms(word)) for words in [*parsed, others] for word in words)
+        if count > limits.words:
+            raise ValueError(f'{count:,} words are too many: {limits.words:,} at most, all lists together.')
+        picture = _read(Path(file), limits.pixels)
+        with Deadline(limits.seconds):
+            results = [segmenter.segment(picture, words, prompts=prompts or None, anything_else=others,
+                                         threshold=threshold or None) for words in parsed]
+    except ValueError as error:
+        return {'error': _sentence(str(error), Path(file or '').name)}
+    except (MemoryError, torch.OutOfMemoryError):
+        return {'error': 'There is not enough memory for this: give fewer words or a smaller picture.'}
+    height, width = picture.shape[:2]
+    return {'name': Path(file).stem, 'picture': _data_url(Image.fromarray(picture), 'JPEG', quality=95, subsampling=0),
+            'width': width, 'height': height, 'results': [_as_json(result) for result in results]}
+
+
+def _read(file: Path, most_pixels: int) -> np.ndarray:
+    if not file.is_file():
+        raise ValueError(f'{file.name} is kept no longer: choose it again.')
+    try:
+        return read_picture(file, most_pixels=most_pixels)
+    except ValueError as error:  # tells the visitor's name of the file, not the place where the server keeps it
+        raise ValueError(str(error).replace(str(file), file.name)) from error
+
+
+def _sentence(message: str, name: str) -> str:
+    """With a capital, unless it begins with the name of the file."""
+    return message if name and message.startswith(name) else message[:1].upper() + message[1:]
+
+
+def _data_url(image: Image.Image, kind: str, **options) -> str:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return f'data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}'
+
+
+def _as_json(result: Result) -> dict:
+    scores = np.round(255 * result.best.clip(0, 1)).astype(np.uint8)
+    labels = result.labels.astype(result.labels.dtype.newbyteorder('<'))
+    maps = zlib.compress(labels.tobytes() + scores.tobytes(), level=1)
+    return {'summary': result.summary(), 'labels': _data_url(result.index_picture(), 'PNG'),
+            'maps': base64.b64encode(maps).decode()}

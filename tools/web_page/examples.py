@@ -1,0 +1,28 @@
+"""Drawn pictures of the miniature's world with fitting words, for the miniature's model."""
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from tools.miniature.world import draw_scene
+
+SCENES = {  # seed -> words, in an order that gives most of them a colour like their own
+    1000: 'red dots, blue stripes, yellow stripes, yellow checks',
+    1003: 'red paint, purple stripes, green dots, purple checks',
+    1014: 'red paint, blue dots, green dots, purple checks, blue stripes',
+    1020: 'red stripes, purple stripes, yellow paint, purple checks',
+}
+
+
+class Example(NamedTuple):
+    file: Path
+    words: str
+
+
+def draw(folder: Path) -> list[Example]:
+    """Writes the pictures into the folder."""
+    examples = []
+    for number, (seed, words) in enumerate(SCENES.items(), 1):
+        examples.append(Example(folder / f'drawn_{number}.png', words))
+        Image.fromarray(draw_scene(seed).picture).save(examples[-1].file)
+    return examples

@@ -1,0 +1,210 @@
+// Draws what answers.py gives (see `answer` there): one view for each list of words, none but the picture without any.
+// `element`, `props` and `watch` are Gradio's. All text of visitors goes in as textContent, never as HTML.
+const find = (selector, root = element) => root.querySelector(selector);
+const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
+let views = [];
+let turn = 0; // of what is being shown: a newer answer makes an older one stop
+
+async function show(answer) {
+  const mine = ++turn;
+  const message = find('.message');
+  message.textContent = answer?.error ?? '';
+  message.hidden = !answer?.error;
+  views = [];
+  find('.views').replaceChildren();
+  find('.bar').hidden = true;
+  if (!answer?.picture) return;
+  const picture = new Image();
+  picture.src = answer.picture;
+  await picture.decode();
+  const made = await Promise.all((answer.results.length ? answer.results : [null]).map(
+    (result) => makeView(answer, picture, result)));
+  if (mine !== turn) return;
+  views = made;
+  find('.bar').hidden = !answer.results.length;
+  find('.views').replaceChildren(...views.map((view) => view.root));
+  element.dataset.views = views.length;
+}
+
+// Labels and scores of all pixels, in rows.
+async function unpack(answer, result) {
+  const packed = Uint8Array.from(atob(result.maps), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
+  const bytes = await new Response(stream).arrayBuffer();
+  const pixels = answer.width * answer.height;
+  const labels = bytes.byteLength > 2 * pixels ? new Uint16Array(bytes, 0, pixels) : new Uint8Array(bytes, 0, pixels);
+  return { labels, scores: new Uint8Array(bytes, labels.byteLength) };
+}
+
+async function makeView(answer, picture, result) {
+  const root = find('template').content.firstElementChild.cloneNode(true);
+  const canvas = find('canvas', root);
+  const view = { root, canvas, answer, picture, result };
+  [canvas.width, canvas.height] = [answer.width, answer.height];
+  canvas.classList.toggle('small', answer.width < 300); // its pixels may be seen
+  find('.stage', root).style.setProperty('--shape', answer.width / answer.height);
+  if (!result) {
+    find('.found', root).remove();
+    canvas.getContext('2d').drawImage(picture, 0, 0);
+    return view;
+  }
+  Object.assign(view, await unpack(answer, result));
+  view.words = result.summary.words;
+  view.shown = new Set(view.words.map((word) => word.label));
+  view.colours = new OffscreenCanvas(answer.width, answer.height);
+  fillLegend(view);
+  for (const [name, all] of [['.all', true], ['.none', false]]) {
+    find(name, root).onclick = () => {
+      view.shown = new Set(all ? view.words.map((word) => word.label) : []);
+      for (const box of root.querySelectorAll('.legend input')) box.checked = all;
+      paint(view);
+    };
+  }
+  find('.overlay', root).onclick = () => withLegend(view).toBlob((blob) => download(view, 'overlay.png', blob));
+  find('.labels', root).onclick = async () => download(view, 'labels.png', await (await fetch(result.labels)).blob());
+  find('.json', root).onclick = () => download(view, 'json', new Blob(
+    [JSON.stringify(result.summary, null, 1) + '\n'], { type: 'application/json' }));
+  const stage = find('.stage', root);
+  stage.onpointermove = stage.onpointerdown = (event) => {
+    const box = canvas.getBoundingClientRect();
+    point(Math.floor((event.clientX - box.left) / box.width * answer.width),
+      Math.floor((event.clientY - box.top) / box.height * answer.height));
+  };
+  stage.onpointerleave = (event) => { if (event.pointerType === 'mouse') point(-1, -1); };
+  paint(view);
+  return view;
+}
+
+// One line a word, those of the largest areas first; words that no pixel took come last, without a score.
+function fillLegend(view) {
+  const lines = [...view.words].sort((one, other) => other.pixels - one.pixels).map((word) => {
+    const line = document.createElement('li');
+    const label = line.appendChild(document.createElement('label'));
+    const box = label.appendChild(document.createElement('input'));
+    box.type = 'checkbox';
+    box.checked = true;
+    box.onchange = () => { view.shown[box.checked ? 'add' : 'delete'](word.label); paint(view); };
+    label.appendChild(document.createElement('i')).style.background = `rgb(${word.colour})`;
+    const text = label.appendChild(document.createElement('span'));
+    text.textContent = text.title = word.word;
+    text.dir = 'auto';
+    const area = label.appendChild(document.createElement('b'));
+    area.textContent = percent(word.area);
+    const score = label.appendChild(document.createElement('small'));
+    score.textContent = word.mean_score === null ? '' : `score ${word.mean_score.toFixed(2)}`;
+    line.classList.toggle('absent', !word.pixels);
+    return line;
+  });
+  find('.legend', view.root).replaceChildren(...lines);
+  const { nothing } = view.result.summary;
+  const rest = find('.nothing', view.root);
+  rest.hidden = !nothing.pixels;
+  rest.textContent = `No word: ${percent(nothing.area)}`;
+}
+
+// The colours of the words that are switched on, then the canvas.
+function paint(view) {
+  const context = view.colours.getContext('2d');
+  const image = context.createImageData(view.answer.width, view.answer.height);
+  const table = new Uint32Array(65536); // label -> its pixel, transparent where it has none
+  const bytes = new Uint8Array(table.buffer);
+  for (const { label, colour } of view.words) {
+    if (view.shown.has(label)) bytes.set([...colour, 255], 4 * label);
+  }
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let place = 0; place < pixels.length; place++) pixels[place] = table[view.labels[place]];
+  context.putImageData(image, 0, 0);
+  draw(view);
+}
+
+function draw(view) {
+  const context = view.canvas.getContext('2d');
+  context.globalAlpha = 1;
+  context.drawImage(view.picture, 0, 0, view.canvas.width, view.canvas.height);
+  context.globalAlpha = find('.opacity').value / 100;
+  context.drawImage(view.colours, 0, 0);
+}
+
+// Tells, in all views, the word and score of a pixel; outside the picture nothing.
+function point(x, y) {
+  for (const view of views) {
+    const { width, height } = view.answer;
+    const [mark, tip] = [find('.mark', view.root), find('.tip', view.root)];
+    const inside = x >= 0 && y >= 0 && x < width && y < height;
+    mark.hidden = tip.hidden = !inside;
+    if (!inside) continue;
+    const label = view.labels[y * width + x];
+    const word = view.words[label]?.word ?? 'no word';
+    tip.textContent = `${word} · ${(view.scores[y * width + x] / 255).toFixed(2)}`;
+    const [left, top] = [(x + 0.5) / width, (y + 0.5) / height];
+    for (const part of [mark, tip]) Object.assign(part.style, { left: `${100 * left}%`, top: `${100 * top}%` });
+    tip.classList.toggle('leftwards', left > 0.5);
+    tip.classList.toggle('upwards', top > 0.5);
+  }
+}
+
+// The canvas as it is, under it the words that it shows, in their colours.
+function withLegend(view) {
+  const words = view.words.filter((word) => word.pixels && view.shown.has(word.label))
+    .sort((one, other) => other.pixels - one.pixels);
+  const size = Math.max(12, Math.round(Math.min(view.canvas.width, view.canvas.height) / 28));
+  const [line, font] = [Math.round(1.6 * size), `${size}px system-ui, sans-serif`];
+  const sheet = document.createElement('canvas');
+  const context = sheet.getContext('2d');
+  context.font = font;
+  const texts = words.map(({ word, area }) => `${word.length > 40 ? `${word.slice(0, 39)}…` : word} ${percent(area)}`);
+  const column = Math.ceil(Math.max(0, ...texts.map((text) => context.measureText(text).width))) + 2 * line;
+  const columns = Math.max(1, Math.min(Math.floor(view.canvas.width / column), texts.length));
+  sheet.width = Math.max(view.canvas.width, columns * column);
+  sheet.height = view.canvas.height + Math.ceil(texts.length / columns) * line + size;
+  context.fillStyle = 'white';
+  context.fillRect(0, 0, sheet.width, sheet.height);
+  context.drawImage(view.canvas, 0, 0);
+  Object.assign(context, { font, textBaseline: 'middle' }); // a new size forgets them
+  texts.forEach((text, place) => {
+    const left = size / 2 + place % columns * column;
+    const top = view.canvas.height + size / 2 + Math.floor(place / columns) * line;
+    context.fillStyle = `rgb(${words[place].colour})`;
+    context.fillRect(left, top + (line - size) / 2, size, size);
+    context.fillStyle = 'black';
+    context.fillText(text, left + line, top + line / 2);
+  });
+  return sheet;
+}
+
+function download(view, ending, blob) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  const number = views.length > 1 ? `_${views.indexOf(view) + 1}` : '';
+  link.download = `${view.answer.name}${number}.${ending}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+find('.opacity').oninput = () => {
+  find('.bar output').textContent = `${find('.opacity').value} %`;
+  views.forEach(draw);
+};
+// Pictures dropped anywhere on the page, or pasted, go where those go that are dropped on the box of the picture.
+async function take(files) {
+  const box = document.getElementById('picture');
+  box.querySelector('button[aria-label="Clear"]')?.click(); // a box that holds a picture takes no other
+  for (let frame = 0; frame < 60 && !box.querySelector('input[type=file]'); frame++) {
+    await new Promise(requestAnimationFrame);
+  }
+  const data = new DataTransfer();
+  data.items.add(files[0]);
+  const input = box.querySelector('input[type=file]');
+  input.files = data.files;
+  input.dispatchEvent(new Event('change', { bubbles: true }));
+}
+document.addEventListener('dragover', (event) => event.preventDefault());
+document.addEventListener('drop', (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files.length && !event.target.closest('#picture input, #picture button')) {
+    take(event.dataTransfer.files);
+  }
+});
+document.addEventListener('paste', (event) => { if (event.clipboardData.files.length) take(event.clipboardData.files); });
+watch('value', () => show(props.value));
+show(props.value);

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""A page in the browser: a picture, any words, and what the model sees. `python tools/webapp.py --checkpoint FILE`.
+
+Without a checkpoint it serves the miniature's model, which knows its own drawn world only. It listens on this machine
+alone unless --host says otherwise, and asks nothing of any other machine. One request after the other is worked on;
+those that wait are queued.
+"""
+import argparse
+import errno
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+from fastapi import FastAPI
+from mmseg.utils import get_root_logger
+
+from datasets.miniature import Miniature
+from tools import demo, launch
+from tools.config import REPOSITORY
+
+MINIATURE = Path(REPOSITORY) / 'tools/miniature/model.safetensors'
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Segment pictures with any words in the browser.')
+    demo.add_model_arguments(parser, str(MINIATURE))
+    parser.add_argument('--host', default='127.0.0.1',
+                        help='address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)')
+    parser.add_argument('--port', type=int, default=7860, help='0: any that is free (default: 7860)')
+    limits = parser.add_argument_group('limits of a request')
+    limits.add_argument('--max-upload-mb', type=launch.at_least_one, default=32, metavar='N',
+                        help='size of the picture\'s file (default: 32)')
+    limits.add_argument('--max-pixels', type=launch.at_least_one, default=16_000_000, metavar='N',
+                        help='of the picture (default: 16000000)')
+    limits.add_argument('--max-words', type=launch.at_least_one, default=200, metavar='N',
+                        help='of all lists together, each synonym counted (default: 200)')
+    limits.add_argument('--max-seconds', type=launch.at_least_one, default=60, metavar='N',
+                        help='the model\'s work is stopped then (default: 60)')
+    limits.add_argument('--max-waiting', type=launch.at_least_one, default=16, metavar='N',
+                        help='requests in the queue; more are refused (default: 16)')
+    args = parser.parse_args()
+    if args.checkpoint == str(MINIATURE) and not MINIATURE.is_file():
+        raise ValueError(f'no {MINIATURE}, the model that ships with the project: restore it (git checkout), or name '
+                         'another one with --checkpoint FILE.')
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f'--port {args.port}: a number from 0 to 65535 is needed.')
+    return args
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket to serve on.
+
+    Raises:
+        ValueError: the address is none of this machine, or the port is in use or not allowed.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except OSError as error:
+        remedy = {errno.EADDRINUSE: f'port {port} is in use: name another one, such as --port {port + 1}, or --port 0 '
+                                    'for any that is free.',
+                  errno.EACCES: f'port {port} is not allowed to you: name one from 1024 up.'}
+        raise ValueError(remedy.get(error.errno, f'cannot listen on {host}: {error.strerror}. Name an '
+                                    'address of this machine.')) from error
+
+
+def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> None:
+    """Builds the page and serves it until Ctrl-C.
+
+    Args:
+        folder: for examples, and for uploads, which are kept for a while.
+    """
+    os.environ['GRADIO_TEMP_DIR'] = str(folder / 'uploads')
+    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # Gradio reads both when it is imported
+    import gradio
+    import uvicorn
+
+    from tools.web_page import examples, layout
+    from tools.web_page.answers import Limits
+
+    name = Path(args.checkpoint).name
+    segmenter = demo.load(args)
+    drawn = []
+    if segmenter.class_names == Miniature.CLASSES:
+        drawn = examples.draw(launch.make_folder(folder / 'examples'))
+    layout.read_only_below(folder)
+    page = layout.build(segmenter, Limits(args.max_pixels, args.max_words, args.max_seconds),
+                        name=name, examples=drawn).queue(max_size=args.max_waiting)
+    app = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, '/', footer_links=[], show_error=False,
+                                  max_file_size=f'{args.max_upload_mb}mb', ssr_mode=False, enable_monitoring=False,
+                                  theme=layout.THEME, css=layout.CSS)
+    host, port = listener.getsockname()[:2]
+    get_root_logger().info('%s is served at http://%s:%d until Ctrl-C', name, f'[{host}]' if ':' in host else host,
+                           port)
+    uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1)).run(sockets=[listener])
+
+
+def main() -> None:
+    args = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the folder of uploads goes, too
+    with listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix='clip-rc-') as folder:
+        serve(args, listener, Path(folder))
+
+
+if __name__ == '__main__':
+    launch.run(main)
