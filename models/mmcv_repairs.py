@@ -81,10 +81,12 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
         with clip_checkpoint.numpy_scalars_allowed():
             content = mmcv_load_from_local(filename, map_location)
     weights, meta = (content.get(key) if isinstance(content, dict) else None for key in ('state_dict', 'meta'))
-    if isinstance(weights, OrderedDict) and isinstance(meta, dict) and meta.get('CLASSES'):
+    if isinstance(weights, dict) and isinstance(meta, dict) and meta.get('CLASSES'):
         meta.setdefault('PALETTE', palette(len(meta['CLASSES'])))
-        weights._metadata = {**getattr(weights, '_metadata', {})}
-        weights._metadata[''] = {**weights._metadata.get('', {}), 'checkpoint': Checkpoint(weights, meta, filename)}
+        content['state_dict'] = OrderedDict(weights)  # which takes an attribute
+        told = {**getattr(weights, '_metadata', {})}
+        told[''] = {**told.get('', {}), 'checkpoint': Checkpoint(weights, meta, filename)}
+        content['state_dict']._metadata = told
     return content
 
 

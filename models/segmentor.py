@@ -12,6 +12,7 @@ A part of another `type` may stand in the place of ours. Derived from ours, it h
     loss_decode   (LOSSES, in the head) `forward(logits, labels, resizing)` -> values by name: those with `loss` in
                   their name are added up, all are logged; `recovery_loss_weight`, `recovery`.
 """
+import copy
 import inspect
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ import torch
 from mmcv import ConfigDict
 from mmseg.models import EncoderDecoder, build_segmentor
 from mmseg.models.builder import MODELS, SEGMENTORS, build_backbone
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import checkpoint_meta, clip_checkpoint
 from .clip_checkpoint import Checkpoint
@@ -61,6 +62,13 @@ def _with_remedy(message: str) -> str:
         return message
     known = [name for name in inspect.signature(part).parameters if name != 'init_cfg']
     return f'{found[1]} has no {found[2]!r}, it has {", ".join(known)}.'
+
+
+def _as_it_is(module: nn.Module) -> nn.Module:
+    """The module with the buffers of now: classes that it gets later do not change what was asked of it before."""
+    as_it_is = copy.copy(module)
+    as_it_is._buffers = {**module._buffers}
+    return as_it_is
 
 
 @SEGMENTORS.register_module(name=['CLIPRC'])
@@ -236,7 +244,7 @@ class CLIPRC(EncoderDecoder):
             else:
                 places.append(sliding(size, self.test_cfg.crop_size, self.test_cfg.stride))
                 views += [window.of(picture) for window in places[-1]]
-        logits = iter(self._logits(views))
+        logits, class_head = iter(self._logits(views)), _as_it_is(self.decode_head.class_head)
         pasted = []
         for picture, meta, windows in zip(pictures, metas, places, strict=True):
             of_picture = torch.stack([next(logits) for _ in windows])
@@ -246,7 +254,7 @@ class CLIPRC(EncoderDecoder):
             pasted.append(Pasted(
                 of_picture, windows, size=size, original=tuple(meta['ori_shape'][:2]) if rescale else size,
                 resizing=Resizing(tuple(of_picture.shape[2:]), *by_way_of, window, like=of_picture),
-                scores=self.decode_head.class_head.scores))
+                scores=class_head.scores))
         return pasted
 
     def _logits(self, views: Sequence[Tensor]) -> Iterator[Tensor]:

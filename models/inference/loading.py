@@ -1,9 +1,11 @@
 """From a checkpoint to a model that takes words: its config as data, its weights, and where its text tower is."""
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmcv import Config, ConfigDict
+from mmseg.datasets import DATASETS
 
 from .. import checkpoint_meta, clip_checkpoint
 from ..clip_checkpoint import Checkpoint
@@ -52,16 +54,15 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     if amp not in (None, 'bfloat16', 'float16'):
         raise ValueError(f'amp={amp!r} is neither bfloat16 nor float16.')
     model.amp_dtype = amp and getattr(torch, amp)
-    names, unseen, self_training = _training(checkpoint, config, told)
-    known = {} if told is None else dict(zip(names, told.embeddings, strict=True))
+    training = _training(checkpoint, config, told)
+    known = {} if told is None else dict(zip(training.names, told.embeddings, strict=True))
     tower = TextTower(checkpoint, [path for path in (clip, config.model.get('pretrained_text'),
                                                      config.model.get('pretrained'), USUAL_CLIP) if path],
                       {**told_by_config(config.model), **({'name': clip_name} if clip_name else {})},
                       named=clip is not None)
-    return Segmenter(
-        model.to(_device(device)).eval(), config, tower=tower, class_names=names,
-        seen_names=() if self_training else [name for name in names if name not in unseen],
-        prompts='single' if told is None else told.prompt_set, known=known)
+    seen = [] if training.self_training else [name for name in training.names if name not in training.unseen]
+    return Segmenter(model.to(_device(device)).eval(), config, tower=tower, class_names=training.names, seen_names=seen,
+                     prompts=training.prompts, known=known)
 
 
 def _device(asked: str | torch.device | None) -> torch.device:
@@ -101,15 +102,30 @@ def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
     return found
 
 
-def _training(checkpoint: Checkpoint, config: Config, told: checkpoint_meta.Description | None
-              ) -> tuple[list[str], list[str], bool]:
-    """Class names of the training, those of them without masks, and whether it was the transductive setting."""
+class Training(NamedTuple):
+    """What a model was trained on."""
+    names: list[str]  # of its classes
+    unseen: list[str]  # those of them without masks
+    self_training: bool  # the transductive setting
+    prompts: str | tuple[str, ...]
+
+
+def _training(checkpoint: Checkpoint, config: Config, told: checkpoint_meta.Description | None) -> Training:
+    """By what a checkpoint of ours says; else by the config's data set, if its code is imported; else by mmseg's meta."""
     if told is not None:
-        return told.class_names, told.unseen_names, told.setting == Setting.TRANSDUCTIVE.value
-    names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
+        transductive = told.setting == Setting.TRANSDUCTIVE.value
+        return Training(told.class_names, told.unseen_names, transductive, told.prompt_set)
     model = {**(read_config_text(checkpoint.meta.get('config') or '').get('model') or {}), **config.model}
-    unseen = [names[index] for index in model.get('novel_class') or () if index < len(names)]
-    return names, unseen, bool(model.get('self_training'))
+    dataset, novel = config.data.get('test') or {}, model.get('novel_class')
+    known = DATASETS.get(dataset.get('type') or '')
+    if hasattr(known, 'describe'):
+        facts = known.describe(**{key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')})
+        names, unseen, prompts = facts.split.names, facts.split.unseen_names if novel != [] else (), facts.prompt_set
+    else:
+        names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
+        unseen = [names[index] for index in novel or () if index < len(names)]
+        prompts = 'coco15' if dataset.get('type') == 'ZeroCOCOStuffDataset' else 'single'  # as published
+    return Training(list(names), list(unseen), bool(model.get('self_training')), prompts)
 
 
 class TextTower:

@@ -77,6 +77,13 @@ def test_labels_are_of_the_best_scores(miniature, picture):
     assert np.allclose(result.scores.max(axis=0), result.best)
 
 
+def test_scores_stay_those_of_the_words_of_their_result(miniature, picture):
+    result, again = (miniature.segment(picture, ['red dots', 'red stripes']) for _ in range(2))
+    wanted = again.scores
+    miniature.segment(picture, ['red stripes', 'blue dots', 'yellow checks'])
+    assert np.array_equal(result.scores, wanted)
+
+
 def test_the_seen_penalty_is_that_of_the_words_training_saw(miniature, picture):
     """'red dots' was seen, 'red stripes' not, a new word neither; case and synonyms do not matter."""
     assert 'red dots' in miniature.seen_names and 'red stripes' not in miniature.seen_names
