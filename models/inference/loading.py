@@ -111,20 +111,21 @@ class Training(NamedTuple):
 
 
 def _training(checkpoint: Checkpoint, config: Config, told: checkpoint_meta.Description | None) -> Training:
-    """By what a checkpoint of ours says; else by the config's data set, if its code is imported; else by mmseg's meta."""
+    """By a checkpoint of ours; else by the config's data set, if its code is imported; else by mmseg's meta."""
     if told is not None:
         transductive = told.setting == Setting.TRANSDUCTIVE.value
         return Training(told.class_names, told.unseen_names, transductive, told.prompt_set)
     model = {**(read_config_text(checkpoint.meta.get('config') or '').get('model') or {}), **config.model}
     dataset, novel = config.data.get('test') or {}, model.get('novel_class')
     known = DATASETS.get(dataset.get('type') or '')
+    names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
+    unseen = [names[index] for index in novel or () if index < len(names)]
+    prompts = 'coco15' if dataset.get('type') == 'ZeroCOCOStuffDataset' else 'single'  # as published
     if hasattr(known, 'describe'):
         facts = known.describe(**{key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')})
-        names, unseen, prompts = facts.split.names, facts.split.unseen_names if novel != [] else (), facts.prompt_set
-    else:
-        names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
-        unseen = [names[index] for index in novel or () if index < len(names)]
-        prompts = 'coco15' if dataset.get('type') == 'ZeroCOCOStuffDataset' else 'single'  # as published
+        if names in ([], list(facts.split.names)):
+            names, prompts = facts.split.names, facts.prompt_set
+            unseen = facts.split.unseen_names if novel != [] else ()
     return Training(list(names), list(unseen), bool(model.get('self_training')), prompts)
 
 
