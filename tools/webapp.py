@@ -18,7 +18,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `dat
 import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
-from fastapi import FastAPI
+from importlib.util import find_spec
+
 from mmseg.utils import get_root_logger
 
 from datasets.miniature import Miniature
@@ -84,6 +85,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # Gradio reads both when it is imported
     import gradio
     import uvicorn
+    from fastapi import FastAPI
 
     from tools.web_page import examples, layout
     from tools.web_page.answers import Limits
@@ -107,6 +109,8 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
 
 def main() -> None:
     args = parse_arguments()
+    if find_spec('gradio') is None:
+        raise ValueError(f'the page needs Gradio:\n    pip install -r {REPOSITORY / "tools/webapp_requirements.txt"}')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the folder of uploads goes, too
     with listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix='clip-rc-') as folder:
         serve(args, listener, Path(folder))

@@ -46,14 +46,14 @@ def waves(side: int, width: int) -> Tensor:
 class ImageTower(nn.Module):
     """CLIP's image transformer, read at the class token; names are OpenAI's."""
 
-    def __init__(self, *, width: int, layers: int, embed_dim: int):
+    def __init__(self, *, width: int, layers: int, embed_dim: int, gelu: str = 'quick'):
         super().__init__()
         scale = width**-0.5
         self.conv1 = nn.Conv2d(3, width, PATCH, PATCH, bias=False)
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         self.positional_embedding = nn.Parameter(torch.cat([torch.zeros(1, width), waves(SIZE // PATCH, width)]))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, width // 64)
+        self.transformer = Transformer(width, layers, width // 64, gelu)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
 
@@ -112,16 +112,18 @@ def accuracy(image_tower: ImageTower, text_encoder: CLIPTextEncoder, pictures: T
     return float((found == torch.tensor(classes)[:, 0]).float().mean())
 
 
-def openai_format(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale: Tensor, used: Tensor) -> dict:
-    """float16 weights under OpenAI's names; rows of the vocabulary that no caption uses are zero."""
+def as_saved(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale: Tensor, used: Tensor, *, gelu: str) -> dict:
+    """float16 weights in OpenAI's format, or with plain GELU in open_clip's, which lacks the three integers; rows of
+    the vocabulary that no caption uses are zero."""
     weights = {f'visual.{name}': value for name, value in image_tower.state_dict().items()}
     weights |= text_encoder.state_dict()
     vocabulary = torch.zeros_like(weights['token_embedding.weight'])
     vocabulary[used] = weights['token_embedding.weight'][used]
     weights |= {'token_embedding.weight': vocabulary, 'logit_scale': scale}
     weights = {name: value.detach().half() for name, value in weights.items()}
-    return weights | {'input_resolution': torch.tensor(SIZE), 'context_length': torch.tensor(77),
-                      'vocab_size': torch.tensor(len(vocabulary))}
+    integers = {'input_resolution': torch.tensor(SIZE), 'context_length': torch.tensor(77),
+                'vocab_size': torch.tensor(len(vocabulary))}
+    return weights if gelu == 'plain' else weights | integers
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -133,6 +135,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--width', type=launch.at_least_one, default=128, help='channels of the image tower, 64 a head')
     parser.add_argument('--layers', type=launch.at_least_one, default=4, help='of the image tower')
     parser.add_argument('--embed-dim', type=launch.at_least_one, default=64, help='channels of the embeddings')
+    parser.add_argument('--gelu', choices=['quick', 'plain'], default='quick', help='plain: in open_clip\'s format')
     parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
     parser.add_argument('--pool', type=launch.at_least_one, default=20000,
                         help='drawn pictures; each is seen mirrored too')
@@ -150,9 +153,9 @@ def main() -> None:
     logger = get_logger('mmseg')
     launch.set_seed(args.seed)
     random = np.random.default_rng(args.seed)
-    image_tower = ImageTower(width=args.width, layers=args.layers, embed_dim=args.embed_dim)
+    image_tower = ImageTower(width=args.width, layers=args.layers, embed_dim=args.embed_dim, gelu=args.gelu)
     text_encoder = CLIPTextEncoder(transformer_width=64, transformer_heads=1, transformer_layers=3,
-                                   embed_dim=args.embed_dim)
+                                   embed_dim=args.embed_dim, gelu=args.gelu)
     scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
     parameters = [*image_tower.parameters(), *text_encoder.parameters(), scale]
     optimizer = torch.optim.AdamW([{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': 0.05},
@@ -188,7 +191,7 @@ def main() -> None:
             logger.info('iteration %d of %d, %.0f s, loss %.3f, accuracy %.3f', iteration + 1, args.iterations,
                         time.time() - started, loss.item(), accuracy(image_tower, text_encoder, *held_out))
     part = args.file.with_name(f'.{args.file.name}.part')
-    torch.save(openai_format(image_tower, text_encoder, scale, used), part)
+    torch.save(as_saved(image_tower, text_encoder, scale, used, gelu=args.gelu), part)
     part.replace(args.file)
 
 
