@@ -24,10 +24,10 @@ from matplotlib.patches import Rectangle
 from mmseg.utils import get_root_logger
 from PIL import Image
 
-from models.inference import load_model, parse_words
+from models.inference import parse_words
 from models.inference.drawing import font_for
 from models.inference.explaining import Explanation, explain
-from tools import launch
+from tools import demo, launch
 
 MARK, CELL = '#ff2fa0', '#3ddc84'  # what is found, and the region that speaks most; a region's own cell
 ENDINGS = ('.png', '.pdf', '.svg', '.jpg', '.webp')
@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--word', required=True, help='what to explain; "sofa|couch" is one thing with two names')
     parser.add_argument('--words', metavar='"A, B"', help='words that compete with it for pixels (default: the class '
                                                           'names of the training)')
-    parser.add_argument('--checkpoint', required=True, metavar='FILE', help='of ours or of the authors')
+    demo.add_model_arguments(parser)
     parser.add_argument('--out', type=Path, metavar='FILE.png',
                         help=f'the figure ({", ".join(ENDINGS)}); FILE.json comes beside it (default: NAME.explain.png '
                              'here, NAME the picture\'s)')
@@ -47,10 +47,6 @@ def parse_arguments() -> argparse.Namespace:
                         help='of the picture\'s windows, row by row (default: the one with most of the word)')
     parser.add_argument('--block', type=launch.at_least_one, metavar='N',
                         help='of the vision encoder, whose attention is drawn (default: the last)')
-    parser.add_argument('--config', metavar='FILE', help='config of the training, where the checkpoint holds none')
-    parser.add_argument('--clip', metavar='FILE', help='CLIP for new words, where the checkpoint holds no text tower')
-    parser.add_argument('--device', help='such as cuda:1 or cpu (default: a GPU where there is one)')
-    parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='products in this type')
     args = parser.parse_args()
     args.out = args.out or Path(f'{Path(args.picture).stem}.explain.png')
     if args.out.suffix.lower() not in ENDINGS:
@@ -209,7 +205,7 @@ def write(set_text, told: Explanation, text: str, **style) -> None:
 
 def main() -> None:
     args = parse_arguments()
-    segmenter = load_model(args.checkpoint, args.config, clip=args.clip, device=args.device, amp=args.amp)
+    segmenter = demo.load(args)
     word, *more = parse_words(args.word)
     if more:
         raise ValueError(f'--word {args.word!r} is several: one is explained at a time; the others belong to --words.')
