@@ -189,7 +189,8 @@ def test_a_checkpoint_is_tested_alone(run, tiny_configs, trained, tmp_path, voc_
     written = scores_of(tmp_path / 'copied' / 'eval_results')
     assert {key: value for key, value in written.items() if key != 'metric'} == {
         'config': str(tiny_configs['inductive']), 'checkpoint': str(tmp_path / 'copied' / 'iter_4.pth'), 'iteration': 4,
-        'data_root': str(voc_root), 'pictures': 3}
+        'data_root': str(voc_root), 'pictures': 3, 'protocol': 'voc12', 'setting': 'inductive', 'own_modules': [],
+        'trained_parameters': 116960}
     assert list(written['metric'])[:6] == SCORES and len(written['metric']) == 6 + 2 * 20
     for row in rows[-6:]:
         assert float(row[2]) == pytest.approx(100 * written['metric'][row[0].replace(' ', '_')], abs=0.011)

@@ -171,10 +171,15 @@ def leaf_of(run: Run) -> Leaf | None:
 
 
 def leaf_beside(run: Run) -> Leaf | None:
-    """The config of this repository that a run compares with: of the same classes, split, protocol and setting."""
-    return leaf_of(run) or next(
-        (leaf for leaf in leaves.leaves().values() if run.classes and _same_split(run, leaf) and
-         (leaf.setting, leaf.protocol) == (run.setting, run.protocol)), None)
+    """The config of this repository that a run compares with: of the same classes, split, protocol and setting.
+
+    One whose scores are published, where there is one.
+    """
+    if (own := leaf_of(run)) is not None:
+        return own
+    alike = [leaf for leaf in leaves.leaves().values() if run.classes and _same_split(run, leaf) and
+             (leaf.setting, leaf.protocol) == (run.setting, run.protocol)]
+    return min(alike, key=lambda leaf: 'published' not in leaf.config, default=None)
 
 
 def _same_split(run: Run, leaf: Leaf) -> bool:

@@ -209,6 +209,8 @@ def test_time_runs_out_between_operations_of_this_thread_only(segmenter, files):
     told = answer(segmenter, LIMITS._replace(seconds=0.001), str(files / 'drawn.png'), ['blue stripes'])
     assert told == {'error': 'Stopped after 0.001 seconds, the most that a request may take: give fewer words or a '
                              'smaller picture.'}
+    assert torch.is_grad_enabled(), 'whatever was stopped, the thread is as it was'
+    assert 'results' in answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes'])
     done = []
     with Deadline(-1):
         other = threading.Thread(target=lambda: done.append(torch.ones(2) + 1))

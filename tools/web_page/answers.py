@@ -31,6 +31,14 @@ class Deadline(TorchFunctionMode):
         super().__init__()
         self.seconds, self.end = seconds, time.monotonic() + seconds
 
+    def __enter__(self) -> 'Deadline':
+        self.gradients = torch.is_grad_enabled()
+        return super().__enter__()
+
+    def __exit__(self, *error) -> None:
+        super().__exit__(*error)
+        torch.set_grad_enabled(self.gradients)  # which may be the very operation that came too late
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if time.monotonic() > self.end:
             raise ValueError(f'stopped after {self.seconds:g} seconds, the most that a request may take: give fewer '
