@@ -140,7 +140,10 @@ class TextTower:
 
     def __init__(self, checkpoint: Checkpoint, files: list[str | os.PathLike], told: dict, *,
                  named: bool):
-        self.checkpoint = checkpoint if clip_checkpoint.holds_text_tower(checkpoint) else None
+        self.checkpoint = None
+        if clip_checkpoint.holds_text_tower(checkpoint):  # of its other weights the model has its own
+            self.checkpoint = checkpoint._replace(weights={name: tensor for name, tensor in checkpoint.weights.items()
+                                                           if name.startswith('text_encoder.')})
         self.source, self.files, self.told, self.named = checkpoint.path, files, told, named
         if named:
             self._file()  # or a message now, not when a word is new
