@@ -41,12 +41,18 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = clip_checkpoint.read(checkpoint)
     told = checkpoint_meta.description(checkpoint)
-    config = _config(checkpoint, config, told)
+    own_config, config = config is not None, _config(checkpoint, config, told)
     head = {**config.model.decode_head}
     head['loss_decode'] = {**(head.get('loss_decode') or {}), 'recovery_loss_weight': 0}  # which only training needs
-    model = build(ConfigDict({**config.model, 'decode_head': head, 'both_class': None, 'base_class': None,
-                              'novel_class': None, 'pretrained': None, 'load_text_embedding': None,
-                              'text_encoder': None}))
+    parts = {**config.model, 'decode_head': head, 'both_class': None, 'base_class': None, 'novel_class': None,
+             'pretrained': None, 'load_text_embedding': None, 'text_encoder': None}
+    try:
+        model = build(ConfigDict(parts))
+    except ValueError as error:
+        remedy = '' if own_config else (f'\n{checkpoint.path} carries this config, and no code is run from there: if it '
+                                        'has parts of your own, name the config that imports them: config=FILE '
+                                        '(--config FILE).')
+        raise ValueError(f'{error}{remedy}') from error
     try:
         model.load_state_dict(checkpoint.weights)
     except ValueError as error:

@@ -110,6 +110,15 @@ def test_the_text_tower_of_a_clip_file(tiny, clip_file, noise, tmp_path):
         load_model(tiny, clip='absent.pt').embed(['balloon'])
 
 
+def test_parts_of_the_user_s_own(tiny, tmp_path):
+    """Their code is not run from a checkpoint: the config that imports it must be named."""
+    content = torch.load(tiny, weights_only=True)
+    content['meta']['clip_rc']['config']['model']['decode_head']['type'] = 'HeadOfTheirs'
+    torch.save(content, tmp_path / 'it.pth')
+    with pytest.raises(ValueError, match=r'(?s)HeadOfTheirs is not in the models registry.*name the config.*--config'):
+        load_model(tmp_path / 'it.pth')
+
+
 def test_another_clip_is_found_out(tiny, tmp_path):
     save_torchscript(clip_weights(seed=9), tmp_path / 'other.pt')
     with pytest.raises(ValueError, match=r'other.pt is not the CLIP of the model.*aeroplane.*cosine'):
