@@ -49,7 +49,7 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     try:
         model = build(ConfigDict(parts))
     except ValueError as error:
-        remedy = '' if own_config else (f'\n{checkpoint.path} carries this config, and no code is run from there: if it '
+        remedy = '' if own_config else (f'\n{checkpoint.path} carries this config; no code is run from there: if it '
                                         'has parts of your own, name the config that imports them: config=FILE '
                                         '(--config FILE).')
         raise ValueError(f'{error}{remedy}') from error
