@@ -186,8 +186,8 @@ def _named(name: str) -> Variant:
     architecture, _, tag = name.partition('/')
     tags = [other.partition('/')[2] for other in known if other.startswith(f'{architecture}/')]
     if tags:
-        raise ValueError(f'open_clip knows no weights {tag!r} of {architecture}. It knows {", ".join(tags)}: '
-                         f'{architecture}/{tags[0]}.')
+        raise ValueError(f'{name!r} is no name of open_clip\'s: {architecture}/WEIGHTS is one, WEIGHTS being any of '
+                         f'{", ".join(tags)}.')
     architectures = dict.fromkeys(other.partition('/')[0] for other in known)
     raise ValueError(f'{name!r} is no name of a CLIP ViT that is known here. A name is MODEL/WEIGHTS, such as '
                      f'ViT-B-16/openai; models: {", ".join(architectures)}.')
@@ -205,7 +205,8 @@ def _differences(told: Variant, shown: Variant) -> list[str]:
 def _check_name(name: str, told: Variant, shown: Variant, checkpoint: Checkpoint) -> None:
     differences = _differences(told, shown)
     if differences:
-        raise ValueError(f'{checkpoint.path} is not {name}: {"; ".join(differences)}. Correct model.clip_name.')
+        raise ValueError(f'{checkpoint.path} is not {name}: {"; ".join(differences)}. Name the right file, or '
+                         'correct its name (model.clip_name).')
     if saved_by_openai(checkpoint) and told.vision['gelu'] != 'quick':
         raise ValueError(f'{checkpoint.path} is of OpenAI\'s format, so its GELU is QuickGELU; {name} has '
                          f'{KINDS_OF_GELU[told.vision["gelu"]]}. Correct model.clip_name, or leave it out.')
@@ -232,7 +233,7 @@ def _question(shown: Variant, checkpoint: Checkpoint) -> str:
         more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
         if names:
             lines.append(f'  of these sizes with {kind}: {", ".join(names[:SHOWN])}{more}')
-    example = f', for example --cfg-options model.clip_name={alike[-1]}' if alike else ''
+    example = ', --cfg-options model.clip_name=MODEL/WEIGHTS' if alike else ''
     lines.append(f'Give its name as model.clip_name{example}; tools/text_embeddings.py takes --clip-name. For one '
                  'without a name: model.backbone.gelu=quick or =plain.')
     return '\n'.join(lines)

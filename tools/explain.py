@@ -21,6 +21,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from mmseg.utils import get_root_logger
 from PIL import Image
 
@@ -141,11 +142,10 @@ def draw_attention_and_silence(figure: SubFigure, told: Explanation) -> None:
     highest = max(max(float(reading.scores.max()) for reading in readings.values()), 0.01)
     for axes, (title, reading) in zip(panels[1:], readings.items()):
         shown = axes.imshow(reading.scores.clip(0), cmap='magma', vmin=0, vmax=highest)
-        outline(axes, reading.found)
-        mean = reading.scores[reading.found].mean() if reading.found.any() else reading.scores.mean()
-        where = 'on it' if reading.found.any() else 'on all pixels'
-        axes.set_title(f'{title}: {100 * reading.found.mean():.1f} % of the\nwindow is the word; mean score {where} '
-                       f'{mean:.2f}', fontsize=11)
+        outline(axes, told.reading.found)
+        where = 'on the outlined pixels' if told.reading.found.any() else 'on all pixels'
+        axes.set_title(f'{title}:\n{100 * reading.found.mean():.1f} % of the window is the word;\nmean score {where} '
+                       f'{reading.scores[told.where].mean():.2f}', fontsize=11)
         legend(figure.colorbar(shown, ax=axes, shrink=0.75, orientation='horizontal', pad=0.03),
                'test score of the word')
     silent = told.silenced['everywhere']
@@ -192,6 +192,7 @@ def bare(axes: Axes) -> None:
 
 def legend(bar: Colorbar, text: str) -> None:
     bar.set_label(text, fontsize=9)
+    bar.locator = MaxNLocator(4)
     bar.ax.tick_params(labelsize=8)
 
 

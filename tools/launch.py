@@ -51,13 +51,16 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings('ignore', message='.*pkg_resources.*')
     try:
         main()
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, (ValueError, OSError)) and not own_parts.where(error):
+            raise  # ours to mend
         Progress.end_line()
         if os.environ.get('CLIPRC_TRACEBACK'):
             traceback.print_exc()
         if os.environ.get('RANK', '0') != '0':
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
-        sys.exit(f'error: {plain_message(error)}{own_parts.where(error)}')
+        kind = '' if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: '
+        sys.exit(f'error: {kind}{plain_message(error)}{own_parts.where(error)}')
     except KeyboardInterrupt:
         Progress.end_line()
         tools.say_stopped()

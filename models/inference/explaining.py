@@ -122,7 +122,8 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
         block: whose attention is meant, from 1; without it the last.
 
     Raises:
-        ValueError: a model without region tokens, a window, a block, a picture or a word that is none.
+        ValueError: a model without region tokens, or with a head of another kind; a window, a block, a picture or a
+            word that is none.
     """
     encoder = segmenter.model.backbone
     if encoder.side == 0:
@@ -153,7 +154,11 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
             silenced = {name: read(model.decode_head, model.decode_head(silent).logits, pasted.resizing)
                         for name, silent in silence(encoder, view, features).items()}
         reading = read(model.decode_head, decoded.logits, pasted.resizing)
-        by_region = pasted.resizing(region_logits(decoded, len(texts))[0, :, 0]).float().cpu().numpy()
+        regional = region_logits(decoded, len(texts))
+        if (regional.mean(dim=1) - decoded.logits).abs().max() > 0.01 * (1 + decoded.logits.abs().max()):
+            raise ValueError(f'{type(model.decode_head).__name__} does not make its mask logits as the mean over the '
+                             'regions of queries times pixels: which region speaks cannot be told of it.')
+        by_region = pasted.resizing(regional[0, :, 0]).float().cpu().numpy()
         shown = Image.fromarray(array).resize(pasted.size[::-1])
         return Explanation(
             result=Result(array, texts, pasted), word=word, window=place, number=window, windows=count,

@@ -62,8 +62,8 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     model.amp_dtype = amp and getattr(torch, amp)
     training = _training(checkpoint, config, told)
     known = {} if told is None else dict(zip(training.names, told.embeddings, strict=True))
-    tower = TextTower(checkpoint, [path for path in (clip, config.model.get('pretrained_text'),
-                                                     config.model.get('pretrained'), USUAL_CLIP) if path],
+    files = [path for path in (clip, config.model.get('pretrained_text'), config.model.get('pretrained')) if path]
+    tower = TextTower(checkpoint, files or [USUAL_CLIP],
                       {**told_by_config(config.model), **({'name': clip_name} if clip_name else {})},
                       named=clip is not None)
     seen = [] if training.self_training else [name for name in training.names if name not in training.unseen]
@@ -169,7 +169,9 @@ class TextTower:
             for place in (Path(file), REPOSITORY / file, REPOSITORY / 'pretrained' / Path(file).name):
                 if place.is_file():
                     return place
+        name = Path(self.files[0]).name
+        fetch = f'Fetch it with\n    python {REPOSITORY / "tools/download_clip.py"}\nor name' if name == Path(
+            USUAL_CLIP).name else 'Name'
         raise ValueError(f'no CLIP file {self.files[0]}, and {self.source} holds no text tower: new words need one. '
-                         f'Fetch CLIP with\n    python {REPOSITORY / "tools/download_clip.py"}\nor name the CLIP that '
-                         'the checkpoint was trained with: clip=FILE (--clip FILE); or export the checkpoint with its '
-                         'text tower (tools/export.py).')
+                         f'{fetch} the CLIP that the checkpoint was trained with: clip=FILE (--clip FILE). A '
+                         'checkpoint that tools/export.py has made with its text tower needs none.')

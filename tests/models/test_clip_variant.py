@@ -70,7 +70,7 @@ def test_the_question():
     quick, plain = question.splitlines()[1:3]
     assert 'with QuickGELU: ViT-L-14/openai, ViT-L-14/metaclip_400m' in quick and '-336' not in question
     assert 'with plain GELU: ViT-L-14/laion400m_e31' in plain and 'and 4 more' in plain
-    assert 'model.clip_name=ViT-L-14/' in question and '--clip-name' in question
+    assert 'model.clip_name=MODEL/WEIGHTS' in question and '--clip-name' in question
     with pytest.raises(ValueError, match=r'(?s)which GELU.*model\.backbone\.gelu=quick') as error:
         variant_of(Checkpoint(_open_clip_format(), {}, 'mine.pt'))
     assert 'of these sizes' not in str(error.value) and '\n' not in str(error.value).split('?\n')[1]
@@ -83,8 +83,8 @@ def _open_clip_format(**sizes: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(('name', 'words'), [
     ('ViT-B-16/openai', 'is not ViT-B-16/openai: vision patch_size 16, in the file 32'),
     ('ViT-B-32-256/datacomp_s34b_b86k', 'vision image size 256, in the file 224'),
-    ('ViT-B-32/laion3b', 'no weights .laion3b. of ViT-B-32. It knows openai, laion400m_e31'),
-    ('ViT-B-32', 'no weights .. of ViT-B-32'),
+    ('ViT-B-32/laion3b', 'ViT-B-32/WEIGHTS is one, WEIGHTS being any of openai, laion400m_e31'),
+    ('ViT-B-32', 'ViT-B-32/WEIGHTS is one'),
     ('ViT-B-33/openai', 'no name of a CLIP ViT .*: ViT-B-32, '),
     ('RN50/openai', 'no name of a CLIP ViT'), ('ViT-B-16-SigLIP/webli', 'no name of a CLIP ViT'),
     ('ViT-L-14-CLIPA/datacomp1b', 'no name of a CLIP ViT'), ('coca_ViT-B-32/laion2b_s13b_b90k', 'no name of a CLIP')])

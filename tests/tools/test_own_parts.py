@@ -240,3 +240,27 @@ def test_another_head_with_the_same_weights_is_said(run, works, tiny_configs, tm
     file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'same', "type='SameHead'")
     done = run('test.py', file, works['loss'] / 'latest.pth', '--eval', 'mIoU', '--work-dir', tmp_path)
     assert 'was trained with the decode_head RegionClueHead, the config has SameHead' in done.stdout + done.stderr
+
+
+def test_what_inference_makes_of_its_checkpoint(run, works, idea, voc_root, tmp_path):
+    """Export keeps the names of its modules; explain does not tell what is not true of such a head."""
+    checkpoint, config = works['head'] / 'latest.pth', idea / 'my_cosine.py'
+    picture = next((voc_root / 'JPEGImages').glob('val_*.jpg'))
+    explained = run('tools/explain.py', picture, '--word', 'cat', '--checkpoint', checkpoint, '--config', config,
+                    check=False)
+    assert explained.returncode == 1 and 'CosineHead does not make its mask logits' in explained.stderr
+    slim = tmp_path / 'slim.safetensors'
+    run('tools/export.py', checkpoint, '--config', config, '--slim', slim, '--no-text-tower', '--dtype', 'float32')
+    assert 'of its user, too: 1: cosine' in run('tools/inspect_checkpoint.py', slim).stdout
+    run('tools/demo.py', picture, '--checkpoint', slim, '--config', config, '--out', tmp_path)
+    told = run('tools/demo.py', picture, '--checkpoint', slim, '--out', tmp_path, check=False).stderr
+    assert 'name the config that imports them: config=FILE (--config FILE)' in told
+
+
+def test_any_error_of_its_code_is_one_line_that_says_where(run, idea, tmp_path):
+    for file in idea.glob('*.py'):
+        (tmp_path / file.name).write_text(file.read_text().replace(' F.normalize(', ' G.normalize('))
+    done = run('tools/train.py', tmp_path / 'my_cosine.py', '--work-dir', tmp_path / 'w', '--no-validate', check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('error: NameError: ') and f'{tmp_path}/cosine.py, line ' in last
+    assert 'Traceback' not in done.stderr

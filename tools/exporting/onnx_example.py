@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 model, picture, labels_file = sys.argv[1:]
 with open(model.removesuffix('.onnx') + '.json', encoding='utf-8') as file:
@@ -16,7 +16,7 @@ with open(model.removesuffix('.onnx') + '.json', encoding='utf-8') as file:
 text, penalty, mean, std = (np.array(about[key], np.float32) for key in ('text', 'penalty', 'mean', 'std'))
 session = onnxruntime.InferenceSession(model)
 
-image = Image.open(picture).convert('RGB')
+image = ImageOps.exif_transpose(Image.open(picture)).convert('RGB')  # transparent parts: whatever colour they have
 factor = about['short_side'] / min(image.size)
 size = [round(length * factor) for length in image.size]
 pixels = ((np.asarray(image.resize(size, Image.Resampling.BILINEAR)) - mean) / std).transpose(2, 0, 1)

@@ -60,8 +60,10 @@ def portable_meta(checkpoint: Checkpoint, *, dtype: str) -> dict:
     test |= {name: value for name, value in (('classes', entry['class_names']), ('unseen', entry['split']['unseen']),
                                              ('prompt_set', entry['prompt_set'])) if name in test}  # may be files
     kept = {name: checkpoint.meta[name] for name in KEPT if name in checkpoint.meta}
+    modules = {'custom_imports': config['custom_imports']} if config.get('custom_imports') else {}  # names alone
     return {'CLASSES': entry['class_names'], **kept, 'clip_rc': {
-        **entry, 'config': {'model': _portable(config['model']), 'data': {'test': test}}, checkpoint_meta.SLIM: dtype}}
+        **entry, 'config': {'model': _portable(config['model']), 'data': {'test': test}, **modules},
+        checkpoint_meta.SLIM: dtype}}
 
 
 def _portable(value):
