@@ -24,8 +24,8 @@ from mmseg.utils import get_root_logger
 
 from datasets import ZeroShotDataset
 from datasets.zero_shot import METRICS, check_metrics
-from models import checkpoint_meta, clip_checkpoint
-from tools import launch, own_parts
+from models import checkpoint_meta, clip_checkpoint, own_parts
+from tools import launch
 from tools.config import add_config_arguments, load_config
 from tools.evaluation import collect, predict
 from tools.leaves import CROSS_DATASET

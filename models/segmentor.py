@@ -45,7 +45,7 @@ def build(model: dict) -> 'CLIPRC':
     """
     try:
         return build_segmentor(model)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f'the config\'s model cannot be built: {_with_remedy(str(error.args[0]))}') from error
 
 

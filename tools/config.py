@@ -9,7 +9,7 @@ from pprint import pformat
 
 from mmcv import Config, ConfigDict, DictAction
 
-from tools import own_parts
+from models import own_parts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model

@@ -5,6 +5,7 @@ Of each picture: an overlay with a legend, the labels as an index PNG, and JSON 
 Of a folder a contact sheet, too; of a video a video. What is there already is not made again.
 """
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from PIL import Image, ImageOps
 
 from models.inference import Result, Segmenter, drawing, load_model, parse_words, read_picture
 from models.inference.pictures import ENDINGS
-from models.prompts import lines_of
+from models.prompts import lines_of, templates_of
 from tools import launch
 from tools.config import read_config
 from tools.progress import Progress
@@ -92,7 +93,12 @@ def asked_for(args: argparse.Namespace) -> dict:
     """The options of `Segmenter.segment`."""
     words = args.words
     if words is not None:
-        words = lines_of(words, 'words') if words.endswith('.txt') and Path(words).is_file() else parse_words(words)
+        if words.endswith('.txt'):
+            if not Path(words).is_file():
+                raise ValueError(f'no file {words} of words.')
+            words = [line.replace('|', ',') for line in lines_of(words, 'words')]
+        else:
+            words = parse_words(words)
     return {'words': words, 'prompts': args.prompts, 'anything_else': args.anything_else, 'threshold': args.threshold}
 
 
@@ -110,8 +116,9 @@ def pictures_of(folder: Path, out: Path) -> list[Source]:
         raise ValueError(f'{folder} holds no pictures ({", ".join(ENDINGS)}). Name a picture, a video, or the folder '
                          'that holds them.')
     stems = Counter(file.with_suffix('') for file in files)
-    return [Source(file, str((file.with_suffix('') if stems[file.with_suffix('')] == 1 else file).relative_to(folder)))
-            for file in files]
+    names = [file.with_suffix('') if stems[file.with_suffix('')] == 1 else file for file in files]
+    names = names if len({*names}) == len(names) else files  # there is an a.png.jpg beside an a.png and an a.jpg
+    return [Source(file, str(name.relative_to(folder))) for file, name in zip(files, names, strict=True)]
 
 
 def origin(file: Path, args: argparse.Namespace) -> dict:
@@ -119,14 +126,17 @@ def origin(file: Path, args: argparse.Namespace) -> dict:
     def stamp(path: str | Path) -> list:
         stat = os.stat(path)
         return [Path(path).name, stat.st_size, stat.st_mtime_ns]
-    return {'picture': stamp(file), 'checkpoint': stamp(args.checkpoint), 'config': args.config,
-            'clip': args.clip and stamp(args.clip), 'amp': args.amp, 'opacity': args.opacity, **asked_for(args)}
+    prompts = args.prompts and list(templates_of(args.prompts))
+    return {'picture': stamp(file), 'checkpoint': stamp(args.checkpoint), 'config': args.config and stamp(args.config),
+            'clip': args.clip and stamp(args.clip), 'amp': args.amp, 'opacity': args.opacity, **asked_for(args),
+            'prompts': prompts}
 
 
-def is_made(folder: Path, name: str, made_of: dict) -> bool:
+def is_made(folder: Path, name: str, made_of: dict, parts: Sequence[str] = ('labels.png', 'overlay.png')) -> bool:
     """Whether the results of a picture are there, with the same words and options."""
+    files = [folder / f'{name}.{part}' for part in parts]
     try:
-        return summary_of(folder, name).get('made_of') == made_of
+        return all(file.is_file() for file in files) and summary_of(folder, name).get('made_of') == made_of
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -134,7 +144,15 @@ def is_made(folder: Path, name: str, made_of: dict) -> bool:
 def segment_all(model: Segmenter, sources: Sequence[Source], args: argparse.Namespace, folder: Path) -> list[Source]:
     """Makes the results that are not there; returns the pictures that cannot be read, after a warning for each."""
     logger, broken = get_root_logger(), []
-    waiting = [source for source in sources if not is_made(folder, source.name, origin(source.file, args))]
+    origins = {}
+    for source in sources:
+        try:
+            origins[source] = origin(source.file, args)
+        except OSError as error:  # a link to nowhere
+            logger.warning('%s cannot be read: %s', source.file, error.strerror)
+            broken.append(source)
+    waiting = [source for source in origins if not is_made(folder, source.name, origins[source])]
+    sources = list(origins)
     if len(waiting) < len(sources):
         logger.info('%d of %d are there already', len(sources) - len(waiting), len(sources))
     rest, options = iter(waiting), asked_for(args)
@@ -152,7 +170,7 @@ def segment_all(model: Segmenter, sources: Sequence[Source], args: argparse.Name
                     broken.append(source)
             for (source, _), result in zip(readable, model.segment([picture for _, picture in readable], **options),
                                            strict=True):
-                keep(result, folder, source.name, origin(source.file, args), args.opacity)
+                keep(result, folder, source.name, origins[source], args.opacity)
             done += len(group)
             progress.update(done)
     return broken
@@ -230,7 +248,7 @@ def segment_video(model: Segmenter, file: Path, args: argparse.Namespace, folder
     with Progress(0, max(total, 1), 'frames') as progress:
         for index, frame in frames_of(file, args.every):
             name = f'{index:06d}'
-            if not is_made(frames, name, made_of):
+            if not is_made(frames, name, made_of, ('labels.png',)):
                 keep(model.segment(frame, **options), frames, name, made_of)
             summaries.append(summary_of(frames, name))
             colours = [word['colour'] for word in summaries[0]['words']]
@@ -274,6 +292,11 @@ def main() -> None:
     sources = pictures_of(args.source, Path(args.out)) if is_folder else [Source(args.source, args.source.stem)]
     model = load(args)
     folder, logger = launch.make_folder(args.out), get_root_logger()
+    lock = (folder / '.lock').open('w')  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(f'another run writes into {folder}: wait for it, or name another: --out DIR.') from error
     if args.source.suffix.lower() in VIDEOS and args.source.is_file():
         logger.info('video: %s', segment_video(model, args.source, args, folder))
         return

@@ -19,11 +19,11 @@ from mmseg.datasets import DATASETS
 from torch import Tensor
 
 from datasets import ZeroShotDataset
-from models import checkpoint_meta, clip_checkpoint
+from models import checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import DEAD, Checkpoint, depth
 from models.clip_variant import KINDS_OF_GELU, is_clip_rc, names_alike, saved_by_openai, sizes_shown, variant_of
 from models.config_text import read_config_text
-from tools import launch, own_parts, published
+from tools import launch, published
 from tools.config import REPOSITORY
 from tools.leaves import CROSS_DATASET, Leaf, Sizes, leaves, setting_of
 

@@ -22,8 +22,7 @@ from mmcv.runner import init_dist
 from torch import nn
 
 import tools
-from models import mmcv_repairs
-from tools import own_parts
+from models import mmcv_repairs, own_parts
 from tools.progress import Progress
 
 

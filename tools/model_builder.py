@@ -12,13 +12,12 @@ from mmseg.datasets import DATASETS
 from mmseg.models.builder import MODELS
 
 from datasets import DatasetFacts
-from models import CLIPRC, checkpoint_meta, clip_checkpoint
+from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
 from models.clip_variant import text_encoder_of, text_variant_of, told_by_config
 from models.prompts import synonyms
 from models.segmentor import build
 from models.text_encoder import embed_class_names
-from tools import own_parts
 from tools.clip_sizes import fill_in, require_clip
 from tools.config import as_data, dataset_configs
 

@@ -22,11 +22,11 @@ from mmseg.utils import find_latest_checkpoint, get_root_logger
 from torch import nn
 
 from datasets.zero_shot import check_metrics
-from models import CLIPRC, checkpoint_meta, clip_checkpoint
+from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
-from tools import launch, own_parts, scaled_optimizer  # noqa: F401  registers its hook
+from tools import launch, scaled_optimizer  # noqa: F401  registers its hook
 from tools.clip_sizes import require_clip
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation

@@ -55,7 +55,7 @@ def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
 def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, size: int = 15) -> Image.Image:
     """Words beside their colours, in as many columns as fit.
 
-    A word with letters that no font of this machine has is written as its place in the list, and long ones are cut.
+    Letters that no font of this machine has are written as boxes, and long words are cut.
 
     Args:
         entries: (word, colour).
@@ -64,10 +64,10 @@ def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, size: int =
     """
     line, margin = round(1.5 * size), max(2, size // 2)
     texts = []
-    for place, (word, _) in enumerate(entries):
+    for word, _ in entries:
         word = word if len(word) <= 40 else f'{word[:39]}…'
         font = font_for(word, size)
-        texts.append((word, font) if font else (f'word {place + 1}', font_for('word', size)))
+        texts.append((word, font) if font else (_readable(word), font_for('word', size)))
     column = max((int(font.getlength(word)) for word, font in texts), default=0) + line + 2 * margin
     columns = max(1, min((width - margin) // column, len(texts)))
     rows = -(-len(texts) // columns)
@@ -78,6 +78,12 @@ def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, size: int =
         draw.rectangle((left, top + line // 8, left + size, top + line // 8 + size), fill=tuple(shade), outline='black')
         draw.text((left + line, top + line // 8 + size // 2), word, fill='black', font=font, anchor='lm')
     return canvas
+
+
+def _readable(text: str) -> str:
+    """The text with boxes in place of the letters that the first font lacks."""
+    letters = _letters_of(_fonts()[0])
+    return ''.join(letter if letter.isspace() or ord(letter) in letters else '□' for letter in text)
 
 
 def write(canvas: Image.Image, place: tuple[int, int], text: str, width: int, size: int = 13) -> None:

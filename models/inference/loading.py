@@ -7,7 +7,7 @@ import torch
 from mmcv import Config, ConfigDict
 from mmseg.datasets import DATASETS
 
-from .. import checkpoint_meta, clip_checkpoint
+from .. import checkpoint_meta, clip_checkpoint, own_parts
 from ..clip_checkpoint import Checkpoint
 from ..clip_variant import text_encoder_of, told_by_config
 from ..config_text import read_config_text
@@ -91,9 +91,10 @@ def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         if not Path(config).is_file():
             raise ValueError(f'no config file {config}; the configs are in {REPOSITORY / "configs"}.')
         try:
-            found = Config.fromfile(str(config))
+            found = Config.fromfile(str(config), import_custom_modules=False)
         except Exception as error:  # whatever the user's own code raises
             raise ValueError(f'{config} cannot be read as a config: {type(error).__name__}: {error}') from error
+        own_parts.import_modules(found, Path(config))
     else:
         found = Config(told.config if told else read_config_text(checkpoint.meta.get('config') or ''))
     if not isinstance(found.get('model'), dict) or not isinstance(found.get('data'), dict):

@@ -95,9 +95,13 @@ def _upright(image: Image.Image, name: str, most_pixels: int) -> np.ndarray:
         image = image.copy()
     if image.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ('I', 'F'):  # whole numbers of 16 bits in 32, or anything
-        values = np.asarray(image).astype(np.float64)
-        image = Image.fromarray((values / max(1, (np.nanmax(values) > 255) * 257)).clip(0, 255).astype(np.uint8))
+    elif image.mode == 'F':
+        try:
+            image = Image.fromarray(_bytes_of(np.asarray(image), most_pixels))
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+    elif image.mode == 'I':  # 16 bits in 32
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)

@@ -48,7 +48,7 @@ class Segmenter:
                  seen_names: Sequence[str], prompts: str | tuple[str, ...], known: dict[str, Tensor]):
         self.model, self.config, self.tower = model, config, tower
         self.class_names, self.seen_names, self.prompts = tuple(class_names), tuple(seen_names), prompts
-        self.embedded = {(word, templates_of(prompts)): row for word, row in known.items()}
+        self.embedded = {(word.casefold(), templates_of(prompts)): row for word, row in known.items()}
         self._seen = {synonym.casefold() for name in seen_names for synonym in synonyms(name)}
         self._encoder: CLIPTextEncoder | None = None
         self._lock = threading.Lock()
@@ -88,12 +88,14 @@ class Segmenter:
             ValueError: a word is too long for CLIP or holds no letter, or there is no text tower.
         """
         templates = templates_of(self.prompts if prompts is None else prompts)
-        for word in (word for word in words if (word, templates) not in self.embedded):
+        keys = {(word.casefold(), templates): word for word in words}  # CLIP reads small letters
+        new = {key: word for key, word in keys.items() if key not in self.embedded}
+        for word in new.values():
             self._check_length(word, templates)
-        for word in (word for word in words if (word, templates) not in self.embedded):
+        for key, word in new.items():
             row, = embed_class_names(self._text_encoder(), [synonyms(word)], templates)
-            self.embedded[word, templates] = row.cpu()
-        return torch.stack([self.embedded[word, templates] for word in words])
+            self.embedded[key] = row.cpu()
+        return torch.stack([self.embedded[word.casefold(), templates] for word in words])
 
     @contextmanager
     def using(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
@@ -110,8 +112,8 @@ class Segmenter:
         taken = {word.casefold() for word in words}
         others = parse_words(anything_else) if isinstance(anything_else, str) else list(anything_else)
         others = [other for other in clean_words(others, none_will_do=True) if other.casefold() not in taken]
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f'threshold={threshold} is not from 0 to 1.')
+        if threshold is not None and not (isinstance(threshold, (int, float)) and 0 <= threshold <= 1):
+            raise ValueError(f'threshold={threshold!r} is not from 0 to 1.')
         arrays = [read_picture(picture) for picture in pictures]
         settings = {'prompts': prompts or self.prompts, 'anything_else': others, 'threshold': threshold}
         with self.using(words + others, prompts) as model:

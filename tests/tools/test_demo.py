@@ -54,7 +54,7 @@ def test_a_folder_goes_on_where_it_stopped(demo, folder, tmp_path):
     out = tmp_path / 'out'
     done = demo(folder, '--words', WORDS, '--out', out, '--threshold', 0.2)
     names = ['a.bmp', 'a.png', 'b', 'deep/a']
-    assert sorted(str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()) == sorted(
+    assert sorted(str(path.relative_to(out)) for path in out.rglob('[!.]*') if path.is_file()) == sorted(
         ['contact_sheet.png', *(f'{name}.{part}' for name in names for part in ('json', 'labels.png', 'overlay.png'))])
     assert '4 pictures' in done.stderr and '100% of 4 pictures' in done.stderr
     before = {name: (out / f'{name}.json').stat().st_mtime_ns for name in names}
@@ -122,14 +122,50 @@ def test_words_of_a_file_and_the_training_s_own(demo, scenes, tmp_path):
     assert len(summary['words']) == 20 and summary['prompts'] == 'coco15' and summary['anything_else'] == []
 
 
+def test_names_that_would_be_one(demo, scenes, tmp_path):
+    (tmp_path / 'in').mkdir()
+    for name in ('a.png', 'a.bmp', 'a.png.bmp'):
+        Image.fromarray(scenes[0]).save(tmp_path / 'in' / name)
+    demo(tmp_path / 'in', '--words', WORDS, '--out', tmp_path / 'out')
+    assert {path.name for path in (tmp_path / 'out').glob('*.json')} == {'a.png.json', 'a.bmp.json', 'a.png.bmp.json'}
+
+
+def test_what_lacks_is_made_again(demo, scenes, tmp_path):
+    """A missing overlay, other prompts in the same file; | in a file of words parts synonyms."""
+    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
+    (tmp_path / 'words.txt').write_text('red dots|red spots\nblue paint\n')
+    (tmp_path / 'prompts.txt').write_text('a photo of a {}\n')
+    command = (tmp_path / 'it.png', '--words', tmp_path / 'words.txt', '--prompts', tmp_path / 'prompts.txt', '--out',
+               tmp_path / 'out')
+    demo(*command)
+    assert json.loads((tmp_path / 'out/it.json').read_text())['words'][0]['word'] == 'red dots, red spots'
+    assert 'already' in demo(*command).stderr
+    (tmp_path / 'out/it.overlay.png').unlink()
+    assert 'already' not in demo(*command).stderr and (tmp_path / 'out/it.overlay.png').is_file()
+    (tmp_path / 'prompts.txt').write_text('the {} here\n')
+    assert 'already' not in demo(*command).stderr
+
+
+def test_one_run_writes_at_a_time(demo, scenes, tmp_path):
+    import fcntl
+    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
+    (tmp_path / 'out').mkdir()
+    with (tmp_path / 'out/.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = demo(tmp_path / 'it.png', '--out', tmp_path / 'out', check=False)
+    assert done.returncode == 1 and 'another run writes into' in done.stderr
+
+
 def test_a_broken_picture_does_not_stop_the_others(demo, folder, tmp_path):
     (folder / 'broken.jpg').write_text('this is no picture')
     (folder / 'long.png').write_bytes(b'')
     Image.new('RGB', (2000, 3)).save(folder / 'thread.png')
+    (folder / 'link.png').symlink_to(folder / 'nowhere.png')
     done = demo(folder, '--words', WORDS, '--out', tmp_path / 'out', check=False)
     assert done.returncode == 1 and 'INFO - 4 pictures' in done.stderr
-    assert done.stderr.splitlines()[-1] == 'error: 3 of 7 pictures could not be read; they are named above.'
-    for text in ('broken.jpg is no picture', 'long.png is empty', 'thread.png is 2000x3 pixels'):
+    assert done.stderr.splitlines()[-1] == 'error: 4 of 8 pictures could not be read; they are named above.'
+    for text in ('broken.jpg is no picture', 'link.png cannot be read', 'long.png is empty',
+                 'thread.png is 2000x3 pixels'):
         assert text in done.stderr
 
 
@@ -137,6 +173,7 @@ def test_a_broken_picture_does_not_stop_the_others(demo, folder, tmp_path):
     (['missing.jpg'], 'no picture, folder or video missing.jpg'),
     (['{folder}/notes.txt'], 'no picture of a kind'), (['{empty}'], 'holds no pictures (.jpg, '),
     (['{folder}/b.png', '--words', ' , ,'], 'no words: name what to look for'),
+    (['{folder}/b.png', '--words', 'words.txt'], 'no file words.txt of words'),
     (['{folder}/b.png', '--words', 'x' * 500], 'too long: CLIP reads 77 tokens'),
     (['{folder}/b.png', '--checkpoint', 'missing.pth'], 'no file missing.pth'),
     (['{folder}/b.png', '--config', 'missing.py'], 'no config file missing.py'),

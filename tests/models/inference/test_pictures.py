@@ -51,7 +51,10 @@ def test_grey_and_bits(tmp_path):
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / 'deep.png')
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / 'deep.tiff')
     Image.fromarray(grey.astype(np.int32) * 257).save(tmp_path / 'long.tiff')
-    Image.fromarray(grey.astype(np.float32)).save(tmp_path / 'float.tiff')
+    Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / 'float.tiff')
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / 'other.tiff')
+    with pytest.raises(ValueError, match='other.tiff: a picture of floats has values from 0 to 1'):
+        read_picture(tmp_path / 'other.tiff')
     Image.fromarray(grey > 100).save(tmp_path / 'bits.png')
     for name in ('grey.png', 'deep.png', 'deep.tiff', 'long.tiff', 'float.tiff'):
         assert np.array_equal(read_picture(tmp_path / name), wanted), name

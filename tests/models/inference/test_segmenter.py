@@ -125,6 +125,8 @@ def test_words_are_embedded_once(picture, monkeypatch):
     monkeypatch.setattr('models.inference.segmenter.embed_class_names', counting)
     model.segment(picture)
     assert embedded == [] and model._encoder is None  # the training's names are in the checkpoint
+    model.segment(picture, ['Red Dots'])  # CLIP reads small letters
+    assert embedded == []
     model.segment(picture, ['red dots', 'balloon'])
     assert embedded == [['red paint'], ['balloon']]  # the first to see whether it is the right CLIP
     model.segment([picture, picture], ['balloon', 'kite, dragon', 'red dots'])

@@ -9,9 +9,9 @@ from argparse import Namespace
 import pytest
 import torch
 
-from models import clip_checkpoint
+from models import clip_checkpoint, own_parts
 from tests.conftest import REPOSITORY
-from tools import launch, own_parts
+from tools import launch
 from tools.config import load_config
 from tools.inspect_checkpoint import inspect, lines
 from tools.model_builder import build_model, load_weights
