@@ -27,7 +27,8 @@ def clean_words(words: Sequence[str | Sequence[str]], *, none_will_do: bool = Fa
         parts = synonyms(word) if isinstance(word, str) else list(word) if isinstance(word, (list, tuple)) else [word]
         if not all(isinstance(part, str) for part in parts):
             raise ValueError(f'{word!r} is no word: a text is needed.')
-        parts = list(dict.fromkeys(' '.join(part.split()) for part in parts if _shows(part)))
+        parts = [' '.join(part.split()) for part in parts if _shows(part)]
+        parts = list({part.casefold(): part for part in reversed(parts)}.values())[::-1]
         if parts:
             kept.setdefault(', '.join(parts).casefold(), ', '.join(parts))  # CLIP reads small letters
     if not (kept or none_will_do):

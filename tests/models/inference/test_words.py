@@ -14,7 +14,8 @@ def test_parsing(text, words):
 @pytest.mark.parametrize(('words', 'cleaned'), [
     (['cat', ' Cat ', 'CAT', 'dog'], ['cat', 'dog']), (['potted\t plant\n', '', '  '], ['potted plant']),
     (['sofa,couch', 'sofa , couch'], ['sofa, couch']), ([['sofa', 'couch']], ['sofa, couch']),
-    (['sofa, ,couch,'], ['sofa, couch']), (['sofa, sofa'], ['sofa']), (('猫', '😀', 'кошка'), ['猫', '😀', 'кошка'])])
+    (['sofa, ,couch,'], ['sofa, couch']), (['sofa, Sofa, couch'], ['sofa, couch']),
+    (('猫', '😀', 'кошка'), ['猫', '😀', 'кошка'])])
 def test_cleaning(words, cleaned):
     assert clean_words(words) == cleaned
 
