@@ -4,12 +4,10 @@ Three more traps of mmcv 1.7.2 and mmseg 0.30.0 are not repaired but not met, be
 not used: `build_ddp` refuses a CPU, `train_segmentor` needs `cfg.device`, and mmseg's loader asks for persistent
 workers even where there are none.
 """
-import os
 from collections import OrderedDict
 
 import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
-import mmcv.runner.iter_based_runner as running
 import torch
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
 from mmcv.runner.checkpoint import load_from_local as mmcv_load_from_local
@@ -62,13 +60,6 @@ def save_to_state_dict(module: nn.Module, destination: dict, prefix: str, keep_v
     module._save_to_state_dict(destination, prefix, keep_vars)
 
 
-def save_checkpoint(model: nn.Module, filename: str, *args, **kwargs) -> None:
-    """mmcv writes in place: whoever is stopped meanwhile would find half a file under the checkpoint's name."""
-    part = f'{filename}.part'
-    saving.save_checkpoint(model, part, *args, **kwargs)
-    os.replace(part, filename)
-
-
 def load_from_local(filename: str, map_location: str | None = None) -> dict:
     """mmcv's reading of a local checkpoint; also of safetensors files, and the model learns what the file's meta says.
 
@@ -96,6 +87,5 @@ def apply() -> None:
     saving.CheckpointLoader.register_scheme('', load_from_local, force=True)
     DataContainer.pin_memory = pin_memory
     saving._save_to_state_dict = save_to_state_dict
-    running.save_checkpoint = save_checkpoint
     # torch >= 2.1 has no replicated tensors any more; mmcv's distributed forward still asks whether to use them.
     MMDistributedDataParallel._use_replicated_tensor_module = False

@@ -1,4 +1,5 @@
 """Predictions for the pictures of a data set, by one process or several: what test.py and training share."""
+import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from inspect import signature
@@ -9,13 +10,16 @@ import mmcv.runner
 import numpy as np
 import torch
 from mmcv.engine import collect_results_cpu, collect_results_gpu
-from mmcv.runner import IterBasedRunner
+from mmcv.runner import LoggerHook
 from mmseg.core import EvalHook
 from torch import nn
 from torch.utils.data import DataLoader
 
+from models import clip_checkpoint
+from tools.checkpoints import EVALUATIONS, random_states, save
 from tools.launch import Place
 from tools.progress import Progress
+from tools.runner import TrainingRunner
 
 AT_ONCE = 8  # pictures whose windows a GPU is given together
 
@@ -76,15 +80,48 @@ class Evaluation(EvalHook):
 
     def __init__(self, loader: DataLoader, place: Place, *, gpu_collect: bool = False, tmpdir: str | None = None,
                  **options):
-        super().__init__(loader, **{'greater_keys': ['hIoU', 'mIoU', 'mAcc', 'aAcc'], **options})
+        super().__init__(loader, **{'rule': 'greater', **options})
         self.place, self.gpu_collect, self.tmpdir = place, gpu_collect, tmpdir
 
-    def _do_evaluate(self, runner: IterBasedRunner) -> None:
+    def before_run(self, runner: TrainingRunner) -> None:
+        super().before_run(runner)
+        if self.save_best:
+            self._know_best(runner)
+
+    def _know_best(self, runner: TrainingRunner) -> None:
+        """The best checkpoint is the one in the folder; the checkpoint that the run goes on from may be older."""
+        for file in Path(self.out_dir).glob('best_*.pth'):
+            told = clip_checkpoint.read(file).meta.get('hook_msgs') or {}
+            messages = runner.meta['hook_msgs']
+            score, known = told.get('best_score'), messages.get('best_score')
+            if score is not None and (known is None or not self.compare_func(known, score)):
+                messages['best_score'], messages['best_ckpt'] = score, str(file)
+
+    def before_epoch(self, runner: TrainingRunner) -> None:
+        """mmcv's runner calls this once, before the first iteration: a run that was ended while evaluating does so."""
+        file = Path(runner.work_dir) / EVALUATIONS
+        if runner.iter == 0 or runner.iter in evaluated(file):
+            return
+        runner._iter -= 1  # as it was then
+        runner.mode = 'train'
+        if self._should_evaluate(runner):
+            self._do_evaluate(runner)
+            for hook in runner.hooks:
+                if isinstance(hook, LoggerHook):
+                    hook.after_train_iter(runner)
+        runner._iter += 1
+
+    def _do_evaluate(self, runner: TrainingRunner) -> None:
         if not self._should_evaluate(runner):
             return
+        states = random_states(self.place)
         dataset, parts = self.dataloader.dataset, []
         for index, labels in predict(runner.model, self.dataloader, self.place):
+            if runner.stop.signal:
+                break
             parts += dataset.pre_eval(labels, index)
+        if runner.stop.agreed():  # the run ends, and will evaluate when it goes on
+            return
         folder = Path(self.tmpdir or runner.work_dir) / '.collect-evaluation'
         parts = collect(parts, len(dataset), self.place, folder, on_gpu=self.gpu_collect)
         if self.place.rank == 0:
@@ -92,4 +129,37 @@ class Evaluation(EvalHook):
             runner.log_buffer.output['eval_iter_num'] = len(self.dataloader)
             score = self.evaluate(runner, parts)
             if self.save_best:
-                self._save_ckpt(runner, score)
+                self._save_best(runner, score, states)
+            scores = {name: value for name, value in runner.log_buffer.output.items() if '.' not in name}
+            note(Path(runner.work_dir) / EVALUATIONS, {'iter': runner.iter + 1, **scores})
+
+    def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
+        """The best checkpoint so far, if this is it, takes the place of the one before."""
+        messages = runner.meta['hook_msgs']
+        if 'best_score' in messages and not self.compare_func(score, messages['best_score']):
+            return
+        path = Path(self.out_dir) / f'best_{self.key_indicator}_iter_{runner.iter + 1}.pth'
+        messages['best_score'], messages['best_ckpt'] = score, str(path)
+        save(runner, path, states, runner.iter + 1)
+        for other in path.parent.glob('best_*.pth'):
+            if other != path:
+                other.unlink()
+        runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path.name)
+
+
+def note(file: Path, scores: dict) -> None:
+    """Adds a line to a run's `EVALUATIONS`, be the last one whole or not."""
+    whole = not file.exists() or file.read_text().endswith('\n')
+    with file.open('a') as stream:
+        stream.write(f'{"" if whole else chr(10)}{json.dumps(scores)}\n')
+
+
+def evaluated(file: Path) -> set[int]:
+    """The iterations whose scores are in a run's `EVALUATIONS`; a line that was cut off does not count."""
+    done = set()
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            done.add(json.loads(line)['iter'])
+        except ValueError:
+            continue
+    return done

@@ -11,7 +11,7 @@ import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mmcv
 import numpy as np
@@ -31,6 +31,7 @@ class Place(NamedTuple):
     device: torch.device
     rank: int = 0
     world_size: int = 1
+    control: dist.ProcessGroup | None = None  # of all processes, for values on the CPU; None: torch's default group
 
     @property
     def distributed(self) -> bool:
@@ -39,6 +40,14 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else 'CPU'
         return f'{self.world_size} process{"es" if self.world_size > 1 else ""} on {name}'
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end by a signal, and has left things in order."""
+
+    def __init__(self, asked: signal.Signals):
+        super().__init__(asked.name)
+        self.signal = asked
 
 
 def run(main: Callable[[], None]) -> None:
@@ -60,10 +69,10 @@ def run(main: Callable[[], None]) -> None:
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
         kind = '' if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: '
         sys.exit(f'error: {kind}{plain_message(error)}{own_parts.where(error)}')
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         Progress.end_line()
         tools.say_stopped()
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(128 + getattr(stop, 'signal', signal.SIGINT))
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
@@ -126,7 +135,7 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
         dist.init_process_group('nccl' if use_cuda else 'gloo')
     else:
         init_dist(args.launcher, backend='nccl' if use_cuda else 'gloo')
-    return Place(device, dist.get_rank(), dist.get_world_size())
+    return Place(device, dist.get_rank(), dist.get_world_size(), dist.new_group(backend='gloo') if use_cuda else None)
 
 
 def wrap(model: nn.Module, place: Place) -> nn.Module:
@@ -159,6 +168,31 @@ def common_seed(seed: int | None, place: Place) -> int:
     shared = torch.tensor(seed, dtype=torch.int64, device=place.device)
     dist.broadcast(shared, src=0)
     return int(shared)
+
+
+def of_first(value: Any, place: Place) -> Any:
+    """The first process's value, in all."""
+    values = [value]
+    if place.distributed:
+        dist.broadcast_object_list(values, src=0, group=place.control)
+    return values[0]
+
+
+def restarted_job(place: Place) -> float | None:
+    """When the job was launched (as `time.time`), if tools/torchrun.py has restarted it; else None.
+
+    A machine that came back has a new launcher: any process's word counts, and the earliest launch.
+    """
+    told = bool(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))), float(os.environ.get(LAUNCHED, 'inf'))
+    everyone = [told]
+    if place.distributed:
+        everyone *= place.world_size
+        dist.all_gather_object(everyone, told, group=place.control)
+    launched = min(when for _, when in everyone)
+    return launched if any(again for again, _ in everyone) and launched < float('inf') else None
+
+
+LAUNCHED = 'CLIPRC_LAUNCHED'  # when the first launcher of this machine's processes began
 
 
 def make_folder(path: str | Path) -> Path:

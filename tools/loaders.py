@@ -1,8 +1,10 @@
 """Loaders of training batches and of test pictures."""
 import os
+import signal
 from functools import partial
 
 import cv2
+import torch
 from mmcv import Config
 from mmcv.parallel import collate
 from mmseg.datasets import build_dataset
@@ -20,7 +22,7 @@ def training_loader(config: Config, place: Place, seed: int, done: int) -> DataL
                           start=done * batch * place.world_size)
     return DataLoader(SeededSamples(dataset, seed), batch_size=batch, sampler=sampler, num_workers=workers,
                       collate_fn=partial(collate, samples_per_gpu=batch), pin_memory=place.device.type == 'cuda',
-                      persistent_workers=workers > 0, worker_init_fn=single_threaded, drop_last=True)
+                      persistent_workers=workers > 0, worker_init_fn=start_worker, drop_last=True)
 
 
 def evaluation_loader(config: Config, dataset: Dataset, place: Place) -> DataLoader:
@@ -28,9 +30,9 @@ def evaluation_loader(config: Config, dataset: Dataset, place: Place) -> DataLoa
     workers = worker_count(config)
     mine = SequentialSampler(dataset) if place.world_size == 1 else \
         DistributedSampler(dataset, place.world_size, place.rank, shuffle=False)
-    return DataLoader(dataset, batch_size=1, sampler=mine, num_workers=workers, worker_init_fn=single_threaded,
+    return DataLoader(dataset, batch_size=1, sampler=mine, num_workers=workers, worker_init_fn=start_worker,
                       collate_fn=partial(collate, samples_per_gpu=1), pin_memory=place.device.type == 'cuda',
-                      persistent_workers=workers > 0)
+                      persistent_workers=workers > 0, generator=torch.Generator())  # the training's own draws nothing
 
 
 def worker_count(config: Config) -> int:
@@ -38,6 +40,11 @@ def worker_count(config: Config) -> int:
     return min(config.data.workers_per_gpu, len(os.sched_getaffinity(0)))
 
 
-def single_threaded(worker: int) -> None:
-    """The workers are the parallelism."""
+def start_worker(worker: int) -> None:
+    """The workers are the parallelism. What asks the training to end must not take them away before its last step."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
+
+
+GRACE = 60  # seconds that a loader worker lives on after SIGTERM; it ends sooner where the training ends

@@ -6,6 +6,7 @@ torchrun ends a failure with a stack trace of its own, which buries the line tha
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `tools`, whoever else has one
@@ -19,6 +20,7 @@ from torch.distributed.run import parse_args, run
 if __name__ == '__main__':
     logging.disable(logging.ERROR)  # of torch's launcher
     options = parse_args(sys.argv[1:])
+    os.environ.setdefault('CLIPRC_LAUNCHED', str(time.time()))  # what is saved later is of this job
     if options.nproc_per_node.isdecimal():  # else torchrun warns, and gives each process one thread
         os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count() // int(options.nproc_per_node))))
     try:

@@ -6,7 +6,6 @@ mmcv's runner trains, mmcv's wrapper distributes. Checkpoints carry what testing
 import argparse
 import sys
 import time
-from inspect import signature
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
@@ -16,9 +15,9 @@ import tools  # noqa: F401  first: it quietens the imports below
 import mmseg
 import torch
 from mmcv import Config
-from mmcv.runner import BaseRunner, CheckpointHook, Hook, IterBasedRunner, build_optimizer, build_runner
+from mmcv.runner import Hook, build_optimizer
 from mmseg.datasets import build_dataset
-from mmseg.utils import find_latest_checkpoint, get_root_logger
+from mmseg.utils import get_root_logger
 from torch import nn
 
 from datasets.zero_shot import check_metrics
@@ -26,12 +25,13 @@ from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
-from tools import launch, scaled_optimizer  # noqa: F401  registers its hook
+from tools import checkpoints, launch, scaled_optimizer  # noqa: F401  registers its hook
 from tools.clip_sizes import require_clip
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation
 from tools.loaders import evaluation_loader, training_loader
 from tools.model_builder import build_model, common_facts, describe, give_text_embeddings, load_weights
+from tools.runner import TrainingRunner
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,16 +103,21 @@ class DescribeCheckpoints(Hook):
         runner.meta['clip_rc'] = self.description
 
 
-def starting_point(args: argparse.Namespace, config: Config, work_dir: Path) -> tuple[Checkpoint | None, bool]:
-    """The checkpoint to start from, if any, and whether its run is to be resumed.
+def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, place: launch.Place, logger
+                   ) -> tuple[Checkpoint | None, bool]:
+    """The checkpoint to start from, if any, and whether its run is to be resumed; the first process decides.
+
+    A job that torchrun restarted goes on from what it has saved since it was launched, whatever its options say.
 
     Raises:
         ValueError: it can't be read, or has no run of ours to resume.
     """
-    resume = args.resume_from or config.get('resume_from')
-    if args.auto_resume and resume is None and any(work_dir.glob('*.pth')):
-        resume = find_latest_checkpoint(str(work_dir))
-    path = resume or args.load_from or config.get('load_from')
+    launched = launch.restarted_job(place)
+    path = resume = args.resume_from or config.get('resume_from')
+    if place.rank == 0 and (launched is not None or (args.auto_resume and resume is None)):
+        found = checkpoints.newest(work_dir, logger, since=launched or 0)
+        path = resume = resume if found is None else found.path
+    path, resume = launch.of_first((path or args.load_from or config.get('load_from'), resume), place)
     checkpoint = clip_checkpoint.read(path) if path else None
     if resume and not checkpoint_meta.is_ours(checkpoint):
         raise ValueError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
@@ -142,8 +147,8 @@ def initial_model(config: Config, checkpoint: Checkpoint | None) -> CLIPRC:
 OPTIONS = {
     'runner': {'type', 'max_iters'},
     'evaluation': Evaluation.OPTIONS,
-    'checkpoint_config': {'type', *signature(CheckpointHook).parameters,
-                          *signature(IterBasedRunner.save_checkpoint).parameters} - {'self', 'kwargs', 'meta'},
+    'checkpoint_config': {'type', 'interval', 'save_last', 'max_keep_ckpts', 'out_dir', 'filename_tmpl',
+                          'create_symlink', 'by_epoch'},
     'log_config': {'interval', 'hooks'},
 }
 COUNTS = {'runner.max_iters': 1, 'evaluation.interval': 1, 'log_config.interval': 1, 'data.samples_per_gpu': 1,
@@ -156,6 +161,9 @@ def check_settings(config: Config) -> None:
         unknown = [name for name in config.get(part, {}) if name not in known]
         if unknown:
             raise ValueError(f'{part} has no {", ".join(unknown)}; there are {", ".join(sorted(known))}.')
+    for part, only in (('runner', 'IterBasedRunner'), ('checkpoint_config', 'CheckpointHook')):
+        if (found := config.get(part, {}).get('type', only)) != only:
+            raise ValueError(f'{part}.type={found!r}: only {only} is known here.')
     for name, least in COUNTS.items():
         part, key = name.split('.')
         value = config.get(part, {}).get(key, least)
@@ -174,20 +182,23 @@ def evaluation_hook(config: Config, place: launch.Place) -> Evaluation:
     return Evaluation(evaluation_loader(config, dataset, place), place, **config.get('evaluation', {}))
 
 
-def build_run(config: Config, model: nn.Module, **place_and_meta) -> BaseRunner:
-    """mmcv's runner with the config's optimizer and hooks.
+def build_run(config: Config, model: nn.Module, place: launch.Place, **options) -> TrainingRunner:
+    """The runner with the config's optimizer and hooks.
 
     Raises:
         ValueError: one of them is of no known type, or has no such argument.
     """
     try:
-        runner = build_runner(config.runner, default_args=dict(
-            model=model, optimizer=build_optimizer(model, config.optimizer), **place_and_meta))
+        saving = {key: value for key, value in config.get('checkpoint_config', {}).items() if key != 'type'}
+        runner = TrainingRunner(
+            model, optimizer=build_optimizer(model, config.optimizer), max_iters=config.runner.max_iters, place=place,
+            checkpoints=checkpoints.Checkpoints(place, **saving),
+            iterations_a_step=(config.get('optimizer_config') or {}).get('cumulative_iters', 1), **options)
         runner.register_training_hooks(config.lr_config, config.get('optimizer_config') or {},
-                                       config.checkpoint_config, config.log_config)
+                                       log_config=config.log_config)
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError('runner, optimizer, lr_config, optimizer_config, checkpoint_config or log_config cannot be '
-                         f'built: {error}') from error
+        raise ValueError('optimizer, lr_config, optimizer_config, checkpoint_config or log_config cannot be built: '
+                         f'{error}') from error
     return runner
 
 
@@ -200,13 +211,13 @@ def main() -> None:
     check_settings(config)
     place = launch.start(args, asked_gpu(args))
     work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
-    checkpoint, resumes = starting_point(args, config, work_dir)
+    timestamp = time.strftime('%Y%m%d_%H%M%S')
+    logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
+    checkpoint, resumes = starting_point(args, config, work_dir, place, logger)
     iterations_done = checkpoint_meta.iterations_done(checkpoint) if resumes else 0
     seeds = [args.seed, config.get('seed'), checkpoint.meta.get('seed') if resumes else None, None]
     config.seed = seed = launch.common_seed(next((known for known in seeds if known is not None), None), place)
     config.work_dir = str(work_dir)
-    timestamp = time.strftime('%Y%m%d_%H%M%S')
-    logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     launch.set_seed(seed, deterministic=args.deterministic)
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
@@ -240,21 +251,20 @@ def main() -> None:
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
     wrapped = launch.wrap(model, place)
     launch.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
-    runner = build_run(config, wrapped, work_dir=str(work_dir), logger=logger, meta=meta)
+    runner = build_run(config, wrapped, place, work_dir=str(work_dir), logger=logger, meta=meta)
     runner.timestamp = timestamp
-    if not resumes and (earlier := sorted(work_dir.glob('iter_*.pth'))):
-        logger.warning('%s holds checkpoints of an earlier run (%s), which new ones of the same names replace. To go '
-                       'on with that run: --auto-resume', work_dir, earlier[-1].name)
     if evaluation is not None:
         runner.register_hook(evaluation, priority='LOW')
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
     if resumes:
-        runner.resume(checkpoint.path, map_location='cpu')
-        runner._iter = runner._inner_iter = iterations_done  # mmcv would do the last one again
+        runner.resume(checkpoint.path, iterations_done)
     if iterations_done >= config.runner.max_iters:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)
     if place.rank == 0:  # not before all else is known to be right: the folder may hold an earlier run's
+        same_run = resumes and Path(checkpoint.path).resolve().parent == work_dir.resolve()
+        if not same_run and (aside := checkpoints.put_aside(work_dir)):
+            logger.warning('checkpoints of an earlier run are moved to %s. (To go on with it: --auto-resume)', aside)
         (work_dir / Path(args.config).name).write_text(as_text(config))
         own_parts.keep(Path(args.config), work_dir)
     runner.run([loader], [('train', 1)])

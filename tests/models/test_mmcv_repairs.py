@@ -2,7 +2,6 @@
 import socket
 
 import mmcv.parallel._functions as scattering
-import mmcv.runner.iter_based_runner as running
 import pytest
 import torch
 import torch.distributed as dist
@@ -94,24 +93,6 @@ def test_saved_checkpoints_leave_constants_out(tmp_path):
     save_checkpoint(nn.ModuleDict({'part': Doubler()}), str(tmp_path / 'it.pth'))
     names = torch.load(tmp_path / 'it.pth', weights_only=True)['state_dict']
     assert set(names) == {'part.weight', 'part.kept'}
-
-
-def test_an_interrupted_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path, monkeypatch):
-    mmcv_repairs.apply()
-    running.save_checkpoint(Doubler(), str(tmp_path / 'iter_1.pth'))
-    before = (tmp_path / 'iter_1.pth').read_bytes()
-
-    def half(content, file):
-        file.write(b'half')
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, 'save', half)
-    with pytest.raises(KeyboardInterrupt):
-        running.save_checkpoint(Doubler(), str(tmp_path / 'iter_1.pth'))
-    with pytest.raises(KeyboardInterrupt):
-        running.save_checkpoint(Doubler(), str(tmp_path / 'iter_2.pth'))
-    assert (tmp_path / 'iter_1.pth').read_bytes() == before
-    assert [file.name for file in tmp_path.glob('*.pth')] == ['iter_1.pth']
 
 
 def test_applying_twice_does_no_harm():

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Does a run survive kills? `python tests/kills.py` kills the miniature's training 30 times at random moments.
+
+Each SIGKILL is followed by --auto-resume. Every run must go on from the newest checkpoint that was there, `latest.pth`
+must be a whole one at any time, and in the end weights, optimizer and random states must be those of a run that was
+not killed, bit for bit. Every second kill waits for a checkpoint that is being written. Exits 1 if anything fails.
+"""
+import argparse
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+import torch
+
+from models import clip_checkpoint
+from tools.checkpoints import LATEST, NUMBER, numbered
+from tools.config import REPOSITORY
+from tools.miniature.runs import CLIP
+from tools.miniature.world import write_world
+
+INTERVAL = 3  # iterations from one checkpoint to the next
+PATIENCE = 300  # seconds
+RESUMED = re.compile(r'resumed from epoch: \d+, iter (\d+)')  # counted from 0, as mmcv does
+
+
+def command(folder: Path, world: Path, iterations: int) -> list[str]:
+    return [sys.executable, str(REPOSITORY / 'tools/train.py'), str(REPOSITORY / 'configs/miniature/inductive.py'),
+            '--work-dir', str(folder), '--seed', '0', '--auto-resume', '--data-root', str(world), '--cfg-options',
+            f'model.pretrained={CLIP}', f'model.pretrained_text={CLIP}', f'runner.max_iters={iterations}',
+            f'checkpoint_config.interval={INTERVAL}', 'checkpoint_config.max_keep_ckpts=2', 'data.workers_per_gpu=1',
+            f'evaluation.interval={4 * INTERVAL}', 'evaluation.save_best=hIoU', 'log_config.interval=1']
+
+
+def until(condition, process: subprocess.Popen) -> bool:
+    """Waits for a condition; False when the process has ended first."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end:
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def killed(arguments: list[str], folder: Path, draws: random.Random, writing: bool) -> tuple[str, bool]:
+    """Trains until a random moment; what it said, and whether a checkpoint was being written then."""
+    log = folder.parent / 'said'
+    with log.open('w') as stream:
+        process = subprocess.Popen(arguments, stdout=stream, stderr=stream, start_new_session=True)
+    iterations = draws.randint(1, 4 * INTERVAL)
+    until(lambda: log.read_text().count('Iter [') >= iterations, process)
+    time.sleep(draws.uniform(0, 0.3))
+    if writing:
+        until(lambda: any(folder.glob('*.part')), process)
+        time.sleep(draws.uniform(0, 0.02))
+    os.killpg(process.pid, signal.SIGKILL)  # its loader worker too
+    process.wait()
+    return log.read_text(), any(folder.glob('*.part'))
+
+
+def whole(file: Path) -> bool:
+    try:
+        return bool(clip_checkpoint.read(file).weights)
+    except ValueError:
+        return False
+
+
+def same(one, other) -> bool:
+    """Two nests of values and tensors are the same, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description='Kills the miniature\'s training at random moments.')
+    parser.add_argument('--kills', type=int, default=30)
+    parser.add_argument('--seed', type=int, default=0, help='of the moments')
+    parser.add_argument('--work-dir', help='folder for the files (default: a temporary one, removed)')
+    args = parser.parse_args()
+    draws, failures, while_writing, from_iterations = random.Random(args.seed), [], 0, []
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(args.work_dir or temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        write_world(work / 'world', train=40, val=4, seed=0)
+        folder = work / 'killed'
+        for number in range(1, args.kills + 1):
+            have = [file for file in numbered(folder) if whole(file)] if folder.exists() else []
+            said, part = killed(command(folder, work / 'world', 10**6), folder, draws, writing=number % 2 == 0)
+            while_writing += part
+            found = RESUMED.search(said)
+            resumed = int(found[1]) + 1 if found else 0
+            expected = int(NUMBER.search(have[0].name)[1]) if have else 0
+            from_iterations.append(resumed)
+            latest = folder / LATEST
+            for fails, what in ((resumed != expected, f'went on from {resumed}, not {expected}'),
+                                ('passed over' in said, 'found a damaged checkpoint'),
+                                ('error:' in said or 'Traceback' in said, f'failed: {said[-2000:]}'),
+                                ('Iter [' not in said, f'did not train: {said[-2000:]}'),
+                                (latest.is_symlink() != any(numbered(folder)), 'has no latest.pth'),
+                                (latest.is_symlink() and not whole(latest), 'left a damaged latest.pth'),
+                                (not all(map(whole, numbered(folder))), 'left a damaged checkpoint')):
+                if fails:
+                    failures.append(f'run {number} {what}')
+            print(f'kill {number}: went on from {resumed}, killed{" while writing" if part else ""}, newest '
+                  f'{numbered(folder)[0].name if any(numbered(folder)) else None}', flush=True)
+        last = INTERVAL * (1 + int(NUMBER.search(numbered(folder)[0].name)[1]) // INTERVAL) if any(
+            numbered(folder)) else INTERVAL
+        for each in (folder, work / 'uninterrupted'):
+            subprocess.run(command(each, work / 'world', last), check=True, capture_output=True)
+        one, other = (torch.load(each / f'iter_{last}.pth', weights_only=True)
+                      for each in (folder, work / 'uninterrupted'))
+        for part in ('state_dict', 'optimizer', 'random_states'):
+            if not same(one[part], other[part]):
+                failures.append(f'in the end the {part} is not that of a run that was not killed')
+        best = [sorted(file.name for file in each.glob('best_*.pth')) for each in (folder, work / 'uninterrupted')]
+        if best[0] != best[1]:
+            failures.append(f'the best checkpoint is {best[0]}, without kills {best[1]}')
+    for failure in failures:
+        print(f'FAILED: {failure}')
+    print(f'{args.kills} kills: {while_writing} of them while a checkpoint was written, {len(failures)} failures, '
+          f'{last} iterations in the end, the same as without kills: {not failures}')
+    return bool(failures)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,326 @@
+"""An interrupted run is, from the next iteration on, the run that was not interrupted, bit for bit."""
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from tests.conftest import REPOSITORY
+from tests.test_scripts import free_port
+from tools import launch, runner, train
+
+ITERATIONS = 11
+NO_CLIP = ['model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
+
+
+class Run:
+    """Trains in this process. `at` names iterations (from 1) and what happens in the midst of them."""
+
+    def __init__(self, monkeypatch, config: Path):
+        self.monkeypatch, self.config = monkeypatch, config
+
+    def __call__(self, folder: Path, *options, at=None, settings=()) -> dict[int, dict[str, float]]:
+        """Losses by iteration; what ends the run early is in `ended`."""
+        losses, at, parse = {}, at or {}, runner.TrainingRunner.train
+
+        def spied(this, *args, **kwargs):
+            number = this.iter + 1
+            at.get(number, lambda: None)()
+            try:
+                parse(this, *args, **kwargs)
+            finally:
+                if hasattr(this, 'outputs'):
+                    losses[number] = dict(this.outputs['log_vars'])
+
+        self.ended = None
+        settings = [f'runner.max_iters={ITERATIONS}', 'checkpoint_config.interval=100', *settings]
+        with self.monkeypatch.context() as patch:
+            patch.setattr(runner.TrainingRunner, 'train', spied)
+            patch.setattr(sys, 'argv', ['train.py', *map(str, (
+                self.config, '--work-dir', folder, '--seed', 3, *options, '--cfg-options', *settings))])
+            try:
+                train.main()
+            except launch.Stopped as stopped:
+                self.ended = stopped
+        return losses
+
+
+@pytest.fixture
+def train_here(monkeypatch, tiny_configs, cache):
+    monkeypatch.setenv('CLIPRC_CACHE', str(cache))
+    monkeypatch.setattr(time, 'sleep', lambda seconds: None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield Run(monkeypatch, tiny_configs['inductive'])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def ask(number: int = signal.SIGTERM):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def content(folder: Path, name: str = f'iter_{ITERATIONS}.pth') -> dict:
+    return torch.load(folder / name, weights_only=True)
+
+
+def assert_same(one, other, name: str = '') -> None:
+    """Two nests of values and tensors are the same, bit for bit."""
+    assert type(one) is type(other), name
+    if isinstance(one, dict):
+        assert list(one) == list(other), name
+    if isinstance(one, (dict, list, tuple)):
+        assert len(one) == len(other), name
+        for key in one if isinstance(one, dict) else range(len(one)):
+            assert_same(one[key], other[key], f'{name}.{key}')
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), name
+    else:
+        assert one == other, name
+
+
+def assert_same_run(one: Path, other: Path, name: str = f'iter_{ITERATIONS}.pth') -> None:
+    """The files of two runs hold the same weights, optimizer and random states."""
+    for part in ('state_dict', 'optimizer', 'random_states'):
+        assert_same(content(one, name)[part], content(other, name)[part], part)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory) -> dict[str, tuple]:
+    """Runs that were not interrupted, by their settings."""
+    return {'folder': tmp_path_factory.mktemp('whole')}
+
+
+def uninterrupted(whole: dict, train_here: Run, settings=(), options=()) -> tuple[Path, dict]:
+    key = (*settings, *options)
+    if key not in whole:
+        folder = whole['folder'] / str(len(whole))
+        whole[key] = folder, train_here(folder, '--no-validate', *options, settings=settings)
+    return whole[key]
+
+
+@pytest.mark.parametrize('place', range(1, ITERATIONS))
+def test_stopped_at_every_place(whole, train_here, tmp_path, place):
+    folder, expected = uninterrupted(whole, train_here)
+    before = train_here(tmp_path, '--no-validate', at={place: ask()})
+    assert train_here.ended.signal == signal.SIGTERM and list(before) == list(range(1, place + 1))
+    assert (tmp_path / 'latest.pth').resolve().name == f'stopped_iter_{place}.pth'
+    after = train_here(tmp_path, '--no-validate', '--auto-resume', settings=NO_CLIP)
+    assert {**before, **after} == expected and list(after) == list(range(place + 1, ITERATIONS + 1))
+    assert_same_run(folder, tmp_path)
+    assert not list(tmp_path.glob('stopped_*')), 'it is of no use any more'
+    assert all(math.isfinite(value) for losses in expected.values() for value in losses.values())
+
+
+@pytest.mark.parametrize('settings', [('amp.dtype=float16',), ('amp.dtype=bfloat16', 'data.workers_per_gpu=2'),
+                                      ('optimizer.type=SGD', 'optimizer.momentum=0.9', 'optimizer.fused=False')])
+def test_scaler_workers_and_another_optimizer(whole, train_here, tmp_path, settings):
+    folder, expected = uninterrupted(whole, train_here, settings)
+    before = train_here(tmp_path, '--no-validate', at={4: ask(signal.SIGINT)}, settings=settings)
+    assert train_here.ended.signal == signal.SIGINT
+    scaler = content(tmp_path, 'stopped_iter_4.pth')['meta'].get('grad_scaler')
+    assert (scaler is None) == (settings[0] != 'amp.dtype=float16')
+    after = train_here(tmp_path, '--no-validate', '--auto-resume', settings=settings)
+    assert {**before, **after} == expected
+    assert_same_run(folder, tmp_path)
+    if scaler:
+        assert content(tmp_path)['meta']['grad_scaler'] == content(folder)['meta']['grad_scaler']
+
+
+def test_accumulated_gradients_are_not_lost(whole, train_here, tmp_path):
+    """The run goes on to the optimizer's next step, since no checkpoint holds half of one."""
+    options = ['--total-batch-size', 6]
+    settings = ['runner.max_iters=4']
+    name = 'iter_12.pth'
+    folder, expected = uninterrupted(whole, train_here, settings, options)
+    before = train_here(tmp_path, '--no-validate', *options, at={4: ask()}, settings=settings)
+    assert list(before) == list(range(1, 7)) and (tmp_path / 'stopped_iter_6.pth').exists()
+    after = train_here(tmp_path, '--no-validate', '--auto-resume', *options, settings=settings)
+    assert {**before, **after} == expected
+    assert_same_run(folder, tmp_path, name)
+
+
+def evaluations(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / 'evaluations.jsonl').read_text().splitlines()]
+
+
+def test_evaluation_neither_changes_the_run_nor_is_lost(whole, train_here, tmp_path, monkeypatch):
+    """Stopped while evaluating after iteration 8: the evaluation is done when the run goes on."""
+    folder, expected = uninterrupted(whole, train_here)
+    settings = ['evaluation.interval=4', 'evaluation.save_best=hIoU']
+    scored = whole['folder'] / 'scored'
+    assert train_here(scored, settings=settings) == expected
+    assert_same_run(folder, scored)
+    assert [line['iter'] for line in evaluations(scored)] == [4, 8]
+
+    from tools import evaluation
+    predict, asked = evaluation.predict, []
+
+    def interrupted(*args):
+        for number, result in enumerate(predict(*args)):
+            if number == 1 and (tmp_path / 'evaluations.jsonl').exists() and not asked:
+                asked.append(number)
+                ask()()
+            yield result
+
+    monkeypatch.setattr(evaluation, 'predict', interrupted)
+    before = train_here(tmp_path, settings=settings)
+    assert asked and train_here.ended and list(before)[-1] == 8
+    assert [line['iter'] for line in evaluations(tmp_path)] == [4]
+    with (tmp_path / 'evaluations.jsonl').open('a') as file:
+        file.write('{"iter": 8, "mIo')  # cut off by a kill
+    after = train_here(tmp_path, '--auto-resume', settings=settings)
+    assert {**before, **after} == expected
+    assert_same_run(folder, tmp_path)
+    lines = (tmp_path / 'evaluations.jsonl').read_text().splitlines()
+    assert json.loads(lines[-1]) == evaluations(scored)[1]
+    best, = tmp_path.glob('best_*.pth')
+    assert [best.name] == [file.name for file in scored.glob('best_*.pth')]
+    assert_same_run(scored, tmp_path, best.name)
+
+
+def test_the_best_is_kept_over_stops_and_pruning(train_here, tmp_path, monkeypatch):
+    """The score of iteration 2 is the best; the run is stopped, goes on and prunes."""
+    from datasets import ZeroShotDataset
+    scores = {2: 0.5, 4: 0.2, 6: 0.3, 8: 0.4, 10: 0.1}
+    monkeypatch.setattr(ZeroShotDataset, 'evaluate', lambda *args, **kwargs: {'hIoU': scores[now[0]]})
+    now, settings = [0], ['evaluation.interval=2', 'evaluation.save_best=hIoU', 'checkpoint_config.interval=2',
+                          'checkpoint_config.max_keep_ckpts=2']
+    count = {number: lambda number=number: now.__setitem__(0, number) for number in range(1, 12)}
+    train_here(tmp_path, at={**count, 5: ask()}, settings=settings)
+    assert {file.name for file in tmp_path.glob('*_iter_*.pth')} == {'stopped_iter_5.pth', 'best_hIoU_iter_2.pth'}
+    assert {file.name for file in tmp_path.glob('iter_*.pth')} == {'iter_2.pth', 'iter_4.pth'}
+    train_here(tmp_path, '--auto-resume', at=count, settings=settings)
+    assert {file.name for file in tmp_path.glob('*.pth')} == {'iter_10.pth', 'iter_11.pth', 'latest.pth',
+                                                              'best_hIoU_iter_2.pth'}
+    messages = content(tmp_path)['meta']['hook_msgs']
+    assert messages['best_score'] == 0.5 and messages['last_ckpt'] == str(tmp_path / 'iter_11.pth')
+
+
+def test_a_damaged_checkpoint_is_passed_over(whole, train_here, tmp_path):
+    folder, expected = uninterrupted(whole, train_here)
+    train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=3'])
+    for name, damage in (('iter_11', b''), ('iter_9', (tmp_path / 'iter_9.pth').read_bytes()[:-1000])):
+        (tmp_path / f'{name}.pth').write_bytes(damage)
+    (tmp_path / 'iter_12.pth.part').write_bytes(b'half')
+    after = train_here(tmp_path, '--no-validate', '--auto-resume')
+    assert list(after) == list(range(7, ITERATIONS + 1))
+    assert after == {number: losses for number, losses in expected.items() if number > 6}
+    assert_same_run(folder, tmp_path)
+    assert not list(tmp_path.glob('*.part'))
+
+
+def test_an_earlier_run_is_put_aside(train_here, tmp_path):
+    settings = ['runner.max_iters=2']
+    for number in (0, 1, 2):
+        train_here(tmp_path, '--no-validate', settings=settings)
+        names = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob('*.pth')}
+        assert names == {f'{folder}{name}' for name in ('iter_2.pth', 'latest.pth')
+                         for folder in ['', *(f'earlier_{each}/' for each in range(1, number + 1))]}
+    assert train_here(tmp_path, '--no-validate', '--auto-resume', settings=settings) == {}
+
+
+@pytest.mark.parametrize(('launched', 'trained'), [('before', [3]), ('after', [1, 2, 3])])
+def test_a_restarted_job_goes_on_from_what_it_saved(train_here, tmp_path, monkeypatch, launched, trained):
+    """Without --auto-resume; what lay in the folder before the job was launched is not its own."""
+    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    monkeypatch.setenv('CLIPRC_LAUNCHED', str(time.time() + (3600 if launched == 'after' else -3600)))
+    assert list(train_here(tmp_path, '--no-validate', settings=['runner.max_iters=3'])) == trained
+
+
+# ---- what ends a run
+
+def test_a_loss_that_is_no_number(train_here, tmp_path, monkeypatch):
+    from models.losses import MaskLoss
+    forward, calls = MaskLoss.forward, []
+
+    def spoiled(*args, **kwargs):
+        calls.append(1)
+        losses = forward(*args, **kwargs)
+        return {**losses, 'loss_dice': losses['loss_dice'] * (math.nan if len(calls) == 6 else 1)}
+
+    monkeypatch.setattr(MaskLoss, 'forward', spoiled)
+    with pytest.raises(ValueError, match='the loss is not finite at iteration 6') as caught:
+        train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=2'])
+    message = str(caught.value)
+    assert message.count('.jpg') == 4 and 'JPEGImages/' in message and 'last good checkpoint is iter_4.pth' in message
+    assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'iter_4.pth', 'latest.pth']
+    assert all(tensor.isfinite().all() for tensor in content(tmp_path, 'latest.pth')['state_dict'].values())
+    after = train_here(tmp_path, '--no-validate', '--auto-resume')
+    assert list(after) == list(range(5, ITERATIONS + 1))
+
+
+def test_weights_that_are_no_numbers_are_not_saved(train_here, tmp_path, monkeypatch):
+    def spoil(this, *args, **kwargs):
+        step(this, *args, **kwargs)
+        if len(taken) == 3:
+            next(each for each in this.param_groups[0]['params'] if each.requires_grad).data[0] = math.inf
+        taken.append(1)
+
+    step, taken = torch.optim.AdamW.step, []
+    monkeypatch.setattr(torch.optim.AdamW, 'step', spoil)
+    with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 4') as caught:
+        train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=2'])
+    assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in str(caught.value)
+    assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'latest.pth']
+
+
+def started(folder: Path, *command) -> subprocess.Popen:
+    with (folder / 'said').open('w') as stream:
+        return subprocess.Popen(list(map(str, command)), stdout=stream, stderr=stream, start_new_session=True, env={
+            **os.environ, 'PYTHON': sys.executable, 'PORT': str(free_port())})
+
+
+def wait_for(process: subprocess.Popen, file: Path, text: str) -> None:
+    deadline = time.monotonic() + 120
+    while text not in file.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, file.read_text()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_sigterm_to_all_processes_with_loader_workers(run, tiny_configs, tmp_path, processes):
+    """As systemd and SLURM send it: the launcher, the processes and their loader workers get it at once."""
+    command = ['bash', REPOSITORY / 'dist_train.sh', tiny_configs['inductive'], tmp_path / 'work', processes,
+               '--no-validate', '--seed', 3, '--cfg-options', 'runner.max_iters=1000', 'data.workers_per_gpu=2']
+    with started(tmp_path, *command) as process:
+        wait_for(process, tmp_path / 'said', 'Iter [3/')
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+    said = (tmp_path / 'said').read_text()
+    assert process.returncode == 128 + signal.SIGTERM and 'Traceback' not in said, said
+    saved = (tmp_path / 'work/latest.pth').resolve()
+    assert f'SIGTERM after iteration {saved.stem.split("_")[-1]}' in said and said.endswith('stopped.\n')
+    assert len(torch.load(saved, weights_only=True)['random_states']) == processes
+
+
+if 'TWO_PROCESSES' in os.environ:  # each of them runs this file with pytest, for the sake of the fixtures
+    def test_in_one_of_two(train_here, monkeypatch):
+        """A whole run, and one that only the second process was asked to end."""
+        config, folder = map(Path, os.environ['TWO_PROCESSES'].split(os.pathsep))
+        initialise = dist.init_process_group
+        monkeypatch.setattr(dist, 'init_process_group',
+                            lambda *args, **kwargs: dist.is_initialized() or initialise(*args, **kwargs))
+        train_here.config, options = config, ['--launcher', 'pytorch', '--no-validate']
+        expected = train_here(folder / 'whole', *options)
+        before = train_here(folder / 'stopped', *options, at={5: ask()} if os.environ['RANK'] == '1' else {})
+        assert train_here.ended and list(before) == [1, 2, 3, 4, 5]
+        after = train_here(folder / 'stopped', *options, '--auto-resume')
+        assert {**before, **after} == expected
+        dist.destroy_process_group()
+
+
+def test_two_processes(run, tiny_configs, tmp_path):
+    run('tools/torchrun.py', '--nproc_per_node', 2, '--master_port', free_port(), '-m', 'pytest', '-p', 'no:xdist',
+        f'{Path(__file__)}::test_in_one_of_two',
+        env={'TWO_PROCESSES': f'{tiny_configs["inductive"]}{os.pathsep}{tmp_path}', 'PYTEST_ADDOPTS': ''})
+    assert_same_run(tmp_path / 'whole', tmp_path / 'stopped')
+    states = content(tmp_path / 'whole')['random_states']
+    assert len(states) == 2 and not torch.equal(states[0]['torch'], states[1]['torch'])

@@ -1,0 +1,145 @@
+"""mmcv's runner, which ends a run as users need it: with a checkpoint when asked to, with names when a loss is none."""
+import math
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmcv.parallel import DataContainer
+from mmcv.runner import Hook, IterBasedRunner
+
+from tools import launch
+from tools.checkpoints import STOPPED, Checkpoints, set_random_state
+from tools.launch import Place
+
+
+class Stop:
+    """Whether this process was asked to end, by Ctrl-C or SIGTERM, which from now on do nothing else at once.
+
+    A second Ctrl-C ends a process without a launcher at once. (With one, the launcher hands on each, so that all come
+    twice.)
+    """
+
+    def __init__(self, place: Place):
+        self.place, self.signal = place, None
+
+    def listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._asked)
+
+    def _asked(self, number: int, frame) -> None:
+        if self.signal == number == signal.SIGINT and not self.place.distributed:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def agreed(self) -> signal.Signals | None:
+        """The signal, if any process was asked. All processes must call it, and get the same answer."""
+        if self.place.distributed:
+            highest = torch.tensor(self.signal or 0)
+            dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.place.control)
+            self.signal = int(highest) or None
+        return self.signal and signal.Signals(self.signal)
+
+
+class TrainingRunner(IterBasedRunner):
+    """Trains iteration by iteration.
+
+    Args:
+        place: of this process.
+        checkpoints: writes them.
+        iterations_a_step: of the optimizer; between them gradients are accumulated, which no checkpoint holds.
+        options: of mmcv's runner.
+    """
+
+    def __init__(self, *args, place: Place, checkpoints: Checkpoints, iterations_a_step: int = 1, **options):
+        super().__init__(*args, **options)
+        self.place, self.checkpoints, self.iterations_a_step = place, checkpoints, iterations_a_step
+        self.stop = Stop(place)
+        self.files = []  # of this batch and the one before
+        self.random_states = []
+        self.register_hook(checkpoints, priority='NORMAL')
+        self.register_hook(CheckLoss(), priority='HIGHEST')
+
+    def resume(self, checkpoint: str, done: int) -> None:
+        """Weights, optimizer, scaler and random states of a checkpoint after `done` iterations."""
+        super().resume(checkpoint, map_location='cpu')
+        self._iter = self._inner_iter = done  # mmcv would do the last one again
+
+    def load_checkpoint(self, filename: str, **options) -> dict:
+        content = super().load_checkpoint(filename, **options)
+        self.random_states = content.get('random_states', [])
+        if 'grad_scaler' in content['meta']:
+            self.meta['grad_scaler'] = content['meta']['grad_scaler']
+        return content
+
+    def run(self, *args, **options) -> None:
+        self.stop.listen()
+        super().run(*args, **options)
+
+    def call_hook(self, name: str) -> None:
+        super().call_hook(name)
+        if name == 'before_epoch' and self.place.rank < len(self.random_states):  # the loader's iterator has drawn
+            set_random_state(self.random_states[self.place.rank], self.place.device)
+
+    def train(self, data_loader, **kwargs) -> None:
+        """One iteration; after it the run ends if it was asked to.
+
+        Raises:
+            launch.Stopped: it was, and a checkpoint is written.
+        """
+        super().train(data_loader, **kwargs)
+        asked = self.stop.agreed()
+        if asked is None or self.iter >= self.max_iters or self.iter % self.iterations_a_step:
+            return
+        if self.checkpoints.saved != self.iter:
+            self.checkpoints.save(self, STOPPED, self.iter)
+        self.logger.info('%s after iteration %d, which is saved: --auto-resume goes on there', asked.name, self.iter)
+        self.call_hook('after_run')
+        raise launch.Stopped(asked)
+
+    def check_weights(self) -> None:
+        """
+        Raises:
+            ValueError: a parameter is not finite; the message names the files of the last batches.
+        """
+        model = getattr(self.model, 'module', self.model)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and not parameter.isfinite().all():
+                raise ValueError(self.not_finite(f'the weights ({name}) are'))
+
+    def not_finite(self, what: str, where: Sequence[str] = ()) -> str:
+        """The message that `what` is not finite in this iteration, with `where` or the files of the last batches."""
+        good = Path(self.meta['hook_msgs']['last_ckpt']).name if self.checkpoints.saved else None
+        return '\n'.join([
+            f'{what} not finite at iteration {self.iter + 1}: training cannot go on. Pictures of this batch, and of '
+            'the one before:', *(where or self.files),
+            f'The last good checkpoint is {good}; --auto-resume goes on there.' if good else 'No checkpoint is kept.',
+            'Look at these pictures and masks; a lower learning rate (--cfg-options optimizer.lr=1e-4) or float32 '
+            'instead of amp may help too.'])
+
+
+class CheckLoss(Hook):
+    """Stops a run whose loss is not finite, before the optimizer spoils the weights with it."""
+
+    def before_train_iter(self, runner: TrainingRunner) -> None:
+        runner.files = [*runner.files[-1:], '  ' + ', '.join(files_of(runner.data_batch))]
+
+    def after_train_iter(self, runner: TrainingRunner) -> None:
+        if math.isfinite(runner.outputs['log_vars']['loss']):  # the mean over processes: they all see it
+            return
+        place, bad = runner.place, not runner.outputs['loss'].isfinite().all()
+        mine = [f'  process {place.rank}: {line.strip()}' if place.distributed else line for line in runner.files]
+        gathered = [(bool(bad), mine)]
+        if place.distributed:
+            gathered *= place.world_size
+            dist.all_gather_object(gathered, (bool(bad), mine), group=place.control)
+        where = [line for bad, lines in gathered if bad for line in reversed(lines)]
+        raise ValueError(runner.not_finite('the loss is', where))
+
+
+def files_of(batch: dict) -> list[str]:
+    """The files of a batch's pictures, as its metas tell."""
+    metas = batch['img_metas']
+    metas = metas.data[0] if isinstance(metas, DataContainer) else metas
+    return [str(meta.get('filename')) for meta in metas]
