@@ -5,6 +5,7 @@ Whatever a file holds beyond what a model needs is on a list here, or is an erro
 import json
 import math
 import re
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,12 +45,12 @@ def read(path: str | Path) -> Checkpoint:
         ValueError: no such file, a truncated or damaged one, or one that holds more than tensors and plain values.
     """
     content = read_content(path)
-    weights, meta = content.get('state_dict', content), content.get('meta', {})
+    weights, meta = content.get('state_dict', content), content.get('meta') or {}
     weights = {name: value for name, value in weights.items()
                if isinstance(name, str) and isinstance(value, Tensor)} if isinstance(weights, dict) else {}
     if not weights:
         raise ValueError(f'{path} holds no state dict: no tensors by name.')
-    return Checkpoint(own_names(weights), meta if isinstance(meta, dict) else {}, str(path))
+    return Checkpoint(own_names(weights), meta, str(path))
 
 
 def read_content(path: str | Path) -> dict:
@@ -76,7 +77,21 @@ def read_content(path: str | Path) -> dict:
         raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
     except (*torch_files.DAMAGED, SafetensorError) as error:
         raise ValueError(f'{path} is truncated or damaged, or no checkpoint. Fetch or copy it again.') from error
-    return content if isinstance(content, dict) else {}
+    content = content if isinstance(content, dict) else {}
+    if not _is_meta(content.get('meta')):
+        raise ValueError(f'{path}: what it says of itself (meta) is damaged. Copy it again.')
+    return content
+
+
+META = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple), 'iter': Integral, 'epoch': Integral, 'seed': Integral,
+        'hook_msgs': dict, 'clip_rc': dict}  # what is read of a meta
+
+
+def _is_meta(meta: dict | None) -> bool:
+    """Whether there is none, or one whose values are of the types that they are taken for."""
+    return meta is None or isinstance(meta, dict) and all(
+        isinstance(meta[name], types) for name, types in META.items() if meta.get(name) is not None) and all(
+        isinstance(name, str) and name.isprintable() for name in meta.get('CLASSES') or ())
 
 
 def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -339,6 +339,8 @@ def check_plain(content: Plain, size: int) -> None:
         if room < 0 or depth > DEEPEST:
             raise ValueError('too many values, or too deep in each other')
         if isinstance(value, dict):
+            if not all(name.isprintable() for name in value if isinstance(name, str)):  # they are shown in messages
+                raise ValueError('a name that is no text')
             inside = [*value, *value.values(), getattr(value, '_metadata', None)]
         elif type(value) in (list, tuple):
             inside = value
