@@ -27,6 +27,7 @@ DTYPES = {'DoubleStorage': torch.float64, 'FloatStorage': torch.float32, 'HalfSt
           'BoolStorage': torch.bool, 'ComplexFloatStorage': torch.complex64, 'ComplexDoubleStorage': torch.complex128}
 NUMBERS = re.compile(r'[<|=]?([fiu][248]|[iu]1|b1)')  # numpy's types of them
 HEADER_OF_LEGACY = (0x1950a86a20f9469cfc6c, 1001)  # before torch 1.6: no zip file, pickles one after the other
+MOST_TENSORS = 4_000_000_000  # bytes that tensors may come to whose file is smaller, as strides of 0 make possible
 DEEPEST = 100  # values in values
 MOST_VALUES = 1_000_000
 LONGEST_NAME = 10_000  # of a tensor
@@ -192,11 +193,11 @@ class Machine:
         return self.storage(kind.dtype, _of(key, str), _count(count))
 
     def _tensor(self, storage: Storage, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
-        """A view that stays within its storage, and has no more elements."""
+        """A view that stays within its storage; its elements may be one and the same, where strides are 0."""
         size, stride = ([_count(length) for length in _of(lengths, tuple)] for lengths in (size, stride))
-        elements = math.prod(size)
+        elements = _count(math.prod(size))
         last = _count(offset) + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        if elements > _of(storage, Storage).count or (elements and last >= storage.count):
+        if elements and last >= _of(storage, Storage).count:
             raise ValueError('a tensor that is larger than its storage')
         if not elements:
             return torch.empty(size, dtype=storage.dtype)
@@ -330,9 +331,9 @@ def _read_legacy(file: IO[bytes], size: int) -> Plain:
 
 
 def check_plain(content: Plain, size: int) -> None:
-    """Raises a ValueError if there is more than plain values in it, too deep in each other, or more than fits into a
-    file of `size` bytes, which holds one value many times."""
-    left, room, budget = [(content, 0)], MOST_VALUES, Budget(size)
+    """Raises a ValueError if there is more than plain values in it, too deep in each other, or far more than fits into
+    a file of `size` bytes, as where one value is in many places."""
+    left, room, tensors = [(content, 0)], MOST_VALUES, max(MOST_TENSORS, 4 * size)
     while left:
         value, depth = left.pop()
         room -= 1
@@ -348,7 +349,9 @@ def check_plain(content: Plain, size: int) -> None:
             value.encode()  # raises a ValueError for what is no text
             continue
         elif isinstance(value, Tensor):
-            budget.spend(value.numel() * value.itemsize)
+            tensors -= value.numel() * value.itemsize
+            if tensors < 0:
+                raise ValueError('tensors much larger than the file')
             continue
         elif value is None or isinstance(value, (int, float, bytes, torch.dtype, np.generic)):
             continue
