@@ -3,13 +3,12 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import LoadAnnotations, LoadImageFromFile
 from PIL import ExifTags, Image
 
-from models.inference.pictures import DAMAGED, NoPicture, opened
+from models.inference.pictures import NoPicture, opened
 
 IGNORE = 255
 
@@ -30,7 +29,7 @@ class LoadPicture(LoadImageFromFile):
             raise ValueError(f'{path}: this picture is missing.') from None
         except NoPicture:
             raise
-        except (*DAMAGED, cv2.error) as error:
+        except Exception as error:  # of any kind: Pillow and OpenCV trust the file
             raise ValueError(f'{path}: broken picture, it does not decode. Copy it again.') from error
         if not whole:
             raise ValueError(f'{path}: broken picture, the end of the JPEG is missing. Copy it again.')
@@ -73,7 +72,7 @@ class LoadLabels(LoadAnnotations):
             raise ValueError(f'{path} is a folder, no mask.') from None
         except NoPicture:
             raise
-        except DAMAGED as error:
+        except Exception as error:  # of any kind: Pillow trusts the file
             raise ValueError(f'{path}: broken mask, it does not decode. Copy it again.') from error
         if lossy:
             raise ValueError(f'{path}: this mask is a JPEG, which changes ids and colours. Make it again, as PNG.')
@@ -154,6 +153,6 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """Height and width of an opened picture as it is loaded: turned as its EXIF orientation says."""
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    except DAMAGED:  # of EXIF data, which OpenCV disregards
+    except Exception:  # of damaged EXIF data, which OpenCV disregards
         turned = False
     return (image.width, image.height) if turned else (image.height, image.width)

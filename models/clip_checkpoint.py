@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import safetensors
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from . import torch_files
@@ -75,7 +74,7 @@ def read_content(path: str | Path) -> dict:
                          'values only.') from error
     except PermissionError as error:
         raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
-    except (*torch_files.DAMAGED, SafetensorError) as error:
+    except Exception as error:  # of any kind: a damaged file is a program that nobody wrote
         raise ValueError(f'{path} is truncated or damaged, or no checkpoint. Fetch or copy it again.') from error
     content = content if isinstance(content, dict) else {}
     if not _is_meta(content.get('meta')):
@@ -124,7 +123,7 @@ def read_embeddings(path: str | Path) -> Tensor:
     except FileNotFoundError:
         raise ValueError(f'no embedding file {path}. Name none (load_text_embedding=None) to have the embeddings '
                          'computed from CLIP.') from None
-    except torch_files.DAMAGED as error:
+    except Exception as error:  # of any kind: numpy parses a header that may hold anything
         raise ValueError(f'{path} is truncated or no .npy table of text embeddings.') from error
     if table.ndim != 2 or table.dtype.kind != 'f':
         raise ValueError(f'{path} is no (classes, width) table of text embeddings.')

@@ -1,8 +1,6 @@
 """Pictures of any kind as people see them: upright, opaque, in colours of 8 bits."""
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +13,6 @@ MOST_PIXELS = 100_000_000
 MOST_ELONGATED = 20  # long side / short side, which is made as long as a window's: there are more windows then
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
 FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')  # others, such as EPS, are programs, or little tried
-# What Pillow raises for damaged files.
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, AssertionError, EOFError,
-           ArithmeticError, MemoryError, RuntimeError, struct.error, zlib.error)
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
@@ -36,7 +31,7 @@ def opened(source: str | os.PathLike | IO[bytes], name: str, *, most_pixels: int
 
     Raises:
         NoPicture: it has more pixels than `most_pixels`.
-        DAMAGED: one of these errors, in opening or decoding it.
+        Exception: of any kind, in opening or decoding it, as Pillow raises them for damaged files.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of sizes, which are looked at here, and of damage, which need not matter
@@ -88,7 +83,7 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
                          'damaged.') from error
     except PermissionError as error:
         raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
-    except DAMAGED as error:
+    except Exception as error:  # of any kind, see `opened`
         raise ValueError(f'{path} is damaged, it does not decode. Copy it again.') from error
 
 
@@ -126,7 +121,7 @@ def _upright(image: Image.Image, name: str) -> np.ndarray:
     image.load()  # whose errors are of the picture itself
     try:
         image = ImageOps.exif_transpose(image)
-    except DAMAGED:  # EXIF data
+    except Exception:  # of damaged EXIF data
         image = image.copy()
     if image.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
