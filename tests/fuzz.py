@@ -48,7 +48,7 @@ from tools.preparation import convert_masks, unpack  # noqa: E402
 
 SECONDS = 20  # for one input
 MEMORY = 400_000_000  # bytes that reading one may take, of files of less than 1 MB
-OF_PICTURES = 1_500_000_000  # 100 million pixels of 3 bytes, a few times over
+OF_PICTURES = 3_000_000_000  # 100 million pixels, in the numbers of bytes that libraries make of them
 ADDRESSES = 6_000_000_000  # bytes of address space beside what the libraries have
 
 
@@ -270,7 +270,7 @@ def damaged_zip(data: bytes, others: list[bytes], draws: random.Random) -> bytes
                     case 1:
                         kind = zipfile.ZIP_DEFLATED
                     case 2:
-                        name = damaged(name.encode(), [name.encode()], draws).decode(errors='replace') or 'x'
+                        name = damaged(name.encode(), [name.encode()], draws).decode(errors='replace').replace('\0', '_') or 'x'
                     case _:
                         content = damaged(content, [content, *others], draws)
             changed.writestr(name, content, kind)
