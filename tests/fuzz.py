@@ -270,7 +270,8 @@ def damaged_zip(data: bytes, others: list[bytes], draws: random.Random) -> bytes
                     case 1:
                         kind = zipfile.ZIP_DEFLATED
                     case 2:
-                        name = damaged(name.encode(), [name.encode()], draws).decode(errors='replace').replace('\0', '_') or 'x'
+                        name = damaged(name.encode(), [b'../'], draws).decode(errors='replace')
+                        name = name.replace('\0', '_') or 'x'
                     case _:
                         content = damaged(content, [content, *others], draws)
             changed.writestr(name, content, kind)
