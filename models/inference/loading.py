@@ -28,8 +28,9 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
 
     Args:
         checkpoint: `.pth` of ours or of the authors, or a slim `.safetensors` of tools/export.py.
-        config: the config of its training, a file (which is Python code, and is run) or mmcv's object; without it the
-            one that the checkpoint carries, which is read as data.
+        config: the config of its training, a file or mmcv's object; without it the one that the checkpoint carries,
+            which is read as data. A file is Python code and is run, with the modules that it names in custom_imports:
+            take none from strangers.
         clip: CLIP file for the text tower, where the checkpoint holds none; without it the one of the config. Only
             read when a word is new: class names of the training are in the checkpoint.
         clip_name: open_clip's name of that CLIP, where nothing else tells its kind of GELU.
