@@ -80,7 +80,7 @@ def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argpars
                            palette=dataset.PALETTE, opacity=args.opacity)
     if args.show_dir:
         name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
-        drawn.save(Path(args.show_dir) / '_'.join(name.parts))
+        drawn.save(Path(args.show_dir) / str(name).replace('/', '_'))
     if args.show:
         drawn.show()
 

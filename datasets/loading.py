@@ -1,29 +1,35 @@
 """Pipeline steps that load a picture and its mask, and say which file is wrong when one is."""
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import LoadAnnotations, LoadImageFromFile
 from PIL import ExifTags, Image
+
+from models.inference.pictures import NoPicture, opened
 
 IGNORE = 255
 
 
 @PIPELINES.register_module()
 class LoadPicture(LoadImageFromFile):
-    """mmseg's `LoadImageFromFile`; a picture that does not decode is a ValueError that names it."""
+    """mmseg's `LoadImageFromFile`; a picture that does not decode, or is too large to, is a ValueError that names it.
+    """
 
     def __call__(self, results: dict) -> dict:
         path = Path(results['img_prefix'] or '') / results['img_info']['filename']
         try:
-            whole = _is_whole(path.read_bytes())
+            data = path.read_bytes()
+            with opened(BytesIO(data), str(path)):  # OpenCV would decode whatever size
+                whole = _is_whole(data)
             results = super().__call__(results) if whole else results
         except FileNotFoundError:
             raise ValueError(f'{path}: this picture is missing.') from None
-        # AttributeError: OpenCV returns None for what it can't decode
-        except (AttributeError, OSError, cv2.error) as error:
+        except NoPicture:
+            raise
+        except Exception as error:  # of any kind: Pillow and OpenCV trust the file
             raise ValueError(f'{path}: broken picture, it does not decode. Copy it again.') from error
         if not whole:
             raise ValueError(f'{path}: broken picture, the end of the JPEG is missing. Copy it again.')
@@ -55,7 +61,7 @@ class LoadLabels(LoadAnnotations):
         path = f'{results["seg_prefix"]}/{results["ann_info"]["seg_map"]}'
         colours = results['mask_colours']
         try:
-            with Image.open(path) as image:
+            with opened(path, path) as image:
                 mode, lossy = image.mode, image.format == 'JPEG'
                 picture = None if colours is None else np.asarray(image.convert('RGB'))
             if colours is None:
@@ -64,7 +70,9 @@ class LoadLabels(LoadAnnotations):
             raise ValueError(f'{path}: this mask is missing.') from None
         except IsADirectoryError:
             raise ValueError(f'{path} is a folder, no mask.') from None
-        except (AttributeError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        except NoPicture:
+            raise
+        except Exception as error:  # of any kind: Pillow trusts the file
             raise ValueError(f'{path}: broken mask, it does not decode. Copy it again.') from error
         if lossy:
             raise ValueError(f'{path}: this mask is a JPEG, which changes ids and colours. Make it again, as PNG.')
@@ -145,6 +153,6 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """Height and width of an opened picture as it is loaded: turned as its EXIF orientation says."""
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError):  # damaged EXIF, which OpenCV disregards
+    except Exception:  # of damaged EXIF data, which OpenCV disregards
         turned = False
     return (image.width, image.height) if turned else (image.height, image.width)

@@ -10,6 +10,8 @@ from mmseg.datasets import DATASETS, CustomDataset
 from PIL import Image, ImageOps
 from prettytable import PrettyTable
 
+from models.inference.pictures import opened
+
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import pictures_in, require, some
 from .loading import LoadLabels, MaskColours, upright_size
@@ -136,13 +138,15 @@ class ZeroShotDataset(CustomDataset):
 
     def picture(self, index: int) -> np.ndarray:
         """The picture (H, W, 3), RGB, as it is loaded."""
-        with Image.open(self.picture_path(index)) as image:
+        path = self.picture_path(index)
+        with opened(path, path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
         """Mask (H, W) as it lies on disk, of the size of its picture."""
         labels = super().get_gt_seg_map_by_idx(index)
-        with Image.open(self.picture_path(index)) as image:
+        path = self.picture_path(index)
+        with opened(path, path) as image:
             size = upright_size(image)
         if labels.shape != size:
             raise ValueError(f'{self.ann_dir}/{self.img_infos[index]["ann"]["seg_map"]}: the mask is '

@@ -59,6 +59,8 @@ def is_ours(checkpoint: Checkpoint) -> bool:
     entry = checkpoint.meta.get('clip_rc')
     if entry is None:
         return False
+    if not isinstance(entry, dict):
+        raise ValueError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.')
     if entry.get('format') != FORMAT:
         raise ValueError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
     return True
@@ -66,7 +68,7 @@ def is_ours(checkpoint: Checkpoint) -> bool:
 
 def is_slim(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint holds no more than inference needs: no recovery decoder."""
-    return SLIM in (checkpoint.meta.get('clip_rc') or {})
+    return is_ours(checkpoint) and SLIM in checkpoint.meta['clip_rc']
 
 
 def iterations_done(checkpoint: Checkpoint) -> int | None:
@@ -85,16 +87,23 @@ def description(checkpoint: Checkpoint) -> Description | None:
         return None
     entry = checkpoint.meta['clip_rc']
     try:
-        stored, prompt_set = entry['text_embeddings'], entry['prompt_set']
+        stored, prompt_set, unseen = entry['text_embeddings'], entry['prompt_set'], entry['split']['unseen']
+        names, setting, config, shape = entry['class_names'], entry['setting'], entry['config'], stored['shape']
         data = base64.b64decode(stored['base64'])
-        if hashlib.sha256(data).hexdigest() != stored['sha256']:
-            raise ValueError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
-        return Description(
-            entry['class_names'], entry['split']['unseen'], entry['setting'],
-            prompt_set if isinstance(prompt_set, str) else tuple(prompt_set), entry['config'],
-            torch.from_numpy(np.frombuffer(data, '<f4').reshape(stored['shape']).astype(np.float32)))
-    except (KeyError, TypeError) as error:
+        prompts = [prompt_set] if isinstance(prompt_set, str) else prompt_set
+        if not all(isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
+                   for texts in (names, unseen, prompts, [setting])) or not isinstance(config, dict):
+            raise TypeError('texts, or a config, of another type')
+        table = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
+        if table.ndim != 2 or len(table) != len(names):
+            raise ValueError(f'text embeddings of shape {shape} for {len(names)} classes')
+        hash_told = stored['sha256']
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
+    if hashlib.sha256(data).hexdigest() != hash_told:
+        raise ValueError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
+    return Description(names, unseen, setting, prompt_set if isinstance(prompt_set, str) else tuple(prompt_set), config,
+                       torch.from_numpy(table))
 
 
 def embeddings(checkpoint: Checkpoint, class_names: Sequence[str], prompt_set: str | tuple[str, ...]) -> Tensor | None:

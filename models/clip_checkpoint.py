@@ -4,19 +4,17 @@ Whatever a file holds beyond what a model needs is on a list here, or is an erro
 """
 import json
 import math
-import pickle
 import re
-import struct
-import zipfile
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import safetensors
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from . import torch_files
 from .vision_encoder import CLIPVisionEncoder, resize_positions
 
 # Tensors of official checkpoints that never did anything.
@@ -45,6 +43,23 @@ def read(path: str | Path) -> Checkpoint:
     Raises:
         ValueError: no such file, a truncated or damaged one, or one that holds more than tensors and plain values.
     """
+    content = read_content(path)
+    weights, meta = content.get('state_dict', content), content.get('meta') or {}
+    weights = {name: value for name, value in weights.items()
+               if isinstance(name, str) and isinstance(value, Tensor)} if isinstance(weights, dict) else {}
+    if not weights:
+        raise ValueError(f'{path} holds no state dict: no tensors by name.')
+    return Checkpoint(own_names(weights), meta, str(path))
+
+
+def read_content(path: str | Path) -> dict:
+    """What a file of any of these kinds holds, by name: `state_dict` and `meta`, or tensors; and what else is in it.
+
+    Tensors are on the CPU.
+
+    Raises:
+        ValueError: as `read`.
+    """
     path = Path(path)
     if path.is_dir():
         inside = sorted(file.name for file in path.glob('*.pth'))
@@ -53,26 +68,29 @@ def read(path: str | Path) -> Checkpoint:
         others = sorted(file.name for file in path.parent.glob('*.pth')) if path.parent.is_dir() else []
         raise ValueError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))
     try:
-        if path.suffix == '.safetensors':
-            return _read_safetensors(path)
-        if _is_torchscript(path):
-            return Checkpoint(own_names(torch.jit.load(path, map_location='cpu').state_dict()), {}, str(path))
-        with numpy_scalars_allowed():
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error,
-            SafetensorError, zipfile.BadZipFile) as error:
-        code = re.search(r'GLOBAL (\S+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if code is not None:
-            raise ValueError(f'{path} cannot be read safely: it asks to run {code[1]}. A checkpoint holds tensors and '
-                             'plain values only.') from error
+        content = _read_safetensors(path) if path.suffix == '.safetensors' else torch_files.read(path)
+    except torch_files.UnsafeFile as error:
+        raise ValueError(f'{path} cannot be read safely: it asks to run {error}. A checkpoint holds tensors and plain '
+                         'values only.') from error
+    except PermissionError as error:
+        raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
+    except Exception as error:  # of any kind: a damaged file is a program that nobody wrote
         raise ValueError(f'{path} is truncated or damaged, or no checkpoint. Fetch or copy it again.') from error
     content = content if isinstance(content, dict) else {}
-    weights, meta = content.get('state_dict', content), content.get('meta', {})
-    weights = {name: value for name, value in weights.items()
-               if isinstance(name, str) and isinstance(value, Tensor)} if isinstance(weights, dict) else {}
-    if not weights:
-        raise ValueError(f'{path} holds no state dict: no tensors by name.')
-    return Checkpoint(own_names(weights), meta if isinstance(meta, dict) else {}, str(path))
+    if not _is_meta(content.get('meta')):
+        raise ValueError(f'{path}: what it says of itself (meta) is damaged. Copy it again.')
+    return content
+
+
+META = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple), 'iter': Integral, 'epoch': Integral, 'seed': Integral,
+        'hook_msgs': dict, 'clip_rc': dict}  # what is read of a meta
+
+
+def _is_meta(meta: dict | None) -> bool:
+    """Whether there is none, or one whose values are of the types that they are taken for."""
+    return meta is None or isinstance(meta, dict) and all(
+        isinstance(meta[name], types) for name, types in META.items() if meta.get(name) is not None) and all(
+        isinstance(name, str) and name.isprintable() for name in meta.get('CLASSES') or ())
 
 
 def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -85,35 +103,13 @@ def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 _CUSTOM_TEXT = tuple(f'text.{name}' for name in TEXT_TOWER)
 
 
-_NUMPY_SCALARS = [(np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'), np._core.multiarray.scalar,
-                  np.dtype, *(type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8'))]
-
-
-def numpy_scalars_allowed() -> torch.serialization.safe_globals:
-    """They occur in the meta of files that mmcv wrote, such as a best score."""
-    return torch.serialization.safe_globals(_NUMPY_SCALARS)
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
+def _read_safetensors(path: Path) -> dict:
     """A CLIP file, or a slim checkpoint of tools/export.py, whose meta is JSON in the header."""
     with safetensors.safe_open(path, 'pt') as file:
-        meta = json.loads((file.metadata() or {}).get('meta', '{}'))
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-    return Checkpoint(own_names(weights), meta if isinstance(meta, dict) else {}, str(path))
-
-
-def _is_torchscript(path: Path) -> bool:
-    """TorchScript archives and state dicts are both zip files; only the former hold code.
-
-    Raises:
-        BadZipFile: a checksum in the file is not that of its content, which torch does not look at.
-    """
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(damaged)
-        return any(name.endswith('constants.pkl') for name in archive.namelist())
+        content = {'state_dict': {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  it is no dict
+                   'meta': json.loads((file.metadata() or {}).get('meta', '{}'))}
+    torch_files.check_plain(content, path.stat().st_size)
+    return content
 
 
 def read_embeddings(path: str | Path) -> Tensor:
@@ -123,13 +119,13 @@ def read_embeddings(path: str | Path) -> Tensor:
         ValueError: no such file, or not a table of numbers.
     """
     try:
-        table = np.load(path, allow_pickle=False)
+        table = np.lib.format.open_memmap(path, mode='r')  # takes neither pickles nor sizes that the file has not
     except FileNotFoundError:
         raise ValueError(f'no embedding file {path}. Name none (load_text_embedding=None) to have the embeddings '
                          'computed from CLIP.') from None
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # of any kind: numpy parses a header that may hold anything
         raise ValueError(f'{path} is truncated or no .npy table of text embeddings.') from error
-    if not isinstance(table, np.ndarray) or table.ndim != 2 or table.dtype.kind != 'f':
+    if table.ndim != 2 or table.dtype.kind != 'f':
         raise ValueError(f'{path} is no (classes, width) table of text embeddings.')
     return torch.from_numpy(table.astype(np.float32))
 

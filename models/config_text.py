@@ -2,16 +2,19 @@
 import ast
 from collections.abc import Mapping
 
+LONGEST = 200_000  # characters; those of official checkpoints have 10,000
 Plain = None | bool | int | float | str | list | tuple | dict
 
 
 def read_config_text(text: str | Mapping) -> dict[str, Plain]:
-    """`name = value` lines -> values; {} where there is more in it than names, literals and `dict(...)`.
+    """`name = value` lines -> values; {} where there is more in it than names, literals and `dict(...)`, or too much.
 
     A mapping, as some tools make of it, is returned as it is.
     """
     if isinstance(text, Mapping):
         return dict(text)
+    if not isinstance(text, str) or len(text) > LONGEST:
+        return {}
     try:
         lines = ast.parse(text).body
         return {line.targets[0].id: _value(line.value) for line in lines}
@@ -21,7 +24,9 @@ def read_config_text(text: str | Mapping) -> dict[str, Plain]:
 
 def _value(node: ast.expr) -> Plain:
     match node:
-        case ast.Constant(value):
+        case ast.Constant(value=None | bool() | float() | str() as value):
+            return value
+        case ast.Constant(value=int() as value) if abs(value) < 1 << 63:
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value

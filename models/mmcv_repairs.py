@@ -10,8 +10,8 @@ import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
 import torch
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
-from mmcv.runner.checkpoint import load_from_local as mmcv_load_from_local
 from torch import nn
+from torch.hub import load_state_dict_from_url as torch_load_url
 from torch.nn.parallel._functions import _get_stream as torch_get_stream
 from torch.utils.data._utils.pin_memory import pin_memory as pin
 
@@ -61,17 +61,13 @@ def save_to_state_dict(module: nn.Module, destination: dict, prefix: str, keep_v
 
 
 def load_from_local(filename: str, map_location: str | None = None) -> dict:
-    """mmcv's reading of a local checkpoint; also of safetensors files, and the model learns what the file's meta says.
+    """mmcv's reading of a local checkpoint, by ours, which runs nothing; the model learns what the file's meta says.
 
-    torch hands `_metadata` of a state dict to the modules that load it.
+    torch hands `_metadata` of a state dict to the modules that load it. Tensors are on the CPU, whatever
+    `map_location` says: models and optimizers take them to where they are.
     """
-    if filename.endswith('.safetensors'):
-        file = clip_checkpoint.read(filename)
-        content = {'state_dict': OrderedDict(file.weights), 'meta': file.meta}
-    else:
-        with clip_checkpoint.numpy_scalars_allowed():
-            content = mmcv_load_from_local(filename, map_location)
-    weights, meta = (content.get(key) if isinstance(content, dict) else None for key in ('state_dict', 'meta'))
+    content = clip_checkpoint.read_content(os.path.expanduser(filename))
+    weights, meta = content.get('state_dict'), content.get('meta')
     if isinstance(weights, dict) and isinstance(meta, dict) and meta.get('CLASSES'):
         meta.setdefault('PALETTE', palette(len(meta['CLASSES'])))
         content['state_dict'] = OrderedDict(weights)  # which takes an attribute
@@ -81,9 +77,16 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
     return content
 
 
+def load_url(*args, **kwargs) -> dict:
+    """torch's own download of a checkpoint, which mmcv's `https://`, `open-mmlab://` and the like are, runs what the
+    file asks for unless it is told not to."""
+    return torch_load_url(*args, **kwargs, weights_only=True)
+
+
 def apply() -> None:
     """Makes the repairs; more than once does no harm."""
     scattering._get_stream = get_stream
+    saving.load_url = load_url
     saving.CheckpointLoader.register_scheme('', load_from_local, force=True)
     DataContainer.pin_memory = pin_memory
     saving._save_to_state_dict = save_to_state_dict

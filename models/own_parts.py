@@ -1,4 +1,7 @@
-"""Parts of the user's own: modules beside a config, which it names in `custom_imports` and which register them."""
+"""Parts of the user's own: modules beside a config, which it names in `custom_imports` and which register them.
+
+They are code and are run, as the config is; the names that a checkpoint carries are text, and nothing is imported.
+"""
 import shutil
 import sys
 import traceback

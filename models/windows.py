@@ -24,7 +24,14 @@ class Window(NamedTuple):
 
 
 def sliding(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]) -> list[Window]:
-    """Windows of `crop` every `stride` pixels; the last of a row or column is shifted inward so that it stays whole."""
+    """Windows of `crop` every `stride` pixels; the last of a row or column is shifted inward so that it stays whole.
+
+    Raises:
+        ValueError: a stride that leaves pixels between the windows, or is none.
+    """
+    if not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
+        raise ValueError(f'test_cfg: windows of {crop[0]}x{crop[1]} pixels every {stride[0]}x{stride[1]} pixels do not '
+                         'cover a picture: the stride must be from 1 to the crop_size.')
     starts = []
     for length, side, step in zip(size, crop, stride, strict=True):
         count = max(length - side + step - 1, 0) // step + 1

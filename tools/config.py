@@ -25,6 +25,10 @@ PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pa
           'MultiScaleFlipAug': ('img_scale',)}
 
 
+IS_RUN = ('Python code, which is run, and so are the modules that it names in custom_imports: take no config from '
+          'strangers')
+
+
 class MergingDictAction(DictAction):
     """mmcv's KEY=VALUE options; an option that is given twice adds to the first."""
 
@@ -38,7 +42,7 @@ class MergingDictAction(DictAction):
 
 def add_config_arguments(parser: ArgumentParser) -> None:
     """The arguments that `load_config` reads."""
-    parser.add_argument('config', help='config file; Python code, which is run')
+    parser.add_argument('config', help=f'config file; {IS_RUN}')
     parser.add_argument('--data-root', help="the data set's folder, instead of the config's")
     parser.add_argument('--cfg-options', nargs='+', action=MergingDictAction, default={}, metavar='KEY=VALUE',
                         help='override settings of the config, for example model.decode_head.num_layers=2')
@@ -49,7 +53,7 @@ def add_config_arguments(parser: ArgumentParser) -> None:
 def load_config(args: Namespace) -> Config:
     """The config of the command line. Relative paths in it are relative to the repository.
 
-    Modules that it names in `custom_imports` are imported; they may lie beside it.
+    It is Python code, and is run. Modules that it names in `custom_imports` are imported; they may lie beside it.
 
     Raises:
         ValueError: no such file, one that is not a config, or such a module that cannot be imported.
@@ -122,7 +126,8 @@ def set_picture_size(config: Config) -> None:
 
 
 def read_config(path: str | Path) -> Config:
-    """A config file, and the modules that it names in `custom_imports` imported; they may lie beside it.
+    """A config file, which is run as Python, and the modules that it names in `custom_imports` imported, which may lie
+    beside it.
 
     Raises:
         ValueError: no such file, one that is not a config, or such a module that cannot be imported.

@@ -26,10 +26,10 @@ from mmseg.utils import get_root_logger
 from PIL import Image, ImageOps
 
 from models.inference import Result, Segmenter, drawing, load_model, parse_words, read_picture
-from models.inference.pictures import ENDINGS
+from models.inference.pictures import ENDINGS, MOST_PIXELS
 from models.prompts import lines_of, templates_of
 from tools import launch
-from tools.config import read_config
+from tools.config import IS_RUN, read_config
 from tools.progress import Progress
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
@@ -64,8 +64,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str | None 
     parser.add_argument('--checkpoint', metavar='CKPT', required=checkpoint is None, default=checkpoint,
                         help='of ours, of the authors, or a slim one of tools/export.py'
                              + (' (default: the miniature\'s model)' if checkpoint else ''))
-    parser.add_argument('--config', help='config of its training; Python code, which is run (default: the one in the '
-                                         'checkpoint, which is read as data)')
+    parser.add_argument('--config', help=f'config of its training; {IS_RUN} (default: the one in the checkpoint, which '
+                                         'is read as data)')
     parser.add_argument('--clip', metavar='FILE', help='CLIP file for new words, where the checkpoint holds no text '
                                                        'tower (default: the config\'s)')
     parser.add_argument('--device', default=None, help='such as cuda:1 or cpu (default: a GPU where there is one)')
@@ -241,7 +241,11 @@ def segment_video(model: Segmenter, file: Path, args: argparse.Namespace, folder
     """
     video = cv2.VideoCapture(str(file))
     total, rate = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS) or 25
+    pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)
     video.release()
+    if pixels > MOST_PIXELS:
+        raise ValueError(f'{file} has frames of more than {MOST_PIXELS:,} pixels, the most that are taken: make it '
+                         'smaller.')
     made_of, options = {**origin(file, args), 'every': args.every}, asked_for(args)
     frames, count, summaries, writer = folder / f'{file.stem}.frames', 0, [], None
     part, whole = folder / f'.{file.stem}.part.mp4', folder / f'{file.stem}.overlay.mp4'

@@ -25,7 +25,7 @@ from models import clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.inference import Segmenter, load_model, read_picture
 from tools import launch
-from tools.config import load_config
+from tools.config import IS_RUN, load_config
 from tools.exporting import onnx_models, slim
 from tools.progress import MB
 
@@ -50,7 +50,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--onnx-text', type=Path, metavar='OUT.onnx',
                         help='write an ONNX model of the text tower, from tokens of CLIP to embeddings (float32)')
     parser.add_argument('--config', metavar='CONFIG',
-                        help='config of its training; Python code, which is run (default: the one that it carries)')
+                        help=f'config of its training; {IS_RUN} (default: the one that it carries, which is read as '
+                             'data)')
     parser.add_argument('--clip', metavar='FILE', help="CLIP file whose text tower is taken, where the checkpoint has "
                                                        "none (default: the config's)")
     parser.add_argument('--picture', nargs='+', metavar='FILE', default=[],

@@ -82,7 +82,7 @@ def sizes_of_weights(weights: dict[str, Tensor]) -> Sizes | None:
 
 def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     sizes, meta = sizes_of_weights(checkpoint.weights), checkpoint.meta
-    ours = checkpoint_meta.is_ours(checkpoint)
+    ours = checkpoint_meta.description(checkpoint) is not None
     if sizes is None or not (ours or 'decode_head.q_proj.weight' in checkpoint.weights):
         return None
     own_modules = own_parts.names(meta['clip_rc']['config']) if ours else []

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from mmcv import Config, ConfigDict
 from mmseg.datasets import DATASETS
+from mmseg.models.builder import MODELS
 
 from .. import checkpoint_meta, clip_checkpoint, own_parts
 from ..clip_checkpoint import Checkpoint
@@ -27,8 +28,9 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
 
     Args:
         checkpoint: `.pth` of ours or of the authors, or a slim `.safetensors` of tools/export.py.
-        config: the config of its training, a file (which is Python code, and is run) or mmcv's object; without it the
-            one that the checkpoint carries, which is read as data.
+        config: the config of its training, a file or mmcv's object; without it the one that the checkpoint carries,
+            which is read as data. A file is Python code and is run, with the modules that it names in custom_imports:
+            take none from strangers.
         clip: CLIP file for the text tower, where the checkpoint holds none; without it the one of the config. Only
             read when a word is new: class names of the training are in the checkpoint.
         clip_name: open_clip's name of that CLIP, where nothing else tells its kind of GELU.
@@ -40,6 +42,17 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = clip_checkpoint.read(checkpoint)
+    if config is not None:
+        return _model_of(checkpoint, config, clip=clip, device=device, clip_name=clip_name, amp=amp)
+    try:
+        return _model_of(checkpoint, None, clip=clip, device=device, clip_name=clip_name, amp=amp)
+    except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
+        raise ValueError(f'{checkpoint.path}: the config that it carries is damaged ({type(error).__name__}: {error}). '
+                         'Copy it again, or name the config of its training: config=FILE (--config FILE).') from error
+
+
+def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None, *, clip: str | os.PathLike | None,
+              device: str | torch.device | None, clip_name: str | None, amp: str | None) -> Segmenter:
     told = checkpoint_meta.description(checkpoint)
     own_config, config = config is not None, _config(checkpoint, config, told)
     head = {**config.model.decode_head}
@@ -47,6 +60,8 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     parts = {**config.model, 'decode_head': head, 'both_class': None, 'base_class': None, 'novel_class': None,
              'pretrained': None, 'load_text_embedding': None, 'text_encoder': None}
     try:
+        if not own_config:
+            _check_stranger(parts, checkpoint)
         model = build(ConfigDict(parts))
     except ValueError as error:
         remedy = '' if own_config else (f'\n{checkpoint.path} carries this config; no code is run from there: if it '
@@ -69,6 +84,31 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     seen = [] if training.self_training else [name for name in training.names if name not in training.unseen]
     return Segmenter(model.to(_device(device)).eval(), config, tower=tower, class_names=training.names, seen_names=seen,
                      prompts=training.prompts, known=known)
+
+
+def _check_stranger(parts: dict, checkpoint: Checkpoint) -> None:
+    """What the config in a checkpoint may ask for: parts of this project, of about as many numbers as the file has.
+
+    Parts of mmseg may download and load files of their own as soon as they are built.
+
+    Raises:
+        ValueError: it asks for something else.
+    """
+    left = [parts]
+    while left:
+        for name, value in left.pop().items():
+            known = MODELS.get(value) if name == 'type' and isinstance(value, str) else None
+            if known is not None and known.__module__.split('.')[0] in ('mmseg', 'mmcv'):
+                raise ValueError(f'the config\'s model has a part {value!r}, which is mmseg\'s.')
+            if 'layers' in name and isinstance(value, int) and value > len(checkpoint.weights):
+                raise ValueError(f'the config\'s model has {name}={value}, more than the file has tensors.')
+            if isinstance(value, dict):
+                left.append(value)
+    with torch.device('meta'):  # which takes no memory
+        needed = sum(tensor.numel() for tensor in build(ConfigDict(parts)).state_dict().values())
+    held = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    if needed > 2 * held:
+        raise ValueError(f'the config\'s model has {needed:,} parameters, the file {held:,}.')
 
 
 def _device(asked: str | torch.device | None) -> torch.device:

@@ -1,7 +1,10 @@
 """Pictures of any kind as people see them: upright, opaque, in colours of 8 bits."""
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -9,8 +12,37 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MOST_PIXELS = 100_000_000
 MOST_ELONGATED = 20  # long side / short side, which is made as long as a window's: there are more windows then
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
+FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')  # others, such as EPS, are programs, or little tried
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
+
+
+class NoPicture(ValueError):
+    """A picture that is not taken; the message says why, and what to do."""
+
+
+@contextmanager
+def opened(source: str | os.PathLike | IO[bytes], name: str, *, most_pixels: int = MOST_PIXELS
+           ) -> Iterator[Image.Image]:
+    """A picture file, not decoded yet, of whose size its header tells that it can be.
+
+    Args:
+        name: of the file, for the message.
+
+    Raises:
+        NoPicture: it has more pixels than `most_pixels`.
+        Exception: of any kind, in opening or decoding it, as Pillow raises them for damaged files.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of sizes, which are looked at here, and of damage, which need not matter
+        try:
+            image = Image.open(source, formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise _too_large(name, most_pixels) from error
+        with image:
+            if image.width * image.height > most_pixels:
+                raise _too_large(name, most_pixels)
+            yield image
 
 
 def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarray:
@@ -27,9 +59,11 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
         ValueError: no picture, a damaged or an empty one, or one that is too large; the message names the remedy.
     """
     if isinstance(source, np.ndarray):
-        return _upright(Image.fromarray(_bytes_of(source, most_pixels)), 'the array', most_pixels)
+        return _upright(Image.fromarray(_bytes_of(source, most_pixels)), 'the array')
     if isinstance(source, Image.Image):
-        return _upright(source, 'the picture', most_pixels)
+        if source.width * source.height > most_pixels:
+            raise _too_large('the picture', most_pixels)
+        return _upright(source, 'the picture')
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f'a picture is a path, a PIL image or a numpy array, not {type(source).__name__}.')
     path = Path(source)
@@ -40,24 +74,21 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
     if path.stat().st_size == 0:
         raise ValueError(f'{path} is empty. Copy it again.')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # `most_pixels` says it
-            with Image.open(path) as image:
-                return _upright(image, str(path), most_pixels)
-    except Image.DecompressionBombError as error:
-        raise ValueError(_too_large(str(path), most_pixels)) from error
+        with opened(path, str(path), most_pixels=most_pixels) as image:
+            return _upright(image, str(path))
+    except NoPicture:
+        raise
     except UnidentifiedImageError as error:
         raise ValueError(f'{path} is no picture of a kind that is known here ({", ".join(ENDINGS)}), or it is '
                          'damaged.') from error
     except PermissionError as error:
         raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
-    # what Pillow raises for damaged files
-    except (OSError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:
+    except Exception as error:  # of any kind, see `opened`
         raise ValueError(f'{path} is damaged, it does not decode. Copy it again.') from error
 
 
-def _too_large(name: str, most_pixels: int) -> str:
-    return f'{name} has more than {most_pixels:,} pixels, the most that are taken: make it smaller.'
+def _too_large(name: str, most_pixels: int) -> NoPicture:
+    return NoPicture(f'{name} has more than {most_pixels:,} pixels, the most that are taken: make it smaller.')
 
 
 def _bytes_of(array: np.ndarray, most_pixels: int) -> np.ndarray:
@@ -67,7 +98,7 @@ def _bytes_of(array: np.ndarray, most_pixels: int) -> np.ndarray:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
         raise ValueError(f'an array of shape {array.shape} is no picture: (H, W), (H, W, 3) or (H, W, 4) is one.')
     if array.shape[0] * array.shape[1] > most_pixels:
-        raise ValueError(_too_large('the array', most_pixels))
+        raise _too_large('the array', most_pixels)
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if array.dtype.kind == 'f':
@@ -81,25 +112,24 @@ def _bytes_of(array: np.ndarray, most_pixels: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _upright(image: Image.Image, name: str, most_pixels: int) -> np.ndarray:
+def _upright(image: Image.Image, name: str) -> np.ndarray:
     if 0 in image.size:
-        raise ValueError(f'{name} has no pixels.')
-    if image.width * image.height > most_pixels:
-        raise ValueError(_too_large(name, most_pixels))
+        raise NoPicture(f'{name} has no pixels.')
     if max(image.size) > MOST_ELONGATED * min(image.size):
-        raise ValueError(f'{name} is {image.width}x{image.height} pixels: one side is more than {MOST_ELONGATED} times '
+        raise NoPicture(f'{name} is {image.width}x{image.height} pixels: one side is more than {MOST_ELONGATED} times '
                          'the other. Cut it.')
+    image.load()  # whose errors are of the picture itself
     try:
         image = ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, ZeroDivisionError):  # damaged EXIF data
+    except Exception:  # of damaged EXIF data
         image = image.copy()
     if image.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode == 'F':
         try:
-            image = Image.fromarray(_bytes_of(np.asarray(image), most_pixels))
+            image = Image.fromarray(_bytes_of(np.asarray(image), image.width * image.height))
         except ValueError as error:
-            raise ValueError(f'{name}: {error}') from error
+            raise NoPicture(f'{name}: {error}') from error
     elif image.mode == 'I':  # 16 bits in 32
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:

@@ -99,7 +99,13 @@ class Result:
 
     def save(self, folder: str | Path, name: str = 'result', *, opacity: float | None = 0.5) -> list[Path]:
         """Writes `NAME.overlay.png` (unless opacity is None), `NAME.labels.png` (indices), and last `NAME.json`
-        (`summary`) into the folder, which is made; returns their paths."""
+        (`summary`) into the folder, which is made; returns their paths.
+
+        Raises:
+            ValueError: a name that leads into another folder.
+        """
+        if '/' in name or '\0' in name:
+            raise ValueError(f'name={name!r} leads into another folder: name that in folder.')
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         overlay, labels, summary = files = [folder / f'{name}.{part}' for part in ('overlay.png', 'labels.png', 'json')]

@@ -1,12 +1,12 @@
 """Masks as their owners publish them -> label ids (H, W) uint8 as mmsegmentation 0.30 numbers them."""
-import struct
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for damaged files
+from models.inference.pictures import NoPicture, opened
+
 IGNORE = 255
 
 # COCO-Stuff's maps count COCO's 91 things and 91 stuffs from 0. Of these things nobody drew a mask: street sign, hat,
@@ -23,14 +23,16 @@ def decode(file) -> Image.Image:
     """A picture, wholly decoded, from a path or an open file.
 
     Raises:
-        ValueError: it does not decode, or its end is missing.
+        ValueError: it does not decode, or its end is missing, or it has too many pixels.
         OSError: it can't be read.
     """
     try:
-        with Image.open(file) as image:
+        with opened(file, 'it') as image:
             image.load()
             return image
-    except UNDECODABLE as error:
+    except NoPicture:
+        raise
+    except Exception as error:  # of any kind: Pillow trusts the file
         if isinstance(error, OSError) and error.errno is not None:  # not of Pillow
             raise
         raise ValueError('it does not decode') from error

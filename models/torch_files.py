@@ -1,0 +1,403 @@
+"""Files of `torch.save` and TorchScript archives, read without running anything that they hold.
+
+Such a file is the bytes of tensors and a pickle, which is a program for a small stack machine. This is that machine
+with the instructions and functions that tensors and plain values need, and no others. It makes no objects but these,
+and takes no more memory than a few times the size of the file. A TorchScript archive also holds code, of which only
+the lists of parameters and buffers are read, as text.
+"""
+import math
+import pickletools
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Plain = str | int | float | bool | bytes | list | tuple | dict | Tensor | None
+
+DTYPES = {'DoubleStorage': torch.float64, 'FloatStorage': torch.float32, 'HalfStorage': torch.float16,
+          'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
+          'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8,
+          'BoolStorage': torch.bool, 'ComplexFloatStorage': torch.complex64, 'ComplexDoubleStorage': torch.complex128}
+NUMBERS = re.compile(r'[<|=]?([fiu][248]|[iu]1|b1)')  # numpy's types of them
+HEADER_OF_LEGACY = (0x1950a86a20f9469cfc6c, 1001)  # before torch 1.6: no zip file, pickles one after the other
+MOST_TENSORS = 4_000_000_000  # bytes that tensors may come to whose file is smaller, as strides of 0 make possible
+DEEPEST = 100  # values in values
+MOST_VALUES = 1_000_000
+LONGEST_NAME = 10_000  # of a tensor
+LONGEST_CODE = 16_000_000  # bytes of a file of a TorchScript archive
+CHUNK = 1 << 20
+
+
+class UnsafeFile(ValueError):
+    """A pickle asks for a function or a class that is not listed here; the message is its name."""
+
+
+def read(path: Path) -> Plain:
+    """What a file of `torch.save` holds: dicts, lists, numbers, texts, and tensors on the CPU, wherever they were.
+
+    Of a TorchScript archive it is the state dict: parameters and buffers by name.
+
+    Raises:
+        UnsafeFile: the file asks for more than that.
+        Exception: of any kind, for a damaged file.
+    """
+    size = path.stat().st_size
+    with path.open('rb') as file:
+        if file.read(4) == b'PK\x03\x04':
+            with zipfile.ZipFile(file) as archive:
+                return _read_zip(archive, size)
+        file.seek(0)
+        return _read_legacy(file, size)
+
+
+class Budget:
+    """What reading may take, in bytes: enough for any file of torch, and bounded by its size."""
+
+    def __init__(self, size: int):
+        self.left = 4 * size + 1_000_000
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise ValueError('it claims to hold more than it does')
+
+
+class Storage(NamedTuple):
+    """Bytes that tensors are views of, and the type of the numbers in them."""
+    content: bytearray
+    dtype: torch.dtype
+
+    @property
+    def count(self) -> int:
+        return len(self.content) // self.dtype.itemsize
+
+
+class Part(NamedTuple):
+    """An object of a TorchScript archive: the name of its class, and its attributes, once they are known."""
+    kind: str
+    attributes: dict
+
+
+class _Name(NamedTuple):
+    """What a pickle knows by name: a function, a class of a TorchScript archive, a type of storage."""
+    function: Callable | None = None
+    kind: str | None = None
+    dtype: torch.dtype | None = None
+
+
+class Machine:
+    """Runs the pickles of one file.
+
+    Args:
+        storage: the type of numbers, the key and the count of a storage -> that storage.
+    """
+
+    def __init__(self, storage: Callable[[torch.dtype, str, int], Storage], budget: Budget):
+        self.storage, self.budget = storage, budget
+        functions = {
+            'collections.OrderedDict': lambda: OrderedDict(), 'torch._utils._rebuild_tensor_v2': self._tensor,
+            'torch._utils._rebuild_parameter': lambda data, *_: data, 'torch.Size': _size, 'torch.device': _device,
+            '_codecs.encode': self._bytes, '__builtin__.bytes': lambda: b'', 'numpy.dtype': _number_type,
+            'numpy.core.multiarray.scalar': _number, 'numpy._core.multiarray.scalar': _number,
+            **{f'torch.jit._pickle.{name}': lambda value, *_: value for name in (
+                'restore_type_tag', 'build_intlist', 'build_doublelist', 'build_boollist', 'build_tensorlist')}}
+        self.names = {name: _Name(function) for name, function in functions.items()}
+        for name, dtype in DTYPES.items():
+            self.names |= {str(dtype): dtype, f'torch.{name}': _Name(dtype=dtype),
+                           f'torch.cuda.{name}': _Name(dtype=dtype)}
+
+    def run(self, file: IO[bytes]) -> Plain | Part:
+        """What the pickle at the file's position describes; the position is then behind it."""
+        stack, marks, memo = [], [], {}
+
+        def since_mark() -> list:
+            start = marks.pop()
+            items = stack[start:]
+            del stack[start:]
+            return items
+
+        for instruction, argument, _ in pickletools.genops(file):
+            match instruction.name:
+                case 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT' | 'BINUNICODE' | 'SHORT_BINSTRING':
+                    stack.append(argument)
+                case 'NONE':
+                    stack.append(None)
+                case 'NEWTRUE' | 'NEWFALSE':
+                    stack.append(instruction.name == 'NEWTRUE')
+                case 'EMPTY_TUPLE':
+                    stack.append(())
+                case 'EMPTY_LIST':
+                    stack.append([])
+                case 'EMPTY_DICT':
+                    stack.append({})
+                case 'MARK':
+                    marks.append(len(stack))
+                case 'TUPLE':
+                    stack.append(tuple(since_mark()))
+                case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
+                    count = int(instruction.name[-1])
+                    stack[-count:] = [tuple(stack[-count:])]
+                case 'APPEND' | 'APPENDS':
+                    items = since_mark() if instruction.name == 'APPENDS' else [stack.pop()]
+                    _of(stack[-1], list).extend(items)
+                case 'SETITEM' | 'SETITEMS':
+                    items = since_mark() if instruction.name == 'SETITEMS' else [stack.pop(-2), stack.pop()]
+                    for key, value in zip(items[::2], items[1::2], strict=True):
+                        _of(stack[-1], dict, OrderedDict)[_of(key, str, int, float, bool, type(None))] = value
+                case 'BINGET' | 'LONG_BINGET':
+                    stack.append(memo[argument])
+                case 'BINPUT' | 'LONG_BINPUT':
+                    memo[argument] = stack[-1]
+                case 'GLOBAL':
+                    stack.append(self._named(argument.replace(' ', '.')))
+                case 'NEWOBJ':
+                    arguments, kind = stack.pop(), _of(stack.pop(), _Name).kind
+                    if kind is None or arguments != ():
+                        raise ValueError('a new object of no class')
+                    stack.append(Part(kind, {}))
+                case 'REDUCE':
+                    arguments, function = _of(stack.pop(), tuple), _of(stack.pop(), _Name).function
+                    stack.append(function(*arguments))
+                case 'BUILD':
+                    state = stack.pop()
+                    stack[-1] = _built(stack[-1], state)
+                case 'BINPERSID':
+                    stack.append(self._stored(*_of(stack.pop(), tuple)))
+                case 'PROTO' | 'STOP':
+                    pass
+                case other:
+                    raise ValueError(f'an instruction {other}')
+        return stack.pop()
+
+    def _named(self, name: str) -> _Name | torch.dtype:
+        if name.startswith('__torch__.'):
+            return _Name(kind=name)
+        if name not in self.names:
+            raise UnsafeFile(name)
+        return self.names[name]
+
+    def _stored(self, what: str, kind: _Name, key: str, place: str, count: int, view: None = None) -> Storage:
+        """`place` is the device that it was on."""
+        if what != 'storage' or view is not None or _of(kind, _Name).dtype is None:
+            raise ValueError('no storage')
+        return self.storage(kind.dtype, _of(key, str), _count(count))
+
+    def _tensor(self, storage: Storage, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
+        """A view that stays within its storage; its elements may be one and the same, where strides are 0."""
+        size, stride = ([_count(length) for length in _of(lengths, tuple)] for lengths in (size, stride))
+        elements = _count(math.prod(size))
+        last = _count(offset) + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+        if elements and last >= _of(storage, Storage).count:
+            raise ValueError('a tensor that is larger than its storage')
+        if not elements:
+            return torch.empty(size, dtype=storage.dtype)
+        flat = torch.frombuffer(storage.content, dtype=storage.dtype)
+        return torch.empty(0, dtype=storage.dtype).set_(flat.untyped_storage(), offset, size, stride)
+
+    def _bytes(self, text: str, encoding: str) -> bytes:
+        """How bytes are pickled: as the text that has them as its Latin 1."""
+        if encoding != 'latin1':
+            raise ValueError('another encoding')
+        self.budget.spend(len(text))
+        return _of(text, str).encode('latin1')
+
+
+def _of(value, *types: type):
+    if type(value) not in types:
+        raise ValueError(f'a {type(value).__name__} in a wrong place')
+    return value
+
+
+def _count(value: int) -> int:
+    if not 0 <= _of(value, int) < 1 << 62:
+        raise ValueError('a number that counts nothing')
+    return value
+
+
+def _size(lengths: tuple) -> tuple:
+    return tuple(_of(length, int) for length in _of(lengths, tuple))
+
+
+def _device(name: str) -> str:
+    return _of(name, str)
+
+
+def _number_type(name: str, *_) -> np.dtype:
+    if not NUMBERS.fullmatch(_of(name, str)):
+        raise ValueError('no type of numbers')
+    return np.dtype(name)
+
+
+def _number(kind: np.dtype, data: bytes) -> np.generic:
+    """A number of numpy, such as a best score that mmcv has put into its meta."""
+    if not isinstance(kind, np.dtype) or len(_of(data, bytes)) != kind.itemsize:
+        raise ValueError('no number')
+    return np.frombuffer(data, kind)[0]
+
+
+def _built(value, state):
+    """A value, once its state is known."""
+    if isinstance(value, Part):
+        return value._replace(attributes=_of(state, dict))
+    if isinstance(value, OrderedDict):
+        value._metadata = state['_metadata']  # torch's versions of the modules of a state dict
+    elif not isinstance(value, np.dtype) or _of(state, tuple)[1] not in ('<', '|', '='):
+        raise ValueError('a state of what has none')
+    return value
+
+
+def _storage(content: bytearray, dtype: torch.dtype, count: int) -> Storage:
+    if count * dtype.itemsize != len(content):
+        raise ValueError('a storage of another length')
+    return Storage(content, dtype)
+
+
+def _read_zip(archive: zipfile.ZipFile, size: int) -> Plain:
+    names = set(archive.namelist())
+    pickles = [name for name in names if name.endswith('/data.pkl') and name.count('/') == 1]
+    if len(pickles) != 1:
+        raise ValueError('not one pickle')
+    folder = pickles[0].removesuffix('data.pkl')
+    budget, contents = Budget(size), {}
+
+    def record(name: str) -> bytearray:
+        """A file of the archive, which is stored as it is; its checksum is looked at."""
+        entry = archive.getinfo(folder + name)
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+            raise ValueError(f'{name} is compressed')
+        budget.spend(entry.file_size)
+        content = bytearray(entry.file_size)
+        with archive.open(entry) as file:
+            fill(file, content)
+            if file.read(1):
+                raise ValueError(f'{name} is longer than it should be')
+        return content
+
+    def storage(dtype: torch.dtype, key: str, count: int) -> Storage:
+        if key not in contents:
+            contents[key] = record(f'data/{key}')
+        return _storage(contents[key], dtype, count)
+
+    if f'{folder}byteorder' in names and record('byteorder') != b'little':
+        raise ValueError('of a machine with another order of bytes')
+    content = Machine(storage, budget).run(BytesIO(record('data.pkl')))
+    if f'{folder}constants.pkl' in names:
+        content = dict(_state_dict(_of(content, Part), Code(archive, folder)))
+    check_plain(content, size)
+    return content
+
+
+def fill(file: IO[bytes], content: bytearray) -> None:
+    """Reads as many bytes as it has room for."""
+    room = memoryview(content)
+    while len(room):
+        count = file.readinto(room[:CHUNK])
+        if not count:
+            raise EOFError
+        room = room[count:]
+
+
+def _read_legacy(file: IO[bytes], size: int) -> Plain:
+    budget, contents = Budget(size), {}
+
+    def storage(dtype: torch.dtype, key: str, count: int) -> Storage:
+        if key not in contents:
+            budget.spend(count * dtype.itemsize)
+            contents[key] = Storage(bytearray(count * dtype.itemsize), dtype)  # which is filled at the end
+        return _storage(contents[key].content, dtype, count)
+
+    machine = Machine(storage, budget)
+    if (machine.run(file), machine.run(file)) != HEADER_OF_LEGACY or machine.run(file)['little_endian'] is not True:
+        raise ValueError('no file of torch, or of a machine with another order of bytes')
+    content, keys = machine.run(file), machine.run(file)
+    if sorted(_of(keys, list)) != sorted(contents):
+        raise ValueError('storages lack')
+    for key in keys:
+        if int.from_bytes(file.read(8), 'little') != contents[key].count:
+            raise ValueError('a storage of another length')
+        fill(file, contents[key].content)
+    check_plain(content, size)
+    return content
+
+
+def check_plain(content: Plain, size: int) -> None:
+    """Raises a ValueError if there is more than plain values in it, too deep in each other, or far more than fits into
+    a file of `size` bytes, as where one value is in many places."""
+    left, room, tensors = [(content, 0)], MOST_VALUES, max(MOST_TENSORS, 4 * size)
+    while left:
+        value, depth = left.pop()
+        room -= 1
+        if room < 0 or depth > DEEPEST:
+            raise ValueError('too many values, or too deep in each other')
+        if isinstance(value, dict):
+            if not all(name.isprintable() for name in value if isinstance(name, str)):  # they are shown in messages
+                raise ValueError('a name that is no text')
+            inside = [*value, *value.values(), getattr(value, '_metadata', None)]
+        elif type(value) in (list, tuple):
+            inside = value
+        elif type(value) is str:
+            value.encode()  # raises a ValueError for what is no text
+            continue
+        elif isinstance(value, Tensor):
+            tensors -= value.numel() * value.itemsize
+            if tensors < 0:
+                raise ValueError('tensors much larger than the file')
+            continue
+        elif value is None or isinstance(value, (int, float, bytes, torch.dtype, np.generic)):
+            continue
+        else:
+            raise ValueError(f'a {type(value).__name__} is no plain value')
+        if len(inside) > room:
+            raise ValueError('too many values')
+        left.extend((item, depth + 1) for item in inside)
+
+
+class Code:
+    """The code of a TorchScript archive, as text: which attributes of a class are its parameters and buffers."""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str):
+        self.archive, self.folder = archive, folder
+        self.texts, self.known = {}, {}
+
+    def tensors_of(self, kind: str) -> set[str] | None:
+        """The names of a module's parameters and buffers; None for a class that is no module."""
+        if kind not in self.known:
+            place, _, name = kind.rpartition('.')
+            lists = rf'^class {re.escape(name)}\(Module\):\n  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]\n'
+            found = re.search(lists, self._text(place), re.M)
+            self.known[kind] = found and set(re.findall(r'"([^"\\]*)"', found[1] + found[2]))
+        return self.known[kind]
+
+    def _text(self, place: str) -> str:
+        if place not in self.texts:
+            entry = self.archive.getinfo(f'{self.folder}code/{place.replace(".", "/")}.py')
+            if entry.file_size > LONGEST_CODE:
+                raise ValueError('long code')
+            with self.archive.open(entry) as file:
+                self.texts[place] = file.read(LONGEST_CODE).decode()
+        return self.texts[place]
+
+
+def _state_dict(part: Part, code: Code) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and buffers of a part and of the parts in it, by name, as torch's `state_dict` has them."""
+    left, room = [('', part, 0)], MOST_VALUES
+    while left:
+        prefix, part, depth = left.pop()
+        own = code.tensors_of(part.kind)
+        if own is None:
+            continue
+        room -= 1 + len(part.attributes)
+        if room < 0 or depth > DEEPEST or len(prefix) > LONGEST_NAME:
+            raise ValueError('too many parts, or too deep in each other')
+        for name, value in part.attributes.items():
+            if isinstance(value, Part):
+                left.append((f'{prefix}{name}.', value, depth + 1))
+            elif isinstance(value, Tensor) and name in own:
+                yield f'{prefix}{name}', value
