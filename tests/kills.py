@@ -96,10 +96,10 @@ def main() -> int:
         work = Path(args.work_dir or temporary)
         work.mkdir(parents=True, exist_ok=True)
         write_world(work / 'world', train=40, val=4, seed=0)
-        folder = work / 'killed'
+        folder, last = work / 'killed', 4 * INTERVAL * args.kills  # more than the killed runs will come to
         for number in range(1, args.kills + 1):
             have = [file for file in numbered(folder) if whole(file)] if folder.exists() else []
-            said, part = killed(command(folder, work / 'world', 10**6), folder, draws, writing=number % 2 == 0)
+            said, part = killed(command(folder, work / 'world', last), folder, draws, writing=number % 2 == 0)
             while_writing += part
             found = RESUMED.search(said)
             resumed = int(found[1]) + 1 if found else 0
@@ -117,8 +117,6 @@ def main() -> int:
                     failures.append(f'run {number} {what}')
             print(f'kill {number}: went on from {resumed}, killed{" while writing" if part else ""}, newest '
                   f'{numbered(folder)[0].name if any(numbered(folder)) else None}', flush=True)
-        last = INTERVAL * (1 + int(NUMBER.search(numbered(folder)[0].name)[1]) // INTERVAL) if any(
-            numbered(folder)) else INTERVAL
         for each in (folder, work / 'uninterrupted'):
             subprocess.run(command(each, work / 'world', last), check=True, capture_output=True)
         one, other = (torch.load(each / f'iter_{last}.pth', weights_only=True)
@@ -132,7 +130,7 @@ def main() -> int:
     for failure in failures:
         print(f'FAILED: {failure}')
     print(f'{args.kills} kills: {while_writing} of them while a checkpoint was written, {len(failures)} failures, '
-          f'{last} iterations in the end, the same as without kills: {not failures}')
+          f'after {last} iterations the same as without kills: {not failures}')
     return bool(failures)
 
 
