@@ -4,6 +4,7 @@ Three more traps of mmcv 1.7.2 and mmseg 0.30.0 are not repaired but not met, be
 not used: `build_ddp` refuses a CPU, `train_segmentor` needs `cfg.device`, and mmseg's loader asks for persistent
 workers even where there are none.
 """
+import os
 from collections import OrderedDict
 
 import mmcv.parallel._functions as scattering

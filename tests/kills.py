@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
@@ -62,7 +63,8 @@ def killed(arguments: list[str], folder: Path, draws: random.Random, writing: bo
     if writing:
         until(lambda: any(folder.glob('*.part')), process)
         time.sleep(draws.uniform(0, 0.02))
-    os.killpg(process.pid, signal.SIGKILL)  # its loader worker too
+    with suppress(ProcessLookupError):  # it has ended, which is found in what it said
+        os.killpg(process.pid, signal.SIGKILL)  # its loader worker too
     process.wait()
     return log.read_text(), any(folder.glob('*.part'))
 

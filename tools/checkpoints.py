@@ -114,17 +114,17 @@ def random_state(device: torch.device) -> dict:
     """The state of every random generator of this process, as plain values and tensors."""
     version, keys, gauss = random.getstate()
     name, numbers, position, *rest = np.random.get_state()
-    state = {'python': [version, list(keys), gauss],
-             'numpy': [name, numbers.tolist(), int(position), *(float(each) for each in rest)],
+    state = {'python': [version, torch.tensor(keys), gauss],
+             'numpy': [name, torch.from_numpy(numbers.astype(np.int64)), int(position), *map(float, rest)],
              'torch': torch.get_rng_state()}
     return {**state, 'cuda': torch.cuda.get_rng_state(device)} if device.type == 'cuda' else state
 
 
 def set_random_state(state: dict, device: torch.device) -> None:
     version, keys, gauss = state['python']
-    random.setstate((version, tuple(keys), gauss))
+    random.setstate((version, tuple(keys.tolist()), gauss))
     name, numbers, position, has_gauss, cached = state['numpy']
-    np.random.set_state((name, np.array(numbers, np.uint32), position, int(has_gauss), cached))
+    np.random.set_state((name, numbers.numpy().astype(np.uint32), position, int(has_gauss), cached))
     torch.set_rng_state(state['torch'])
     if device.type == 'cuda' and 'cuda' in state:
         torch.cuda.set_rng_state(state['cuda'], device)
