@@ -14,6 +14,7 @@ from mmseg.core import EvalHook
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tools import watchdog
 from tools.launch import Place
 from tools.progress import Progress
 
@@ -24,6 +25,7 @@ def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tupl
     """(index, label map (H, W) uint8) of each picture of this process's loader. The first one says how far it is."""
     model.eval()
     total, done = len(loader.dataset), 0
+    watchdog.alive(f'loading the first of {len(loader)} pictures to test')
     at_once = AT_ONCE if place.device.type == 'cuda' else 1
     batches = zip(loader.sampler, loader, strict=True)
     with Progress(0, total, 'pictures') if place.rank == 0 else nullcontext() as progress:
@@ -31,6 +33,7 @@ def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tupl
             for (index, _), labels in zip(group, label_maps(model, [batch for _, batch in group], place), strict=True):
                 yield index, labels
             done += len(group)
+            watchdog.alive(f'testing pictures, {done} of {len(loader)} done')
             if progress is not None:
                 progress.update(min(done * place.world_size, total))
 
