@@ -49,19 +49,24 @@ class Board:
         BOARDS.add(self)
 
     def join(self, worker: int) -> None:
-        """What a worker does first. SIGUSR1 makes it write its stacks, even while a C call holds its interpreter."""
+        """What a worker does first. SIGUSR1 makes it write its stacks, even while a C call holds its interpreter; a
+        crash does so, too."""
         global _mine
+        faulthandler.enable(file=self.stacks[worker], all_threads=False)
         faulthandler.register(signal.SIGUSR1, file=self.stacks[worker])
         _mine = self.rows[worker]
         _mine.write(False, '')
 
     def stack_of(self, worker: int, patience: float = 1) -> str:
         """The Python stacks of a running worker, as text; empty if it does not answer within `patience` seconds."""
-        file = self.stacks[worker].fileno()
-        before = os.fstat(file).st_size
+        before = self.written(worker)
         os.kill(self.rows[worker].read().process, signal.SIGUSR1)
         time.sleep(patience)
-        return os.pread(file, 1 << 20, before).decode(errors='replace')
+        return self.written(worker)[len(before):]
+
+    def written(self, worker: int) -> str:
+        """All stacks that a worker has written, one crash at most, as the last."""
+        return os.pread(self.stacks[worker].fileno(), 1 << 20, 0).decode(errors='replace')
 
 
 BOARDS: WeakSet[Board] = WeakSet()  # of this process

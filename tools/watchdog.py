@@ -65,7 +65,8 @@ class Watchdog(Hook):
     def __init__(self, place: Place, patience: int):
         global _watchdog
         _watchdog = self
-        self.place, self.patience, self.doing, self.since = place, patience, '', 0.
+        self.place, self.patience, self.grace = place, patience, min(GRACE, patience)
+        self.doing, self.since = '', 0.
         self.thread: threading.Thread | None = None
         host = socket.gethostname()
         self.name = f'rank {place.rank} of {place.world_size} on {host}' if place.world_size > 1 else \
@@ -77,7 +78,8 @@ class Watchdog(Hook):
     def alive(self, doing: str) -> None:
         self.doing, self.since = doing, time.monotonic()
         if self.patience and self.thread is None:
-            self.thread = threading.Thread(target=self._watch, name='watchdog', daemon=True)
+            # sed starts here and not there, where a loader that forks meanwhile would keep it from starting
+            self.thread = threading.Thread(target=self._watch, args=[self._sed()], name='watchdog', daemon=True)
             self.thread.start()
 
     def before_run(self, runner: BaseRunner) -> None:
@@ -89,10 +91,11 @@ class Watchdog(Hook):
     def after_train_iter(self, runner: BaseRunner) -> None:
         self.alive(f'loading the pictures of iteration {runner.iter + 2}')
 
-    def _watch(self) -> None:
-        sed, deadline, complain = self._sed(), None, sys.excepthook
+    def _watch(self, sed: subprocess.Popen) -> None:
+        deadline, complain = None, sys.excepthook
         while True:
-            faulthandler.dump_traceback_later(self.patience, exit=True, file=sed.stdin)
+            # later than the reports of those that wait for this process
+            faulthandler.dump_traceback_later(self.patience + self.grace / 2, exit=True, file=sed.stdin)
             time.sleep(min(1, self.patience / 10))
             now = time.monotonic()
             if now - self.since < self.patience:
@@ -120,7 +123,7 @@ class Watchdog(Hook):
         frame = sys._current_frames()[threading.main_thread().ident]
         waits = self.place.distributed and _in_collective(frame)
         doubtful = self.place.distributed and self.place.device.type == 'cuda' and not _in_loader(frame)
-        rest = self.patience if waits or doubtful else min(GRACE, self.patience)  # the culprit may report later
+        rest = self.patience if waits or doubtful else self.grace  # the culprit may report later
         lines = [f'error: {self.name}: nothing moved for {silent:.0f} s; it is {self.doing}. It ends in {rest:.0f} s; '
                  '--hang-timeout SECONDS is how long it waits, 0 for ever.']
         if waits:

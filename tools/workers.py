@@ -15,8 +15,7 @@ REMEDIES = {
               '--cfg-options data.workers_per_gpu=N, or ask for more memory.',
     'Bus error': 'Most likely /dev/shm is full (df -h /dev/shm; in Docker --shm-size=8g makes it larger). Use fewer '
                  'workers, --cfg-options data.workers_per_gpu=N; 0 needs none of it.',
-    '': 'Look at these files. With --cfg-options data.workers_per_gpu=0 the error is raised in the process itself, '
-        'and PYTHONFAULTHANDLER=1 shows where it crashed.',
+    '': 'Look at these files, and at the code that loads them.',
 }
 
 
@@ -86,5 +85,12 @@ def explained(error: RuntimeError) -> RuntimeError | WorkerDied:
                 place = f'while it loaded {there.files}' if there.loading else \
                     f'after it had loaded {there.files}' if there.files else 'before its first sample'
                 remedy = REMEDIES.get(by[1] if by else '', REMEDIES[''])
-                return WorkerDied(f'loader worker {worker} (process {there.process}) {how} {place}. {remedy}')
+                return WorkerDied(f'loader worker {worker} (process {there.process}) {how} {place}. {remedy}'
+                                  f'{_crash(board.written(worker))}')
     return error
+
+
+def _crash(stacks: str) -> str:
+    """The innermost lines of a crash's stack, if that is what was written last."""
+    frames = stacks.rpartition('Fatal Python error: ')[2].splitlines()[2:8] if 'Fatal Python error: ' in stacks else []
+    return ''.join(f'\n{line}' for line in frames)

@@ -5,80 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import REPOSITORY
-
-# A data set of which one process loads for ever, or slowly, and a hook that dwells.
-MODULE = '''
-import ctypes
-import os
-import time
-
-from mmcv.runner import HOOKS, Hook
-from mmseg.datasets import DATASETS
-
-from datasets import PascalVOC20
-
-
-def sleeps_for_ever():
-    time.sleep(10000)
-
-
-def sleeps_in_c():
-    """As a library does that does not let go of the interpreter."""
-    ctypes.PyDLL(None).sleep(10000)
-
-
-@DATASETS.register_module()
-class Stuck(PascalVOC20):
-
-    def __init__(self, *, rank, way, after=3, **options):
-        super().__init__(**options)
-        self.mine, self.way, self.left = int(os.environ.get('RANK', 0)) == rank, way, after
-
-    def __getitem__(self, index):
-        self.left -= 1
-        return super().__getitem__(index)
-
-    def prepare_train_img(self, index):
-        if self.mine and self.left < 0:
-            globals()[self.way]()
-        return super().prepare_train_img(index)
-
-    def prepare_test_img(self, index):
-        if self.mine and self.left < 0:
-            globals()[self.way]()
-        return super().prepare_test_img(index)
-
-
-def sleeps_a_while():
-    time.sleep(1.5)
-
-
-@HOOKS.register_module()
-class Dwell(Hook):
-
-    def after_train_iter(self, runner):
-        time.sleep(1.5)
-'''
-
-
-@pytest.fixture
-def stuck(tiny_configs, tmp_path):
-    """Makes a config whose data set of a part is stuck in a way."""
-    (tmp_path / 'stuck_parts.py').write_text(MODULE)
-
-    def make(way: str, *, rank: int = 0, part: str = 'train', after: int = 3, workers: int = 0) -> Path:
-        config = tmp_path / 'stuck.py'
-        config.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\n"
-                          "custom_imports = dict(imports=['stuck_parts'])\n"
-                          f"data = dict(workers_per_gpu={workers}, "
-                          f"{part}=dict(type='Stuck', rank={rank}, way={way!r}, after={after}))\n"
-                          'runner = dict(max_iters=6)\ncheckpoint_config = dict(interval=3)\n')
-        return config
-
-    return make
 
 
 def free_port() -> int:
@@ -106,40 +33,40 @@ def fails(run, config: Path, folder: Path, *options) -> str:
 FILES = r'loads \S+/JPEGImages/\w+\.jpg, \S+/SegmentationClass\w*/\w+\.png, for 5 s'
 
 
-def test_a_process_that_hangs_in_its_data(run, stuck, tmp_path):
-    said = blocks(fails(run, stuck('sleeps_for_ever', rank=1), tmp_path / 'work', '--no-validate'))
+def test_a_process_that_hangs_in_its_data(run, troubled, tmp_path):
+    said = blocks(fails(run, troubled('sleeps_for_ever', rank=1), tmp_path / 'work', '--no-validate'))
     assert 'rank 1 of 2 on ' in said[1] and 'nothing moved for 5 s; it is loading the pictures of iteration ' in said[1]
     assert 'in sleeps_for_ever' in said[1] and 'the others wait for this process' in said[1]
     assert re.search(f'it {FILES}', said[1])
     assert 'in a collective operation: it waits' in said[0] and 'sleeps_for_ever' not in said[0]
 
 
-def test_a_loader_worker_that_hangs(run, stuck, tmp_path):
-    said = blocks(fails(run, stuck('sleeps_for_ever', rank=0, workers=1), tmp_path / 'work', '--no-validate'))
+def test_a_loader_worker_that_hangs(run, troubled, tmp_path):
+    said = blocks(fails(run, troubled('sleeps_for_ever', rank=0, workers=1), tmp_path / 'work', '--no-validate'))
     assert re.search(fr'loader worker 0 \(process \d+\) {FILES}', said[0])
     assert 'in sleeps_for_ever' in said[0] and 'the others wait for this process' in said[0]
     assert 'loader worker 0' in said[1] and 'loads nothing; its last were /' in said[1]
     assert 'in a collective operation: it waits' in said[1]
 
 
-def test_a_call_that_holds_the_interpreter(run, stuck, tmp_path):
-    text = fails(run, stuck('sleeps_in_c', rank=1), tmp_path / 'work', '--no-validate')
+def test_a_call_that_holds_the_interpreter(run, troubled, tmp_path):
+    text = fails(run, troubled('sleeps_in_c', rank=1), tmp_path / 'work', '--no-validate')
     said = blocks(text)
     assert 'nothing moved for 5 s, and a call outside of Python lets nothing else run' in said[1]
     assert 'in sleeps_in_c' in said[1] and 'in a collective operation: it waits' in said[0]
 
 
-def test_an_evaluation_that_hangs(run, stuck, tmp_path):
-    said = blocks(fails(run, stuck('sleeps_for_ever', rank=1, part='val', after=1), tmp_path / 'work', '--cfg-options',
-                        'evaluation.interval=2'))
+def test_an_evaluation_that_hangs(run, troubled, tmp_path):
+    config = troubled('sleeps_for_ever', rank=1, part='val', after=1)
+    said = blocks(fails(run, config, tmp_path / 'work', '--cfg-options', 'evaluation.interval=2'))
     assert 'it is testing pictures, 1 of 2 done' in said[1] and 'in sleeps_for_ever' in said[1]
     assert 'the others wait for this process' in said[1] and 'it waits for another process' in said[0]
     assert re.search(r'it loads \S+/JPEGImages/val_\w+\.jpg, for 5 s', said[1])
 
 
-def test_what_is_slow_but_moves_is_left_alone(run, stuck, tmp_path):
+def test_what_is_slow_but_moves_is_left_alone(run, troubled, tmp_path):
     """Each picture and each hook takes half of the patience, the whole evaluation more than all of it."""
-    config = stuck('sleeps_a_while', part='val', after=0)
+    config = troubled('sleeps_a_while', part='val', after=0)
     with config.open('a') as stream:
         stream.write("custom_hooks = [dict(type='Dwell')]\n")
     done = run('tools/train.py', config, '--work-dir', tmp_path / 'work', '--hang-timeout', 3, '--cfg-options',
