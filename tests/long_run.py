@@ -30,7 +30,7 @@ from tools.miniature.runs import CLIP
 from tools.miniature.world import write_world
 
 TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'% of \d+ pictures: (\d+)')
-FEW = 40  # pictures of an evaluation while training
+FEW = 20  # pictures of an evaluation while training
 SIDES = (48, 400)  # of the pictures asked for, in pixels
 
 
@@ -149,7 +149,7 @@ def main() -> None:
                       f'model.pretrained_text={CLIP}', f'data.workers_per_gpu={workers}']
             measure(f'training, {workers} loader workers, evaluation and checkpoint every {every} iterations', watch,
                     [REPOSITORY / 'tools/train.py', config, '--work-dir', work, '--seed', 0, *common,
-                     f'runner.max_iters={args.iterations}', f'evaluation.interval={every}',
+                     'data.samples_per_gpu=1', f'runner.max_iters={args.iterations}', f'evaluation.interval={every}',
                      'evaluation.save_best=hIoU', f'checkpoint_config.interval={every}',
                      'data.val.split=ImageSets/Segmentation/few.txt',
                      f'log_config.interval={max(1, args.iterations // 100)}'], TRAINING, env)

@@ -89,7 +89,8 @@ class Watchdog(Hook):
         self.alive(f'working on iteration {runner.iter + 1}, whose pictures are there')
 
     def after_train_iter(self, runner: BaseRunner) -> None:
-        self.alive(f'loading the pictures of iteration {runner.iter + 2}')
+        over = runner.iter + 1 >= runner.max_iters
+        self.alive('ending' if over else f'loading the pictures of iteration {runner.iter + 2}')
 
     def _watch(self, sed: subprocess.Popen) -> None:
         deadline, complain = None, sys.excepthook
