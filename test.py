@@ -25,7 +25,7 @@ from mmseg.utils import get_root_logger
 from datasets import ZeroShotDataset
 from datasets.zero_shot import METRICS, check_metrics
 from models import checkpoint_meta, clip_checkpoint, own_parts
-from tools import launch
+from tools import launch, watchdog
 from tools.config import add_config_arguments, load_config
 from tools.evaluation import collect, predict
 from tools.leaves import CROSS_DATASET
@@ -46,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint of ours or an official one')
     launch.add_launch_arguments(parser)
+    watchdog.add_argument(parser)
     parser.add_argument('--work-dir', help='folder for the JSON of the scores')
     parser.add_argument('--eval', nargs='+', metavar='METRIC', help=f'what to score: {", ".join(METRICS)}')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the label maps, a list of arrays, as a pickle')
@@ -122,6 +123,7 @@ def main() -> None:
     logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
                 len(dataset.facts.split.unseen))
 
+    watchdog.Watchdog(place, args.hang_timeout)
     parts, label_maps = [], []
     loader = evaluation_loader(config, dataset, place)
     for index, labels in predict(launch.wrap(model, place), loader, place):

@@ -10,8 +10,12 @@ from mmseg.datasets import DATASETS, CustomDataset
 from PIL import Image, ImageOps
 from prettytable import PrettyTable
 
+<<<<<<< HEAD
 from models.inference.pictures import opened
 
+=======
+from . import whereabouts
+>>>>>>> part-d
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import pictures_in, require, some
 from .loading import LoadLabels, MaskColours, upright_size
@@ -133,8 +137,16 @@ class ZeroShotDataset(CustomDataset):
         results['reduce_zero_label'] = self.reduce_zero_label
         results['mask_colours'] = self.mask_colours
 
+    def __getitem__(self, index: int) -> dict:
+        """The sample, as the pipeline makes it; meanwhile others can read which it is."""
+        with whereabouts.at(self.picture_path(index), *([] if self.test_mode else [self.mask_path(index)])):
+            return super().__getitem__(index)
+
     def picture_path(self, index: int) -> str:
         return os.path.join(self.img_dir, self.img_infos[index]['filename'])
+
+    def mask_path(self, index: int) -> str:
+        return os.path.join(self.ann_dir, self.img_infos[index]['ann']['seg_map'])
 
     def picture(self, index: int) -> np.ndarray:
         """The picture (H, W, 3), RGB, as it is loaded."""
@@ -149,9 +161,8 @@ class ZeroShotDataset(CustomDataset):
         with opened(path, path) as image:
             size = upright_size(image)
         if labels.shape != size:
-            raise ValueError(f'{self.ann_dir}/{self.img_infos[index]["ann"]["seg_map"]}: the mask is '
-                             f'{labels.shape[1]}x{labels.shape[0]} pixels, its picture {size[1]}x{size[0]}. They must '
-                             'be of one size.')
+            raise ValueError(f'{self.mask_path(index)}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its '
+                             f'picture {size[1]}x{size[0]}. They must be of one size.')
         return labels
 
     def true_labels(self, index: int) -> np.ndarray | None:

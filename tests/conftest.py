@@ -1,6 +1,7 @@
 """Fixtures: a small data set in VOC's layout, random CLIP files, small configs, scripts run as users run them."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,23 @@ def tiny_configs(tmp_path_factory, voc_root, clip_file) -> dict[str, Path]:
         files[setting] = folder / f'{setting}.py'
         files[setting].write_text(TINY.format(repository=REPOSITORY, leaf=leaf, clip=clip_file, data=voc_root))
     return files
+
+
+@pytest.fixture
+def troubled(tiny_configs, tmp_path):
+    """Makes a config whose data set gets one process, or its loader workers, into trouble; see troubled_data.py."""
+    shutil.copy(REPOSITORY / 'tests/troubled_data.py', tmp_path / 'my_troubled_data.py')
+
+    def make(way: str, *, rank: int = 0, part: str = 'train', after: int = 3, workers: int = 0) -> Path:
+        config = tmp_path / 'troubled.py'
+        config.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\n"
+                          "custom_imports = dict(imports=['my_troubled_data'])\n"
+                          f"data = dict(workers_per_gpu={workers}, "
+                          f"{part}=dict(type='Troubled', rank={rank}, way={way!r}, after={after}))\n"
+                          'runner = dict(max_iters=6)\ncheckpoint_config = dict(interval=3)\n')
+        return config
+
+    return make
 
 
 @pytest.fixture(scope='session')

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models import clip_checkpoint
+from tools import watchdog
 from tools.checkpoints import EVALUATIONS, random_states, save
 from tools.launch import Place
 from tools.progress import Progress
@@ -28,6 +29,7 @@ def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tupl
     """(index, label map (H, W) uint8) of each picture of this process's loader. The first one says how far it is."""
     model.eval()
     total, done = len(loader.dataset), 0
+    watchdog.alive(f'loading the first of {len(loader)} pictures to test')
     at_once = AT_ONCE if place.device.type == 'cuda' else 1
     batches = zip(loader.sampler, loader, strict=True)
     with Progress(0, total, 'pictures') if place.rank == 0 else nullcontext() as progress:
@@ -35,6 +37,7 @@ def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tupl
             for (index, _), labels in zip(group, label_maps(model, [batch for _, batch in group], place), strict=True):
                 yield index, labels
             done += len(group)
+            watchdog.alive(f'testing pictures, {done} of {len(loader)} done')
             if progress is not None:
                 progress.update(min(done * place.world_size, total))
 

@@ -8,31 +8,32 @@ import torch
 from mmcv import Config
 from mmcv.parallel import collate
 from mmseg.datasets import build_dataset
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
+from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from datasets import PassSampler, SeededSamples
 from tools.launch import Place
+from tools.workers import Loader
 
 
-def training_loader(config: Config, place: Place, seed: int, done: int) -> DataLoader:
+def training_loader(config: Config, place: Place, seed: int, done: int) -> Loader:
     """Endless batches, those of the first `done` iterations left out."""
     dataset = build_dataset(config.data.train)
     batch, workers = config.data.samples_per_gpu, worker_count(config)
     sampler = PassSampler(len(dataset), seed=seed, rank=place.rank, world_size=place.world_size,
                           start=done * batch * place.world_size)
-    return DataLoader(SeededSamples(dataset, seed), batch_size=batch, sampler=sampler, num_workers=workers,
-                      collate_fn=partial(collate, samples_per_gpu=batch), pin_memory=place.device.type == 'cuda',
-                      persistent_workers=workers > 0, worker_init_fn=start_worker, drop_last=True)
+    return Loader(SeededSamples(dataset, seed), batch_size=batch, sampler=sampler, num_workers=workers,
+                  collate_fn=partial(collate, samples_per_gpu=batch), pin_memory=place.device.type == 'cuda',
+                  worker_init_fn=start_worker, drop_last=True)
 
 
-def evaluation_loader(config: Config, dataset: Dataset, place: Place) -> DataLoader:
+def evaluation_loader(config: Config, dataset: Dataset, place: Place) -> Loader:
     """Pictures one by one, in order; each process takes every world_size-th."""
     workers = worker_count(config)
     mine = SequentialSampler(dataset) if place.world_size == 1 else \
         DistributedSampler(dataset, place.world_size, place.rank, shuffle=False)
-    return DataLoader(dataset, batch_size=1, sampler=mine, num_workers=workers, worker_init_fn=start_worker,
-                      collate_fn=partial(collate, samples_per_gpu=1), pin_memory=place.device.type == 'cuda',
-                      persistent_workers=workers > 0, generator=torch.Generator())  # the training's own draws nothing
+    return Loader(dataset, batch_size=1, sampler=mine, num_workers=workers, worker_init_fn=start_worker,
+                  collate_fn=partial(collate, samples_per_gpu=1), pin_memory=place.device.type == 'cuda',
+                  generator=torch.Generator())  # the training's own draws nothing
 
 
 def worker_count(config: Config) -> int:

@@ -25,7 +25,7 @@ from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
-from tools import checkpoints, launch, scaled_optimizer  # noqa: F401  registers its hook
+from tools import checkpoints, launch, scaled_optimizer, watchdog  # noqa: F401  scaled_optimizer registers its hook
 from tools.clip_sizes import require_clip
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation
@@ -38,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a CLIP-RC model.')
     add_config_arguments(parser)
     launch.add_launch_arguments(parser)
+    watchdog.add_argument(parser)
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--load-from', metavar='CKPT', help='start from these weights; schedule and warm-up start anew')
     parser.add_argument('--resume-from', metavar='CKPT', help='go on with a run of ours from this checkpoint')
@@ -256,6 +257,7 @@ def main() -> None:
     if evaluation is not None:
         runner.register_hook(evaluation, priority='LOW')
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
+    runner.register_hook(watchdog.Watchdog(place, args.hang_timeout), priority='LOWEST')
     if resumes:
         runner.resume(checkpoint.path, iterations_done)
     if iterations_done >= config.runner.max_iters:

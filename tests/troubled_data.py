@@ -1,0 +1,60 @@
+"""A data set of which one process gets into trouble, and a hook that dwells: own parts of a config.
+
+`troubled` in conftest.py makes such configs.
+"""
+import ctypes
+import os
+import signal
+import time
+
+from mmcv.runner import HOOKS, Hook
+from mmseg.datasets import DATASETS
+
+from datasets import PascalVOC20
+
+
+def sleeps_for_ever():
+    time.sleep(10000)
+
+
+def sleeps_in_c():
+    """As a library does that does not let go of the interpreter."""
+    ctypes.PyDLL(None).sleep(10000)
+
+
+def sleeps_a_while():
+    time.sleep(1.5)
+
+
+def is_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crashes():
+    ctypes.string_at(0)
+
+
+def leaves():
+    os._exit(7)
+
+
+@DATASETS.register_module()
+class Troubled(PascalVOC20):
+    """The process `rank` does what `way` names, with each picture but the first `after`."""
+
+    def __init__(self, *, rank, way, after, **options):
+        super().__init__(**options)
+        self.mine, self.way, self.left = int(os.environ.get('RANK', 0)) == rank, way, after
+
+    def pre_pipeline(self, results):
+        self.left -= 1
+        if self.mine and self.left < 0:
+            globals()[self.way]()
+        super().pre_pipeline(results)
+
+
+@HOOKS.register_module()
+class Dwell(Hook):
+
+    def after_train_iter(self, runner):
+        sleeps_a_while()
