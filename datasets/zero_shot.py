@@ -10,12 +10,9 @@ from mmseg.datasets import DATASETS, CustomDataset
 from PIL import Image, ImageOps
 from prettytable import PrettyTable
 
-<<<<<<< HEAD
 from models.inference.pictures import opened
 
-=======
 from . import whereabouts
->>>>>>> part-d
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import pictures_in, require, some
 from .loading import LoadLabels, MaskColours, upright_size
