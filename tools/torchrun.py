@@ -159,7 +159,8 @@ if __name__ == '__main__':
         del os.environ[name]  # the processes speak
     options = parse_args(sys.argv[1:])
     if options.nproc_per_node.isdecimal():  # else torchrun warns, and gives each process one thread
-        os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count() // int(options.nproc_per_node))))
+        cores = len(os.sched_getaffinity(0)) // int(options.nproc_per_node)
+        os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores)))
     launcher.api.LocalElasticAgent = Agent
     try:
         if options.rdzv_backend == 'static' and not options.standalone:
