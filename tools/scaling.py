@@ -6,8 +6,8 @@ Of a step on n GPUs, of which each has the pictures of the config, three parts a
     compute    one GPU's own step, measured (--step-ms), or multiply-adds (tools/flop_count.py) / --rate
     gradients  their all-reduce, of which the backward pass may hide a part:
                    nothing hidden    T(G)
-                   all that can be   max(T(G) - backward pass, T(last bucket)), as the last of DDP's buckets of 25 MiB
-                                     is ready when the backward pass ends
+                   all that can be   max(T(G) - backward pass, T(last bucket)): DDP sends a first bucket of 1 MiB, then
+                                     each 25 MiB, and the rest when the backward pass ends
     scalars    all-reduces of one number each that the step waits for: the pairs of the mask losses, and mmseg's of how
                many values are logged, and of each value
 
@@ -40,7 +40,7 @@ from tools.flop_count import floors
 
 CONFIGS = ['configs/voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16.py',
            'configs/coco/clip_rc_zero_vit-b_512x512_80k_coco_stuff164k_100_16.py']
-BUCKET = 25 * 2**20  # bytes, of DDP
+FIRST_BUCKET, BUCKET = 2**20, 25 * 2**20  # bytes, of DDP
 SCALARS = 8  # pairs; how many values; mask, dice, accuracy, two of recovery, their sum
 
 
@@ -82,7 +82,8 @@ def predict(*, compute: float, backward_share: float, gradient_bytes: float, n: 
         scalars: all-reduces of one number.
     """
     gradients = link.all_reduce(gradient_bytes, n)
-    exposed = max(gradients - backward_share * compute, link.all_reduce(min(gradient_bytes, BUCKET), n))
+    rest = (gradient_bytes - FIRST_BUCKET) % BUCKET if gradient_bytes > FIRST_BUCKET else gradient_bytes
+    exposed = max(gradients - backward_share * compute, link.all_reduce(rest, n))
     return Step(compute, gradients, scalars * link.all_reduce(4, n), exposed)
 
 
