@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import sys
+import tempfile
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
@@ -91,8 +92,11 @@ def manner(failure: ProcessFailure) -> str:
     return f'process {failure.local_rank} {how}'
 
 
-def meet(options: Namespace) -> None:
+def meet(options: Namespace, folder: str) -> None:
     """Completes torchrun's options: where and how this machine meets the others, as which of them.
+
+    Args:
+        folder: in which the launcher of a single machine may meet itself.
 
     Raises:
         ValueError: the number of machines or of this one is none.
@@ -106,8 +110,10 @@ def meet(options: Namespace) -> None:
     first = options.node_rank == 0
     address = own_address(options.master_addr, options.master_port)
     options.rdzv_backend = 'c10d'
-    options.rdzv_endpoint = f'{options.master_addr}:{options.master_port}'
-    options.rdzv_conf = ','.join(filter(None, [f'is_host={first}', options.rdzv_conf]))
+    options.rdzv_endpoint, where = f'{options.master_addr}:{options.master_port}', f'is_host={first}'
+    if most == 1:  # no port, as what is met with is unpickled
+        options.rdzv_endpoint, where = f'{folder}/meeting', 'store_type=file'
+    options.rdzv_conf = ','.join(filter(None, [where, options.rdzv_conf]))
     options.local_addr = options.local_addr or (options.master_addr if first else address)  # for the other machines
     if interface := interface_of(address):
         os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)  # else the host's name says where it listens
@@ -142,8 +148,6 @@ def reason(error: Exception, options: Namespace) -> str:
     """What a failed meeting means, and what to do."""
     again = 'run the same command again on every machine'
     machines = parse_min_max_nnodes(options.nnodes)[1]
-    if machines == 1:
-        return f'{options.rdzv_endpoint} cannot be listened on. Is another run there? Take another PORT.'
     if isinstance(error, RendezvousTimeoutError):
         return (f'not all of the {machines} machines were there in time (WAIT=SECONDS allows more). To go on, '
                 f'{again}.')
@@ -163,9 +167,10 @@ if __name__ == '__main__':
         os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores)))
     launcher.api.LocalElasticAgent = Agent
     try:
-        if options.rdzv_backend == 'static' and not options.standalone:
-            meet(options)
-        run(options)
+        with tempfile.TemporaryDirectory(prefix='clip-rc-') as folder:
+            if options.rdzv_backend == 'static' and not options.standalone:
+                meet(options, folder)
+            run(options)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode not in (1, 2):  # killed: it could not say why itself
