@@ -3,8 +3,10 @@
 #
 # One process per GPU; without any GPU, NUM_GPUS processes on the CPU. For several machines run it on each with
 #   NNODES=2 NODE_RANK=0|1 MASTER_ADDR=address-of-the-first PORT=29500
+# RESTARTS=N: begin again up to N times when a process is killed or crashes (default: 3 with several machines, else 0).
+# WAIT=SECONDS: how long machines wait for each other (default: 600). tools/many_machines.md tells of all this.
 set -euo pipefail
-usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,7s/^# \{0,1\}//p' "$0"; }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
 if [ $# -lt 3 ] || ! [[ $3 =~ ^[1-9][0-9]*$ ]]; then
   usage >&2
@@ -19,7 +21,9 @@ if [ -z "${PYTHON:-}" ] && [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$here/.venv/bin/py
 fi
 command -v "$python" >/dev/null ||
   { echo "error: no environment: bash tools/setup_env.sh && source .venv/bin/activate" >&2; exit 1; }
+machines=${NNODES:-1} wait=${WAIT:-600}
 exec "$python" "$here/tools/torchrun.py" \
-  --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$gpus" \
+  --nnodes "$machines" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$gpus" \
   --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
+  --max_restarts "${RESTARTS:-$((machines > 1 ? 3 : 0))}" --rdzv_conf "join_timeout=$wait,read_timeout=$wait" \
   "$here/tools/train.py" "$config" --work-dir "$work_dir" --launcher pytorch "$@"

@@ -183,16 +183,13 @@ def restarted_job(place: Place) -> float | None:
 
     A machine that came back has a new launcher: any process's word counts, and the earliest launch.
     """
-    told = bool(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))), float(os.environ.get(LAUNCHED, 'inf'))
+    told = bool(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))), float(os.environ.get(tools.JOB_BEGAN, 'inf'))
     everyone = [told]
     if place.distributed:
         everyone *= place.world_size
         dist.all_gather_object(everyone, told, group=place.control)
     launched = min(when for _, when in everyone)
     return launched if any(again for again, _ in everyone) and launched < float('inf') else None
-
-
-LAUNCHED = 'CLIPRC_LAUNCHED'  # when the first launcher of this machine's processes began
 
 
 def make_folder(path: str | Path) -> Path:

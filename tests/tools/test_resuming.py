@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import tools
 from tests.conftest import REPOSITORY
 from tests.test_scripts import free_port
 from tools import launch, runner, train
@@ -231,7 +232,7 @@ def test_a_restarted_job_goes_on_from_what_it_saved(train_here, tmp_path, monkey
     """Without --auto-resume; what lay in the folder before the job was launched is not its own."""
     train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    monkeypatch.setenv('CLIPRC_LAUNCHED', str(time.time() + (3600 if launched == 'after' else -3600)))
+    monkeypatch.setenv(tools.JOB_BEGAN, str(time.time() + (3600 if launched == 'after' else -3600)))
     assert list(train_here(tmp_path, '--no-validate', settings=['runner.max_iters=3'])) == trained
 
 

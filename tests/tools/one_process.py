@@ -1,0 +1,115 @@
+"""One of several processes that train and test, for `test_processes.py`: torchrun starts `one_process.py FOLDER`."""
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+if __name__ == '__main__':
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+import tools  # noqa: F401  first: it quietens the imports below
+
+# isort: split
+import torch
+from mmcv import Config
+from mmcv.parallel import DataContainer
+from mmcv.runner import LogBuffer
+from mmseg.datasets import build_dataset
+from torch import nn
+
+from datasets.zero_shot import ZeroShotDataset
+from models import CLIPRC, losses
+from tools import launch
+from tools.evaluation import Evaluation, collect, predict
+from tools.loaders import evaluation_loader
+from tools.train import initial_model
+
+SIDE = 64
+# Classes of the pictures of process 0 and of process 1: other numbers of (picture, class) pairs; none; more pictures.
+BATCHES = {'other numbers': ([[0, 1, 2], [3, 4]], [[5], [6]]), 'none in the second': ([[0, 1], [7, 19, 2]], [[], []]),
+           'none in the first': ([[], []], [[16], [2, 3]])}
+SETTINGS = ['inductive', 'transductive']
+Step = tuple[dict[str, float], dict[str, torch.Tensor]]  # what is logged, gradients by parameter
+
+
+def pictures(classes: list[list[int]], seed: int) -> dict[str, DataContainer]:
+    """A batch as a loader gives it: noise, and labels of which each class has a square; the rest is 255."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.full((len(classes), 1, SIDE, SIDE), 255)
+    for label, names in zip(labels, classes, strict=True):
+        for place, name in enumerate(names):
+            label[0, 10 * place:10 * place + 10, 5:40] = name
+    return {'img': DataContainer([torch.randn(len(classes), 3, SIDE, SIDE, generator=generator).double()], stack=True),
+            'img_metas': DataContainer([[{} for _ in classes]], cpu_only=True),
+            'gt_semantic_seg': DataContainer([labels], stack=True)}
+
+
+def model_of(config: Config) -> CLIPRC:
+    """The same in every process, without dropout; it has an opinion on every pixel, unlike one that starts."""
+    launch.set_seed(0)
+    model = initial_model(config, None)
+    launch.set_seed(1)  # whoever is first embeds the class names, which draws
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.
+    for parameter in model.decode_head.parameters():
+        if parameter.ndim == 2:
+            parameter.data += torch.randn(parameter.shape)
+    return model
+
+
+def one_step(config: Config, batch: dict[str, DataContainer], place: launch.Place) -> Step:
+    """What a step logs and the gradients that the optimizer would get."""
+    wrapped = launch.wrap(model_of(config).double().train(), place)
+    outputs = wrapped.train_step(batch, None)
+    outputs['loss'].backward()
+    return dict(outputs['log_vars']), {name: parameter.grad for name, parameter in wrapped.module.named_parameters()
+                                       if parameter.requires_grad}
+
+
+def first(dataset: ZeroShotDataset, count: int) -> ZeroShotDataset:
+    dataset.img_infos = dataset.img_infos[:count]
+    return dataset
+
+
+def scored(config: Config, place: launch.Place, folder: Path) -> dict[int, tuple]:
+    """Number of pictures -> their label maps and scores, as test.py has them, and scores while training."""
+    model, results = model_of(config), {}
+    for count in range(1, 6):
+        dataset = first(build_dataset(config.data.test, {'test_mode': True}), count)
+        loader, wrapped = evaluation_loader(config, dataset, place), launch.wrap(model, place)
+        maps, parts = [], []
+        for index, labels in predict(wrapped, loader, place):
+            maps.append(labels)
+            parts += dataset.pre_eval(labels, index)
+        maps = collect(maps, count, place, folder / 'maps')
+        parts = collect(parts, count, place, folder / 'parts')
+        runner = SimpleNamespace(model=wrapped, iter=0, work_dir=str(folder), log_buffer=LogBuffer(),
+                                 logger=logging.getLogger('mmseg'))
+        Evaluation(loader, place, interval=1, by_epoch=False, metric='mIoU')._do_evaluate(runner)
+        if place.rank == 0:
+            scores = dataset.evaluate(parts, metric='mIoU', logger='silent')
+            del runner.log_buffer.output['eval_iter_num']  # pictures of this process
+            results[count] = maps, scores, dict(runner.log_buffer.output)
+    return results
+
+
+def process(folder: Path) -> None:
+    """What one of several processes does; the first one writes it down. Two train as well."""
+    args = SimpleNamespace(launcher='pytorch', local_rank=0, device='cpu')
+    place = launch.start(args)
+    configs = {setting: Config.fromfile(folder / f'{setting}.py') for setting in SETTINGS}
+    results = {'scored': scored(configs['inductive'], place, folder)}
+    if place.world_size == 2:
+        for setting, config in configs.items():
+            for name, batches in BATCHES.items():
+                results[setting, name] = one_step(config, pictures(batches[place.rank], place.rank), place)
+            counted_together, losses.pair_count = losses.pair_count, lambda present: present.clamp(min=1)
+            results[setting, 'uneven'] = one_step(config, pictures(BATCHES['other numbers'][place.rank], place.rank),
+                                                 place)
+            losses.pair_count = counted_together
+    if place.rank == 0:
+        torch.save(results, folder / f'{place.world_size}.pt')
+
+
+if __name__ == '__main__':
+    process(Path(sys.argv[1]))

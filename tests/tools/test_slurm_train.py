@@ -1,0 +1,62 @@
+"""The SLURM script, with SLURM's own commands played: what each machine is told, and when the job queues again."""
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+SCRIPT = REPOSITORY / 'tools' / 'slurm_train.sh'
+PLAYED = {'scontrol': 'if [ $1 = show ]; then echo "$3" | tr + "\\n"; else echo "$@" >> requeued; fi',
+          'srun': 'while [ $1 != bash ]; do echo "srun $1" >> told; shift; done\n'
+                  'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@" || status=$?; done; exit ${status:-0}',
+          'sleep': ''}
+JOB = {'SLURM_JOB_ID': '40007', 'SLURM_JOB_NUM_NODES': '2', 'SLURM_JOB_NODELIST': 'alpha+beta'}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with a dist_train.sh that notes what it is told, and ends with the status in STATUS."""
+    (tmp_path / 'bin').mkdir()
+    for name, body in PLAYED.items():
+        command = tmp_path / 'bin' / name
+        command.write_text(f'#!/usr/bin/env bash\n{body}\n')
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / 'dist_train.sh').write_text('echo "$NODE_RANK of $NNODES at $MASTER_ADDR:$PORT: $*" >> told\n'
+                                            'exit "$STATUS"\n')
+    return tmp_path
+
+
+def submitted(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith('SLURM_')}
+    return subprocess.run(['bash', SCRIPT, *arguments], cwd=folder, capture_output=True, text=True,
+                          env={**kept, 'PATH': f'{folder / "bin"}:{os.environ["PATH"]}', **variables})
+
+
+def test_what_each_machine_is_told(folder):
+    done = submitted(folder, 'a config.py', 'work', '8', '--seed', '3', **JOB, STATUS='0', SLURM_CPUS_PER_TASK='64')
+    assert done.returncode == 0, done.stderr
+    assert (folder / 'told').read_text().splitlines() == [
+        'srun --cpus-per-task=64', '0 of 2 at alpha:20007: a config.py work 8 --seed 3 --auto-resume',
+        '1 of 2 at alpha:20007: a config.py work 8 --seed 3 --auto-resume']
+    assert not (folder / 'requeued').exists()
+
+
+@pytest.mark.parametrize(('status', 'again'), [('0', False), ('143', True), ('1', False), ('130', False)])
+def test_the_job_queues_again_when_its_time_is_up(folder, status, again):
+    done = submitted(folder, 'config.py', 'work', '8', **JOB, STATUS=status)
+    assert done.returncode == int(status)
+    assert (folder / 'requeued').exists() == again
+    if again:
+        assert (folder / 'requeued').read_text() == 'requeue 40007\n'
+
+
+def test_what_it_needs(folder):
+    assert submitted(folder, 'config.py', **JOB).returncode == 2
+    assert 'sbatch' in submitted(folder, 'config.py', 'work', '8').stderr
+    (folder / 'dist_train.sh').unlink()
+    done = submitted(folder, 'config.py', 'work', '8', **JOB)
+    assert done.returncode == 1 and done.stderr == 'error: call sbatch in the folder that has dist_train.sh.\n'
+    assert submitted(folder, '--help').stdout.startswith('sbatch OPTIONS tools/slurm_train.sh CONFIG WORK_DIR NUM_GPUS')

@@ -1,0 +1,257 @@
+"""Several processes and machines under our torchrun: restarts, last words, no orphans. A machine is a namespace."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.test_scripts import free_port, losses
+
+TORCHRUN = [sys.executable, REPOSITORY / 'tools' / 'torchrun.py']
+PROCESS = f'''
+import os, signal, sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
+import tools
+import torch, torch.distributed as dist
+dist.init_process_group('gloo')
+attempt, rank, folder, wish = os.environ['TORCHELASTIC_RESTART_COUNT'], dist.get_rank(), sys.argv[1], sys.argv[2]
+open(f'{{folder}}/{{attempt}}.{{rank}}.{{os.getpid()}}', 'w').close()
+if attempt == '0' and rank == 1:
+    if wish == 'be killed':
+        os.kill(os.getpid(), signal.SIGKILL)
+    if wish == 'crash':
+        raise RuntimeError('out of luck')
+    if wish == 'say why':
+        sys.exit('error: no such file. Copy it again.')
+count = torch.zeros(1)
+while count < (1000 if wish == 'go on' else 1):
+    count += 1
+    dist.all_reduce(count, op=dist.ReduceOp.MAX)
+    time.sleep(0.1)
+dist.destroy_process_group()
+'''
+
+
+@pytest.fixture(scope='module')
+def script(tmp_path_factory) -> Path:
+    """A process of several: `SCRIPT FOLDER WISH` notes (attempt, rank, its id) as the name of a file."""
+    path = tmp_path_factory.mktemp('script') / 'process.py'
+    path.write_text(PROCESS)
+    return path
+
+
+def until(happened, *, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, 'it did not happen'
+        time.sleep(0.05)
+
+
+def notes(folder: Path) -> list[tuple[int, int]]:
+    """(attempt, rank) of the processes that were."""
+    return sorted(tuple(map(int, path.name.split('.')[:2])) for path in folder.iterdir())
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f'/proc/{process}/stat').read_text().split(')')[-1].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+def launch(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(list(map(str, [*TORCHRUN, *arguments])), capture_output=True, text=True, timeout=120)
+
+
+def on_two(script: Path, folder: Path, wish: str) -> subprocess.CompletedProcess:
+    """Two processes that may be started three times."""
+    return launch('--nproc_per_node', 2, '--max_restarts', 2, '--master_port', free_port(), script, folder, wish)
+
+
+@pytest.mark.parametrize(('wish', 'told'), [('be killed', 'was killed by SIGKILL'),
+                                            ('crash', 'ended with an exception')])
+def test_what_may_go_better_is_tried_again(script, tmp_path, wish, told):
+    done = on_two(script, tmp_path, wish)
+    assert done.returncode == 0, done.stderr
+    assert notes(tmp_path) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    [line] = [line for line in done.stderr.splitlines() if 'Restart' in line]
+    assert line.endswith('Restart 1 of 2.')
+    assert told in line or 'ended with an exception' in line, 'the other one may be the first to be seen'
+
+
+def test_an_error_in_words_is_not(script, tmp_path):
+    done = on_two(script, tmp_path, 'say why')
+    assert done.returncode == 1 and notes(tmp_path) == [(0, 0), (0, 1)]
+    assert 'error: no such file. Copy it again.\n' in done.stderr and 'Restart' not in done.stderr
+
+
+def test_a_killed_launcher_leaves_no_orphans(script, tmp_path):
+    command = [*TORCHRUN, '--nproc_per_node', 2, '--master_port', free_port(), script, tmp_path, 'go on']
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL) as launcher:
+        until(lambda: len(notes(tmp_path)) == 2)
+        processes = [int(path.name.split('.')[2]) for path in tmp_path.iterdir()]
+        assert all(map(alive, processes))
+        launcher.kill()
+    until(lambda: not any(map(alive, processes)), seconds=20)
+
+
+def test_a_single_machine_opens_no_port_to_meet(script, tmp_path):
+    """What machines meet with is unpickled; and so two runs do not get in each other's way."""
+    with socket.socket() as other:
+        other.bind(('', 0))
+        other.listen()
+        done = launch('--master_port', other.getsockname()[1], script, tmp_path, 'end')
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(('options', 'error'), [
+    (['--nnodes', 2, '--node_rank', 2], 'NODE_RANK=2: NNODES machines have the numbers from 0 to NNODES - 1.'),
+    (['--nnodes', 2, '--node_rank', 1, '--master_addr', 'no.such.machine.invalid'],
+     'no way to MASTER_ADDR=no.such.machine.invalid')])
+def test_machines_that_are_none(options, error):
+    done = launch(*options, 'x.py')
+    assert done.returncode == 1 and done.stderr.startswith('error: ') and error in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# ---- two machines
+
+class Machine:
+    """A network namespace; what runs in it sees its own address and the other machine's, and nothing else."""
+
+    def __init__(self, name: str, address: str):
+        self.name, self.address, self.said = name, address, []
+
+    def start(self, folder: Path, *command, **variables) -> subprocess.Popen:
+        """Starts a command; `said[-1]` is the file of what it says."""
+        self.said.append(folder / f'{self.name}.{len(self.said)}')
+        with self.said[-1].open('w') as stream:
+            return subprocess.Popen(
+                ['ip', 'netns', 'exec', self.name, *map(str, command)], stdout=stream, stderr=stream,
+                env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1',  # they share our cores
+                     **{key: str(value) for key, value in variables.items()}})
+
+    def last_words(self) -> str:
+        return self.said[-1].read_text().splitlines()[-1]
+
+    def lose(self) -> None:
+        """Ends everything on it, at once."""
+        listed = subprocess.run(['ip', 'netns', 'pids', self.name], capture_output=True, text=True)
+        for process in listed.stdout.split():
+            os.kill(int(process), signal.SIGKILL)
+
+
+@pytest.fixture
+def machines() -> Iterator[list[Machine]]:
+    """Two, joined by a cable."""
+    pair = [Machine(f'm{number}-{os.getpid()}', f'10.77.0.{number + 1}') for number in range(2)]
+    commands = [f'netns add {machine.name}' for machine in pair]
+    commands += [f'-n {pair[0].name} link add cable type veth peer name cable netns {pair[1].name}']
+    for machine in pair:
+        commands += [f'-n {machine.name} addr add {machine.address}/24 dev cable',
+                     f'-n {machine.name} link set lo up', f'-n {machine.name} link set cable up']
+    try:
+        for command in commands:
+            try:
+                subprocess.run(['ip', *command.split()], check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f'no network namespaces here: {error}')
+        yield pair
+    finally:
+        for machine in pair:
+            machine.lose()
+            subprocess.run(['ip', 'netns', 'del', machine.name], capture_output=True)
+
+
+def iterations(folder: Path) -> list[int]:
+    """All that the first process has logged, in order of time."""
+    lines = [line for file in sorted(folder.glob('*.log.json')) for line in file.read_text().splitlines()]
+    return [entry['iter'] for entry in map(json.loads, lines) if entry.get('mode') == 'train']
+
+
+def test_two_machines_train_as_one_and_one_comes_back(run, machines, tiny_configs, tmp_path, cache):
+    options = ['--seed', 3, '--no-validate', '--cfg-options', 'lr_config.power=0', 'checkpoint_config.interval=4']
+    shared = tmp_path / 'shared'
+
+    def start(number: int) -> subprocess.Popen:
+        return machines[number].start(
+            tmp_path, 'bash', REPOSITORY / 'dist_train.sh', tiny_configs['inductive'], shared, 1, '--auto-resume',
+            *options, 'runner.max_iters=12', NNODES=2, NODE_RANK=number, MASTER_ADDR=machines[0].address, PORT=29500,
+            WAIT=240, CLIPRC_CACHE=cache)
+
+    first, second = start(0), start(1)
+    until(lambda: 5 in iterations(shared))
+    machines[1].lose()
+    second.wait()
+    before = losses(shared)
+    run('dist_train.sh', tiny_configs['inductive'], tmp_path / 'alone', 2, *options, 'runner.max_iters=4',
+        env={'PORT': str(free_port())})
+    assert first.poll() is None, machines[0].said[-1].read_text()
+    second = start(1)
+    assert (first.wait(timeout=240), second.wait(timeout=120)) == (0, 0), machines[0].said[-1].read_text()
+    alone = losses(tmp_path / 'alone')
+    assert len(alone) == 4
+    for iteration, values in alone.items():
+        assert before[iteration] == pytest.approx(values, rel=1e-4)
+    done = iterations(shared)
+    again = next(place for place in range(1, len(done)) if done[place] != done[place - 1] + 1)
+    assert done[again] % 4 == 1 and 5 <= done[again] <= done[again - 1] + 1, 'it goes on from the newest checkpoint'
+    assert done[-1] == 12 and (shared / 'iter_12.pth').exists()
+    assert 'Restart 1 of 3, as soon as all 2 machines are there.' in machines[0].said[0].read_text()
+    assert 'Iter [' not in machines[1].said[-1].read_text(), 'NODE_RANK=0 has the first process'
+
+
+def start_both(machines: list[Machine], script: Path, folder: Path, *numbers: int, wait: int = 60
+               ) -> list[subprocess.Popen]:
+    """The processes that never end, on machines that are given these numbers."""
+    return [machine.start(folder.parent, *TORCHRUN, '--nnodes', 2, '--node_rank', number, '--max_restarts', 3,
+                          '--master_addr', machines[0].address, '--rdzv_conf',
+                          f'join_timeout={wait},read_timeout={wait}', script, folder, 'go on')
+            for machine, number in zip(machines, numbers)]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / 'notes').mkdir()
+    return tmp_path / 'notes'
+
+
+def test_the_first_machine_is_lost(machines, script, folder):
+    first, second = start_both(machines, script, folder, 0, 1)
+    until(lambda: len(notes(folder)) == 2)
+    machines[0].lose()
+    assert second.wait(timeout=120) == 1
+    assert machines[1].last_words().startswith('error: the first machine does not answer at 10.77.0.1:29500')
+    first.wait()
+
+
+def test_a_machine_that_does_not_come_back(machines, script, folder):
+    first, second = start_both(machines, script, folder, 0, 1, wait=3)
+    until(lambda: len(notes(folder)) == 2)
+    machines[1].lose()
+    assert first.wait(timeout=120) == 1
+    assert machines[0].last_words().startswith('error: not all of the 2 machines were there in time')
+    second.wait()
+
+
+def test_a_machine_that_falls_silent(machines, script, folder):
+    """Its cable is pulled: no connection is closed, and nobody says so."""
+    both = start_both(machines, script, folder, 0, 1, wait=3)
+    until(lambda: len(notes(folder)) == 2)
+    subprocess.run(['ip', '-n', machines[1].name, 'link', 'set', 'cable', 'down'], check=True)
+    assert [process.wait(timeout=180) for process in both] == [1, 1]
+    assert 'a machine is silent. Restart 1 of 3' in machines[0].said[0].read_text()
+
+
+def test_two_machines_of_one_number(machines, script, folder):
+    first, second = start_both(machines, script, folder, 0, 0)
+    until(lambda: first.poll() is not None and second.poll() is not None)
+    assert any(machine.last_words() == 'error: two of the 2 machines have NODE_RANK=0: each needs its own.'
+               for machine in machines)
