@@ -37,7 +37,8 @@ CLIP = 'pretrained/ViT-B-16.pt'
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Compute the text embeddings of class names.')
     parser.add_argument('classes', metavar='CLASSES',
-                        help=f'{", ".join(BY_NAME)}, a text file of class names, one a line, or a config (.py; {IS_RUN})')
+                        help=f'{", ".join(BY_NAME)}, a text file of class names, one a line, or a config (.py): '
+                             f'{IS_RUN}')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.npy', help='(classes, width) float32')
     parser.add_argument('--clip', metavar='FILE', help="CLIP by OpenAI or open_clip, or one of the authors' CLIP-RC "
                                                        f"checkpoints (default: the config's, or {CLIP})")
