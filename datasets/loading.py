@@ -1,4 +1,5 @@
 """Pipeline steps that load a picture and its mask, and say which file is wrong when one is."""
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -62,10 +63,12 @@ class LoadLabels(LoadAnnotations):
         colours = results['mask_colours']
         try:
             with opened(path, path) as image:
-                mode, lossy = image.mode, image.format == 'JPEG'
+                mode, lossy, size = image.mode, image.format == 'JPEG', (image.height, image.width)
                 picture = None if colours is None else np.asarray(image.convert('RGB'))
             if colours is None:
                 results = super().__call__(results)
+                if results['gt_semantic_seg'].size == math.prod(size):  # mmseg drops sides of 1 pixel
+                    results['gt_semantic_seg'] = results['gt_semantic_seg'].reshape(size)
         except FileNotFoundError:
             raise ValueError(f'{path}: this mask is missing.') from None
         except IsADirectoryError:

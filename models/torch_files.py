@@ -196,10 +196,9 @@ class Machine:
         last = _count(offset) + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
         if elements and last >= _of(storage, Storage).count:
             raise ValueError('a tensor that is larger than its storage')
-        if not elements:
-            return torch.empty(size, dtype=storage.dtype)
-        flat = torch.frombuffer(storage.content, dtype=storage.dtype)
-        return torch.empty(0, dtype=storage.dtype).set_(flat.untyped_storage(), offset, size, stride)
+        flat = torch.empty(0, dtype=storage.dtype)
+        numbers = torch.frombuffer(storage.content, dtype=storage.dtype) if elements else flat
+        return flat.set_(numbers.untyped_storage(), offset if elements else 0, size, stride)
 
     def _bytes(self, text: str, encoding: str) -> bytes:
         """How bytes are pickled: as the text that has them as its Latin 1."""

@@ -1,5 +1,7 @@
 """Fixtures: a small data set in VOC's layout, random CLIP files, small configs, scripts run as users run them."""
+import importlib.util
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -153,6 +155,42 @@ def trained(run, tiny_configs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('work') / 'inductive'
     run('tools/train.py', tiny_configs['inductive'], '--work-dir', folder, '--seed', 3, '--no-validate')
     return folder
+
+
+def forget_loggers() -> None:
+    """mmcv's loggers keep the stderr and the file that they were made with."""
+    from mmcv.utils.logging import logger_initialized
+    logger_initialized.clear()
+    logging.getLogger('mmseg').handlers.clear()
+
+
+@pytest.fixture
+def fails(monkeypatch, capfd, cache):
+    """Runs a script in this process; returns the error that it ends with."""
+    import torch
+
+    from tools import launch
+
+    def call(script: str, *arguments) -> str:
+        spec = importlib.util.spec_from_file_location('script_under_test', REPOSITORY / script)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        forget_loggers()
+        monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            launch.run(module.main)
+        assert isinstance(caught.value.code, str), 'no error, or one of the command line'
+        assert caught.value.code.startswith('error: ')
+        output = capfd.readouterr()
+        assert 'Traceback' not in output.out + output.err
+        return caught.value.code
+
+    monkeypatch.setenv('CLIPRC_CACHE', str(cache))
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.delenv('CLIPRC_TRACEBACK', raising=False)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    yield call
+    forget_loggers()
 
 
 def golden_config(case: str) -> dict:

@@ -1,52 +1,16 @@
 """Bad input: the script ends with one error that names the thing and the remedy, and nothing is lost."""
-import importlib.util
-import logging
 import shutil
 import socket
-import sys
 
 import numpy as np
 import pytest
 import torch
-from mmcv.utils.logging import logger_initialized
 from PIL import Image
 
 from tests.clip_files import clip_weights
-from tests.conftest import REPOSITORY, make_voc
-from tools import launch
+from tests.conftest import make_voc
 
 TRAIN, TEST, FLOPS = 'tools/train.py', 'test.py', 'get_flops.py'
-
-
-def forget_loggers() -> None:
-    """mmcv's loggers keep the stderr and the file that they were made with."""
-    logger_initialized.clear()
-    logging.getLogger('mmseg').handlers.clear()
-
-
-@pytest.fixture
-def fails(monkeypatch, capfd, cache):
-    """Runs a script in this process; returns the error that it ends with."""
-    def call(script: str, *arguments) -> str:
-        spec = importlib.util.spec_from_file_location('script_under_test', REPOSITORY / script)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        forget_loggers()
-        monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            launch.run(module.main)
-        assert isinstance(caught.value.code, str), 'no error, or one of the command line'
-        assert caught.value.code.startswith('error: ')
-        output = capfd.readouterr()
-        assert 'Traceback' not in output.out + output.err
-        return caught.value.code
-
-    monkeypatch.setenv('CLIPRC_CACHE', str(cache))
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.delenv('CLIPRC_TRACEBACK', raising=False)
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
-    yield call
-    forget_loggers()
 
 
 @pytest.fixture

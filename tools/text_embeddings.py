@@ -28,7 +28,7 @@ from models.clip_variant import told_by_config
 from models.prompts import PROMPT_SETS, lines_of
 from tools import launch
 from tools.clip_sizes import require_clip
-from tools.config import REPOSITORY, load_config
+from tools.config import IS_RUN, REPOSITORY, load_config
 from tools.model_builder import cached_embeddings, dataset_facts
 
 CLIP = 'pretrained/ViT-B-16.pt'
@@ -37,7 +37,8 @@ CLIP = 'pretrained/ViT-B-16.pt'
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Compute the text embeddings of class names.')
     parser.add_argument('classes', metavar='CLASSES',
-                        help=f'{", ".join(BY_NAME)}, a config (.py), or a text file of class names, one a line')
+                        help=f'{", ".join(BY_NAME)}, a text file of class names, one a line, or a config (.py): '
+                             f'{IS_RUN}')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.npy', help='(classes, width) float32')
     parser.add_argument('--clip', metavar='FILE', help="CLIP by OpenAI or open_clip, or one of the authors' CLIP-RC "
                                                        f"checkpoints (default: the config's, or {CLIP})")

@@ -8,7 +8,10 @@ from mmseg.datasets import build_dataset
 from PIL import Image
 
 import datasets  # noqa: F401  registers
+from datasets.loading import LoadLabels, LoadPicture, MaskColours
 from tests.conftest import make_voc
+from tests.models.inference.test_pictures import png_bomb
+from tools.preparation.convert_masks import decode
 
 JPEG, MASK = 'JPEGImages/{}_000.jpg', 'SegmentationClass/{}_000.png'
 
@@ -149,3 +152,36 @@ def test_greyscale_pictures_and_palette_masks_are_read(tiny_configs, root):
     dataset = open_dataset(tiny_configs, root, 'val')
     assert dataset[0]['img'][0].shape[0] == 3
     np.testing.assert_array_equal(dataset.get_gt_seg_map_by_idx(0), labels)
+
+
+def load(path, colours: MaskColours | None = None) -> None:
+    LoadLabels()({'seg_prefix': str(path.parent), 'ann_info': {'seg_map': path.name}, 'num_classes': 2,
+                  'reduce_zero_label': False, 'mask_colours': colours, 'seg_fields': []})
+
+
+@pytest.mark.parametrize('size', [(12_000, 11_000), (40_000, 20_000)])
+@pytest.mark.parametrize('read', [
+    lambda path: LoadPicture()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
+    load, lambda path: load(path, MaskColours([(0, 0, 0)]))], ids=['picture', 'ids', 'colours'])
+def test_bombs(tmp_path, read, size):
+    (tmp_path / 'bomb.png').write_bytes(png_bomb(*size))
+    with pytest.raises(ValueError, match=r'bomb\.png has more than 100,000,000 pixels'):
+        read(tmp_path / 'bomb.png')
+    with pytest.raises(ValueError, match='more than 100,000,000 pixels'):
+        decode(tmp_path / 'bomb.png')
+
+
+def test_programs_that_are_pictures(tmp_path):
+    """Pillow would hand them to Ghostscript."""
+    (tmp_path / 'it.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n')
+    assert Image.open(tmp_path / 'it.png').format == 'EPS'
+    with pytest.raises(ValueError, match=r'it\.png: broken mask'):
+        load(tmp_path / 'it.png')
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 1)])
+def test_masks_with_a_side_of_one_pixel(tmp_path, shape):
+    Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / 'it.png')
+    results = {'seg_prefix': str(tmp_path), 'ann_info': {'seg_map': 'it.png'}, 'num_classes': 2,
+               'reduce_zero_label': False, 'mask_colours': None, 'seg_fields': []}
+    assert LoadLabels()(results)['gt_semantic_seg'].shape == shape

@@ -21,7 +21,9 @@ def test_literals():
 @pytest.mark.parametrize('text', [
     'model = dict(a=__import__("os").system("touch {file}"))', 'import os', 'model = open("{file}", "w")',
     'model = dict(**{{}})', 'model = dict([1])', 'a = b = 1\nc', 'model.x = 1', 'model = (', 'model = {{[]: 1}}', '\0',
-    'a = 1 + 1', 'a = f"{{1}}"', 'a = ' + '(' * 100_000], ids=lambda text: text[:20])
+    'a = 1 + 1', 'a = f"{{1}}"', 'a = ' + '(' * 100_000, 'a = ' + '-' * 100_000 + '1', 'a = x' + '.y' * 90_000,
+    'a = ' + '9' * 100_000, 'a = 0x' + 'f' * 100_000, 'a = ...', 'a = b"c"', 'a = 1j', 'a = [' + '1,' * 200_000 + ']',
+    'a = 1\n' * 40_000], ids=lambda text: text[:20])
 def test_anything_else_is_neither_run_nor_believed(text, tmp_path):
     file = tmp_path / 'made'
     assert read_config_text(text.format(file=file)) == {}

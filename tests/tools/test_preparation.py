@@ -1,10 +1,14 @@
 """The label tables against the owners' lists of names, and masks against naive ways to read them."""
+import stat
+import tarfile
+import zipfile
+
 import numpy as np
 import pytest
 
 from datasets import COCOStuff164k, PascalContext60
 from tests import data_archives
-from tools.preparation import convert_masks, detail_annotations
+from tools.preparation import convert_masks, detail_annotations, unpack
 
 # Of COCO-Stuff's labels.txt, counted from 0.
 COCO_STUFF = {0: 'person', 10: 'fire hydrant', 12: 'stop sign', 24: 'giraffe', 26: 'backpack', 27: 'umbrella',
@@ -82,3 +86,25 @@ def test_later_segments_lie_on_top():
     drawing = detail_annotations.Drawing('a', (3, 4), [(7, data_archives.run_length_code(square)),
                                                        (9, data_archives.run_length_code(left))])
     np.testing.assert_array_equal(detail_annotations.paint(drawing), [[9, 7, 0, 0], [9, 7, 0, 0], [9, 0, 0, 0]])
+
+
+@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def test_of_an_archive_only_files_are_unpacked(tmp_path, kind):
+    """Links could lead out of the folder, and what is written through them."""
+    with tarfile.open(tmp_path / 'it.tar', 'w') as archive:
+        for name, of_kind in (('a/it.jpg', kind), ('a/it.jpg/inside.jpg', tarfile.REGTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = of_kind, str(tmp_path / 'outside')
+            archive.addfile(info)
+    with unpack.opened(tmp_path / 'it.tar') as (members, _):
+        assert [str(member.path) for member in members] == ['a/it.jpg/inside.jpg']
+
+
+def test_a_link_in_a_zip_archive_is_a_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'it.zip', 'w') as archive:
+        info = zipfile.ZipInfo('a/it.jpg')
+        info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, '/etc/passwd')
+    with unpack.opened(tmp_path / 'it.zip') as (members, _):
+        unpack.write_file(tmp_path / 'it.jpg', next(members).read(), None, 'it')
+    assert not (tmp_path / 'it.jpg').is_symlink() and (tmp_path / 'it.jpg').read_text() == '/etc/passwd'

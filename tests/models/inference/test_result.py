@@ -86,3 +86,10 @@ def test_legend_of_long_and_foreign_words():
     assert legend.width < 600 and legend.height < 150
     assert drawing.font_for('\U000e0041', 12) is None and drawing.font_for('cat ж ñ', 12) is not None
     assert drawing.legend([], 64).width == 64
+
+
+@pytest.mark.parametrize('name', ['../it', '/tmp/it', 'a/b', 'a\0b'])
+def test_a_name_that_leads_into_another_folder(result, name, tmp_path):
+    with pytest.raises(ValueError, match='leads into another folder'):
+        result.save(tmp_path / 'out', name)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,332 @@
+"""What must hold of any input, tried on inputs that hypothesis makes up.
+
+The same few hundred each time; `HYPOTHESIS_PROFILE=long` tries thousands of others.
+"""
+import math
+import os
+import random
+from itertools import islice
+from pprint import pformat
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from datasets import ClassSplit, ZeroShotDataset
+from datasets.loading import MaskColours
+from datasets.metrics import harmonic_mean, mean_of
+from datasets.sampling import PassSampler, SeededSamples
+from models import torch_files
+from models.config_text import read_config_text
+from models.inference import parse_words
+from models.inference.words import clean_words
+from models.label_mapping import IGNORE, Setting, training_labels
+from models.maps import Resizing
+from models.prompts import synonyms, templates_of
+from models.windows import Pasted, Window, sliding
+
+fixtures_are_shared = [HealthCheck.function_scoped_fixture]
+settings.register_profile('same', derandomize=True, max_examples=60, deadline=None,
+                          suppress_health_check=fixtures_are_shared)
+settings.register_profile('long', max_examples=5000, deadline=None, suppress_health_check=fixtures_are_shared)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
+
+sides = st.integers(1, 40)
+seeds = st.integers(0, 2**32 - 1)
+
+
+# ---- which labels a setting may see
+
+@st.composite
+def splits(draw, most: int = 12):
+    """Indices of the seen and of the unseen classes; one at least is seen."""
+    count = draw(st.integers(1, most))
+    unseen = draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
+    return [index for index in range(count) if index not in unseen], sorted(unseen)
+
+
+@given(splits(), st.sampled_from(Setting), st.integers(1, 2), sides, sides, seeds)
+def test_training_labels_pixel_by_pixel(split, setting, batch, height, width, seed):
+    seen, unseen = split
+    generator = torch.Generator().manual_seed(seed)
+    count = len(seen) + len(unseen)
+    assume(unseen or setting is not Setting.TRANSDUCTIVE)
+    labels = torch.tensor([*range(count), IGNORE])[torch.randint(count + 1, (batch, height, width),
+                                                                 generator=generator)]
+    logits = torch.randn(batch, count, height, width, generator=generator)
+    before = labels.clone()
+    mapped = training_labels(labels, setting, seen=torch.tensor(seen), unseen=torch.tensor(unseen).long(),
+                             logits=logits, resizing=Resizing((height, width), like=logits))
+    assert torch.equal(labels, before) and mapped.shape == labels.shape
+    for place in np.ndindex(*labels.shape):
+        label = int(labels[place])
+        if setting is Setting.FULLY_SUPERVISED or label == IGNORE:
+            wanted = label
+        elif setting is Setting.INDUCTIVE:
+            wanted = seen.index(label) if label in seen else IGNORE
+        else:
+            scores = logits[(place[0], slice(None), *place[1:])].sigmoid()
+            wanted = label if label in seen else max(unseen, key=lambda index: float(scores[index]))
+        assert int(mapped[place]) == wanted
+
+
+# ---- class names
+
+names = st.text(st.sampled_from('ab, ,\tÄ猫'), max_size=6)
+
+
+@given(st.lists(names, max_size=5), st.lists(names, max_size=3))
+def test_a_split_has_every_class_on_one_side(class_names, unseen):
+    try:
+        split = ClassSplit(tuple(class_names), tuple(unseen))
+    except ValueError:
+        whole = [word for name in class_names for word in synonyms(name)]
+        known = {', '.join(synonyms(name)) for name in class_names}
+        wrong = {', '.join(synonyms(name)) for name in unseen}
+        assert '' in whole or len({*whole}) < len(whole) or not wrong <= known or len(wrong) == len(class_names)
+        return
+    assert sorted(split.seen + split.unseen) == list(range(len(class_names))) and split.seen
+    assert {split.names[index] for index in split.unseen} == set(split.unseen_names)
+    assert ClassSplit(split.names, split.unseen_names) == split
+
+
+# ---- scores
+
+@pytest.fixture(scope='module')
+def one_picture(tmp_path_factory):
+    """A folder of a data set of one picture."""
+    root = tmp_path_factory.mktemp('data')
+    for part in ('pictures', 'masks'):
+        (root / part).mkdir()
+    return root
+
+
+def ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+@given(splits(5), st.integers(1, 6), st.integers(1, 6), seeds)
+def test_scores_are_those_of_a_count(one_picture, split, height, width, seed):
+    seen, unseen = split
+    count = len(seen) + len(unseen)
+    draws = np.random.default_rng(seed)
+    truth = draws.choice([*range(count), IGNORE], (height, width)).astype(np.uint8)
+    labels = draws.integers(0, count, (height, width))
+    Image.new('RGB', (width, height)).save(one_picture / 'pictures/a.jpg')
+    Image.fromarray(truth).save(one_picture / 'masks/a.png')
+    dataset = ZeroShotDataset(pipeline=[], data_root=str(one_picture), img_dir='pictures', ann_dir='masks',
+                              classes=[f'c{index}' for index in range(count)],
+                              unseen=[f'c{index}' for index in unseen], test_mode=True)
+    scores = dataset.evaluate(dataset.pre_eval(labels, 0), logger='silent')
+    pairs = [(int(a), int(b)) for a, b in zip(truth.ravel(), labels.ravel(), strict=True) if a != IGNORE]
+    iou = [ratio(sum(a == b == index for a, b in pairs), sum(index in pair for pair in pairs))
+           for index in range(count)]
+
+    def mean(indices: list[int]) -> float:
+        known = [iou[index] for index in indices if not math.isnan(iou[index])]
+        return ratio(sum(known), len(known))
+
+    on_seen, on_unseen = mean(seen), mean(unseen)
+    wanted = {'aAcc': ratio(sum(a == b for a, b in pairs), len(pairs)), 'mIoU': mean(list(range(count))),
+              'mIoU_seen': on_seen, 'mIoU_unseen': on_unseen,
+              'hIoU': 2 * on_seen * on_unseen / (on_seen + on_unseen) if on_seen + on_unseen else 0.,
+              **{f'IoU.c{index}': iou[index] for index in range(count)}}
+    for name, value in wanted.items():
+        assert scores[name] == pytest.approx(value, abs=1e-4, nan_ok=True), name  # mmseg rounds to 4 digits
+
+
+fractions = st.floats(0, 1)
+
+
+@given(fractions, fractions)
+def test_the_harmonic_mean_is_nearer_to_the_worse(seen, unseen):
+    both = harmonic_mean(seen, unseen)
+    assert both == harmonic_mean(unseen, seen)
+    assert min(seen, unseen) - 1e-9 <= both <= min((seen + unseen) / 2, 2 * min(seen, unseen)) + 1e-9
+
+
+@given(st.lists(fractions | st.just(math.nan), min_size=1, max_size=9), st.data())
+def test_means_lie_between_what_they_are_of(values, data):
+    chosen = data.draw(st.lists(st.integers(0, len(values) - 1), unique=True))
+    mean, known = mean_of(np.array(values), chosen), [values[index] for index in chosen
+                                                      if not math.isnan(values[index])]
+    assert min(known) - 1e-9 <= mean <= max(known) + 1e-9 if known else math.isnan(mean)
+
+
+# ---- windows
+
+@st.composite
+def tilings(draw):
+    """Size of a picture, of windows, and their stride."""
+    size, crop = ((draw(st.integers(1, 150)), draw(st.integers(1, 150))) for _ in range(2))
+    stride = tuple(draw(st.integers(max(1, side // 6), side)) for side in crop)
+    return size, crop, stride
+
+
+@given(tilings())
+def test_windows_cover_a_picture_and_stay_in_it(tiling):
+    size, crop, stride = tiling
+    covered = torch.zeros(size)
+    windows = sliding(size, crop, stride)
+    for window in windows:
+        assert (window.height, window.width) == (min(crop[0], size[0]), min(crop[1], size[1]))
+        assert window.of(covered).shape == (window.height, window.width), 'it leaves the picture'
+        window.of(covered).add_(1)
+    assert covered.min() >= 1 and len({*windows}) == len(windows)
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(-1, 60))
+def test_strides_that_leave_gaps(length, crop, step):
+    assume(not 1 <= step <= crop)
+    with pytest.raises(ValueError, match='do not cover'):
+        sliding((length, 9), (crop, 9), (step, 9))
+
+
+@given(tilings(), st.integers(1, 3), sides, sides, seeds, st.booleans())
+def test_pasting_is_the_mean_of_the_windows(tiling, classes, height, width, seed, whole):
+    size, crop, stride = tiling
+    windows = [Window(0, 0, *size)] if whole else sliding(size, crop, stride)
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(windows), classes, 3, 4, generator=generator)
+    resizing = Resizing((3, 4), (windows[0].height, windows[0].width), like=logits)
+
+    def pasted(logits: torch.Tensor, original: tuple[int, int]) -> torch.Tensor:
+        return Pasted(logits, windows, size=size, original=original, resizing=resizing,
+                      scores=lambda logits, some: logits.sigmoid()).all()[0]
+
+    summed, times = torch.zeros(classes, *size), torch.zeros(size)
+    for window, some in zip(windows, logits, strict=True):
+        window.of(summed).add_(resizing(some).sigmoid())
+        window.of(times).add_(1)
+    torch.testing.assert_close(pasted(logits, size), summed / times)
+    constant = pasted(torch.full_like(logits, 0.3), (height, width))
+    torch.testing.assert_close(constant, torch.full((classes, height, width), 0.3).sigmoid())
+
+
+@given(sides, sides, sides, sides, seeds)
+def test_resizing_stays_between_the_smallest_and_the_largest(h, w, height, width, seed):
+    maps = torch.randn(2, h, w, generator=torch.Generator().manual_seed(seed))
+    resized = Resizing((h, w), (height, width), like=maps)(maps)
+    assert resized.shape == (2, height, width)
+    assert resized.min() >= maps.min() - 1e-4 and resized.max() <= maps.max() + 1e-4
+
+
+# ---- words, prompts, texts
+
+@given(st.text(max_size=60) | st.text(st.sampled_from('aB,;|\n \t\u200b'), max_size=20))
+def test_words_as_typed(text):
+    words = clean_words(parse_words(text), none_will_do=True)
+    assert len({word.casefold() for word in words}) == len(words)
+    for word in words:
+        parts = synonyms(word)
+        assert all(parts) and len({part.casefold() for part in parts}) == len(parts)
+        assert ' '.join(word.split()) == word
+    assert clean_words(words, none_will_do=True) == words
+    assert clean_words(parse_words('\n'.join(word.replace(', ', '|') for word in words)), none_will_do=True) == words
+
+
+@given(st.lists(st.text(st.sampled_from('a {}'), max_size=8), max_size=3))
+def test_a_prompt_has_one_place_for_the_name(texts):
+    right = bool(texts) and all(text.count('{}') == 1 and set(text.replace('{}', '')) <= {'a', ' '} for text in texts)
+    try:
+        assert templates_of(texts) == tuple(texts) and right
+        assert all(text.format('cat') == text.replace('{}', 'cat') for text in texts)
+    except ValueError:
+        assert not right
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-2**62, 2**62) | st.floats(allow_nan=False, allow_infinity=False) |
+    st.text(st.characters(codec='utf-8'), max_size=8),
+    lambda inside: st.lists(inside, max_size=3) | st.tuples(inside) | st.dictionaries(
+        st.text('abc', max_size=3), inside, max_size=3), max_leaves=12)
+
+
+@given(st.dictionaries(st.from_regex(r'[a-z_]{1,8}', fullmatch=True).filter(str.isidentifier), plain, max_size=4))
+def test_configs_as_text(values):
+    from keyword import iskeyword
+    assume(not any(map(iskeyword, values)))
+    text = ''.join(f'{name} = {pformat(value, width=120)}\n' for name, value in values.items())
+    assert read_config_text(text) == values
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_read_as_a_config_or_not_at_all(text):
+    assert isinstance(read_config_text(text), dict)
+
+
+# ---- files
+
+tensors = st.builds(
+    lambda dtype, shape, seed, step: (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 50).to(
+        dtype)[..., ::step],
+    st.sampled_from(list(torch_files.DTYPES.values())), st.lists(st.integers(0, 3), min_size=1, max_size=3), seeds,
+    st.integers(1, 2))
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+@given(st.dictionaries(st.text('abc.', max_size=5), st.recursive(
+    plain | tensors | st.binary(max_size=5) | st.builds(np.float64, fractions),
+    lambda inside: st.lists(inside, max_size=3), max_leaves=6), max_size=4), st.booleans())
+def test_files_of_torch_are_read_as_torch_does(tmp_path, content, zipped):
+    content['twice'] = content.get('a')
+    torch.save(content, tmp_path / 'it.pth', _use_new_zipfile_serialization=zipped)
+    assert same(torch_files.read(tmp_path / 'it.pth'), content)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=6, unique=True), st.integers(0, 2), seeds)
+def test_mask_colours_pixel_by_pixel(colours, ignored, seed):
+    classes = max(1, len(colours) - ignored)
+    mask = np.array(colours, np.uint8)[np.random.default_rng(seed).integers(0, len(colours), (4, 5))]
+    labels = MaskColours(colours[:classes], colours[classes:]).labels(mask, 'mask.png')
+    for place in np.ndindex(4, 5):
+        index = colours.index(tuple(int(value) for value in mask[place]))
+        assert labels[place] == (index if index < classes else IGNORE)
+
+
+# ---- which sample comes when
+
+@given(st.integers(1, 30), seeds, st.integers(1, 5), st.integers(0, 70))
+def test_every_pass_has_every_sample_whoever_shares_it(size, seed, processes, start):
+    alone = list(islice(PassSampler(size, seed=seed), 4 * size + 80))
+    for number in range(4):
+        of_pass = alone[number * size:(number + 1) * size]
+        assert [key[0] for key in of_pass] == [number] * size
+        assert sorted(key[1] for key in of_pass) == list(range(size))
+    shared = [list(islice(PassSampler(size, seed=seed, rank=rank, world_size=processes, start=start), 3))
+              for rank in range(processes)]
+    together = [key for step in zip(*shared, strict=True) for key in step]
+    assert together == alone[start:start + len(together)]
+
+
+class Draws:
+    """A data set whose samples are random numbers of three generators."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return index, random.random(), np.random.rand(), float(torch.rand(1))
+
+
+@given(seeds, st.integers(0, 1000), st.integers(0, 1000))
+def test_draws_depend_on_the_key_alone(seed, number, index):
+    samples = SeededSamples(Draws(), seed)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    first = samples[number, index]
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+    random.random(), np.random.rand(), torch.rand(1)
+    assert samples[number, index] == first
+    assert samples[number + 1, index][1:] != first[1:] and samples[number, index + 1][1:] != first[1:]

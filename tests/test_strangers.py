@@ -1,0 +1,300 @@
+"""Files from strangers: whichever way a file comes in, nothing that it asks for is run; it takes no memory it is not.
+
+Every hostile file here would make a folder, `trace`, and does where it is read without care.
+"""
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmcv.runner import checkpoint as mmcv_checkpoint
+from mmcv.runner import load_checkpoint
+from mmseg.apis import init_segmentor
+from torch import nn
+
+from models import clip_checkpoint, mmcv_repairs, torch_files
+from models.inference import load_model
+from tests.clip_files import clip_weights, save_torchscript
+from tests.conftest import REPOSITORY
+
+SMALL = {'vocabulary': 60, 'text_width': 8, 'text_layers': 1}
+
+
+class Payload:
+    def __init__(self, trace: Path):
+        self.trace = str(trace)
+
+    def __reduce__(self):
+        return os.mkdir, (self.trace,)
+
+
+@pytest.fixture
+def trace(tmp_path):
+    return tmp_path / 'trace'
+
+
+def hostile_checkpoint(path: Path, trace: Path, **options) -> Path:
+    content = {'state_dict': clip_weights(**SMALL), 'meta': {'CLASSES': ['cat'], 'x': Payload(trace)}}
+    torch.save(content, path, **options)
+    return path
+
+
+class Loud(nn.Module):
+    """Its archive writes a file when `torch.jit.load` restores it."""
+
+    def __init__(self, trace: str):
+        super().__init__()
+        self.weight, self.trace = nn.Parameter(torch.ones(2)), trace
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.weight, self.trace, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, str, bool]):
+        torch.save(state[0], state[1])
+        self.weight, self.trace, self.training = state[0], state[1], state[2]
+
+
+# ---- the payloads work
+
+def test_what_the_files_do_where_they_are_read_without_care(tmp_path, trace):
+    for options in ({}, {'_use_new_zipfile_serialization': False}):
+        torch.load(hostile_checkpoint(tmp_path / 'it.pth', trace, **options), weights_only=False)
+        trace.rmdir()
+    np.save(tmp_path / 'it.npy', np.array([[Payload(trace)]]), allow_pickle=True)
+    np.load(tmp_path / 'it.npy', allow_pickle=True)
+    assert trace.is_dir()
+
+
+# ---- every way in
+
+TRAIN = 'tools/train.py'
+SCRIPTS = {
+    'test': ('test.py', lambda file, config: [config, file, '--eval', 'mIoU']),
+    'load': (TRAIN, lambda file, config: [config, '--load-from', file, '--work-dir', file.parent]),
+    'resume': (TRAIN, lambda file, config: [config, '--resume-from', file, '--work-dir', file.parent]),
+    **{name: (TRAIN, lambda file, config, name=name: [config, '--work-dir', file.parent, '--cfg-options',
+                                                      f'model.{name}={file}'])
+       for name in ('pretrained', 'pretrained_text')},
+    'inspect': ('tools/inspect_checkpoint.py', lambda file, config: [file]),
+    'export': ('tools/export.py', lambda file, config: [file, '--slim', file.with_suffix('.safetensors')]),
+    'calibrate': ('tools/calibrate.py', lambda file, config: [config, file]),
+    'embeddings': ('tools/text_embeddings.py', lambda file, config: ['voc12', '--clip', file, '--out',
+                                                                     file.with_suffix('.npy')]),
+    'demo': ('tools/demo.py', lambda file, config: [REPOSITORY / '.github/assets/method.png', '--checkpoint', file,
+                                                    '--out', file.parent]),
+}
+CALLS = {
+    'load_model': lambda file, config: load_model(file),
+    'mmseg': lambda file, config: init_segmentor(str(config), str(file), device='cpu'),
+    'mmcv': lambda file, config: load_checkpoint(nn.Linear(2, 2), str(file), map_location='cpu'),
+}
+REFUSED = r'it\.pth cannot be read safely: it asks to run posix\.mkdir'
+
+
+@pytest.mark.parametrize('way', SCRIPTS)
+def test_scripts_do_not_run_a_checkpoint(fails, tiny_configs, tmp_path, trace, way):
+    script, arguments = SCRIPTS[way]
+    file = hostile_checkpoint(tmp_path / 'it.pth', trace)
+    assert re.search(REFUSED, fails(script, *arguments(file, tiny_configs['inductive'])))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize('way', CALLS)
+def test_calls_do_not_run_a_checkpoint(tiny_configs, tmp_path, trace, way):
+    file = hostile_checkpoint(tmp_path / 'it.pth', trace)
+    with pytest.raises(ValueError, match=REFUSED):
+        CALLS[way](file, tiny_configs['inductive'])
+    assert not trace.exists()
+
+
+def test_embeddings_are_read_and_not_run(fails, tiny_configs, tmp_path, trace):
+    np.save(tmp_path / 'it.npy', np.array([[Payload(trace)]]), allow_pickle=True)
+    error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'work', '--cfg-options',
+                  f'model.load_text_embedding={tmp_path / "it.npy"}')
+    assert 'it.npy is truncated or no .npy table' in error and not trace.exists()
+
+
+def test_what_mmcv_downloads_is_read_and_not_run(tmp_path, trace, monkeypatch):
+    mmcv_repairs.apply()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    file = hostile_checkpoint(tmp_path / 'it.pth', trace)
+    with pytest.raises(pickle.UnpicklingError):
+        mmcv_checkpoint.load_from_http(file.as_uri(), map_location='cpu')
+    assert not trace.exists()
+
+
+def test_a_setting_of_the_environment_changes_nothing(tmp_path, trace, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    with pytest.raises(ValueError, match='safely'):
+        load_checkpoint(nn.Linear(2, 2), str(hostile_checkpoint(tmp_path / 'it.pth', trace)))
+    assert not trace.exists()
+
+
+# ---- TorchScript archives
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.ModuleList([nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(2, 3).half()])
+        self.tied = self.inner[0].weight
+        self.register_buffer('view', torch.arange(12.).reshape(3, 4).t()[1:, ::2])
+        self.register_buffer('passing', torch.ones(1), persistent=False)
+        self.attribute, self.names, self.table, self.place = torch.ones(2), ['a'], {'b': 1}, torch.device('cpu')
+
+
+@pytest.mark.parametrize('make', [lambda: torch.jit.script(Nested()),
+                                  lambda: torch.jit.trace(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)),
+                                                          torch.ones(1, 3, 4, 4))], ids=['script', 'trace'])
+def test_an_archive_s_tensors_are_those_that_torch_finds(tmp_path, make):
+    make().save(str(tmp_path / 'it.pt'))
+    found, wanted = torch_files.read(tmp_path / 'it.pt'), torch.jit.load(tmp_path / 'it.pt').state_dict()
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype, name
+        assert found[name].stride() == tensor.stride(), name
+    if 'tied' in found:
+        assert found['tied'].data_ptr() == found['inner.0.weight'].data_ptr()
+
+
+def test_an_archive_of_a_gpu_of_long_ago(tmp_path):
+    """As OpenAI's are: of a CUDA device, without a note of the order of bytes."""
+    save_torchscript(clip_weights(**SMALL), tmp_path / 'new.pt')
+    with zipfile.ZipFile(tmp_path / 'new.pt') as new, zipfile.ZipFile(tmp_path / 'old.pt', 'w') as old:
+        for name in new.namelist():
+            if not name.endswith(('byteorder', 'serialization_id')):
+                content = new.read(name)
+                old.writestr(name, content.replace(b'X\x03\x00\x00\x00cpu', b'X\x06\x00\x00\x00cuda:0'))
+    found, wanted = (clip_checkpoint.read(tmp_path / f'{name}.pt').weights for name in ('old', 'new'))
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_the_code_of_an_archive_is_not_run(tmp_path, trace):
+    torch.jit.script(Loud(str(trace))).save(str(tmp_path / 'it.pt'))
+    trace.unlink(missing_ok=True)
+    torch.jit.load(tmp_path / 'it.pt')
+    assert trace.exists(), 'it does nothing where it is run, either'
+    trace.unlink()
+    with pytest.raises(ValueError, match='damaged, or no checkpoint'):  # only its code could tell what is what
+        clip_checkpoint.read(tmp_path / 'it.pt')
+    assert not trace.exists()
+
+
+def test_a_hostile_pickle_in_an_archive(tmp_path, trace):
+    save_torchscript(clip_weights(**SMALL), tmp_path / 'whole.pt')
+    with zipfile.ZipFile(tmp_path / 'whole.pt') as whole, zipfile.ZipFile(tmp_path / 'it.pt', 'w') as changed:
+        for name in whole.namelist():
+            changed.writestr(name, pickle.dumps(Payload(trace), 2) if name.endswith('data.pkl') else whole.read(name))
+    with pytest.raises(ValueError, match=r'it\.pt cannot be read safely: it asks to run posix\.mkdir'):
+        clip_checkpoint.read(tmp_path / 'it.pt')
+    assert not trace.exists()
+
+
+# ---- files that claim to be large
+
+def archive(path: Path, content: bytes, *, storage: bytes = b'', **options) -> None:
+    with zipfile.ZipFile(path, 'w', **options) as file:
+        file.writestr('it/data.pkl', content)
+        file.writestr('it/data/0', storage)
+
+
+def tensor_of(count: int, size: int, stride: int = 1) -> bytes:
+    """The pickle of a state dict of one tensor of `size` in a storage of `count` numbers."""
+    def long(value: int) -> bytes:
+        return b'\x8a\x08' + value.to_bytes(8, 'little', signed=True)
+
+    return (b'\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n'
+            b'FloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu' + long(count) + b'tQK\x00' + long(size) + b'\x85'
+            + long(stride) + b'\x85\x89ccollections\nOrderedDict\n)RtRs.')
+
+
+DOUBLING = b'\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00latin1\x86R' + b''.join(
+    b'q\x00c_codecs\nencode\nh\x00X\x03\x00\x00\x00hex\x86R' for _ in range(36)) + b'.'
+LAUGHS = b'\x80\x02]q\x00' + b''.join(b'](' + b'h\x00' * 10 + b'eq\x00' for _ in range(12)) + b'.'
+LARGE = {
+    'a storage that is not there': tensor_of(10**12, 10), 'a storage that is shorter': tensor_of(10**9, 10**9),
+    'beyond the storage': tensor_of(2, 10**12), 'below zero': tensor_of(2, -3),
+    'strides below zero': tensor_of(2, 2, -1),
+    'one number many times': tensor_of(2, 10**12, 0),
+    'bytes by number': b'\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R.',
+    'doubling': DOUBLING, 'lists of lists of lists': LAUGHS,
+    'deep': b'\x80\x02' + b']' * 10**6 + b'a' * (10**6 - 1) + b'.',
+    'a deep key': b'\x80\x02})' + b'\x85' * 10**6 + b'Ns.',
+}
+
+
+@pytest.mark.parametrize('name', LARGE)
+def test_a_small_file_takes_little_memory(tmp_path, name):
+    archive(tmp_path / 'it.pth', LARGE[name], storage=bytes(8))
+    check_memory(tmp_path / 'it.pth')
+
+
+def test_a_zip_bomb(tmp_path):
+    archive(tmp_path / 'it.pth', tensor_of(10**9, 10**9), compression=zipfile.ZIP_DEFLATED, storage=bytes(4 * 10**8))
+    assert (tmp_path / 'it.pth').stat().st_size < 10**6
+    check_memory(tmp_path / 'it.pth')
+
+
+def test_a_table_of_a_header(tmp_path):
+    for shape in ('(1000000, 1000000)', '(1, -1)', '(' * 5000, '(1e400, 2)'):
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+        (tmp_path / 'it.npy').write_bytes(b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + bytes(64))
+        check_memory(tmp_path / 'it.npy', clip_checkpoint.read_embeddings)
+
+
+def test_a_header_of_safetensors(tmp_path):
+    for shape, end in ((10**12, 4 * 10**12), (1, 8), (2**62, 8)):
+        header = json.dumps({'w': {'dtype': 'F32', 'shape': [shape], 'data_offsets': [0, end]}}).encode()
+        (tmp_path / 'it.safetensors').write_bytes(len(header).to_bytes(8, 'little') + header + bytes(8))
+        check_memory(tmp_path / 'it.safetensors')
+    (tmp_path / 'it.safetensors').write_bytes((2**60).to_bytes(8, 'little') + b'{}')
+    check_memory(tmp_path / 'it.safetensors')
+
+
+def check_memory(path: Path, read: Callable[[Path], object] = clip_checkpoint.read) -> None:
+    """The file is refused, and that takes less than 300 MB."""
+    Path('/proc/self/clear_refs').write_text('5')
+    before = peak()
+    with pytest.raises(ValueError, match=path.name):
+        read(path)
+    assert peak() - before < 300_000_000
+
+
+def peak() -> int:
+    return 1024 * int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])
+
+
+# ---- configs in checkpoints
+
+MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda model: model['backbone'].update(type='TIMMBackbone', model_name='resnet18'), 'which is mmseg'),
+    (lambda model: model['backbone'].update(layers=10**9), 'layers=1000000000, more than'),
+    (lambda model: model['backbone'].update(width=2**15), 'parameters, the file'),
+    (lambda model: model.update(decode_head=3), 'damaged'), (lambda model: model.update(test_cfg=[1]), 'it')])
+def test_what_a_config_in_a_checkpoint_may_ask_for(change, words):
+    checkpoint = clip_checkpoint.read(MINIATURE)
+    change(checkpoint.meta['clip_rc']['config']['model'])
+    with pytest.raises(ValueError, match=words) as error:
+        load_model(checkpoint, device='cpu')
+    assert str(MINIATURE) in str(error.value)
+
+
+def test_modules_that_a_checkpoint_names_are_not_imported(tmp_path, monkeypatch, trace):
+    (tmp_path / 'strange.py').write_text(f'import os\nos.mkdir({str(trace)!r})\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checkpoint = clip_checkpoint.read(MINIATURE)
+    checkpoint.meta['clip_rc']['config']['custom_imports'] = {'imports': ['strange']}
+    load_model(checkpoint, device='cpu')
+    assert not trace.exists()
+    __import__('strange')
+    assert trace.exists()
