@@ -121,7 +121,11 @@ if ! ls "$wheels"/mmcv_full-*.whl >/dev/null 2>&1; then
   trap 'rm -rf "$building"' EXIT
   # CPU operators only (nothing here uses its CUDA ones), so no nvcc is needed. pip's own cache
   # would hand the wheel to an environment with another torch. ninja comes from the environment.
-  if ! CUDA_VISIBLE_DEVICES='' MMCV_WITH_OPS=1 FORCE_CUDA=0 CFLAGS='-g0 -O1' PATH="$env/bin:$PATH" \
+  # mmcv-full asks for C++17, torch's headers for what they say; of two standards the last counts.
+  standard=$(sed -n 's/.*#error C++\([0-9]*\) or later.*/\1/p' "$env"/lib/python3*/site-packages/torch/include/ATen/ATen.h)
+  printf '#!/bin/sh\nexec g++ "$@" -std=c++%s\n' "${standard:-17}" >"$building/g++"
+  chmod +x "$building/g++"
+  if ! CUDA_VISIBLE_DEVICES='' MMCV_WITH_OPS=1 FORCE_CUDA=0 CFLAGS='-g0 -O1' CXX="$building/g++" PATH="$env/bin:$PATH" \
     pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir "$building" --require-hashes \
       -r <(locked mmcv-full) >"$building/log" 2>&1; then
     cp "$building/log" "$cache/wheels/mmcv-build.log"

@@ -66,14 +66,17 @@ def test_another_environment_than_the_locks_is_refused():
 
 STAND_IN = r'''#!/usr/bin/env bash
 case "$*" in
-  '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  '-m venv '*)
+    headers=$3/lib/python3.11/site-packages/torch/include/ATen
+    mkdir -p "$3/bin" "$headers" && cp "$0" "$3/bin/python"
+    echo '#error C++20 or later compatible compiler is required to use ATen.' >"$headers/ATen.h" ;;
   *'-m pip --version'*) ;;
   *'-m pip '*)
     echo "${@:4}" >>"$SAID/calls"
     while [ $# -gt 0 ]; do
       case $1 in
         -r) cat "$2" >>"$SAID/installed" ;;
-        --wheel-dir) touch "$2/mmcv_full-1.7.2-stand_in.whl" ;;
+        --wheel-dir) touch "$2/mmcv_full-1.7.2-stand_in.whl" && cat "$CXX" >"$SAID/compiler" ;;
       esac
       shift
     done
@@ -118,6 +121,7 @@ def test_the_lock_is_installed_once_and_its_hashes_checked(setup):
     pinned = (setup.said / 'installed').read_text()
     assert licences.pins(pinned) == PINS and list(licences.pins(pinned))[-1] == 'mmcv-full'
     assert pinned.count('--hash') == LOCK.count('--hash')
+    assert (setup.said / 'compiler').read_text().endswith('"$@" -std=c++20\n'), "not what torch's headers ask for"
     assert setup().stdout == done.stdout
     assert len((setup.said / 'calls').read_text().splitlines()) == 3, 'it was made a second time'
 
