@@ -93,3 +93,6 @@ def apply() -> None:
     saving._save_to_state_dict = save_to_state_dict
     # torch >= 2.1 has no replicated tensors any more; mmcv's distributed forward still asks whether to use them.
     MMDistributedDataParallel._use_replicated_tensor_module = False
+    # mmcv puts a function into every module of torch that has a `_check_balance`. `torch.ops` makes a namespace of any
+    # name that is asked for, and torch 2.6 walks through these when it compiles or exports.
+    vars(torch.ops).pop('_check_balance', None)

@@ -202,5 +202,6 @@ def test_beside_a_package_named_datasets(place, scene, tmp_path):
     done = subprocess.run([sys.executable, 'use.py'], cwd=tmp_path, env={'PYTHONPATH': str(packages), 'PATH': ''},
                           capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == '(128, 128)\n', done.stdout + done.stderr
-    assert done.stderr == ''
+    # torch 2.6 says so of itself where there is a CUDA compiler but no GPU.
+    assert [line for line in done.stderr.splitlines() if not line.startswith('No CUDA runtime is found')] == []
     assert len(json.loads((tmp_path / 'out/result.json').read_text())['words']) == 2
