@@ -3,12 +3,13 @@
 
 The miniature is trained, evaluated and saved meanwhile, tested, and asked for many pictures of many sizes, each in
 processes that are looked at from outside: memory, open files and threads of the process and its loader workers. A run
-is flat if in its last quarter no more files and threads were open than in its second, and memory was at most 2 % and
-16 MB higher: the larger of the two, as the highest of each quarter.
+is flat if from its second quarter to its last the median of open files and that of threads did not rise, and that of
+memory rose by no more than 2 % or 16 MB, whichever is more.
 """
 import argparse
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ SIDES = (48, 400)  # of the pictures asked for, in pixels
 class Sample(NamedTuple):
     """What a process and all those below it have."""
     done: int
-    memory: float  # MB; what they share is counted once
+    memory: float  # MB of their own; what they share is counted once
     files: int
     threads: int
     processes: int
@@ -56,10 +57,11 @@ def look(process: int, done: int) -> Sample | None:
         processes = tree(process)
         for number in processes:
             folder = Path(f'/proc/{number}')
-            memory += int(re.search(r'^Pss: +(\d+) kB', (folder / 'smaps_rollup').read_text(), re.MULTILINE)[1])
+            rollup = (folder / 'smaps_rollup').read_text()  # less the files that are mapped, as others map them too
+            memory += sum(int(kilobytes) for kilobytes in re.findall(r'^Pss_(?:Anon|Shmem): +(\d+) kB', rollup, re.M))
             files += len(list((folder / 'fd').iterdir()))
             threads += len(list((folder / 'task').iterdir()))
-    except (OSError, TypeError):
+    except OSError:
         return None
     return Sample(done, memory / 1024, files, threads, len(processes))
 
@@ -93,9 +95,9 @@ def segment(requests: int) -> list[Sample]:
     return samples
 
 
-def highest(samples: list[Sample], quarter: int) -> Sample:
+def medians(samples: list[Sample], quarter: int) -> Sample:
     part = samples[len(samples) * (quarter - 1) // 4:len(samples) * quarter // 4]
-    return Sample(part[-1].done, *(max(column) for column in list(zip(*part, strict=True))[1:]))
+    return Sample(part[-1].done, *(statistics.median_high(column) for column in list(zip(*part, strict=True))[1:]))
 
 
 def is_flat(samples: list[Sample]) -> bool:
@@ -105,7 +107,7 @@ def is_flat(samples: list[Sample]) -> bool:
     """
     if len(samples) < 8:
         raise ValueError(f'{len(samples)} samples are too few: ask for a longer run.')
-    before, after = highest(samples, 2), highest(samples, 4)
+    before, after = medians(samples, 2), medians(samples, 4)
     return after.memory <= before.memory + max(16, 0.02 * before.memory) and \
         all(new <= old for old, new in zip(before[2:], after[2:], strict=True))
 
@@ -114,10 +116,10 @@ def report(name: str, samples: list[Sample], seconds: float) -> bool:
     """Prints the table of a run and whether it is flat."""
     table = PrettyTable(['done', 'MB', 'files', 'threads', 'processes'], align='r')
     for quarter in range(1, 5):
-        row = highest(samples, quarter)
+        row = medians(samples, quarter)
         table.add_row([f'to {row.done}', f'{row.memory:.0f}', *row[2:]])
     flat = is_flat(samples)
-    print(f'{name}, {seconds:.0f} s, {len(samples)} samples, the highest of each quarter:\n{table}\n'
+    print(f'{name}, {seconds:.0f} s, {len(samples)} samples, medians of each quarter:\n{table}\n'
           f'{"flat" if flat else "NOT FLAT"}\n', flush=True)
     return flat
 
@@ -128,7 +130,7 @@ def main() -> None:
     parser.add_argument('--pictures', type=launch.at_least_one, default=500, help='of a test (default: 500)')
     parser.add_argument('--requests', type=launch.at_least_one, default=1000,
                         help='pictures that a model is asked for (default: 1000)')
-    parser.add_argument('--workers', type=int, nargs='+', default=[2, 0], help='of the loaders (default: 2 0)')
+    parser.add_argument('--workers', type=int, nargs='*', default=[2, 0], help='of the loaders (default: 2 0)')
     args = parser.parse_args()
     config, every, flat = REPOSITORY / 'configs/miniature/inductive.py', max(1, args.iterations // 8), []
 

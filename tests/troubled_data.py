@@ -1,4 +1,4 @@
-"""A data set of which one process gets into trouble, and a hook that dwells: own parts of a config.
+"""A data set of which one process gets into trouble: a part of its config's own.
 
 `troubled` in conftest.py makes such configs.
 """
@@ -7,7 +7,6 @@ import os
 import signal
 import time
 
-from mmcv.runner import HOOKS, Hook
 from mmseg.datasets import DATASETS
 
 from datasets import PascalVOC20
@@ -23,7 +22,7 @@ def sleeps_in_c():
 
 
 def sleeps_a_while():
-    time.sleep(1.5)
+    time.sleep(2)
 
 
 def is_killed():
@@ -51,10 +50,3 @@ class Troubled(PascalVOC20):
         if self.mine and self.left < 0:
             globals()[self.way]()
         super().pre_pipeline(results)
-
-
-@HOOKS.register_module()
-class Dwell(Hook):
-
-    def after_train_iter(self, runner):
-        sleeps_a_while()

@@ -1,9 +1,10 @@
 """A process in which nothing moves any more says where it stands, and ends, so that its launcher ends the job.
 
 What moves it: a batch that came, an iteration done (with its logs, checkpoint and evaluation), a picture of a test.
-Preparations before the first batch do not count. A checkpoint, or the scores, that take longer than the patience do.
-So does being stopped from outside for that long (Ctrl-Z, a suspended job).
+Preparations before the first batch, and the end of Python, do not count. A checkpoint, or the scores, that take longer
+than the patience do. So does being stopped from outside for that long (Ctrl-Z, a suspended job).
 """
+import atexit
 import faulthandler
 import multiprocessing
 import os
@@ -68,6 +69,7 @@ class Watchdog(Hook):
         self.place, self.patience, self.grace = place, patience, min(GRACE, patience)
         self.doing, self.since = '', 0.
         self.thread: threading.Thread | None = None
+        self.over = threading.Event()
         host = socket.gethostname()
         self.name = f'rank {place.rank} of {place.world_size} on {host}' if place.world_size > 1 else \
             f'process {os.getpid()} on {host}'
@@ -81,6 +83,7 @@ class Watchdog(Hook):
             # sed starts here and not there, where a loader that forks meanwhile would keep it from starting
             self.thread = threading.Thread(target=self._watch, args=[self._sed()], name='watchdog', daemon=True)
             self.thread.start()
+            atexit.register(self._stop)
 
     def before_run(self, runner: BaseRunner) -> None:
         self.alive(f'loading the pictures of iteration {runner.iter + 1}')
@@ -97,7 +100,8 @@ class Watchdog(Hook):
         while True:
             # later than the reports of those that wait for this process
             faulthandler.dump_traceback_later(self.patience + self.grace / 2, exit=True, file=sed.stdin)
-            time.sleep(min(1, self.patience / 10))
+            if self.over.wait(min(1, self.patience / 10)):
+                return
             now = time.monotonic()
             if now - self.since < self.patience:
                 if deadline is not None:
@@ -111,6 +115,12 @@ class Watchdog(Hook):
                 for worker in multiprocessing.active_children():
                     worker.kill()  # one that hangs would not notice that this process has ended
                 os._exit(1)
+
+    def _stop(self) -> None:
+        """The interpreter ends, which may take long where the machine is busy."""
+        self.over.set()
+        self.thread.join()
+        faulthandler.cancel_dump_traceback_later()
 
     def _sed(self) -> subprocess.Popen:
         """What faulthandler's timer writes here ends on stderr with the name of this process."""

@@ -2,7 +2,9 @@
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from torch.utils.data import DataLoader, Dataset
@@ -49,12 +51,8 @@ def _begin(board: Board, worker_init_fn: Callable[[int], None], worker: int) -> 
 
 
 def _explained(batches: Iterator) -> Iterator:
-    try:
+    with _explaining():
         yield from batches
-    except RuntimeError as error:
-        if isinstance(error.__cause__, WorkerDied):  # the signal came while torch waited for a batch
-            raise error.__cause__ from None
-        raise explained(error) from error
 
 
 def _explain_signal() -> None:
@@ -66,14 +64,27 @@ def _explain_signal() -> None:
 
 
 def _handle(handler: Callable, *of_signal) -> None:
-    try:
+    with _explaining():
         handler(*of_signal)
-    except RuntimeError as error:
-        raise explained(error) from error
 
 
-def explained(error: RuntimeError) -> RuntimeError | WorkerDied:
-    """torch's error of a worker that died -> one that says what it was at and what to do; others as they are."""
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """torch's errors of workers that died become ours."""
+    try:
+        yield
+    except RuntimeError as error:  # its cause is ours if the signal came while torch waited for a batch
+        died = error.__cause__ if isinstance(error.__cause__, WorkerDied) else death(error)
+        if died is None:
+            raise
+        raise died from None
+    except (ConnectionError, EOFError):  # of fetching a batch; if the worker died, the signal that comes now says so
+        time.sleep(1)
+        raise
+
+
+def death(error: RuntimeError) -> WorkerDied | None:
+    """What a worker was at that torch's error names, and what to do; None if it names no worker of ours."""
     named = re.match(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)', str(error))
     dead = {int(process) for process in named[1].split(',')} if named else set()
     for board in list(BOARDS):
@@ -87,7 +98,7 @@ def explained(error: RuntimeError) -> RuntimeError | WorkerDied:
                 remedy = REMEDIES.get(by[1] if by else '', REMEDIES[''])
                 return WorkerDied(f'loader worker {worker} (process {there.process}) {how} {place}. {remedy}'
                                   f'{_crash(board.written(worker))}')
-    return error
+    return None
 
 
 def _crash(stacks: str) -> str:

@@ -51,8 +51,9 @@ def test_an_error_of_a_worker_is_what_it_was(tiny_configs):
     part = loader.dataset.dataset
     for dataset in getattr(part, 'datasets', [part]):
         dataset.pre_pipeline = fail
-    with pytest.raises(RuntimeError, match='mine'):
+    with pytest.raises(RuntimeError, match='mine') as caught:
         next(iter(loader))
+    assert caught.value.__cause__ is None
 
 
 def fail(results):
