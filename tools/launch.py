@@ -60,11 +60,15 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except Exception as error:
-        if not isinstance(error, (ValueError, OSError)) and not own_parts.where(error):
+        lost = dist.is_available() and dist.is_initialized() and LOST.search(str(error))
+        if not lost and not isinstance(error, (ValueError, OSError)) and not own_parts.where(error):
             raise  # ours to mend
         Progress.end_line()
         if os.environ.get('CLIPRC_TRACEBACK'):
             traceback.print_exc()
+        if lost:
+            sys.stderr.write(f'process {dist.get_rank()} ends, as another one has ended.\n')
+            sys.exit(os.EX_TEMPFAIL)  # it has no error of its own
         if os.environ.get('RANK', '0') != '0':
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
         kind = '' if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: '
@@ -76,6 +80,9 @@ def run(main: Callable[[], None]) -> None:
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+LOST = re.compile(r'Connection (closed|reset) by peer|remote process exited|NCCL communicator was aborted')
 
 
 def plain_message(error: Exception) -> str:

@@ -174,9 +174,9 @@ if __name__ == '__main__':
                 meet(options, folder)
             run(options)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        if failure.exitcode not in (1, 2):  # killed: it could not say why itself
-            print(error, file=sys.stderr)
+        for failure in error.failures.values():
+            if failure.exitcode < 0:  # it could not say so itself
+                print(f'error: {manner(failure)}.', file=sys.stderr)
         sys.exit(1)
     except SignalException as caught:
         tools.say_stopped()

@@ -196,10 +196,10 @@ def build_run(config: Config, model: nn.Module, place: launch.Place, **options) 
             checkpoints=checkpoints.Checkpoints(place, **saving),
             iterations_a_step=(config.get('optimizer_config') or {}).get('cumulative_iters', 1), **options)
         runner.register_training_hooks(config.lr_config, config.get('optimizer_config') or {},
-                                       log_config=config.log_config)
+                                       log_config=config.log_config, custom_hooks_config=config.get('custom_hooks'))
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError('optimizer, lr_config, optimizer_config, checkpoint_config or log_config cannot be built: '
-                         f'{error}') from error
+        raise ValueError('optimizer, lr_config, optimizer_config, checkpoint_config, log_config or custom_hooks cannot '
+                         f'be built: {error}') from error
     return runner
 
 

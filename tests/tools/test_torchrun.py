@@ -182,7 +182,7 @@ def test_two_machines_train_as_one_and_one_comes_back(run, machines, tiny_config
 
     def start(number: int) -> subprocess.Popen:
         return machines[number].start(
-            tmp_path, 'bash', REPOSITORY / 'dist_train.sh', tiny_configs['inductive'], shared, 1, '--auto-resume',
+            tmp_path, 'bash', REPOSITORY / 'dist_train.sh', tiny_configs['inductive'], shared, 1,
             *options, 'runner.max_iters=12', NNODES=2, NODE_RANK=number, MASTER_ADDR=machines[0].address, PORT=29500,
             WAIT=240, CLIPRC_CACHE=cache)
 
