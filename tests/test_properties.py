@@ -29,7 +29,7 @@ from models.prompts import synonyms, templates_of
 from models.windows import Pasted, Window, sliding
 
 fixtures_are_shared = [HealthCheck.function_scoped_fixture]
-settings.register_profile('same', derandomize=True, max_examples=60, deadline=None,
+settings.register_profile('same', derandomize=True, max_examples=40, deadline=None,
                           suppress_health_check=fixtures_are_shared)
 settings.register_profile('long', max_examples=5000, deadline=None, suppress_health_check=fixtures_are_shared)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
