@@ -369,9 +369,10 @@ class Code:
         """The names of a module's parameters and buffers; None for a class that is no module."""
         if kind not in self.known:
             place, _, name = kind.rpartition('.')
-            lists = rf'^class {re.escape(name)}\(Module\):\n  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]\n'
+            lists = rf'^class {re.escape(name)}\(Module\):\n  __parameters__ = \[(.*)\]\n' \
+                    r'(?:  __buffers__ = \[(.*)\]\n)?'  # which archives of old versions of torch do not have
             found = re.search(lists, self._text(place), re.M)
-            self.known[kind] = found and set(re.findall(r'"([^"\\]*)"', found[1] + found[2]))
+            self.known[kind] = found and set(re.findall(r'"([^"\\]*)"', found[1] + (found[2] or '')))
         return self.known[kind]
 
     def _text(self, place: str) -> str:

@@ -170,7 +170,7 @@ def test_an_archive_of_a_gpu_of_long_ago(tmp_path):
     with zipfile.ZipFile(tmp_path / 'new.pt') as new, zipfile.ZipFile(tmp_path / 'old.pt', 'w') as old:
         for name in new.namelist():
             if not name.endswith(('byteorder', 'serialization_id')):
-                content = new.read(name)
+                content = new.read(name).replace(b'  __buffers__ = []\n', b'')  # as before torch 1.7
                 old.writestr(name, content.replace(b'X\x03\x00\x00\x00cpu', b'X\x06\x00\x00\x00cuda:0'))
     found, wanted = (clip_checkpoint.read(tmp_path / f'{name}.pt').weights for name in ('old', 'new'))
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
