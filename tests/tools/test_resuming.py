@@ -45,7 +45,8 @@ class Run:
         with self.monkeypatch.context() as patch:
             patch.setattr(runner.TrainingRunner, 'train', spied)
             patch.setattr(sys, 'argv', ['train.py', *map(str, (
-                self.config, '--work-dir', folder, '--seed', 3, *options, '--cfg-options', *settings))])
+                self.config, '--work-dir', folder, '--seed', 3, '--hang-timeout', 0,  # which would end this process
+                *options, '--cfg-options', *settings))])
             try:
                 train.main()
             except launch.Stopped as stopped:
