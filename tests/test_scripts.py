@@ -164,6 +164,13 @@ def test_a_run_into_the_folder_of_another_says_so(run, tiny_configs, tmp_path):
     assert warning not in first and warning in again and 'moved' not in on
 
 
+def test_the_config_that_a_run_leaves_trains(run, trained, tiny_configs, tmp_path):
+    """mmcv takes words out of what it is given, such as the schedule's policy."""
+    run('tools/train.py', trained / tiny_configs['inductive'].name, '--work-dir', tmp_path, '--seed', 3,
+        '--no-validate')
+    assert losses(tmp_path) == losses(trained)
+
+
 def test_the_total_batch_is_reached_by_accumulating(run, tiny_configs, tmp_path):
     run('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--total-batch-size', 4, '--no-validate',
         '--cfg-options', 'runner.max_iters=2', 'checkpoint_config.interval=1')

@@ -2,9 +2,11 @@
 
 A file holds `state_dict`, `optimizer` and `meta` as mmcv's do, and `random_states`, one for each process.
 """
+import json
 import os
 import random
 import re
+import shutil
 import time
 import zipfile
 from collections import OrderedDict
@@ -94,18 +96,51 @@ def newest(folder: Path, logger, since: float = 0) -> Checkpoint | None:
     return None
 
 
-def put_aside(folder: Path) -> Path | None:
-    """Moves the checkpoints of an earlier run to a folder of their own in there, which is given back."""
-    files = [*numbered(folder), *(file for name in (LATEST, EVALUATIONS) if (file := folder / name).exists())]
-    if not files:
-        return None
-    number = 1
-    while (aside := folder / f'earlier_{number}').exists():
-        number += 1
-    aside.mkdir()
-    for file in files:
-        file.rename(aside / file.name)
+def put_aside(folder: Path, *, beyond: int) -> Path | None:
+    """Moves the checkpoints of more than `beyond` iterations to a folder in there, which is given back.
+
+    They are of an earlier run, or of the way that a run took before it was taken back. So are evaluations.
+    """
+    files = [file for file in numbered(folder) if int(NUMBER.search(file.name)[1]) > beyond]
+    link, record = folder / LATEST, folder / EVALUATIONS
+    aside, number = None, 1
+    if files:
+        while (aside := folder / f'earlier_{number}').exists():
+            number += 1
+        aside.mkdir()
+        for file in (*files, record):
+            if file.exists():
+                shutil.copy(file, aside) if file == record else file.rename(aside / file.name)
+        if beyond == 0 and link.exists() or link.is_symlink() and not link.exists():
+            link.rename(aside / LATEST)
+            if kept := numbered(folder):
+                point_latest_to(kept[0])
+    lines = evaluations(record)
+    if any(done > beyond for done in lines):
+        record.unlink()
+        for done, scores in lines.items():
+            if done <= beyond:
+                note(record, done, scores)
     return aside
+
+
+def evaluations(file: Path) -> dict[int, dict]:
+    """The scores in a run's `EVALUATIONS` by iteration; a line that was cut off does not count."""
+    found = {}
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            entry = json.loads(line)
+            found[entry.pop('iter')] = entry
+        except ValueError:
+            continue
+    return found
+
+
+def note(file: Path, done: int, scores: dict) -> None:
+    """Adds a line to a run's `EVALUATIONS`, be the last one whole or not."""
+    whole = not file.exists() or file.read_text().endswith('\n')
+    with file.open('a') as stream:
+        stream.write(f'{"" if whole else chr(10)}{json.dumps({"iter": done, **scores})}\n')
 
 
 # ---- what it holds
@@ -151,7 +186,8 @@ def save(runner: BaseRunner, path: Path, states: list[dict], done: int) -> None:
         OSError: it can't be written.
     """
     model = getattr(runner.model, 'module', runner.model)
-    meta = {**runner.meta, 'epoch': 1, 'iter': done - 1, 'mmcv_version': mmcv.__version__, 'time': time.asctime()}
+    meta = {**runner.meta, 'epoch': 1, 'iter': done - 1, 'progress': runner.progress(done),
+            'mmcv_version': mmcv.__version__, 'time': time.asctime()}
     weights = OrderedDict((name, tensor.detach().cpu()) for name, tensor in model.state_dict().items())
     write({'meta': meta, 'state_dict': weights, 'optimizer': runner.optimizer.state_dict(), 'random_states': states},
           path)
@@ -182,19 +218,19 @@ class Checkpoints(CheckpointHook):
         if self.every_n_iters(runner, self.interval) or (self.save_last and self.is_last_iter(runner)):
             self.save(runner, self.template, done=runner.iter + 1)
 
-    def save(self, runner: BaseRunner, template: str, done: int) -> Path:
+    def save(self, runner: BaseRunner, template: str, done: int) -> None:
         """Writes one after `done` iterations; all processes must call it."""
         path = Path(self.out_dir) / template.format(done)
         runner.check_weights()
         states = random_states(self.place)
-        self.saved, runner.meta['hook_msgs']['last_ckpt'] = done, str(path)
+        runner.meta['hook_msgs']['last_ckpt'] = str(path)
         if self.place.rank == 0:
             save(runner, path, states, done)
             if self.linked:
                 point_latest_to(path)
             self.remove_others(path, done)
             self.warn_of_space(runner, path)
-        return path
+        self.saved, runner.last_good = done, path
 
     def remove_others(self, path: Path, done: int) -> None:
         """That of an earlier stop, and all but the `max_keep_ckpts` newest."""

@@ -1,5 +1,4 @@
 """Predictions for the pictures of a data set, by one process or several: what test.py and training share."""
-import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from inspect import signature
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from models import clip_checkpoint
 from tools import watchdog
-from tools.checkpoints import EVALUATIONS, random_states, save
+from tools.checkpoints import EVALUATIONS, evaluations, note, random_states, save
 from tools.launch import Place
 from tools.progress import Progress
 from tools.runner import TrainingRunner
@@ -103,7 +102,7 @@ class Evaluation(EvalHook):
     def before_epoch(self, runner: TrainingRunner) -> None:
         """mmcv's runner calls this once, before the first iteration: a run that was ended while evaluating does so."""
         file = Path(runner.work_dir) / EVALUATIONS
-        if runner.iter == 0 or runner.iter in evaluated(file):
+        if runner.iter == 0 or runner.iter in evaluations(file):
             return
         runner._iter -= 1  # as it was then
         runner.mode = 'train'
@@ -123,8 +122,8 @@ class Evaluation(EvalHook):
             if runner.stop.signal:
                 break
             parts += dataset.pre_eval(labels, index)
-        if runner.stop.agreed():  # the run ends, and will evaluate when it goes on
-            return
+        if asked := runner.stop.agreed():
+            runner.end(asked, runner.iter + 1)  # and will evaluate when it goes on
         folder = Path(self.tmpdir or runner.work_dir) / '.collect-evaluation'
         parts = collect(parts, len(dataset), self.place, folder, on_gpu=self.gpu_collect)
         if self.place.rank == 0:
@@ -134,7 +133,7 @@ class Evaluation(EvalHook):
             if self.save_best:
                 self._save_best(runner, score, states)
             scores = {name: value for name, value in runner.log_buffer.output.items() if '.' not in name}
-            note(Path(runner.work_dir) / EVALUATIONS, {'iter': runner.iter + 1, **scores})
+            note(Path(runner.work_dir) / EVALUATIONS, runner.iter + 1, scores)
 
     def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
         """The best checkpoint so far, if this is it, takes the place of the one before."""
@@ -144,25 +143,8 @@ class Evaluation(EvalHook):
         path = Path(self.out_dir) / f'best_{self.key_indicator}_iter_{runner.iter + 1}.pth'
         messages['best_score'], messages['best_ckpt'] = score, str(path)
         save(runner, path, states, runner.iter + 1)
+        runner.last_good = path
         for other in path.parent.glob('best_*.pth'):
             if other != path:
                 other.unlink()
         runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path.name)
-
-
-def note(file: Path, scores: dict) -> None:
-    """Adds a line to a run's `EVALUATIONS`, be the last one whole or not."""
-    whole = not file.exists() or file.read_text().endswith('\n')
-    with file.open('a') as stream:
-        stream.write(f'{"" if whole else chr(10)}{json.dumps(scores)}\n')
-
-
-def evaluated(file: Path) -> set[int]:
-    """The iterations whose scores are in a run's `EVALUATIONS`; a line that was cut off does not count."""
-    done = set()
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            done.add(json.loads(line)['iter'])
-        except ValueError:
-            continue
-    return done

@@ -88,7 +88,8 @@ LOST = re.compile(r'Connection (closed|reset) by peer|remote process exited|NCCL
 def plain_message(error: Exception) -> str:
     """The message without what loader workers and mmcv's registries put around it; a remedy for a full disk."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f'the disk is full{f" ({error.filename})" if error.filename else ""}. Make room and run this again.'
+        return f'the disk is full{f" ({error.filename})" if error.filename else ""}. Make room and run this '\
+               'again; a training goes on with --auto-resume.'
     message = str(error)
     if 'Original Traceback' in message:  # raised in a loader worker
         message = re.split(r'\n\w*Error: ', message)[-1].strip()

@@ -15,12 +15,11 @@ from tools.launch import Place
 from tools.workers import Loader
 
 
-def training_loader(config: Config, place: Place, seed: int, done: int) -> Loader:
-    """Endless batches, those of the first `done` iterations left out."""
+def training_loader(config: Config, place: Place, seed: int, start: int) -> Loader:
+    """Endless batches, the first `start` pictures (over all processes) left out."""
     dataset = build_dataset(config.data.train)
     batch, workers = config.data.samples_per_gpu, worker_count(config)
-    sampler = PassSampler(len(dataset), seed=seed, rank=place.rank, world_size=place.world_size,
-                          start=done * batch * place.world_size)
+    sampler = PassSampler(len(dataset), seed=seed, rank=place.rank, world_size=place.world_size, start=start)
     return Loader(SeededSamples(dataset, seed), batch_size=batch, sampler=sampler, num_workers=workers,
                   collate_fn=partial(collate, samples_per_gpu=batch), pin_memory=place.device.type == 'cuda',
                   worker_init_fn=start_worker, drop_last=True)

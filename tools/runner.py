@@ -38,7 +38,9 @@ class Stop:
         if self.place.distributed:
             highest = torch.tensor(self.signal or 0)
             dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.place.control)
-            self.signal = int(highest) or None
+            if not int(highest):  # one that came meanwhile counts the next time
+                return None
+            self.signal = int(highest)
         return self.signal and signal.Signals(self.signal)
 
 
@@ -48,23 +50,43 @@ class TrainingRunner(IterBasedRunner):
     Args:
         place: of this process.
         checkpoints: writes them.
+        pictures_an_iteration: of all processes.
         iterations_a_step: of the optimizer; between them gradients are accumulated, which no checkpoint holds.
         options: of mmcv's runner.
     """
 
-    def __init__(self, *args, place: Place, checkpoints: Checkpoints, iterations_a_step: int = 1, **options):
+    def __init__(self, *args, place: Place, checkpoints: Checkpoints, pictures_an_iteration: int,
+                 iterations_a_step: int = 1, **options):
         super().__init__(*args, **options)
-        self.place, self.checkpoints, self.iterations_a_step = place, checkpoints, iterations_a_step
+        self.place, self.checkpoints = place, checkpoints
+        self.pictures_an_iteration, self.iterations_a_step = pictures_an_iteration, iterations_a_step
+        self.began = 0, 0  # iterations and pictures that were done before
         self.stop = Stop(place)
         self.files = []  # of this batch and the one before
         self.random_states = []
+        self.last_good: Path | None = None  # checkpoint
         self.register_hook(checkpoints, priority='NORMAL')
         self.register_hook(CheckLoss(), priority='HIGHEST')
 
-    def resume(self, checkpoint: str, done: int) -> None:
-        """Weights, optimizer, scaler and random states of a checkpoint after `done` iterations."""
+    def progress(self, done: int) -> dict[str, int]:
+        """What a run that goes on after `done` iterations must know: pictures so far, and how many make a step."""
+        iterations, pictures = self.began
+        return {'pictures': pictures + (done - iterations) * self.pictures_an_iteration,
+                'pictures_an_iteration': self.pictures_an_iteration, 'iterations_a_step': self.iterations_a_step}
+
+    def resume(self, checkpoint: str, done: int, pictures: int) -> None:
+        """Weights, optimizer, scaler and random states of a checkpoint after `done` iterations and so many pictures.
+
+        What the config says of the optimizer, such as its learning rate, stays as the config says it.
+        """
+        said = [{key: value for key, value in group.items() if key != 'params'}
+                for group in self.optimizer.param_groups]
         super().resume(checkpoint, map_location='cpu')
+        for group, options in zip(self.optimizer.param_groups, said, strict=True):
+            group.pop('initial_lr', None)  # which the schedule takes from the learning rate
+            group.update(options)
         self._iter = self._inner_iter = done  # mmcv would do the last one again
+        self.began, self.last_good = (done, pictures), Path(checkpoint)
 
     def load_checkpoint(self, filename: str, **options) -> dict:
         content = super().load_checkpoint(filename, **options)
@@ -75,12 +97,16 @@ class TrainingRunner(IterBasedRunner):
 
     def run(self, *args, **options) -> None:
         self.stop.listen()
-        super().run(*args, **options)
+        try:
+            super().run(*args, **options)
+        except (ValueError, OSError):
+            self.logger.info('ended at iteration %d; %s', self.iter + 1, self.how_to_go_on())
+            raise
 
     def call_hook(self, name: str) -> None:
-        super().call_hook(name)
         if name == 'before_epoch' and self.place.rank < len(self.random_states):  # the loader's iterator has drawn
             set_random_state(self.random_states[self.place.rank], self.place.device)
+        super().call_hook(name)
 
     def train(self, data_loader, **kwargs) -> None:
         """One iteration; after it the run ends if it was asked to.
@@ -90,13 +116,27 @@ class TrainingRunner(IterBasedRunner):
         """
         super().train(data_loader, **kwargs)
         asked = self.stop.agreed()
-        if asked is None or self.iter >= self.max_iters or self.iter % self.iterations_a_step:
-            return
-        if self.checkpoints.saved != self.iter:
-            self.checkpoints.save(self, STOPPED, self.iter)
-        self.logger.info('%s after iteration %d, which is saved: --auto-resume goes on there', asked.name, self.iter)
+        if asked and self.iter < self.max_iters and self.iter % self.iterations_a_step == 0:
+            self.end(asked, self.iter)
+
+    def end(self, asked: signal.Signals, done: int) -> None:
+        """Ends the run after `done` iterations, with a checkpoint; all processes must call it.
+
+        Raises:
+            launch.Stopped: always.
+        """
+        if self.checkpoints.saved != done:
+            self.checkpoints.save(self, STOPPED, done)
+        self.logger.info('%s after iteration %d; %s', asked.name, done, self.how_to_go_on())
         self.call_hook('after_run')
         raise launch.Stopped(asked)
+
+    def how_to_go_on(self) -> str:
+        if self.last_good is None:
+            return 'no checkpoint was written'
+        here = self.last_good.resolve().parent == Path(self.work_dir).resolve()
+        return f'the last checkpoint is {self.last_good}; ' \
+               f'{"--auto-resume" if here else f"--resume-from {self.last_good}"} goes on there'
 
     def check_weights(self) -> None:
         """
@@ -110,11 +150,9 @@ class TrainingRunner(IterBasedRunner):
 
     def not_finite(self, what: str, where: Sequence[str] = ()) -> str:
         """The message that `what` is not finite in this iteration, with `where` or the files of the last batches."""
-        good = Path(self.meta['hook_msgs']['last_ckpt']).name if self.checkpoints.saved else None
         return '\n'.join([
             f'{what} not finite at iteration {self.iter + 1}: training cannot go on. Pictures of this batch, and of '
             'the one before:', *(where or self.files),
-            f'The last good checkpoint is {good}; --auto-resume goes on there.' if good else 'No checkpoint is kept.',
             'Look at these pictures and masks; a lower learning rate (--cfg-options optimizer.lr=1e-4) or float32 '
             'instead of amp may help too.'])
 

@@ -6,6 +6,7 @@ mmcv's runner trains, mmcv's wrapper distributes. Checkpoints carry what testing
 import argparse
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
@@ -65,10 +66,11 @@ def asked_gpu(args: argparse.Namespace) -> int | None:
     return 0 if args.gpus else args.gpu_id
 
 
-def set_batch(config: Config, world_size: int, total: int | None, logger) -> None:
+def set_batch(config: Config, world_size: int, total: int | None, logger) -> tuple[int, int]:
     """Says the total batch beside the published one; accumulates gradients to reach `total`, when that is asked for.
 
-    mmcv's hook steps every k-th iteration, so all lengths that are counted in iterations are multiplied by k.
+    Returns the pictures of an iteration and the iterations of a step. mmcv's hook steps every k-th
+    iteration, so all lengths that are counted in iterations are multiplied by k.
 
     Raises:
         ValueError: `total` is not a multiple of what the processes do at once.
@@ -84,7 +86,7 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> Non
                 '%s (%s)', total, world_size, config.data.samples_per_gpu, steps,
                 config.get('total_batch_size', 'not known'), config.get('total_batch_size_source', 'yours'))
     if steps == 1:
-        return
+        return at_once, 1
     logger.info('one step of the optimizer takes %d iterations: every length in iterations is multiplied by it', steps)
     config.optimizer_config = dict(config.get('optimizer_config') or {}, type='GradientCumulativeOptimizerHook',
                                    cumulative_iters=steps)
@@ -92,6 +94,27 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> Non
     config.lr_config.warmup_iters = config.lr_config.get('warmup_iters', 0) * steps
     config.checkpoint_config.interval *= steps
     config.evaluation.interval *= steps
+    return at_once, steps
+
+
+def pictures_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int], logger) -> int:
+    """The pictures that a run has seen before it goes on, whatever its batch was then.
+
+    Raises:
+        ValueError: a step of the optimizer took another number of iterations, so that these count something else.
+    """
+    now = dict(zip(('pictures_an_iteration', 'iterations_a_step'), batch))
+    then = checkpoint.meta.get('progress') or {**now, 'pictures': iterations * batch[0]}
+    if then['iterations_a_step'] != now['iterations_a_step']:
+        raise ValueError(
+            f'in {checkpoint.path} a step of the optimizer is {then["iterations_a_step"]} iteration(s) of '
+            f'{then["pictures_an_iteration"]} pictures, here it is {now["iterations_a_step"]} of '
+            f'{now["pictures_an_iteration"]}: a run goes on with as many iterations a step as it began with (data.'
+            'samples_per_gpu, processes, --total-batch-size).')
+    if then['pictures_an_iteration'] != now['pictures_an_iteration']:
+        logger.warning('the run had %d pictures an iteration and goes on with %d', then['pictures_an_iteration'],
+                       now['pictures_an_iteration'])
+    return then['pictures']
 
 
 class DescribeCheckpoints(Hook):
@@ -116,7 +139,7 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
     launched = launch.restarted_job(place)
     path = resume = args.resume_from or config.get('resume_from')
     if place.rank == 0 and (launched is not None or (args.auto_resume and resume is None)):
-        found = checkpoints.newest(work_dir, logger, since=launched or 0)
+        found = checkpoints.newest(work_dir, logger, since=0 if args.auto_resume else launched)
         path = resume = resume if found is None else found.path
     path, resume = launch.of_first((path or args.load_from or config.get('load_from'), resume), place)
     checkpoint = clip_checkpoint.read(path) if path else None
@@ -183,7 +206,8 @@ def evaluation_hook(config: Config, place: launch.Place) -> Evaluation:
     return Evaluation(evaluation_loader(config, dataset, place), place, **config.get('evaluation', {}))
 
 
-def build_run(config: Config, model: nn.Module, place: launch.Place, **options) -> TrainingRunner:
+def build_run(config: Config, model: nn.Module, place: launch.Place, batch: tuple[int, int], **options
+              ) -> TrainingRunner:
     """The runner with the config's optimizer and hooks.
 
     Raises:
@@ -194,10 +218,12 @@ def build_run(config: Config, model: nn.Module, place: launch.Place, **options) 
         runner = TrainingRunner(
             model, optimizer=build_optimizer(model, config.optimizer), max_iters=config.runner.max_iters, place=place,
             checkpoints=checkpoints.Checkpoints(place, **saving),
-            iterations_a_step=(config.get('optimizer_config') or {}).get('cumulative_iters', 1), **options)
-        runner.register_training_hooks(config.lr_config, config.get('optimizer_config') or {},
-                                       log_config=config.log_config, custom_hooks_config=config.get('custom_hooks'))
-    except (TypeError, KeyError, AttributeError) as error:
+            pictures_an_iteration=batch[0], iterations_a_step=batch[1], **options)
+        told = deepcopy({name: config.get(name) for name in (  # mmcv takes its words out of them
+            'lr_config', 'optimizer_config', 'log_config', 'custom_hooks')})
+        runner.register_training_hooks(told['lr_config'], told['optimizer_config'] or {}, log_config=told['log_config'],
+                                       custom_hooks_config=told['custom_hooks'])
+    except (TypeError, KeyError, AttributeError, AssertionError) as error:
         raise ValueError('optimizer, lr_config, optimizer_config, checkpoint_config, log_config or custom_hooks cannot '
                          f'be built: {error}') from error
     return runner
@@ -222,10 +248,11 @@ def main() -> None:
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     launch.set_seed(seed, deterministic=args.deterministic)
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
-    set_batch(config, place.world_size, args.total_batch_size, logger)
+    batch = set_batch(config, place.world_size, args.total_batch_size, logger)
+    pictures = pictures_done(checkpoint, iterations_done, batch, logger) if resumes else 0
 
     facts = common_facts(config)
-    loader = training_loader(config, place, seed, iterations_done)
+    loader = training_loader(config, place, seed, pictures)
     evaluation = None if args.no_validate else evaluation_hook(config, place)
     model = initial_model(config, checkpoint)
     model.CLASSES = facts.split.names
@@ -252,21 +279,22 @@ def main() -> None:
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
     wrapped = launch.wrap(model, place)
     launch.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
-    runner = build_run(config, wrapped, place, work_dir=str(work_dir), logger=logger, meta=meta)
+    runner = build_run(config, wrapped, place, batch, work_dir=str(work_dir), logger=logger, meta=meta)
     runner.timestamp = timestamp
     if evaluation is not None:
         runner.register_hook(evaluation, priority='LOW')
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
     runner.register_hook(watchdog.Watchdog(place, args.hang_timeout), priority='LOWEST')
     if resumes:
-        runner.resume(checkpoint.path, iterations_done)
+        runner.resume(checkpoint.path, iterations_done, pictures)
     if iterations_done >= config.runner.max_iters:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)
     if place.rank == 0:  # not before all else is known to be right: the folder may hold an earlier run's
         same_run = resumes and Path(checkpoint.path).resolve().parent == work_dir.resolve()
-        if not same_run and (aside := checkpoints.put_aside(work_dir)):
-            logger.warning('checkpoints of an earlier run are moved to %s. (To go on with it: --auto-resume)', aside)
+        if aside := checkpoints.put_aside(work_dir, beyond=iterations_done if same_run else 0):
+            logger.warning('checkpoints of %s are moved to %s', 'more iterations' if same_run else
+                           'an earlier run (--auto-resume would go on with it)', aside)
         (work_dir / Path(args.config).name).write_text(as_text(config))
         own_parts.keep(Path(args.config), work_dir)
     runner.run([loader], [('train', 1)])

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from datasets import PassSampler, SeededSamples
 from tools.launch import Place
-from tools.loaders import single_threaded, training_loader
+from tools.loaders import start_worker, training_loader
 
 
 def keys(count: int, size: int = 7, **arguments) -> list[tuple[int, int]]:
@@ -127,7 +127,7 @@ def batches(dataset, workers: int, count: int = 4) -> list[dict]:
     np.random.seed(workers)  # must not matter
     loader = DataLoader(SeededSamples(dataset, 5), batch_size=2, sampler=PassSampler(len(dataset), seed=5),
                         num_workers=workers, collate_fn=partial(collate, samples_per_gpu=2), drop_last=True,
-                        worker_init_fn=single_threaded)
+                        worker_init_fn=start_worker)
     return list(islice(loader, count))
 
 
@@ -142,6 +142,6 @@ def test_the_same_pictures_with_any_number_of_workers(dataset):
 def test_the_training_loader_skips_what_was_done(tiny_configs):
     config, place = Config.fromfile(str(tiny_configs['inductive'])), Place(torch.device('cpu'))
     whole = list(islice(training_loader(config, place, 9, 0), 5))
-    rest = list(islice(training_loader(config, place, 9, 3), 2))
+    rest = list(islice(training_loader(config, place, 9, 3 * config.data.samples_per_gpu), 2))
     for expected, actual in zip(whole[3:], rest, strict=True):
         assert torch.equal(expected['img'].data[0], actual['img'].data[0])

@@ -119,12 +119,12 @@ def test_which_is_newest(tmp_path, caplog):
 
 
 def test_putting_aside(tmp_path):
-    assert put_aside(tmp_path) is None and not list(tmp_path.iterdir())
+    assert put_aside(tmp_path, beyond=0) is None and not list(tmp_path.iterdir())
     (tmp_path / 'mine.pth').touch()
     for number in (1, 2):
         (tmp_path / 'iter_5.pth').write_text(str(number))
         point_latest_to(tmp_path / 'iter_5.pth')
-        assert put_aside(tmp_path) == tmp_path / f'earlier_{number}'
+        assert put_aside(tmp_path, beyond=0) == tmp_path / f'earlier_{number}'
         assert (tmp_path / f'earlier_{number}' / LATEST).read_text() == str(number)
     assert (tmp_path / 'mine.pth').exists() and not list(tmp_path.glob('iter*'))
 
@@ -146,7 +146,7 @@ def test_random_states():
     assert draws() == first
 
 
-def test_thirty_kills(run, tmp_path):
+def test_kills(run, tmp_path):
     """A short form of tests/kills.py: kills at random moments, each followed by --auto-resume."""
     done = run('tests/kills.py', '--kills', 4, '--work-dir', tmp_path, '--seed', 0)
     assert done.stdout.splitlines()[-1].startswith('4 kills: '), done.stdout

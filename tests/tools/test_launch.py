@@ -72,11 +72,14 @@ def test_message_of_a_registry(message, plain):
     assert launch.plain_message(ValueError(message)) == plain
 
 
+ROOM = 'Make room and run this again; a training goes on with --auto-resume.'
+
+
 @pytest.mark.parametrize(('error', 'lines'), [
     (ValueError('no file x.pth.'), ['error: no file x.pth.']),
     (PermissionError(13, 'Permission denied', '/data/x'), ["error: [Errno 13] Permission denied: '/data/x'"]),
-    (OSError(28, 'No space left on device'), ['error: the disk is full. Make room and run this again.']),
-    (OSError(28, 'No space left on device', '/x'), ['error: the disk is full (/x). Make room and run this again.'])])
+    (OSError(28, 'No space left on device'), [f'error: the disk is full. {ROOM}']),
+    (OSError(28, 'No space left on device', '/x'), [f'error: the disk is full (/x). {ROOM}'])])
 def test_run_ends_with_one_error(monkeypatch, error, lines):
     def main():
         raise error

@@ -335,7 +335,7 @@ def learning(tmp_path_factory) -> dict[str, dict[str, float]]:
     wrapped.train()
     optimizer = build_optimizer(model, config.optimizer | {'lr': 2e-3})
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(i / 20, 1 - i / iterations))
-    for _, batch in zip(range(iterations), training_loader(config, place, seed=0, done=0)):
+    for _, batch in zip(range(iterations), training_loader(config, place, seed=0, start=0)):
         optimizer.zero_grad()
         wrapped.train_step(batch, None)['loss'].backward()
         optimizer.step()

@@ -187,6 +187,29 @@ def test_evaluation_neither_changes_the_run_nor_is_lost(whole, train_here, tmp_p
     assert_same_run(scored, tmp_path, best.name)
 
 
+def test_the_last_evaluation_is_broken_off_and_again(train_here, tmp_path, monkeypatch):
+    """The run is not over before it is done, though no iteration is left."""
+    from tools import evaluation
+    predict, rounds = evaluation.predict, []
+
+    def interrupted(*args):
+        rounds.append(1)
+        for result in predict(*args):
+            if len(rounds) < 3:
+                ask(signal.SIGINT)()
+            yield result
+
+    monkeypatch.setattr(evaluation, 'predict', interrupted)
+    settings = ['runner.max_iters=2', 'evaluation.interval=2', 'evaluation.save_best=hIoU']
+    for _ in range(2):
+        train_here(tmp_path, '--auto-resume', settings=settings)
+        assert train_here.ended.signal == signal.SIGINT and not (tmp_path / 'evaluations.jsonl').exists()
+    assert train_here(tmp_path, '--auto-resume', settings=settings) == {} and train_here.ended is None
+    assert [line['iter'] for line in evaluations(tmp_path)] == [2]
+    best, = tmp_path.glob('best_*.pth')
+    assert_same(content(tmp_path, best.name)['random_states'], content(tmp_path, 'iter_2.pth')['random_states'])
+
+
 def test_the_best_is_kept_over_stops_and_pruning(train_here, tmp_path, monkeypatch):
     """The score of iteration 2 is the best; the run is stopped, goes on and prunes."""
     from datasets import ZeroShotDataset
@@ -237,9 +260,64 @@ def test_a_restarted_job_goes_on_from_what_it_saved(train_here, tmp_path, monkey
     assert list(train_here(tmp_path, '--no-validate', settings=['runner.max_iters=3'])) == trained
 
 
+def test_a_restart_before_the_first_checkpoint_of_a_job_that_went_on(train_here, tmp_path, monkeypatch):
+    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    monkeypatch.setenv(tools.JOB_BEGAN, str(time.time() + 3600))
+    assert list(train_here(tmp_path, '--no-validate', '--auto-resume', settings=['runner.max_iters=3'])) == [3]
+
+
+def test_taken_back(whole, train_here, tmp_path):
+    """After --resume-from of an older checkpoint the way that the run took before is out of the way."""
+    _, expected = uninterrupted(whole, train_here)
+    settings = ['checkpoint_config.interval=3', 'evaluation.interval=3', 'evaluation.save_best=hIoU',
+                'evaluation.rule=less']
+    train_here(tmp_path, settings=settings)
+    before = {line['iter']: line for line in evaluations(tmp_path)}
+    after = train_here(tmp_path, '--resume-from', tmp_path / 'iter_3.pth', at={5: ask()}, settings=settings)
+    assert after == {4: expected[4], 5: expected[5]}
+    names = {file.name for file in tmp_path.glob('*.pth')} - {file.name for file in tmp_path.glob('best*')}
+    assert names == {'iter_3.pth', 'stopped_iter_5.pth', 'latest.pth'}
+    assert {'iter_6.pth', 'iter_9.pth', 'iter_11.pth'} <= {file.name for file in (tmp_path / 'earlier_1').iterdir()}
+    assert [line['iter'] for line in evaluations(tmp_path)] == [3]
+    assert [line['iter'] for line in evaluations(tmp_path / 'earlier_1')] == [3, 6, 9]
+    assert list(train_here(tmp_path, '--auto-resume', settings=settings)) == [6, 7, 8, 9, 10, 11]
+    assert {line['iter']: line for line in evaluations(tmp_path)} == before
+
+
+def test_another_learning_rate(train_here, tmp_path):
+    """What a config says of the optimizer counts, also where a run goes on."""
+    train_here(tmp_path, '--no-validate', at={3: ask()})
+    train_here(tmp_path, '--no-validate', '--auto-resume', settings=['optimizer.lr=1e-5', 'optimizer.weight_decay=0.5',
+                                                                     'lr_config.power=0'])
+    group = content(tmp_path)['optimizer']['param_groups'][0]
+    assert group['lr'] == pytest.approx(1e-5, rel=1e-3) and group['weight_decay'] == 0.5
+
+
+def test_another_batch(train_here, tmp_path, caplog):
+    """The pictures go on where they were; but iterations must be of the same kind."""
+    train_here(tmp_path, '--no-validate', at={3: ask()})
+    train_here(tmp_path, '--no-validate', '--auto-resume', settings=['data.samples_per_gpu=1'])
+    assert content(tmp_path)['meta']['progress'] == {
+        'pictures': 3 * 2 + 8, 'pictures_an_iteration': 1, 'iterations_a_step': 1}
+    assert 'the run had 2 pictures an iteration and goes on with 1' in caplog.text
+    with pytest.raises(ValueError, match='1 iteration.* of 1 pictures, here it is 3 of 2'):
+        train_here(tmp_path, '--no-validate', '--auto-resume', '--total-batch-size', 6)
+
+
+def test_a_signal_in_the_midst_of_agreeing(monkeypatch):
+    """It counts the next time."""
+    stop = runner.Stop(launch.Place(torch.device('cpu'), 0, 2))
+    monkeypatch.setattr(launch.Place, 'distributed', True)
+    monkeypatch.setattr(dist, 'all_reduce', lambda *args, **kwargs: stop._asked(signal.SIGTERM, None))
+    assert stop.agreed() is None
+    monkeypatch.setattr(dist, 'all_reduce', lambda *args, **kwargs: None)
+    assert stop.agreed() == signal.SIGTERM
+
+
 # ---- what ends a run
 
-def test_a_loss_that_is_no_number(train_here, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number(train_here, tmp_path, monkeypatch, caplog):
     from models.losses import MaskLoss
     forward, calls = MaskLoss.forward, []
 
@@ -252,14 +330,15 @@ def test_a_loss_that_is_no_number(train_here, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='the loss is not finite at iteration 6') as caught:
         train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=2'])
     message = str(caught.value)
-    assert message.count('.jpg') == 4 and 'JPEGImages/' in message and 'last good checkpoint is iter_4.pth' in message
+    assert message.count('.jpg') == 4 and 'JPEGImages/' in message
+    assert f'the last checkpoint is {tmp_path}/iter_4.pth; --auto-resume goes on there' in caplog.text
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'iter_4.pth', 'latest.pth']
     assert all(tensor.isfinite().all() for tensor in content(tmp_path, 'latest.pth')['state_dict'].values())
     after = train_here(tmp_path, '--no-validate', '--auto-resume')
     assert list(after) == list(range(5, ITERATIONS + 1))
 
 
-def test_weights_that_are_no_numbers_are_not_saved(train_here, tmp_path, monkeypatch):
+def test_weights_that_are_no_numbers_are_not_saved(train_here, tmp_path, monkeypatch, caplog):
     def spoil(this, *args, **kwargs):
         step(this, *args, **kwargs)
         if len(taken) == 3:
@@ -270,7 +349,7 @@ def test_weights_that_are_no_numbers_are_not_saved(train_here, tmp_path, monkeyp
     monkeypatch.setattr(torch.optim.AdamW, 'step', spoil)
     with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 4') as caught:
         train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=2'])
-    assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in str(caught.value)
+    assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in caplog.text
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'latest.pth']
 
 

@@ -27,7 +27,7 @@ def config_of(tiny_configs, workers: int = 1) -> Config:
 
 @pytest.mark.parametrize('where', ['in the loader', 'elsewhere'])
 def test_a_worker_that_is_killed(tiny_configs, where):
-    loader = training_loader(config_of(tiny_configs), CPU, seed=0, done=0)
+    loader = training_loader(config_of(tiny_configs), CPU, seed=0, start=0)
     batches = iter(loader)
     next(batches)
     there = loader.board.rows[0].read()
@@ -47,7 +47,7 @@ def test_a_worker_that_is_killed(tiny_configs, where):
 
 
 def test_an_error_of_a_worker_is_what_it_was(tiny_configs):
-    loader = training_loader(config_of(tiny_configs), CPU, seed=0, done=0)
+    loader = training_loader(config_of(tiny_configs), CPU, seed=0, start=0)
     part = loader.dataset.dataset
     for dataset in getattr(part, 'datasets', [part]):
         dataset.pre_pipeline = fail
@@ -94,7 +94,7 @@ def test_testing(run, troubled, trained, tmp_path):
 
 
 def test_stacks_of_a_worker_that_lives(tiny_configs):
-    loader = training_loader(config_of(tiny_configs), CPU, seed=0, done=0)
+    loader = training_loader(config_of(tiny_configs), CPU, seed=0, start=0)
     batches = iter(loader)
     next(batches)
     time.sleep(1)
@@ -118,7 +118,7 @@ def test_boards_go_with_their_loaders(tiny_configs):
 
     counts = []
     for _ in range(3):
-        batches = iter(training_loader(config_of(tiny_configs), CPU, seed=0, done=0))
+        batches = iter(training_loader(config_of(tiny_configs), CPU, seed=0, start=0))
         next(batches)
         del batches
         gc.collect()

@@ -39,7 +39,7 @@ def throughput(config: Config, place: Place, workers: int) -> float:
     """Pictures a second that the training loader delivers with so many workers, 0 for none but the process itself."""
     config = Config(config._cfg_dict.to_dict())
     config.data.workers_per_gpu = workers
-    batches = iter(training_loader(config, place, seed=0, done=0))
+    batches = iter(training_loader(config, place, seed=0, start=0))
     warm = max(2, 2 * workers)
     for _ in range(warm):
         next(batches)
