@@ -21,6 +21,7 @@ from models import CLIPRC, losses
 from tools import launch
 from tools.evaluation import Evaluation, collect, predict
 from tools.loaders import evaluation_loader
+from tools.runner import Stop
 from tools.train import initial_model
 
 SIDE = 64
@@ -84,7 +85,7 @@ def scored(config: Config, place: launch.Place, folder: Path) -> dict[int, tuple
         maps = collect(maps, count, place, folder / 'maps')
         parts = collect(parts, count, place, folder / 'parts')
         runner = SimpleNamespace(model=wrapped, iter=0, work_dir=str(folder), log_buffer=LogBuffer(),
-                                 logger=logging.getLogger('mmseg'))
+                                 logger=logging.getLogger('mmseg'), stop=Stop(place))
         Evaluation(loader, place, interval=1, by_epoch=False, metric='mIoU')._do_evaluate(runner)
         if place.rank == 0:
             scores = dataset.evaluate(parts, metric='mIoU', logger='silent')

@@ -52,7 +52,7 @@ def _cost(model: CLIPRC, place: Place, name: str, point: dict[str, int], smaller
           repeats: int) -> dict:
     images = torch.randn(point['batch'], 3, point['side'], point['side'], device=place.device)
     labels = training_labels(model, point['batch'], point['side'], place.device)
-    model.test_cfg.crop_size = (point['side'],) * 2
+    model.test_cfg.crop_size = model.test_cfg.stride = (point['side'],) * 2
     model.test_cfg.windows_at_once = point['batch']
     jobs = {'test': torch.no_grad()(lambda: window_labels(model.eval(), images)),
             'train': lambda: training_step(model.train(), _losses(model), images, labels)}
