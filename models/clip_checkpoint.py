@@ -120,9 +120,9 @@ def check_known(value: torch_files.Plain | torch_files.Unknown, path: str | Path
     while left:
         value = left.pop()
         if isinstance(value, torch_files.Unknown):
-            raise ValueError(f'{path} cannot be read safely: where tensors and plain values belong it has {value.name}, '
-                             'which is a part of a program, and nothing of a file is run here. If you trust where it '
-                             "came from, save its weights alone: torch.save({'state_dict': "
+            raise ValueError(f'{path} cannot be read safely: where tensors and plain values belong it has {value.name},'
+                             ' a part of a program, and nothing of a file is run here. If you trust where it came '
+                             "from, save its weights alone: torch.save({'state_dict': "
                              f"torch.load({str(path)!r}, weights_only=False)['...']}}, 'weights.pth')")
         if isinstance(value, str) and CONTROL.search(value):
             raise ValueError(f'{path} has control characters in its texts: {ascii(value[:80])}. Copy it again.')
@@ -135,7 +135,7 @@ def check_known(value: torch_files.Plain | torch_files.Unknown, path: str | Path
 
 CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]')  # all but tabs and ends of lines
 META = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple), 'iter': Integral, 'epoch': Integral, 'seed': Integral,
-        'hook_msgs': dict, 'clip_rc': dict}  # what is read of a meta
+        'hook_msgs': dict, 'clip_rc': dict, 'progress': dict, 'grad_scaler': dict}  # what is read of a meta
 
 
 def _is_meta(meta: dict) -> bool:

@@ -75,6 +75,8 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
         told = {**getattr(weights, '_metadata', {})}
         told[''] = {**told.get('', {}), 'checkpoint': Checkpoint(weights, meta, filename)}
         content['state_dict']._metadata = told
+    else:
+        meta |= {'CLASSES': None, 'PALETTE': None}  # which mmseg's `init_segmentor` takes, whatever the file
     return content
 
 

@@ -91,7 +91,7 @@ class TrainingRunner(IterBasedRunner):
 
     def load_checkpoint(self, filename: str, **options) -> dict:
         content = super().load_checkpoint(filename, **options)
-        for part in ('optimizer', 'random_states', 'meta'):
+        for part in ('optimizer', 'random_states'):
             clip_checkpoint.check_known(content.get(part), filename)
         self.random_states = content.get('random_states', [])
         if 'grad_scaler' in content['meta']:

@@ -121,7 +121,7 @@ def test_files_of_weights_alone_and_of_none(tmp_path):
     weights = nn.Linear(2, 2).state_dict()
     torch.save(weights, tmp_path / 'it.pth')
     content = load_checkpoint(nn.Linear(2, 2), str(tmp_path / 'it.pth'))
-    assert content['meta'] == {} and content['state_dict'].keys() == weights.keys()
+    assert content['meta'] == {'CLASSES': None, 'PALETTE': None} and content['state_dict'].keys() == weights.keys()
     torch.save({'meta': {'iter': 3}}, tmp_path / 'none.pth')
     with pytest.raises(ValueError, match=r'none\.pth holds no state dict'):
         load_checkpoint(nn.Linear(2, 2), str(tmp_path / 'none.pth'))
