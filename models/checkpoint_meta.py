@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .clip_checkpoint import Checkpoint
+from .prompts import PROMPT_SETS
 
 FORMAT = 1
 SLIM = 'slim'  # in the entry of a checkpoint that tools/export.py made: the number format of its weights
@@ -94,6 +95,8 @@ def description(checkpoint: Checkpoint) -> Description | None:
         if not all(isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
                    for texts in (names, unseen, prompts, [setting])) or not isinstance(config, dict):
             raise TypeError('texts, or a config, of another type')
+        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # and no file here is read for a stranger's
+            raise ValueError('no prompt set')
         table = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
         if table.ndim != 2 or len(table) != len(names):
             raise ValueError(f'text embeddings of shape {shape} for {len(names)} classes')

@@ -5,7 +5,8 @@ Whatever a file holds beyond what a model needs is on a list here, or is an erro
 import json
 import math
 import re
-from numbers import Integral
+import zipfile
+from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,21 +42,16 @@ def read(path: str | Path) -> Checkpoint:
     """Reads a `.safetensors` file, a TorchScript archive or a state dict; runs no code that the file holds.
 
     Raises:
-        ValueError: no such file, a truncated or damaged one, or one that holds more than tensors and plain values.
+        ValueError: no such file, a truncated or damaged one, or one whose weights are not tensors.
     """
     content = read_content(path)
-    weights, meta = content.get('state_dict', content), content.get('meta') or {}
-    weights = {name: value for name, value in weights.items()
-               if isinstance(name, str) and isinstance(value, Tensor)} if isinstance(weights, dict) else {}
-    if not weights:
-        raise ValueError(f'{path} holds no state dict: no tensors by name.')
-    return Checkpoint(own_names(weights), meta, str(path))
+    return Checkpoint(own_names(content['state_dict']), content['meta'], str(path))
 
 
 def read_content(path: str | Path) -> dict:
-    """What a file of any of these kinds holds, by name: `state_dict` and `meta`, or tensors; and what else is in it.
+    """What a file of any of these kinds holds, by name: `state_dict` and `meta`, and what else is in it.
 
-    Tensors are on the CPU.
+    Tensors are on the CPU. Objects that are no plain values are `torch_files.Unknown`, but not in what is read here.
 
     Raises:
         ValueError: as `read`.
@@ -64,33 +60,90 @@ def read_content(path: str | Path) -> dict:
     if path.is_dir():
         inside = sorted(file.name for file in path.glob('*.pth'))
         raise ValueError(f'{path} is a folder: name a file' + (f' in it: {", ".join(inside[-9:])}.' if inside else '.'))
+    if path.exists() and not path.is_file():
+        raise ValueError(f'{path} is no regular file.')
     if not path.is_file():
         others = sorted(file.name for file in path.parent.glob('*.pth')) if path.parent.is_dir() else []
         raise ValueError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))
     try:
-        content = _read_safetensors(path) if path.suffix == '.safetensors' else torch_files.read(path)
-    except torch_files.UnsafeFile as error:
-        raise ValueError(f'{path} cannot be read safely: it asks to run {error}. A checkpoint holds tensors and plain '
-                         'values only.') from error
+        content = _read_any(path)
+    except NoCheckpoint as error:
+        raise ValueError(f'{path} {error}') from None
     except PermissionError as error:
         raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
     except Exception as error:  # of any kind: a damaged file is a program that nobody wrote
-        raise ValueError(f'{path} is truncated or damaged, or no checkpoint. Fetch or copy it again.') from error
-    content = content if isinstance(content, dict) else {}
-    if not _is_meta(content.get('meta')):
+        why = f' ({error})' if isinstance(error, READERS_OWN) else ''
+        raise ValueError(f'{path} is truncated or damaged, or no checkpoint{why}. Fetch or copy it again.') from error
+    meta = content.get('meta') if isinstance(content, dict) else None
+    content = content if isinstance(content, dict) and 'state_dict' in content else {'state_dict': content}
+    weights, content['meta'] = content['state_dict'], meta or {}
+    check_known(weights, path)
+    weights = weights if isinstance(weights, dict) else {}
+    for name in [name for name, value in weights.items() if not (isinstance(name, str) and isinstance(value, Tensor))]:
+        del weights[name]  # in place: it may have `_metadata`
+    if not weights:
+        raise ValueError(f'{path} holds no state dict: no tensors by name.')
+    if not _is_meta(content['meta']):
+        check_known(content['meta'], path)
         raise ValueError(f'{path}: what it says of itself (meta) is damaged. Copy it again.')
+    check_known([content['meta'].get(name) for name in META], path)
     return content
 
 
+READERS_OWN = (ValueError, zipfile.BadZipFile, safetensors.SafetensorError)  # errors that say what is wrong
+
+
+class NoCheckpoint(ValueError):
+    """What a file is instead of a checkpoint, and what to do."""
+
+
+def _read_any(path: Path) -> torch_files.Plain | torch_files.Unknown:
+    """By what a file begins with, whatever it is called."""
+    with path.open('rb') as file:
+        start = file.read(200)
+    if not start:
+        raise NoCheckpoint('is empty. Fetch or copy it again.')
+    if start.startswith(b'version https://git-lfs'):
+        raise NoCheckpoint('is a pointer of git-LFS, which stands for a file: fetch that with `git lfs pull`.')
+    if start.lstrip().lower().startswith((b'<!doctype html', b'<html')):
+        raise NoCheckpoint('is a web page, as a download leaves that asks or fails. Fetch the file itself.')
+    return _read_safetensors(path) if start[8:9] == b'{' else torch_files.read(path)
+
+
+def check_known(value: torch_files.Plain | torch_files.Unknown, path: str | Path) -> None:
+    """What is read here of a file is plain values, and texts that a terminal can show.
+
+    Raises:
+        ValueError: somewhere in it there is an object of a class, or what a function gives, or a control character.
+    """
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, torch_files.Unknown):
+            raise ValueError(f'{path} cannot be read safely: where tensors and plain values belong it has {value.name},'
+                             ' a part of a program, and nothing of a file is run here. If you trust where it came '
+                             "from, save its weights alone: torch.save({'state_dict': "
+                             f"torch.load({str(path)!r}, weights_only=False)['...']}}, 'weights.pth')")
+        if isinstance(value, str) and CONTROL.search(value):
+            raise ValueError(f'{path} has control characters in its texts: {ascii(value[:80])}. Copy it again.')
+        if isinstance(value, dict):
+            left.extend(value)
+            left.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            left.extend(value)
+
+
+CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]')  # all but tabs and ends of lines
 META = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple), 'iter': Integral, 'epoch': Integral, 'seed': Integral,
-        'hook_msgs': dict, 'clip_rc': dict}  # what is read of a meta
+        'hook_msgs': dict, 'clip_rc': dict, 'progress': dict, 'grad_scaler': dict}  # what is read of a meta
 
 
-def _is_meta(meta: dict | None) -> bool:
-    """Whether there is none, or one whose values are of the types that they are taken for."""
-    return meta is None or isinstance(meta, dict) and all(
+def _is_meta(meta: dict) -> bool:
+    """Whether its values are of the types that they are taken for."""
+    return isinstance(meta, dict) and all(
         isinstance(meta[name], types) for name, types in META.items() if meta.get(name) is not None) and all(
-        isinstance(name, str) and name.isprintable() for name in meta.get('CLASSES') or ())
+        isinstance(name, str) and name.isprintable() for name in meta.get('CLASSES') or ()) and isinstance(
+        (meta.get('hook_msgs') or {}).get('best_score'), (Real, type(None)))
 
 
 def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,8 +169,10 @@ def read_embeddings(path: str | Path) -> Tensor:
     """Text embeddings (C, E) of a `.npy` file, float32.
 
     Raises:
-        ValueError: no such file, or not a table of numbers.
+        ValueError: no such file, not a table of numbers, or one with a row that is zero or not finite.
     """
+    if Path(path).is_dir():
+        raise ValueError(f'{path} is a folder, no .npy file of text embeddings.')
     try:
         table = np.lib.format.open_memmap(path, mode='r')  # takes neither pickles nor sizes that the file has not
     except FileNotFoundError:
@@ -127,7 +182,12 @@ def read_embeddings(path: str | Path) -> Tensor:
         raise ValueError(f'{path} is truncated or no .npy table of text embeddings.') from error
     if table.ndim != 2 or table.dtype.kind != 'f':
         raise ValueError(f'{path} is no (classes, width) table of text embeddings.')
-    return torch.from_numpy(table.astype(np.float32))
+    rows = torch.from_numpy(table.astype(np.float32))
+    wrong = ~(rows.isfinite().all(1) & rows.any(1))
+    if wrong.any():
+        raise ValueError(f'{path}: row {int(wrong.nonzero()[0])} is no text embedding: it has infinite values or none, '
+                         'or is zero. Make the file again.')
+    return rows
 
 
 def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:

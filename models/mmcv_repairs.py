@@ -68,13 +68,15 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
     `map_location` says: models and optimizers take them to where they are.
     """
     content = clip_checkpoint.read_content(os.path.expanduser(filename))
-    weights, meta = content.get('state_dict'), content.get('meta')
-    if isinstance(weights, dict) and isinstance(meta, dict) and meta.get('CLASSES'):
+    weights, meta = content['state_dict'], content['meta']
+    if meta.get('CLASSES'):
         meta.setdefault('PALETTE', palette(len(meta['CLASSES'])))
         content['state_dict'] = OrderedDict(weights)  # which takes an attribute
         told = {**getattr(weights, '_metadata', {})}
         told[''] = {**told.get('', {}), 'checkpoint': Checkpoint(weights, meta, filename)}
         content['state_dict']._metadata = told
+    else:
+        meta |= {'CLASSES': None, 'PALETTE': None}  # which mmseg's `init_segmentor` takes, whatever the file
     return content
 
 

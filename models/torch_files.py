@@ -1,9 +1,10 @@
 """Files of `torch.save` and TorchScript archives, read without running anything that they hold.
 
 Such a file is the bytes of tensors and a pickle, which is a program for a small stack machine. This is that machine
-with the instructions and functions that tensors and plain values need, and no others. It makes no objects but these,
-and takes no more memory than a few times the size of the file. A TorchScript archive also holds code, of which only
-the lists of parameters and buffers are read, as text.
+with the instructions and functions that tensors and plain values need, and no others. It makes no objects but these:
+in place of any other there is an `Unknown`, which is a name and nothing more. It takes no more memory than a few times
+the size of the file. A TorchScript archive also holds code, of which only the lists of parameters and buffers are
+read, as text.
 """
 import math
 import pickletools
@@ -11,6 +12,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -20,11 +22,15 @@ import torch
 from torch import Tensor
 
 Plain = str | int | float | bool | bytes | list | tuple | dict | Tensor | None
+KEYS = (str, int, float, bool, bytes, type(None))  # what a dict may have as one, or a short tuple of them
 
 DTYPES = {'DoubleStorage': torch.float64, 'FloatStorage': torch.float32, 'HalfStorage': torch.float16,
           'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
           'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8,
           'BoolStorage': torch.bool, 'ComplexFloatStorage': torch.complex64, 'ComplexDoubleStorage': torch.complex128}
+NEWER_DTYPES = [getattr(torch, name) for name in (  # those that have no storage of their own, as far as torch has them
+    'uint16', 'uint32', 'uint64', 'float8_e4m3fn', 'float8_e5m2', 'float8_e4m3fnuz', 'float8_e5m2fnuz')
+    if hasattr(torch, name)]
 NUMBERS = re.compile(r'[<|=]?([fiu][248]|[iu]1|b1)')  # numpy's types of them
 HEADER_OF_LEGACY = (0x1950a86a20f9469cfc6c, 1001)  # before torch 1.6: no zip file, pickles one after the other
 MOST_TENSORS = 4_000_000_000  # bytes that tensors may come to whose file is smaller, as strides of 0 make possible
@@ -35,17 +41,18 @@ LONGEST_CODE = 16_000_000  # bytes of a file of a TorchScript archive
 CHUNK = 1 << 20
 
 
-class UnsafeFile(ValueError):
-    """A pickle asks for a function or a class that is not listed here; the message is its name."""
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Stands for a function, a class or an object that is not listed here, by its name; what it was made of is gone."""
+    name: str
 
 
-def read(path: Path) -> Plain:
+def read(path: Path) -> Plain | Unknown:
     """What a file of `torch.save` holds: dicts, lists, numbers, texts, and tensors on the CPU, wherever they were.
 
-    Of a TorchScript archive it is the state dict: parameters and buffers by name.
+    Of a TorchScript archive it is the state dict: parameters and buffers by name. Anything else is an `Unknown`.
 
     Raises:
-        UnsafeFile: the file asks for more than that.
         Exception: of any kind, for a damaged file.
     """
     size = path.stat().st_size
@@ -103,17 +110,20 @@ class Machine:
         self.storage, self.budget = storage, budget
         functions = {
             'collections.OrderedDict': lambda: OrderedDict(), 'torch._utils._rebuild_tensor_v2': self._tensor,
-            'torch._utils._rebuild_parameter': lambda data, *_: data, 'torch.Size': _size, 'torch.device': _device,
+            'torch._utils._rebuild_tensor_v3': self._tensor_of_bytes,
+            **{f'torch._utils._rebuild_parameter{kind}': lambda data, *_: data for kind in ('', '_with_state')},
+            'torch._tensor._rebuild_from_type_v2': lambda function, _, arguments, *__: _called(function, arguments),
+            'torch.Size': _size, 'torch.device': _device,
             '_codecs.encode': self._bytes, '__builtin__.bytes': lambda: b'', 'numpy.dtype': _number_type,
             'numpy.core.multiarray.scalar': _number, 'numpy._core.multiarray.scalar': _number,
             **{f'torch.jit._pickle.{name}': lambda value, *_: value for name in (
                 'restore_type_tag', 'build_intlist', 'build_doublelist', 'build_boollist', 'build_tensorlist')}}
         self.names = {name: _Name(function) for name, function in functions.items()}
-        for name, dtype in DTYPES.items():
-            self.names |= {str(dtype): dtype, f'torch.{name}': _Name(dtype=dtype),
-                           f'torch.cuda.{name}': _Name(dtype=dtype)}
+        self.names |= {str(dtype): dtype for dtype in (*DTYPES.values(), *NEWER_DTYPES)}
+        for name, dtype in {**DTYPES, 'storage.UntypedStorage': torch.uint8}.items():
+            self.names |= dict.fromkeys((f'torch.{name}', f'torch.cuda.{name}'), _Name(dtype=dtype))
 
-    def run(self, file: IO[bytes]) -> Plain | Part:
+    def run(self, file: IO[bytes]) -> Plain | Part | Unknown:
         """What the pickle at the file's position describes; the position is then behind it."""
         stack, marks, memo = [], [], {}
 
@@ -125,7 +135,8 @@ class Machine:
 
         for instruction, argument, _ in pickletools.genops(file):
             match instruction.name:
-                case 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT' | 'BINUNICODE' | 'SHORT_BINSTRING':
+                case ('BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT' | 'SHORT_BINUNICODE' | 'BINUNICODE'
+                      | 'BINUNICODE8' | 'SHORT_BINSTRING' | 'SHORT_BINBYTES' | 'BINBYTES' | 'BINBYTES8'):
                     stack.append(argument)
                 case 'NONE':
                     stack.append(None)
@@ -137,6 +148,13 @@ class Machine:
                     stack.append([])
                 case 'EMPTY_DICT':
                     stack.append({})
+                case 'EMPTY_SET':
+                    stack.append(Unknown('builtins.set'))
+                case 'FROZENSET':
+                    since_mark()
+                    stack.append(Unknown('builtins.frozenset'))
+                case 'BYTEARRAY8':
+                    stack.append(Unknown('builtins.bytearray'))
                 case 'MARK':
                     marks.append(len(stack))
                 case 'TUPLE':
@@ -144,47 +162,57 @@ class Machine:
                 case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
                     count = int(instruction.name[-1])
                     stack[-count:] = [tuple(stack[-count:])]
-                case 'APPEND' | 'APPENDS':
-                    items = since_mark() if instruction.name == 'APPENDS' else [stack.pop()]
-                    _of(stack[-1], list).extend(items)
+                case 'APPEND' | 'APPENDS' | 'ADDITEMS':
+                    items = [stack.pop()] if instruction.name == 'APPEND' else since_mark()
+                    if not isinstance(stack[-1], Unknown):
+                        _of(stack[-1], list).extend(items)
                 case 'SETITEM' | 'SETITEMS':
                     items = since_mark() if instruction.name == 'SETITEMS' else [stack.pop(-2), stack.pop()]
-                    for key, value in zip(items[::2], items[1::2], strict=True):
-                        _of(stack[-1], dict, OrderedDict)[_of(key, str, int, float, bool, type(None))] = value
+                    if not isinstance(stack[-1], Unknown):
+                        _of(stack[-1], dict, OrderedDict).update(
+                            (_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
                 case 'BINGET' | 'LONG_BINGET':
                     stack.append(memo[argument])
                 case 'BINPUT' | 'LONG_BINPUT':
                     memo[argument] = stack[-1]
+                case 'MEMOIZE':
+                    memo[len(memo)] = stack[-1]
                 case 'GLOBAL':
                     stack.append(self._named(argument.replace(' ', '.')))
-                case 'NEWOBJ':
-                    arguments, kind = stack.pop(), _of(stack.pop(), _Name).kind
-                    if kind is None or arguments != ():
+                case 'STACK_GLOBAL':
+                    name, module = _of(stack.pop(), str), _of(stack.pop(), str)
+                    stack.append(self._named(f'{module}.{name}'))
+                case 'NEWOBJ' | 'NEWOBJ_EX':
+                    if instruction.name == 'NEWOBJ_EX':
+                        stack.pop()
+                    arguments, named = stack.pop(), _of(stack.pop(), _Name, Unknown)
+                    if isinstance(named, _Name) and (named.kind is None or arguments != ()):
                         raise ValueError('a new object of no class')
-                    stack.append(Part(kind, {}))
+                    stack.append(named if isinstance(named, Unknown) else Part(named.kind, {}))
                 case 'REDUCE':
-                    arguments, function = _of(stack.pop(), tuple), _of(stack.pop(), _Name).function
-                    stack.append(function(*arguments))
+                    arguments, function = stack.pop(), stack.pop()
+                    stack.append(_called(function, arguments))
                 case 'BUILD':
                     state = stack.pop()
                     stack[-1] = _built(stack[-1], state)
                 case 'BINPERSID':
                     stack.append(self._stored(*_of(stack.pop(), tuple)))
-                case 'PROTO' | 'STOP':
+                case 'PROTO' | 'FRAME' | 'STOP':
                     pass
                 case other:
                     raise ValueError(f'an instruction {other}')
         return stack.pop()
 
-    def _named(self, name: str) -> _Name | torch.dtype:
-        if name.startswith('__torch__.'):
-            return _Name(kind=name)
-        if name not in self.names:
-            raise UnsafeFile(name)
-        return self.names[name]
+    def _named(self, name: str) -> _Name | torch.dtype | Unknown:
+        if not name.isprintable():
+            raise ValueError('a name that is no text')
+        return _Name(kind=name) if name.startswith('__torch__.') else self.names.get(name, Unknown(name))
 
-    def _stored(self, what: str, kind: _Name, key: str, place: str, count: int, view: None = None) -> Storage:
-        """`place` is the device that it was on."""
+    def _stored(self, what: str, kind: _Name, key: str, place: str, count: int = 0, view: None = None
+                ) -> Storage | Unknown:
+        """`place` is the device that it was on; of a class of module, as old files name them, its source code."""
+        if isinstance(kind, Unknown):
+            return kind
         if what != 'storage' or view is not None or _of(kind, _Name).dtype is None:
             raise ValueError('no storage')
         return self.storage(kind.dtype, _of(key, str), _count(count))
@@ -200,6 +228,12 @@ class Machine:
         numbers = torch.frombuffer(storage.content, dtype=storage.dtype) if elements else flat
         return flat.set_(numbers.untyped_storage(), offset if elements else 0, size, stride)
 
+    def _tensor_of_bytes(self, storage: Storage, offset: int, size: tuple, stride: tuple, gradient: bool, hooks: dict,
+                         dtype: torch.dtype, *_) -> Tensor | Unknown:
+        if isinstance(dtype, Unknown):
+            return dtype
+        return self._tensor(_of(storage, Storage)._replace(dtype=_of(dtype, torch.dtype)), offset, size, stride)
+
     def _bytes(self, text: str, encoding: str) -> bytes:
         """How bytes are pickled: as the text that has them as its Latin 1."""
         if encoding != 'latin1':
@@ -211,6 +245,22 @@ class Machine:
 def _of(value, *types: type):
     if type(value) not in types:
         raise ValueError(f'a {type(value).__name__} in a wrong place')
+    return value
+
+
+def _called(function: _Name | Unknown, arguments: tuple):
+    """What a function gives; of what is unknown, or of a first argument that is, the unknown itself."""
+    for value in (function, *_of(arguments, tuple)[:1]):
+        if isinstance(value, Unknown):
+            return value
+    return _of(function, _Name).function(*arguments)
+
+
+def _key(value):
+    """A key of a dict; what is long or deep takes long to be hashed, each time."""
+    parts = value if type(value) is tuple and len(value) < 10 else (value,)
+    if not all(type(part) in KEYS or isinstance(part, (Unknown, torch.dtype, np.generic)) for part in parts):
+        raise ValueError(f'a {type(value).__name__} as a key')
     return value
 
 
@@ -228,10 +278,8 @@ def _device(name: str) -> str:
     return _of(name, str)
 
 
-def _number_type(name: str, *_) -> np.dtype:
-    if not NUMBERS.fullmatch(_of(name, str)):
-        raise ValueError('no type of numbers')
-    return np.dtype(name)
+def _number_type(name: str, *_) -> np.dtype | Unknown:
+    return np.dtype(name) if NUMBERS.fullmatch(_of(name, str)) else Unknown('numpy.dtype')
 
 
 def _number(kind: np.dtype, data: bytes) -> np.generic:
@@ -243,6 +291,8 @@ def _number(kind: np.dtype, data: bytes) -> np.generic:
 
 def _built(value, state):
     """A value, once its state is known."""
+    if isinstance(value, Unknown):
+        return value
     if isinstance(value, Part):
         return value._replace(attributes=_of(state, dict))
     if isinstance(value, OrderedDict):
@@ -267,16 +317,16 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Plain:
     budget, contents = Budget(size), {}
 
     def record(name: str) -> bytearray:
-        """A file of the archive, which is stored as it is; its checksum is looked at."""
+        """A file of the archive; its checksum is looked at."""
         entry = archive.getinfo(folder + name)
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
-            raise ValueError(f'{name} is compressed')
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError('compressed in an unusual way: pack it again as a usual zip file')
         budget.spend(entry.file_size)
         content = bytearray(entry.file_size)
         with archive.open(entry) as file:
             fill(file, content)
             if file.read(1):
-                raise ValueError(f'{name} is longer than it should be')
+                raise ValueError('a part of it is longer than it should be')
         return content
 
     def storage(dtype: torch.dtype, key: str, count: int) -> Storage:
@@ -287,7 +337,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Plain:
     if f'{folder}byteorder' in names and record('byteorder') != b'little':
         raise ValueError('of a machine with another order of bytes')
     content = Machine(storage, budget).run(BytesIO(record('data.pkl')))
-    if f'{folder}constants.pkl' in names:
+    if f'{folder}constants.pkl' in names and not isinstance(content, Unknown):
         content = dict(_state_dict(_of(content, Part), Code(archive, folder)))
     check_plain(content, size)
     return content
@@ -349,7 +399,8 @@ def check_plain(content: Plain, size: int) -> None:
             if tensors < 0:
                 raise ValueError('tensors much larger than the file')
             continue
-        elif value is None or isinstance(value, (int, float, bytes, torch.dtype, np.generic)):
+        elif value is None or isinstance(value, (int, float, bytes, torch.dtype, np.generic, np.dtype, Unknown,
+                                                  Storage, _Name)):
             continue
         else:
             raise ValueError(f'a {type(value).__name__} is no plain value')

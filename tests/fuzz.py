@@ -77,6 +77,8 @@ def checkpoints(folder: Path) -> None:
     full = {'state_dict': nn.Linear(2, 2).state_dict(), 'meta': meta, 'optimizer': optimizer}
     torch.save(full, folder / 'full.pth')
     torch.save(full, folder / 'legacy.pth', _use_new_zipfile_serialization=False)
+    torch.save({**full, 'args': argparse.Namespace(a=1), 'set': {1}, 'table': np.ones(2), 'b': b'b', ('a', 1): 'key'},
+               folder / 'strange.pth', pickle_protocol=4)
     torch.save(weights, folder / 'clip.pth')
     torch.save({'w': nn.Parameter(torch.ones(2, 3)), 'h': torch.ones(2).bfloat16()}, folder / 'small.pth')
     torch.save({'w': torch.ones(2, 3)}, folder / 'small_legacy.pth', _use_new_zipfile_serialization=False)

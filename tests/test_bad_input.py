@@ -35,7 +35,7 @@ def truncated_clip(path, clip_file):
 @pytest.mark.parametrize(('write', 'words'), [
     (None, ['no CLIP file', 'python tools/download_clip.py']),
     (truncated_clip, ['truncated', 'again']),
-    (lambda path, _: path.write_text('<html>404</html>'), ['no checkpoint', 'again']),
+    (lambda path, _: path.write_text('<html>404</html>'), ['is a web page', 'Fetch']),
     (lambda path, _: torch.save({'fc.weight': torch.ones(2)}, path), ['CLIP']),
     (lambda path, _: torch.save(clip_weights(width=32), path),
      ['another shape', 'class_embedding (32,) instead of (64,)', 'configs/other_clips']),

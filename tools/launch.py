@@ -23,6 +23,7 @@ from torch import nn
 
 import tools
 from models import mmcv_repairs, own_parts
+from models.clip_checkpoint import CONTROL
 from tools.progress import Progress
 
 
@@ -86,11 +87,14 @@ LOST = re.compile(r'Connection (closed|reset) by peer|remote process exited|NCCL
 
 
 def plain_message(error: Exception) -> str:
-    """The message without what loader workers and mmcv's registries put around it; a remedy for a full disk."""
+    """The message without what loader workers and mmcv's registries put around it; a remedy for a full disk.
+
+    Control characters, which the texts of a file may have, do not reach the terminal.
+    """
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f'the disk is full{f" ({error.filename})" if error.filename else ""}. Make room and run this '\
                'again; a training goes on with --auto-resume.'
-    message = str(error)
+    message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(error))
     if 'Original Traceback' in message:  # raised in a loader worker
         message = re.split(r'\n\w*Error: ', message)[-1].strip()
     return re.sub(r'^(\w+: )+(?=[^\n])', '', message) if re.match(r'^[A-Z]\w+: ', message) else message

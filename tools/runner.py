@@ -9,6 +9,7 @@ import torch.distributed as dist
 from mmcv.parallel import DataContainer
 from mmcv.runner import Hook, IterBasedRunner
 
+from models import clip_checkpoint
 from tools import launch
 from tools.checkpoints import STOPPED, Checkpoints, set_random_state
 from tools.launch import Place
@@ -90,6 +91,8 @@ class TrainingRunner(IterBasedRunner):
 
     def load_checkpoint(self, filename: str, **options) -> dict:
         content = super().load_checkpoint(filename, **options)
+        for part in ('optimizer', 'random_states'):
+            clip_checkpoint.check_known(content.get(part), filename)
         self.random_states = content.get('random_states', [])
         if 'grad_scaler' in content['meta']:
             self.meta['grad_scaler'] = content['meta']['grad_scaler']

@@ -13,11 +13,13 @@ from ..clip_checkpoint import Checkpoint
 from ..clip_variant import text_encoder_of, told_by_config
 from ..config_text import read_config_text
 from ..label_mapping import Setting
+from ..prompts import PROMPT_SETS
 from ..segmentor import build
 from ..text_encoder import CLIPTextEncoder
 from .segmenter import Segmenter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LONGEST_SIDE, LARGEST_RATIO = 10_000, 2  # to which the config in a checkpoint may resize pictures: pixels, and more
 USUAL_CLIP = 'pretrained/ViT-B-16.pt'
 
 
@@ -62,6 +64,7 @@ def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
     try:
         if not own_config:
             _check_stranger(parts, checkpoint)
+            _check_sizes(config)
         model = build(ConfigDict(parts))
     except ValueError as error:
         remedy = '' if own_config else (f'\n{checkpoint.path} carries this config; no code is run from there: if it '
@@ -72,10 +75,14 @@ def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         model.load_state_dict(checkpoint.weights)
     except ValueError as error:
         raise ValueError(f'{checkpoint.path}: {error}') from error
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f'{checkpoint.path}: {name} has values that are not finite: it cannot have been trained '
+                             'whole. Copy it again, or use an earlier checkpoint.')
     if amp not in (None, 'bfloat16', 'float16'):
         raise ValueError(f'amp={amp!r} is neither bfloat16 nor float16.')
     model.amp_dtype = amp and getattr(torch, amp)
-    training = _training(checkpoint, config, told)
+    training = _training(checkpoint, config, told, trusted=own_config)
     known = {} if told is None else dict(zip(training.names, told.embeddings, strict=True))
     files = [path for path in (clip, config.model.get('pretrained_text'), config.model.get('pretrained')) if path]
     tower = TextTower(checkpoint, files or [USUAL_CLIP],
@@ -109,6 +116,29 @@ def _check_stranger(parts: dict, checkpoint: Checkpoint) -> None:
     held = sum(tensor.numel() for tensor in checkpoint.weights.values())
     if needed > 2 * held:
         raise ValueError(f'the config\'s model has {needed:,} parameters, the file {held:,}.')
+
+
+def _check_sizes(config: Config) -> None:
+    """How large the config in a checkpoint may make a picture, and how many windows of it.
+
+    Raises:
+        ValueError: it asks for more.
+    """
+    left = [('pipeline', (config.data.get('test') or {}).get('pipeline'))]
+    while left:
+        name, value = left.pop()
+        most = LARGEST_RATIO if 'ratio' in name else LONGEST_SIDE
+        if isinstance(value, (int, float)) and not abs(value) <= most:
+            raise ValueError(f'the config makes pictures too large: {name} has {value}, more than {most:,}.')
+        if isinstance(value, dict):
+            left.extend((str(key), inside) for key, inside in value.items())
+        elif isinstance(value, (list, tuple)):
+            left.extend((name, inside) for inside in value)
+    windows, resolution = config.model.get('test_cfg') or {}, config.model.backbone.get('input_resolution', 512)
+    for side, step in zip(windows.get('crop_size') or (), windows.get('stride') or (), strict=True):
+        if side != resolution or not step >= side / 4:
+            raise ValueError(f'the config\'s windows of {side} pixels every {step} pixels: they are of {resolution} '
+                             'pixels, and every quarter of that at most.')
 
 
 def _device(asked: str | torch.device | None) -> torch.device:
@@ -157,8 +187,13 @@ class Training(NamedTuple):
     prompts: str | tuple[str, ...]
 
 
-def _training(checkpoint: Checkpoint, config: Config, told: checkpoint_meta.Description | None) -> Training:
-    """By a checkpoint of ours; else by the config's data set, if its code is imported; else by mmseg's meta."""
+def _training(checkpoint: Checkpoint, config: Config, told: checkpoint_meta.Description | None, *,
+              trusted: bool) -> Training:
+    """By a checkpoint of ours; else by the config's data set, if its code is imported; else by mmseg's meta.
+
+    Args:
+        trusted: the config may name text files of classes and prompts; a stranger's may not.
+    """
     if told is not None:
         transductive = told.setting == Setting.TRANSDUCTIVE.value
         return Training(told.class_names, told.unseen_names, transductive, told.prompt_set)
@@ -169,7 +204,9 @@ def _training(checkpoint: Checkpoint, config: Config, told: checkpoint_meta.Desc
     unseen = [names[index] for index in novel or () if index < len(names)]
     prompts = 'coco15' if dataset.get('type') == 'ZeroCOCOStuffDataset' else 'single'  # as published
     if hasattr(known, 'describe'):
-        facts = known.describe(**{key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')})
+        asked = {key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')}
+        facts = known.describe(**{key: value for key, value in asked.items()
+                                  if trusted or not isinstance(value, str) or value in PROMPT_SETS})
         if names in ([], list(facts.split.names)):
             names, prompts = facts.split.names, facts.prompt_set
             unseen = facts.split.unseen_names if novel != [] else ()

@@ -13,6 +13,7 @@ MOST_PIXELS = 100_000_000
 MOST_ELONGATED = 20  # long side / short side, which is made as long as a window's: there are more windows then
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
 FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')  # others, such as EPS, are programs, or little tried
+STARTS_OF_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
@@ -70,7 +71,7 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
     if path.is_dir():
         raise ValueError(f'{path} is a folder, no picture.')
     if not path.is_file():
-        raise ValueError(f'no file {path}.')
+        raise ValueError(f'{path} is no regular file.' if path.exists() else f'no file {path}.')
     if path.stat().st_size == 0:
         raise ValueError(f'{path} is empty. Copy it again.')
     try:
@@ -79,6 +80,9 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
     except NoPicture:
         raise
     except UnidentifiedImageError as error:
+        with path.open('rb') as file:
+            if file.read(4) in STARTS_OF_TIFF:
+                raise ValueError(f'{path} is a TIFF of a kind that is not read here: save it as PNG.') from error
         raise ValueError(f'{path} is no picture of a kind that is known here ({", ".join(ENDINGS)}), or it is '
                          'damaged.') from error
     except PermissionError as error:

@@ -1,5 +1,6 @@
 """Weights in, strictly: CLIP in every file format, damaged and hostile files, embedding tables, vision towers."""
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_region_tokens_can_be_trained_apart(tmp_path):
 def test_truncated_files(file, kept):
     content = file.read_bytes()
     file.write_bytes(content[:int(kept * len(content)) if 0 < kept < 1 else kept])
-    with pytest.raises(ValueError, match=rf'{file.name} is truncated .*\. Fetch or copy it again\.$'):
+    with pytest.raises(ValueError, match=rf'{file.name} is (truncated|empty).*\. Fetch or copy it again\.$'):
         read(file)
 
 
@@ -99,12 +100,43 @@ def test_bytes_that_were_lost(file, place):
         read(file)
 
 
-@pytest.mark.parametrize('content', [b'half', b'\x87\xbd\xc1\xf7z', b'M\x9e', b'{"a": 1}', b'<html>not found</html>'])
+@pytest.mark.parametrize('content', [b'half', b'\x87\xbd\xc1\xf7z', b'M\x9e', b'{"a": 1}'])
 def test_files_that_are_no_checkpoint(tmp_path, content):
     file = tmp_path / 'page.pth'
     file.write_bytes(content)
     with pytest.raises(ValueError, match='page.pth is truncated or damaged, or no checkpoint'):
         read(file)
+
+
+@pytest.mark.parametrize(('content', 'words'), [
+    (b'', 'is empty'), (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'git lfs pull'),
+    (b'\n<!DOCTYPE html><html>not found</html>', 'is a web page'), (b'PK\x03\x04', r'damaged.*\(File is not a zip')])
+def test_what_a_file_is_instead(tmp_path, content, words):
+    (tmp_path / 'it.safetensors').write_bytes(content)
+    with pytest.raises(ValueError, match=rf'it\.safetensors.*{words}'):
+        read(tmp_path / 'it.safetensors')
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    torch.save({'a': torch.ones(1)}, tmp_path / 'it.pth')
+    with zipfile.ZipFile(tmp_path / 'it.pth') as old, zipfile.ZipFile(tmp_path / 'new.pth', 'w') as new:
+        for name in old.namelist():
+            new.writestr(name, b'big' if name.endswith('byteorder') else old.read(name))
+    with pytest.raises(ValueError, match=r'new\.pth .*\(of a machine with another order of bytes\)'):
+        read(tmp_path / 'new.pth')
+
+
+@pytest.mark.parametrize('name', ['clip.safetensors', 'state_dict.pt', 'torchscript.pt', 'legacy.pt'])
+def test_a_file_is_read_by_what_it_is_and_not_by_its_ending(tmp_path, name):
+    file = tmp_path / ('it.pth' if name == 'clip.safetensors' else 'it.safetensors')
+    FORMATS[name](clip_weights(**SMALL), file)
+    assert read(file).weights.keys() == clip_weights(**SMALL).keys()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'it.pth')
+    with pytest.raises(ValueError, match=r'it\.pth is no regular file'):
+        read(tmp_path / 'it.pth')
 
 
 def test_missing_file(tmp_path):
@@ -125,7 +157,10 @@ def test_files_without_a_state_dict(tmp_path, content):
 def test_code_in_a_file_is_not_run(tmp_path, place, zipped):
     trace = tmp_path / 'trace'
     content = {'state_dict': clip_weights(**SMALL), 'meta': {}}
-    content['state_dict' if place == 'weights' else 'meta']['x'] = Payload(trace)
+    if place == 'weights':
+        content['state_dict']['x'] = Payload(trace)
+    else:
+        content['meta']['hook_msgs'] = {'best_ckpt': [Payload(trace)]}
     torch.save(content, tmp_path / 'hostile.pth', _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match='hostile.pth.*safely'):
         read(tmp_path / 'hostile.pth')
@@ -186,6 +221,15 @@ def test_tables_that_are_none(tmp_path, content):
         read_embeddings(tmp_path / 'rows.npy')
 
 
+@pytest.mark.parametrize('wrong', [0, np.nan, np.inf])
+def test_rows_that_are_no_embeddings(tmp_path, wrong):
+    table = np.eye(3, 4)
+    table[1] = wrong
+    np.save(tmp_path / 'rows.npy', table)
+    with pytest.raises(ValueError, match=r'rows\.npy: row 1'):
+        read_embeddings(tmp_path / 'rows.npy')
+
+
 @pytest.mark.parametrize('kept', [0, 5, 100, -1])
 def test_truncated_tables(tmp_path, kept):
     np.save(tmp_path / 'whole.npy', np.zeros((3, 4)))
@@ -197,7 +241,9 @@ def test_truncated_tables(tmp_path, kept):
 def test_other_files_in_place_of_tables(tmp_path):
     np.savez(tmp_path / 'archive.npz', np.zeros((3, 4)))
     np.save(tmp_path / 'hostile.npy', np.array([[Payload(tmp_path / 'trace')]]), allow_pickle=True)
-    for name in ('archive.npz', 'hostile.npy', ''):
+    with pytest.raises(ValueError, match='is a folder'):
+        read_embeddings(tmp_path)
+    for name in ('archive.npz', 'hostile.npy'):
         with pytest.raises(ValueError, match=name):
             read_embeddings(tmp_path / name)
     assert not (tmp_path / 'trace').exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
-from mmcv.runner import save_checkpoint
+from mmcv.runner import load_checkpoint, save_checkpoint
 from torch import nn
 
 from models import mmcv_repairs
@@ -114,3 +114,14 @@ def test_containers_are_pinned(monkeypatch):
     pinned = {name: mmcv_repairs.pin(container) for name, container in given.items()}
     assert torch.equal(pinned['img'].data[0], torch.full((2, 3), 2.)) and pinned['img'].stack
     assert pinned['img_metas'] is given['img_metas'] and torch.equal(given['img'].data[0], torch.ones(2, 3))
+
+
+def test_files_of_weights_alone_and_of_none(tmp_path):
+    mmcv_repairs.apply()
+    weights = nn.Linear(2, 2).state_dict()
+    torch.save(weights, tmp_path / 'it.pth')
+    content = load_checkpoint(nn.Linear(2, 2), str(tmp_path / 'it.pth'))
+    assert content['meta'] == {'CLASSES': None, 'PALETTE': None} and content['state_dict'].keys() == weights.keys()
+    torch.save({'meta': {'iter': 3}}, tmp_path / 'none.pth')
+    with pytest.raises(ValueError, match=r'none\.pth holds no state dict'):
+        load_checkpoint(nn.Linear(2, 2), str(tmp_path / 'none.pth'))

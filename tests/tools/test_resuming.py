@@ -1,4 +1,5 @@
 """An interrupted run is, from the next iteration on, the run that was not interrupted, bit for bit."""
+import argparse
 import json
 import math
 import os
@@ -239,6 +240,16 @@ def test_a_damaged_checkpoint_is_passed_over(whole, train_here, tmp_path):
     assert after == {number: losses for number, losses in expected.items() if number > 6}
     assert_same_run(folder, tmp_path)
     assert not list(tmp_path.glob('*.part'))
+
+
+def test_an_optimizer_of_strange_parts(whole, train_here, tmp_path):
+    folder, _ = uninterrupted(whole, train_here)
+    strange = torch.load(folder / f'iter_{ITERATIONS}.pth', weights_only=True)
+    strange['optimizer']['param_groups'][0]['more'] = argparse.Namespace()
+    torch.save({**strange, 'scheduler': argparse.Namespace()}, tmp_path / 'it.pth')
+    with pytest.raises(ValueError, match=r'it\.pth cannot be read safely: .* argparse\.Namespace'):
+        train_here(tmp_path, '--no-validate', '--resume-from', tmp_path / 'it.pth')
+    train_here(tmp_path, '--no-validate', '--load-from', tmp_path / 'it.pth', settings=['runner.max_iters=1'])
 
 
 def test_an_earlier_run_is_put_aside(train_here, tmp_path):

@@ -147,6 +147,13 @@ def test_init_segmentor(tiny, tiny_configs, noise):
     assert model.decode_head.class_head.penalty.sum().item() == pytest.approx(1.5)
 
 
+def test_init_segmentor_of_weights_alone(tiny, tiny_configs, tmp_path):
+    weights = clip_checkpoint.read(tiny).weights
+    torch.save(weights, tmp_path / 'it.pth')
+    model = init_segmentor(str(tiny_configs['inductive']), str(tmp_path / 'it.pth'), device='cpu')
+    assert model.CLASSES is None and torch.equal(model.backbone.proj, weights['backbone.proj'])
+
+
 def test_init_segmentor_of_a_slim_checkpoint(scene, tmp_path):
     Image.fromarray(scene.picture).save(tmp_path / 'it.png')
     model = init_segmentor(str(REPOSITORY / 'configs/miniature/inductive.py'), str(MODEL), device='cpu')

@@ -1,4 +1,5 @@
 """Pictures of every kind come in as people see them; what is none is refused with a remedy."""
+import os
 import struct
 import zlib
 
@@ -108,6 +109,22 @@ def test_arrays(colours):
 def test_what_is_no_picture(source, message):
     with pytest.raises(ValueError, match=message):
         read_picture(source)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'it.jpg')
+    with pytest.raises(ValueError, match=r'it\.jpg is no regular file'):
+        read_picture(tmp_path / 'it.jpg')
+
+
+def test_a_tiff_of_another_kind(tmp_path):
+    """Of five channels of 12 bits, as satellites' are."""
+    Image.new('L', (4, 4)).save(tmp_path / 'it.tif')
+    content = (tmp_path / 'it.tif').read_bytes()
+    place = content.index(b'\x02\x01\x03\x00\x01\x00\x00\x00')  # bits of a value
+    (tmp_path / 'it.tif').write_bytes(content[:place + 8] + b'\x0b' + content[place + 9:])
+    with pytest.raises(ValueError, match=r'it\.tif is a TIFF of a kind that is not read here: save it as PNG'):
+        read_picture(tmp_path / 'it.tif')
 
 
 def test_damaged_files(tmp_path, colours):
