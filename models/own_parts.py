@@ -85,7 +85,9 @@ def _check_place(module: ModuleType, name: str, folder: Path) -> None:
 
 def where(error: BaseException | None) -> str:
     """The last line of the user's own modules that an error passed through, in brackets; empty without one."""
-    while error is not None:
+    known = []  # of errors that are each other's causes
+    while error is not None and error not in known:
+        known.append(error)
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
             if any(_is_own(Path(frame.filename), folder) for folder in FOLDERS):
                 return f' ({frame.filename}, line {frame.lineno})'
