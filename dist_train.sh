@@ -21,7 +21,17 @@ if [ -z "${PYTHON:-}" ] && [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$here/.venv/bin/py
 fi
 command -v "$python" >/dev/null ||
   { echo "error: no environment: bash tools/setup_env.sh && source .venv/bin/activate" >&2; exit 1; }
+for known in NNODES:1:100000 NODE_RANK:0:100000 PORT:1:65535 WAIT:1:10000000 RESTARTS:0:10000; do
+  IFS=: read -r name least most <<<"$known"
+  value=${!name:-$least}
+  [[ $value =~ ^(0|[1-9][0-9]{0,8})$ ]] && ((value >= least && value <= most)) ||
+    { echo "error: $name=$value is no whole number from $least to $most." >&2; exit 2; }
+done
 machines=${NNODES:-1} wait=${WAIT:-600}
+if ((machines > 1)) && [ -z "${MASTER_ADDR:-}" ]; then
+  echo "error: NNODES=$machines needs MASTER_ADDR=ADDRESS, the first machine's as the others know it." >&2
+  exit 2
+fi
 exec "$python" "$here/tools/torchrun.py" \
   --nnodes "$machines" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$gpus" \
   --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \

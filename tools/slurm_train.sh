@@ -16,7 +16,8 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 if [ $# -lt 3 ]; then usage >&2; exit 2; fi
 [ -n "${SLURM_JOB_ID:-}" ] || { echo "error: no SLURM job: sbatch tools/slurm_train.sh ..." >&2; exit 1; }
 [ -e dist_train.sh ] || { echo "error: call sbatch in the folder that has dist_train.sh." >&2; exit 1; }
-NNODES=$SLURM_JOB_NUM_NODES PORT=$((20000 + SLURM_JOB_ID % 20000)) # jobs that share a machine have their own ports
+NNODES=$SLURM_JOB_NUM_NODES
+PORT=$((20000 + SLURM_JOB_ID % 12000)) # jobs that share a machine have their own; Linux gives out those from 32768 up
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export NNODES PORT MASTER_ADDR
 status=0

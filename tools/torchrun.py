@@ -5,16 +5,22 @@ What differs: the last words are the failed process's own, not the launcher's st
 what may go better next time is tried again, not what a process has put into words itself. Several machines keep the
 order of `--node_rank`, and take one back that was lost; torchrun's own ways of meeting do the one or the other.
 """
+import errno
 import fcntl
 import logging
 import os
+import pickle
+import signal
 import socket
 import struct
 import sys
 import tempfile
+import threading
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `tools`, whoever else has one
@@ -23,7 +29,7 @@ import tools
 # isort: split
 QUIET = {'TORCH_CPP_LOG_LEVEL': 'FATAL'} if 'TORCH_CPP_LOG_LEVEL' not in os.environ else {}
 os.environ |= QUIET  # of the launcher itself, which torch's import reads: a lost connection is told in words below
-from torch.distributed import DistError, launcher
+from torch.distributed import DistError, PrefixStore, launcher
 from torch.distributed.elastic.agent.server import RunResult, WorkerGroup, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -31,55 +37,99 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
     RendezvousError,
+    RendezvousInfo,
+    RendezvousParameters,
+    RendezvousStoreInfo,
     RendezvousTimeoutError,
-    dynamic_rendezvous,
+    rendezvous_handler_registry,
+)
+from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
+    DynamicRendezvousHandler,
+    RendezvousBackend,
+    RendezvousTimeout,
 )
 from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
+MACHINES = 'machines'  # our way of meeting, among torchrun's
 UNANSWERED = 30  # seconds after which the first machine is given up; Linux would try for a quarter of an hour
+PATIENCE = 30  # seconds between the SIGTERM and the SIGKILL of torch's launcher
 
 
-class Meeting(dynamic_rendezvous.DynamicRendezvousHandler):
+class Meeting(DynamicRendezvousHandler):
     """torchrun's elastic meeting point of machines, which have the numbers that they were given."""
 
     machine: int  # which of them this is
+    parameters: RendezvousParameters
+    backend: RendezvousBackend
 
-    def _get_world(self) -> tuple[int, int]:
-        machines = super()._get_world()[1]
-        if self._get_store().add(f'machine {self.machine}', 1) > 1:
-            raise ValueError(f'two of the {machines} machines have NODE_RANK={self.machine}: each needs its own.')
-        for number in os.listdir('/proc/self/fd') if sys.platform == 'linux' else []:
-            with suppress(OSError), socket.socket(fileno=os.dup(int(number))) as connection:  # most are no sockets
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNANSWERED)
-        return self.machine, machines
+    @classmethod
+    def join(cls, parameters: RendezvousParameters) -> 'Meeting':
+        """Opens the meeting point on the first machine, or finds it from another one."""
+        seconds = parameters.get_as_int('read_timeout', 60) + UNANSWERED
+        unheard = threading.Timer(seconds, hang_up, [port_of(parameters)])  # torch waits forever for its answer
+        unheard.daemon = True
+        unheard.start()
+        try:
+            backend, store = create_backend(parameters)
+        finally:
+            unheard.cancel()
+        seconds = parameters.get_as_int('join_timeout', 600)
+        meeting = cls.from_backend(parameters.run_id, store, backend, parameters.min_nodes, parameters.max_nodes,
+                                   parameters.local_addr, RendezvousTimeout(join=timedelta(seconds=seconds)))
+        meeting.machine, meeting.parameters, meeting.backend = parameters.get_as_int('machine'), parameters, backend
+        return meeting
+
+    def get_backend(self) -> str:
+        return MACHINES
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        info = super().next_rendezvous()
+        for connection in connections(port_of(self.parameters)):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNANSWERED)
+        store = PrefixStore('numbered', info.store)
+        if store.add(f'machine {self.machine}', 1) > 1:
+            raise ValueError(f'two of the {info.world_size} machines have NODE_RANK={self.machine}: each needs its '
+                             'own.')
+        where = RendezvousStoreInfo.build(self.machine, store, local_addr=self.parameters.local_addr)
+        return RendezvousInfo(info.store, self.machine, info.world_size, where)
 
     def lost(self) -> int:
-        """How many of the machines that met have been silent for some 15 seconds; as last asked for."""
-        return self.settings.max_nodes - len(self._state_holder.state.participants)
+        """How many of the machines that met have been silent for some 15 seconds."""
+        state, _ = self.backend.get_state()
+        participants = getattr(pickle.loads(state), 'participants', None)
+        return 0 if participants is None else self.parameters.max_nodes - len(participants)
 
 
 class Agent(LocalElasticAgent):
-    """Starts and watches the processes of this machine; says what it does about one that ends too soon."""
+    """Starts and watches the processes of this machine; says what it does about one that ends too soon.
+
+    A version of torch without these private names, or those that `Meeting.lost` reads, restarts in its own way.
+    """
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result, spec = super()._monitor_workers(worker_group), worker_group.spec
-        meeting = spec.rdzv_handler
-        if not self._remaining_restarts:
+        left = getattr(self, '_remaining_restarts', None)
+        if left is None:
             return result
         if result.is_failed():
-            failures = result.failures.values()  # the first one first
-            if any(said_why(failure) for failure in failures):
+            failures = list(result.failures.values())
+            if any(map(said_why, failures)):
                 self._remaining_restarts = 0
                 return result
-            why = manner(next(iter(failures)))
-        elif result.state is WorkerState.HEALTHY and isinstance(meeting, Meeting) and meeting.lost():
+            why = '; '.join(map(manner, causes(failures))) or 'another machine has lost a process'
+        elif result.state is WorkerState.HEALTHY and isinstance(spec.rdzv_handler, Meeting) \
+                and spec.rdzv_handler.lost():
             why = 'a machine is silent'
+            if not left:
+                raise ConnectionError(f'{why}{used_up(spec.max_restarts)}.')
             result = RunResult(state=WorkerState.UNHEALTHY)
         else:
             return result
-        machines = worker_group.group_world_size
-        print(f'{why}. Restart {spec.max_restarts - self._remaining_restarts + 1} of {spec.max_restarts}'
-              f'{f", as soon as all {machines} machines are there" if machines > 1 else ""}.', file=sys.stderr)
+        if left:
+            machines = worker_group.group_world_size
+            print(f'{why}. Restart {spec.max_restarts - left + 1} of {spec.max_restarts}'
+                  f'{f", as soon as all {machines} machines are there" if machines > 1 else ""}.', file=sys.stderr)
         return result
 
 
@@ -88,9 +138,50 @@ def said_why(failure: ProcessFailure) -> bool:
     return failure.exitcode in (1, 2) and not os.path.isfile(failure.error_file)
 
 
+def causes(failures: list[ProcessFailure]) -> list[ProcessFailure]:
+    """Those that others followed: not the processes that lost another one, nor those that the launcher then ended.
+
+    Args:
+        failures: of one attempt, in the order in which they were seen.
+    """
+    asked, began = (-signal.SIGTERM, 128 + signal.SIGTERM), min(failure.timestamp for failure in failures)
+    own = [failure for place, failure in enumerate(failures)
+           if failure.exitcode != os.EX_TEMPFAIL and not (place and failure.exitcode in asked)
+           and not (failure.exitcode == -signal.SIGKILL and failure.timestamp >= began + PATIENCE)]
+    return [failure for failure in own if failure.exitcode < 0] or own  # exceptions may come of lost connections
+
+
 def manner(failure: ProcessFailure) -> str:
-    how = f'was killed by {failure.signal_name()}' if failure.exitcode < 0 else 'ended with an exception'
+    how = f'was killed by {failure.signal_name()}' if failure.exitcode < 0 else 'ended with an exception' \
+        if os.path.isfile(failure.error_file) else f'ended with status {failure.exitcode}'
     return f'process {failure.local_rank} {how}'
+
+
+def used_up(restarts: int) -> str:
+    return f'; all restarts ({restarts}) are used up' if restarts else ''
+
+
+def port_of(parameters: RendezvousParameters) -> int:
+    return int(parameters.endpoint.rpartition(':')[2])
+
+
+def connections(port: int) -> Iterator[socket.socket]:
+    """This process's connections to a port, or to its own one."""
+    for number in os.listdir('/proc/self/fd') if sys.platform == 'linux' else []:
+        with suppress(OSError):  # most are no sockets
+            connection = socket.socket(fileno=int(number))
+            try:
+                if connection.family in (socket.AF_INET, socket.AF_INET6) \
+                        and port in (connection.getsockname()[1], connection.getpeername()[1]):
+                    yield connection
+            finally:
+                connection.detach()
+
+
+def hang_up(port: int) -> None:
+    """Ends the wait for an answer."""
+    for connection in connections(port):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def meet(options: Namespace, folder: str) -> None:
@@ -101,24 +192,39 @@ def meet(options: Namespace, folder: str) -> None:
 
     Raises:
         ValueError: the number of machines or of this one is none.
-        OSError: the name of the first machine is not known.
+        OSError: the name of the first machine is not known, or its port is another program's.
     """
     fewest, most = parse_min_max_nnodes(options.nnodes)
     if fewest != most or not 0 <= options.node_rank < most:
         raise ValueError(f'NNODES={options.nnodes} NODE_RANK={options.node_rank}: NNODES machines have the numbers '
                          'from 0 to NNODES - 1.')
-    dynamic_rendezvous.DynamicRendezvousHandler, Meeting.machine = Meeting, options.node_rank
     first = options.node_rank == 0
+    options.master_port = options.master_port or 29500  # torch 2.15 has no default
     address = own_address(options.master_addr, options.master_port)
-    options.rdzv_backend = 'c10d'
-    options.rdzv_endpoint, where = f'{options.master_addr}:{options.master_port}', f'is_host={first}'
     if most == 1:  # no port, as what is met with is unpickled
-        options.rdzv_endpoint, where = f'{folder}/meeting', 'store_type=file'
+        options.rdzv_backend, options.rdzv_endpoint, where = 'c10d', f'{folder}/meeting', 'store_type=file'
+    else:
+        if first:
+            check_free(options.master_port)
+        rendezvous_handler_registry.register(MACHINES, Meeting.join)
+        options.rdzv_backend, options.rdzv_endpoint = MACHINES, f'{options.master_addr}:{options.master_port}'
+        where = f'is_host={first},machine={options.node_rank}'
     options.rdzv_conf = ','.join(filter(None, [where, options.rdzv_conf]))
     options.local_addr = options.local_addr or (options.master_addr if first else address)  # for the other machines
     if interface := interface_of(address):
         os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)  # else the host's name says where it listens
     os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'  # a restart needs a store without what the last one left
+
+
+def check_free(port: int) -> None:
+    """Raises OSError if this machine cannot listen at a port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last run's connections are no matter
+        try:
+            probe.bind(('', port))
+        except OSError as error:
+            trouble = 'is in use' if error.errno == errno.EADDRINUSE else f'cannot be used ({error.strerror})'
+            raise OSError(f'PORT={port} {trouble}: name another one on all machines.') from error
 
 
 def own_address(host: str, port: int) -> str:
@@ -154,8 +260,8 @@ def reason(error: Exception, options: Namespace) -> str:
                 f'{again}.')
     if isinstance(error, RendezvousClosedError):
         return 'another machine has ended the run; its last words say why.'
-    return (f'the first machine does not answer at {options.rdzv_endpoint}: it has ended, it was lost, or nothing '
-            f'is let through. To go on, {again}.')
+    return (f'the first machine does not answer at {options.rdzv_endpoint}: it has ended, it was lost, nothing is '
+            f'let through, or another program has the port. To go on, {again}.')
 
 
 if __name__ == '__main__':
@@ -174,9 +280,10 @@ if __name__ == '__main__':
                 meet(options, folder)
             run(options)
     except ChildFailedError as error:
-        for failure in error.failures.values():
-            if failure.exitcode < 0:  # it could not say so itself
-                print(f'error: {manner(failure)}.', file=sys.stderr)
+        failures = list(error.failures.values())
+        for failure in [] if any(map(said_why, failures)) else causes(failures):
+            if failure.exitcode < 0 or options.max_restarts:  # else its own words are the last
+                print(f'error: {manner(failure)}{used_up(options.max_restarts)}.', file=sys.stderr)
         sys.exit(1)
     except SignalException as caught:
         tools.say_stopped()

@@ -39,8 +39,8 @@ def test_what_each_machine_is_told(folder):
     done = submitted(folder, 'a config.py', 'work', '8', '--seed', '3', **JOB, STATUS='0', SLURM_CPUS_PER_TASK='64')
     assert done.returncode == 0, done.stderr
     assert (folder / 'told').read_text().splitlines() == [
-        'srun --cpus-per-task=64', '0 of 2 at alpha:20007: a config.py work 8 --seed 3 --auto-resume',
-        '1 of 2 at alpha:20007: a config.py work 8 --seed 3 --auto-resume']
+        'srun --cpus-per-task=64', '0 of 2 at alpha:24007: a config.py work 8 --seed 3 --auto-resume',
+        '1 of 2 at alpha:24007: a config.py work 8 --seed 3 --auto-resume']
     assert not (folder / 'requeued').exists()
 
 
@@ -51,6 +51,13 @@ def test_the_job_queues_again_when_its_time_is_up(folder, status, again):
     assert (folder / 'requeued').exists() == again
     if again:
         assert (folder / 'requeued').read_text() == 'requeue 40007\n'
+
+
+@pytest.mark.parametrize('job', range(0, 40_000, 1999))
+def test_the_port_is_none_of_those_that_linux_gives_out(folder, job):
+    submitted(folder, 'config.py', 'work', '8', **{**JOB, 'SLURM_JOB_ID': str(job)}, STATUS='0')
+    port = (folder / 'told').read_text().split(':')[1]
+    assert 20_000 <= int(port) < 32_768
 
 
 def test_what_it_needs(folder):

@@ -1,6 +1,7 @@
 """Several processes and machines under our torchrun: restarts, last words, no orphans. A machine is a namespace."""
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,9 +21,14 @@ import os, signal, sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
 import tools
 import torch, torch.distributed as dist
+from tools import launch
 dist.init_process_group('gloo')
 attempt, rank, folder, wish = os.environ['TORCHELASTIC_RESTART_COUNT'], dist.get_rank(), sys.argv[1], sys.argv[2]
 open(f'{{folder}}/{{attempt}}.{{rank}}.{{os.getpid()}}', 'w').close()
+if wish == 'lose the other':
+    launch.run(lambda: dist.all_reduce(torch.zeros(1)) if rank == 0 else os.kill(os.getpid(), signal.SIGKILL))
+if wish == 'crash at last' and rank == 1:
+    raise RuntimeError('out of luck')
 if attempt == '0' and rank == 1:
     if wish == 'be killed':
         os.kill(os.getpid(), signal.SIGKILL)
@@ -70,9 +76,9 @@ def launch(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(list(map(str, [*TORCHRUN, *arguments])), capture_output=True, text=True, timeout=120)
 
 
-def on_two(script: Path, folder: Path, wish: str) -> subprocess.CompletedProcess:
-    """Two processes that may be started three times."""
-    return launch('--nproc_per_node', 2, '--max_restarts', 2, '--master_port', free_port(), script, folder, wish)
+def on_two(script: Path, folder: Path, wish: str, *, restarts: int = 2) -> subprocess.CompletedProcess:
+    """Two processes that may be started again."""
+    return launch('--nproc_per_node', 2, '--max_restarts', restarts, script, folder, wish)
 
 
 @pytest.mark.parametrize(('wish', 'told'), [('be killed', 'was killed by SIGKILL'),
@@ -90,6 +96,19 @@ def test_an_error_in_words_is_not(script, tmp_path):
     done = on_two(script, tmp_path, 'say why')
     assert done.returncode == 1 and notes(tmp_path) == [(0, 0), (0, 1)]
     assert 'error: no such file. Copy it again.\n' in done.stderr and 'Restart' not in done.stderr
+    assert 'killed' not in done.stderr, 'that was the launcher'
+
+
+@pytest.mark.parametrize(('wish', 'restarts', 'last'), [
+    ('lose the other', 0, 'process 1 was killed by SIGKILL.'),
+    ('lose the other', 1, 'process 1 was killed by SIGKILL; all restarts (1) are used up.'),
+    ('crash at last', 1, 'process 1 ended with an exception; all restarts (1) are used up.')])
+def test_the_last_word_is_the_cause(script, tmp_path, wish, restarts, last):
+    done = on_two(script, tmp_path, wish, restarts=restarts)
+    assert done.returncode == 1 and len(notes(tmp_path)) == 2 * (restarts + 1)
+    assert done.stderr.splitlines()[-1].endswith(last), done.stderr
+    if wish == 'lose the other' and restarts:
+        assert 'process 1 was killed by SIGKILL. Restart 1 of 1.\n' in done.stderr
 
 
 def test_a_killed_launcher_leaves_no_orphans(script, tmp_path):
@@ -119,6 +138,71 @@ def test_machines_that_are_none(options, error):
     done = launch(*options, 'x.py')
     assert done.returncode == 1 and done.stderr.startswith('error: ') and error in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_another_program_has():
+    """It takes whatever is said to it, and never answers."""
+    with socket.socket() as other:
+        other.bind(('', 0))
+        other.listen()
+        port = other.getsockname()[1]
+        first, second = (launch('--nnodes', 2, '--node_rank', number, '--master_port', port, '--rdzv_conf',
+                                'join_timeout=1,read_timeout=1', 'x.py') for number in range(2))
+    assert (first.returncode, first.stderr) == (
+        1, f'error: PORT={port} is in use: name another one on all machines.\n')
+    assert second.returncode == 1 and len(second.stderr.splitlines()) == 1
+    assert second.stderr.startswith(f'error: the first machine does not answer at 127.0.0.1:{port}')
+    assert 'another program has the port' in second.stderr
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('NNODES', 'x'), ('NNODES', '0'), ('NODE_RANK', 'x'), ('PORT', 'x'), ('PORT', '99999'), ('PORT', '08'),
+    ('WAIT', '1m'), ('RESTARTS', '-1'), ('RESTARTS', 'x')])
+def test_variables_that_are_no_numbers(name, value):
+    done = dist_train(**{name: value})
+    assert done.returncode == 2 and re.fullmatch(f'error: {name}={value} is no whole number from .*\n', done.stderr)
+
+
+def test_several_machines_need_an_address():
+    done = dist_train(NNODES='2')
+    assert done.returncode == 2 and done.stderr.startswith('error: NNODES=2 needs MASTER_ADDR=ADDRESS')
+    assert len(done.stderr.splitlines()) == 1
+
+
+def dist_train(**variables) -> subprocess.CompletedProcess:
+    kept = {name: value for name, value in os.environ.items() if name != 'MASTER_ADDR'}
+    return subprocess.run(['bash', REPOSITORY / 'dist_train.sh', 'config.py', 'work', '1'], capture_output=True,
+                          text=True, env={**kept, 'PYTHON': sys.executable, **variables}, timeout=120)
+
+
+def test_a_torch_without_its_private_parts():
+    """Then it is torch that restarts, and that says whether a machine is lost. In a process of its own, which is
+    changed by the import."""
+    code = '''
+import pickle
+from types import SimpleNamespace as Other
+from tools import torchrun
+torchrun.LocalElasticAgent._monitor_workers = lambda self, group: 'as torch says'
+assert object.__new__(torchrun.Agent)._monitor_workers(Other(spec=None)) == 'as torch says'
+meeting = object.__new__(torchrun.Meeting)
+meeting.parameters, meeting.backend = Other(max_nodes=2), Other(get_state=lambda: (pickle.dumps(Other()), None))
+assert meeting.lost() == 0
+'''
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=REPOSITORY, timeout=120)
+
+
+@pytest.mark.parametrize(('ends', 'causes'), [
+    ([(1, -9, 0), (0, 75, 0)], [1]), ([(0, 75, 0), (1, -9, 0)], [1]), ([(1, -9, 0), (0, -15, 0)], [1]),
+    ([(0, -15, 0), (1, -15, 0)], [0]), ([(0, 3, 0), (1, -9, 30)], [0]), ([(0, 75, 0), (1, -15, 0)], []),
+    ([(0, -11, 0), (1, -11, 0)], [0, 1]), ([(0, 3, 0), (1, 143, 0)], [0])])
+def test_which_processes_the_launcher_ended(ends, causes):
+    """Each end is (process, exit status or negative signal, second); torch's launcher kills those that remain after
+    30 seconds."""
+    code = ('from types import SimpleNamespace\nfrom tools import torchrun\n'
+            f"ends = [SimpleNamespace(**dict(zip(('local_rank', 'exitcode', 'timestamp'), end))) for end in {ends}]\n"
+            'print([end.local_rank for end in torchrun.causes(ends)])')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+    assert done.stdout == f'{causes}\n', done.stderr
 
 
 # ---- two machines
