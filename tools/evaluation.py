@@ -33,10 +33,11 @@ def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tupl
     batches = zip(loader.sampler, loader, strict=True)
     with Progress(0, total, 'pictures') if place.rank == 0 else nullcontext() as progress:
         while group := list(islice(batches, at_once)):
-            for (index, _), labels in zip(group, label_maps(model, [batch for _, batch in group], place), strict=True):
-                yield index, labels
+            maps = label_maps(model, [batch for _, batch in group], place)
             done += len(group)
             watchdog.alive(f'testing pictures, {done} of {len(loader)} done')
+            for (index, _), labels in zip(group, maps, strict=True):
+                yield index, labels
             if progress is not None:
                 progress.update(min(done * place.world_size, total))
 

@@ -138,7 +138,7 @@ def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
 def test_training_starts_from_a_slim_file(tiny_configs, slim_file, checkpoint, tmp_path):
     config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options={}, cfg_options={}))
     args = Namespace(resume_from=None, auto_resume=False, load_from=str(slim_file))
-    model = initial_model(config, starting_point(args, config, tmp_path)[0])
+    model = initial_model(config, starting_point(args, config, tmp_path, launch.Place(torch.device('cpu')), None)[0])
     trained = clip_checkpoint.read(checkpoint).weights
     for name, value in model.state_dict().items():
         if 'recovery' not in name:
@@ -146,7 +146,7 @@ def test_training_starts_from_a_slim_file(tiny_configs, slim_file, checkpoint, t
     assert float(model.decode_head.recovery_decoder.linear_q_in.weight.std()) == pytest.approx(0.02, rel=0.1)
     args = Namespace(resume_from=str(slim_file), auto_resume=False, load_from=None)
     with pytest.raises(ValueError, match='no optimizer state .* --load-from'):
-        starting_point(args, config, tmp_path)
+        starting_point(args, config, tmp_path, launch.Place(torch.device('cpu')), None)
 
 
 def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
