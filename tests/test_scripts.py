@@ -160,7 +160,7 @@ def test_a_run_into_the_folder_of_another_says_so(run, tiny_configs, tmp_path):
     first, again, on = (run('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--no-validate',
                             '--cfg-options', 'runner.max_iters=2', *options).stderr
                         for options in ([], [], ['--auto-resume']))
-    warning = f'checkpoints of an earlier run are moved to {tmp_path}/earlier_1'
+    warning = f'checkpoints of an earlier run (--auto-resume would go on with it) are moved to {tmp_path}/earlier_1'
     assert warning not in first and warning in again and 'moved' not in on
 
 

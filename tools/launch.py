@@ -51,6 +51,9 @@ class Stopped(KeyboardInterrupt):
         self.signal = asked
 
 
+AT_END: list[Callable[[], None]] = []  # what `run` does when a script has ended, the last one first
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a script's `main`: what a user can mend becomes one `error:` line and exit status 1.
 
@@ -79,6 +82,8 @@ def run(main: Callable[[], None]) -> None:
         tools.say_stopped()
         sys.exit(128 + getattr(stop, 'signal', signal.SIGINT))
     finally:
+        while AT_END:
+            AT_END.pop()()
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
 

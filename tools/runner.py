@@ -2,6 +2,7 @@
 import math
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ class Stop:
 
     def listen(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._asked)
+            launch.AT_END.append(partial(signal.signal, number, signal.signal(number, self._asked)))
 
     def _asked(self, number: int, frame) -> None:
         if self.signal == number == signal.SIGINT and not self.place.distributed:

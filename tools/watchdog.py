@@ -22,6 +22,7 @@ import torch.distributed as dist
 from mmcv.runner import BaseRunner, Hook
 
 from datasets import whereabouts
+from tools import launch
 from tools.launch import Place
 from tools.progress import Progress
 
@@ -84,6 +85,7 @@ class Watchdog(Hook):
             self.thread = threading.Thread(target=self._watch, args=[self._sed()], name='watchdog', daemon=True)
             self.thread.start()
             atexit.register(self._stop)
+            launch.AT_END.append(self._stop)
 
     def before_run(self, runner: BaseRunner) -> None:
         self.alive(f'loading the pictures of iteration {runner.iter + 1}')

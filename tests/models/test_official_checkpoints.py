@@ -60,7 +60,7 @@ def full_size_config(name: str, folder) -> dict:
     """ViT-B/16 with the classes of VOC (20, 15 of them seen) or of COCO-Stuff (171, 156)."""
     config = golden_config('voc_inductive')
     if name == 'coco':
-        np.save(folder / 'coco.npy', np.zeros((171, 512), np.float16))
+        np.save(folder / 'coco.npy', np.ones((171, 512), np.float16))
         seen, both = list(range(0, 156)), list(range(171))
         config['backbone'].update(num_tokens=100)
         config['decode_head'].update(seen_idx=seen, all_idx=both)
