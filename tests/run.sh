@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the environment where it is missing, lints, and runs all tests: `bash tests/run.sh [pytest options]`.
 #
-#   bash tests/run.sh --python 3.12 --torch 2.6.0 [pytest options]
+#   bash tests/run.sh --python 3.12 --torch 2.7.1 [pytest options]
 #
 # runs them with another Python (a version, or an interpreter's path), another torch, or both, in an environment of
 # their own; `.venv` stays as it is.

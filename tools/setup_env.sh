@@ -5,7 +5,7 @@
 #   bash tools/setup_env.sh --apart    make it, leave `.venv` as it is, and print where it lies
 #   CLIPRC_ENV=DIR bash tools/...      use the virtual environment in DIR as it is
 #   PYTHON=python3.12 bash tools/...   another interpreter (3.10 to 3.12)
-#   TORCH=2.6.0 bash tools/...         another torch that requirements.txt admits
+#   TORCH=2.7.1 bash tools/...         another torch that requirements.txt admits
 #   CLIPRC_CACHE=DIR bash tools/...    where environments and compiled wheels are kept
 #                                      (default: ~/.cache/clip-rc)
 #

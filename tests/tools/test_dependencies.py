@@ -134,7 +134,7 @@ def test_what_was_interrupted_is_made_again(setup):
     assert len((setup.said / 'calls').read_text().splitlines()) == 1 + 3
 
 
-@pytest.mark.parametrize('python, torch', [('312', None), ('311', '2.6.0')])
+@pytest.mark.parametrize('python, torch', [('312', None), ('311', '2.7.1')])
 def test_elsewhere_the_ranges_are_installed_and_it_says_so(setup, python, torch):
     done = setup(python=python, torch=torch)
     assert done.returncode == 0, done.stderr
