@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from inspect import signature
 
 import numpy as np
+import torch
 from mmcv.utils import print_log
 from mmseg.core import pre_eval_to_metrics
 from mmseg.datasets import DATASETS, CustomDataset
@@ -182,6 +183,13 @@ class ZeroShotDataset(CustomDataset):
             Image.fromarray((labels + self.reduce_zero_label).astype(np.uint8)).save(files[-1])
         return files
 
+    def pre_eval(self, preds, indices) -> list[tuple[np.ndarray, ...]]:
+        """For each label map (H, W): pixels (C,) int64 of intersection, union, prediction and truth of each class.
+
+        mmseg gives tensors; kept over thousands of pictures, each keeps the memory beside it from being used again.
+        """
+        return [tuple(area.numpy().astype(np.int64) for area in areas) for areas in super().pre_eval(preds, indices)]
+
     def evaluate(self, results, metric='mIoU', logger=None, **kwargs) -> dict[str, float]:
         """Scores as fractions rounded to 1e-4, and the table of them into the log.
 
@@ -198,8 +206,9 @@ class ZeroShotDataset(CustomDataset):
         metrics = check_metrics(metric)
         if isinstance(results[0], np.ndarray):
             results = self.pre_eval(results, list(range(len(results))))
+        totals = tuple(torch.from_numpy(sum(areas).astype(float)) for areas in zip(*results, strict=True))
         per_class = {name: np.asarray(values, dtype=float) for name, values
-                     in pre_eval_to_metrics(results, metrics).items()}
+                     in pre_eval_to_metrics([totals], metrics).items()}
         scores = {'aAcc': float(per_class.pop('aAcc'))}
         order = sorted(per_class, key=('IoU', 'Acc').__contains__, reverse=True)  # IoU and Acc first
         scores |= {f'm{name}': mean_of(per_class[name], range(len(self.CLASSES))) for name in order}
