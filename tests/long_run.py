@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Do long runs stay flat? `python tests/long_run.py`, by hand; about 10 minutes on 2 CPU cores.
+"""Do long runs stay flat? `python tests/long_run.py`, by hand; about 4 minutes on 2 CPU cores.
 
 The miniature is trained, evaluated and saved meanwhile, tested, and asked for many pictures of many sizes, each in
 processes that are looked at from outside: memory, open files and threads of the process and its loader workers. A run
@@ -30,7 +30,7 @@ from tools.config import REPOSITORY
 from tools.miniature.runs import CLIP
 from tools.miniature.world import write_world
 
-TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'% of \d+ pictures: (\d+)')
+TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'% of [\d,]+ pictures: ([\d,]+)')
 FEW = 20  # pictures of an evaluation while training
 SIDES = (48, 400)  # of the pictures asked for, in pixels
 
@@ -77,7 +77,7 @@ def watch(command: list, progress: re.Pattern, env: dict[str, str]) -> list[Samp
                           text=True, env={**os.environ, **env}) as process:
         for line in process.stdout:
             last = [*last[-4:], line]
-            if (found := progress.search(line)) and (sample := look(process.pid, int(found[1]))):
+            if (found := progress.search(line)) and (sample := look(process.pid, int(found[1].replace(',', '')))):
                 samples.append(sample)
     if process.returncode:
         raise ValueError(''.join(['it failed:\n', *last]))
@@ -114,11 +114,11 @@ def is_flat(samples: list[Sample]) -> bool:
 
 def report(name: str, samples: list[Sample], seconds: float) -> bool:
     """Prints the table of a run and whether it is flat."""
+    flat = is_flat(samples)
     table = PrettyTable(['done', 'MB', 'files', 'threads', 'processes'], align='r')
     for quarter in range(1, 5):
         row = medians(samples, quarter)
         table.add_row([f'to {row.done}', f'{row.memory:.0f}', *row[2:]])
-    flat = is_flat(samples)
     print(f'{name}, {seconds:.0f} s, {len(samples)} samples, medians of each quarter:\n{table}\n'
           f'{"flat" if flat else "NOT FLAT"}\n', flush=True)
     return flat
