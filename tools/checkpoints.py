@@ -2,6 +2,7 @@
 
 A file holds `state_dict`, `optimizer` and `meta` as mmcv's do, and `random_states`, one for each process.
 """
+import errno
 import json
 import os
 import random
@@ -18,14 +19,14 @@ import torch
 import torch.distributed as dist
 from mmcv.runner import BaseRunner, CheckpointHook
 
-from models import clip_checkpoint
+from models import checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from tools.launch import Place
 
 LATEST = 'latest.pth'  # a link to the newest one
 STOPPED = 'stopped_iter_{}.pth'  # between two of the intervals; removed when the next one is written
 EVALUATIONS = 'evaluations.jsonl'  # a line for each evaluation of a run: its iteration and scores
-NUMBER = re.compile(r'(\d+)\.pth$')  # iterations done
+NUMBER = re.compile(r'_(\d+)\.pth$')  # iterations done
 
 
 # ---- one file
@@ -56,10 +57,13 @@ def write(content: dict, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """A renamed file keeps its new name should the machine lose its power."""
+    """A renamed file keeps its new name should the machine lose its power, where the file system can do that."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 
@@ -81,7 +85,7 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path, logger, since: float = 0) -> Checkpoint | None:
-    """The checkpoint of most iterations that can be read; a damaged one is passed over with a warning.
+    """The checkpoint of most iterations that can be read; one that can't, or isn't ours, is passed over with a warning.
 
     Args:
         since: no file is looked at that is older (in seconds, as `time.time`).
@@ -90,7 +94,10 @@ def newest(folder: Path, logger, since: float = 0) -> Checkpoint | None:
         if file.stat().st_mtime < since:
             continue
         try:
-            return clip_checkpoint.read(file)
+            checkpoint = clip_checkpoint.read(file)
+            if checkpoint_meta.is_ours(checkpoint):
+                return checkpoint
+            logger.warning('%s is no checkpoint of this code: it is passed over.', file)
         except ValueError as error:
             logger.warning('%s It is passed over.', error)
     return None
@@ -117,10 +124,9 @@ def put_aside(folder: Path, *, beyond: int) -> Path | None:
                 point_latest_to(kept[0])
     lines = evaluations(record)
     if any(done > beyond for done in lines):
-        record.unlink()
-        for done, scores in lines.items():
-            if done <= beyond:
-                note(record, done, scores)
+        part = record.with_name(f'{record.name}.part')
+        part.write_text(''.join(line_of(done, scores) for done, scores in lines.items() if done <= beyond))
+        part.replace(record)
     return aside
 
 
@@ -140,7 +146,11 @@ def note(file: Path, done: int, scores: dict) -> None:
     """Adds a line to a run's `EVALUATIONS`, be the last one whole or not."""
     whole = not file.exists() or file.read_text().endswith('\n')
     with file.open('a') as stream:
-        stream.write(f'{"" if whole else chr(10)}{json.dumps({"iter": done, **scores})}\n')
+        stream.write(f'{"" if whole else chr(10)}{line_of(done, scores)}')
+
+
+def line_of(done: int, scores: dict) -> str:
+    return f'{json.dumps({"iter": done, **scores})}\n'
 
 
 # ---- what it holds
@@ -213,6 +223,9 @@ class Checkpoints(CheckpointHook):
         if self.place.rank == 0:
             for part in Path(self.out_dir).glob('*.pth.part'):  # of a run that was killed
                 part.unlink()
+            resumed = runner.last_good and runner.last_good.resolve()
+            if resumed and resumed.parent == Path(self.out_dir).resolve() and not resumed.name.startswith('best'):
+                self.link(runner, resumed)  # a kill may have come before it was one
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         if self.every_n_iters(runner, self.interval) or (self.save_last and self.is_last_iter(runner)):
@@ -226,11 +239,20 @@ class Checkpoints(CheckpointHook):
         runner.meta['hook_msgs']['last_ckpt'] = str(path)
         if self.place.rank == 0:
             save(runner, path, states, done)
-            if self.linked:
-                point_latest_to(path)
+            self.link(runner, path)
             self.remove_others(path, done)
             self.warn_of_space(runner, path)
         self.saved, runner.last_good = done, path
+
+    def link(self, runner: BaseRunner, path: Path) -> None:
+        """Makes `latest.pth` a link to one of this folder's, where the file system has links."""
+        try:
+            if self.linked:
+                point_latest_to(path)
+        except OSError as error:
+            self.linked = False
+            runner.logger.warning('%s is written, but %s cannot be a link to it (%s): name the file itself instead',
+                                  path, LATEST, error.strerror)
 
     def remove_others(self, path: Path, done: int) -> None:
         """That of an earlier stop, and all but the `max_keep_ckpts` newest."""

@@ -1,4 +1,6 @@
 """Predictions for the pictures of a data set, by one process or several: what test.py and training share."""
+import math
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from inspect import signature
@@ -15,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models import clip_checkpoint
-from tools import watchdog
+from tools import launch, watchdog
 from tools.checkpoints import EVALUATIONS, evaluations, note, random_states, save
 from tools.launch import Place
 from tools.progress import Progress
@@ -79,7 +81,8 @@ class Evaluation(EvalHook):
     """
 
     OPTIONS = {'metric', 'gpu_collect', 'tmpdir', *signature(EvalHook).parameters,
-               *signature(mmcv.runner.EvalHook).parameters} - {'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn'}
+               *signature(mmcv.runner.EvalHook).parameters} - {
+        'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn', 'by_epoch', 'out_dir'}
 
     def __init__(self, loader: DataLoader, place: Place, *, gpu_collect: bool = False, tmpdir: str | None = None,
                  **options):
@@ -88,22 +91,39 @@ class Evaluation(EvalHook):
 
     def before_run(self, runner: TrainingRunner) -> None:
         super().before_run(runner)
-        if self.save_best:
+        if self.save_best and self.place.rank == 0:
             self._know_best(runner)
 
+    def _best_files(self) -> list[Path]:
+        """What this has saved, now or before it was interrupted."""
+        key = '.+' if self.save_best == 'auto' else re.escape(self.save_best)
+        return [file for file in Path(self.out_dir).glob('best_*.pth')
+                if re.fullmatch(rf'best_{key}_iter_\d+\.pth', file.name)]
+
     def _know_best(self, runner: TrainingRunner) -> None:
-        """The best checkpoint is the one in the folder; the checkpoint that the run goes on from may be older."""
-        for file in Path(self.out_dir).glob('best_*.pth'):
-            told = clip_checkpoint.read(file).meta.get('hook_msgs') or {}
-            messages = runner.meta['hook_msgs']
-            score, known = told.get('best_score'), messages.get('best_score')
+        """The best checkpoint is the one in the folder; that which the run goes on from may be older, or another's."""
+        messages = runner.meta['hook_msgs']
+        for name in ('best_score', 'best_ckpt'):
+            messages.pop(name, None)
+        for file in self._best_files():
+            try:
+                score = (clip_checkpoint.read(file).meta.get('hook_msgs') or {}).get('best_score')
+            except ValueError as error:
+                runner.logger.warning('%s It does not count as the best one.', error)
+                continue
+            known = messages.get('best_score')
             if score is not None and (known is None or not self.compare_func(known, score)):
                 messages['best_score'], messages['best_ckpt'] = score, str(file)
 
+    def before_train_iter(self, runner: TrainingRunner) -> None:
+        """mmcv's hook would evaluate here, before the first iteration of a run that goes on after `start`."""
+
     def before_epoch(self, runner: TrainingRunner) -> None:
         """mmcv's runner calls this once, before the first iteration: a run that was ended while evaluating does so."""
-        file = Path(runner.work_dir) / EVALUATIONS
-        if runner.iter == 0 or runner.iter in evaluations(file):
+        if runner.iter == 0:
+            return
+        done = runner.iter in evaluations(Path(runner.work_dir) / EVALUATIONS)
+        if launch.of_first(done, self.place):
             return
         runner._iter -= 1  # as it was then
         runner.mode = 'train'
@@ -117,6 +137,7 @@ class Evaluation(EvalHook):
     def _do_evaluate(self, runner: TrainingRunner) -> None:
         if not self._should_evaluate(runner):
             return
+        runner.check_weights()
         states = random_states(self.place)
         dataset, parts = self.dataloader.dataset, []
         for index, labels in predict(runner.model, self.dataloader, self.place):
@@ -139,13 +160,17 @@ class Evaluation(EvalHook):
     def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
         """The best checkpoint so far, if this is it, takes the place of the one before."""
         messages = runner.meta['hook_msgs']
+        if math.isnan(score):
+            runner.logger.warning('%s is no number (do masks have such classes?): this is no best checkpoint',
+                                  self.key_indicator)
+            return
         if 'best_score' in messages and not self.compare_func(score, messages['best_score']):
             return
         path = Path(self.out_dir) / f'best_{self.key_indicator}_iter_{runner.iter + 1}.pth'
         messages['best_score'], messages['best_ckpt'] = score, str(path)
         save(runner, path, states, runner.iter + 1)
         runner.last_good = path
-        for other in path.parent.glob('best_*.pth'):
+        for other in self._best_files():
             if other != path:
                 other.unlink()
         runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path.name)

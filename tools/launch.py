@@ -1,5 +1,6 @@
 """What every script starts with: the device, the processes, the seed, and errors a user can act on."""
 import errno
+import fcntl
 import os
 import random
 import re
@@ -96,8 +97,9 @@ def plain_message(error: Exception) -> str:
 
     Control characters, which the texts of a file may have, do not reach the terminal.
     """
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f'the disk is full{f" ({error.filename})" if error.filename else ""}. Make room and run this '\
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = 'the disk is full' if error.errno == errno.ENOSPC else 'your share of the disk is used up'
+        return f'{what}{f" ({error.filename})" if error.filename else ""}. Make room and run this '\
                'again; a training goes on with --auto-resume.'
     message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(error))
     if 'Original Traceback' in message:  # raised in a loader worker
@@ -207,6 +209,32 @@ def restarted_job(place: Place) -> float | None:
         dist.all_gather_object(everyone, told, group=place.control)
     launched = min(when for _, when in everyone)
     return launched if any(again for again, _ in everyone) and launched < float('inf') else None
+
+
+def hold(folder: Path, patience: float = 120) -> None:
+    """Keeps other runs out of a folder as long as this process lives.
+
+    Args:
+        patience: seconds to wait for another run, which may be one that was lost and whose hold has not yet run out.
+
+    Raises:
+        ValueError: another run does not end meanwhile.
+    """
+    file = (folder / '.run').open('a')  # which is not closed before the end
+    AT_END.append(file.close)
+    end, told = time.monotonic() + patience, False
+    while True:
+        try:
+            return fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loader workers do not inherit it
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system that knows no such thing
+                return None
+        if time.monotonic() > end:
+            raise ValueError(f'another run writes to {folder}: wait for its end, or name another --work-dir.')
+        if not told:
+            told = True
+            sys.stderr.write(f'another run writes to {folder}: waiting {patience:.0f} s for its end\n')
+        time.sleep(1)
 
 
 def make_folder(path: str | Path) -> Path:

@@ -47,4 +47,4 @@ def start_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
 
 
-GRACE = 60  # seconds that a loader worker lives on after SIGTERM; it ends sooner where the training ends
+GRACE = 300  # seconds that a loader worker lives on after SIGTERM; it ends sooner where the training ends

@@ -17,7 +17,7 @@ from tools.launch import Place
 
 
 class Stop:
-    """Whether this process was asked to end, by Ctrl-C or SIGTERM, which from now on do nothing else at once.
+    """Whether this process was asked to end, by Ctrl-C, SIGTERM or a closed terminal: they do nothing else at once.
 
     A second Ctrl-C ends a process without a launcher at once. (With one, the launcher hands on each, so that all come
     twice.)
@@ -27,7 +27,9 @@ class Stop:
         self.place, self.signal = place, None
 
     def listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # by nohup
+                continue
             launch.AT_END.append(partial(signal.signal, number, signal.signal(number, self._asked)))
 
     def _asked(self, number: int, frame) -> None:
@@ -64,7 +66,7 @@ class TrainingRunner(IterBasedRunner):
         self.pictures_an_iteration, self.iterations_a_step = pictures_an_iteration, iterations_a_step
         self.began = 0, 0  # iterations and pictures that were done before
         self.stop = Stop(place)
-        self.files = []  # of this batch and the one before
+        self.files = []  # of the batches of this step and of the last one of the step before
         self.random_states = []
         self.last_good: Path | None = None  # checkpoint
         self.register_hook(checkpoints, priority='NORMAL')
@@ -84,6 +86,10 @@ class TrainingRunner(IterBasedRunner):
         said = [{key: value for key, value in group.items() if key != 'params'}
                 for group in self.optimizer.param_groups]
         super().resume(checkpoint, map_location='cpu')
+        for key in ('betas', 'momentum'):
+            if (key in self.optimizer.param_groups[0]) != (key in said[0]):
+                raise ValueError(f'the optimizer of {checkpoint} is another one than {type(self.optimizer).__name__}, '
+                                 'of the config: a run goes on with the one that it began with.')
         for group, options in zip(self.optimizer.param_groups, said, strict=True):
             group.pop('initial_lr', None)  # which the schedule takes from the learning rate
             group.update(options)
@@ -129,6 +135,8 @@ class TrainingRunner(IterBasedRunner):
         Raises:
             launch.Stopped: always.
         """
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # loader workers that ended are not missed any more
+        launch.AT_END.append(partial(signal.signal, signal.SIGCHLD, handler))
         if self.checkpoints.saved != done:
             self.checkpoints.save(self, STOPPED, done)
         self.logger.info('%s after iteration %d; %s', asked.name, done, self.how_to_go_on())
@@ -154,9 +162,10 @@ class TrainingRunner(IterBasedRunner):
 
     def not_finite(self, what: str, where: Sequence[str] = ()) -> str:
         """The message that `what` is not finite in this iteration, with `where` or the files of the last batches."""
+        before = 'the one' if self.iterations_a_step == 1 else f'the {self.iterations_a_step}'
         return '\n'.join([
             f'{what} not finite at iteration {self.iter + 1}: training cannot go on. Pictures of this batch, and of '
-            'the one before:', *(where or self.files),
+            f'{before} before:', *(where or self.files),
             'Look at these pictures and masks; a lower learning rate (--cfg-options optimizer.lr=1e-4) or float32 '
             'instead of amp may help too.'])
 
@@ -165,7 +174,7 @@ class CheckLoss(Hook):
     """Stops a run whose loss is not finite, before the optimizer spoils the weights with it."""
 
     def before_train_iter(self, runner: TrainingRunner) -> None:
-        runner.files = [*runner.files[-1:], '  ' + ', '.join(files_of(runner.data_batch))]
+        runner.files = [*runner.files[-runner.iterations_a_step:], '  ' + ', '.join(files_of(runner.data_batch))]
 
     def after_train_iter(self, runner: TrainingRunner) -> None:
         if math.isfinite(runner.outputs['log_vars']['loss']):  # the mean over processes: they all see it

@@ -53,7 +53,8 @@ from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
 MACHINES = 'machines'  # our way of meeting, among torchrun's
 UNANSWERED = 30  # seconds after which the first machine is given up; Linux would try for a quarter of an hour
-PATIENCE = 30  # seconds between the SIGTERM and the SIGKILL of torch's launcher
+PATIENCE = 30  # seconds between the SIGTERM and the SIGKILL of torch's launcher, after a failure
+ENDING = 110  # the same when it was asked to end: for a step and a checkpoint; SLURM allows 120
 
 
 class Meeting(DynamicRendezvousHandler):
@@ -106,6 +107,13 @@ class Agent(LocalElasticAgent):
 
     A version of torch without these private names, or those that `Meeting.lost` reads, restarts in its own way.
     """
+
+    def _shutdown(self, *asked_by, **options) -> None:
+        """`asked_by` is a signal."""
+        if asked_by and self._pcontext:
+            close = self._pcontext.close
+            self._pcontext.close = lambda death_sig=None, timeout=0: close(death_sig, max(timeout, ENDING))
+        super()._shutdown(*asked_by, **options)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result, spec = super()._monitor_workers(worker_group), worker_group.spec

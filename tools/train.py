@@ -4,6 +4,7 @@
 mmcv's runner trains, mmcv's wrapper distributes. Checkpoints carry what testing needs.
 """
 import argparse
+import re
 import sys
 import time
 from copy import deepcopy
@@ -92,8 +93,9 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
                                    cumulative_iters=steps)
     config.runner.max_iters *= steps
     config.lr_config.warmup_iters = config.lr_config.get('warmup_iters', 0) * steps
-    config.checkpoint_config.interval *= steps
-    config.evaluation.interval *= steps
+    for part, name in (('checkpoint_config', 'interval'), ('evaluation', 'interval'), ('evaluation', 'start')):
+        if config.get(part, {}).get(name) is not None:
+            config[part][name] *= steps
     return at_once, steps
 
 
@@ -117,6 +119,21 @@ def pictures_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int
     return then['pictures']
 
 
+def check_same_task(checkpoint: Checkpoint, description: dict) -> None:
+    """Raises a ValueError where a run would go on in another setting, or with other classes seen."""
+    then = checkpoint.meta['clip_rc']
+    anew = 'start a new run from its weights with --load-from.'
+    if then['setting'] != description['setting']:
+        raise ValueError(f'{checkpoint.path} is of a run in the {then["setting"]} setting, the config is '
+                         f'{description["setting"]}: {anew}')
+    if then['class_names'] != description['class_names']:
+        raise ValueError(f'{checkpoint.path} is of a run with other classes than the config has: {anew}')
+    if then['split'] != description['split']:
+        raise ValueError(f'in the run of {checkpoint.path} the unseen classes were '
+                         f'{", ".join(then["split"]["unseen"]) or "none"}; in the config they are '
+                         f'{", ".join(description["split"]["unseen"]) or "none"}: {anew}')
+
+
 class DescribeCheckpoints(Hook):
     """Puts our entry into the meta of every checkpoint, after the loggers have written the rest into their logs."""
 
@@ -138,10 +155,14 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
     """
     launched = launch.restarted_job(place)
     path = resume = args.resume_from or config.get('resume_from')
+    load_from = args.load_from or config.get('load_from')
+    if launched is not None and load_from and not Path(load_from).exists():  # the first try has put it aside
+        moved = sorted(work_dir.glob(f'earlier_*/{Path(load_from).name}'), key=lambda file: file.stat().st_ctime)
+        load_from = str(moved[-1]) if moved else load_from
     if place.rank == 0 and (launched is not None or (args.auto_resume and resume is None)):
         found = checkpoints.newest(work_dir, logger, since=0 if args.auto_resume else launched)
         path = resume = resume if found is None else found.path
-    path, resume = launch.of_first((path or args.load_from or config.get('load_from'), resume), place)
+    path, resume = launch.of_first((path or load_from, resume), place)
     checkpoint = clip_checkpoint.read(path) if path else None
     if resume and not checkpoint_meta.is_ours(checkpoint):
         raise ValueError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
@@ -171,12 +192,12 @@ def initial_model(config: Config, checkpoint: Checkpoint | None) -> CLIPRC:
 OPTIONS = {
     'runner': {'type', 'max_iters'},
     'evaluation': Evaluation.OPTIONS,
-    'checkpoint_config': {'type', 'interval', 'save_last', 'max_keep_ckpts', 'out_dir', 'filename_tmpl',
-                          'create_symlink', 'by_epoch'},
+    'checkpoint_config': {'type', 'interval', 'save_last', 'max_keep_ckpts', 'filename_tmpl', 'create_symlink',
+                          'by_epoch'},
     'log_config': {'interval', 'hooks'},
 }
-COUNTS = {'runner.max_iters': 1, 'evaluation.interval': 1, 'log_config.interval': 1, 'data.samples_per_gpu': 1,
-          'data.workers_per_gpu': 0, 'lr_config.warmup_iters': 0}
+COUNTS = {'runner.max_iters': 1, 'checkpoint_config.interval': 1, 'evaluation.interval': 1, 'log_config.interval': 1,
+          'data.samples_per_gpu': 1, 'data.workers_per_gpu': 0, 'lr_config.warmup_iters': 0}
 
 
 def check_settings(config: Config) -> None:
@@ -188,6 +209,12 @@ def check_settings(config: Config) -> None:
     for part, only in (('runner', 'IterBasedRunner'), ('checkpoint_config', 'CheckpointHook')):
         if (found := config.get(part, {}).get('type', only)) != only:
             raise ValueError(f'{part}.type={found!r}: only {only} is known here.')
+    saving = config.get('checkpoint_config', {})
+    if saving.get('by_epoch'):
+        raise ValueError('checkpoint_config.by_epoch=True: there are no epochs here, lengths are iterations.')
+    if not re.fullmatch(r'[^{}/]*_\{\}\.pth', template := saving.get('filename_tmpl', 'iter_{}.pth')):
+        raise ValueError(f'checkpoint_config.filename_tmpl={template!r}: it must end in _{{}}.pth, as a run that goes '
+                         'on finds its checkpoints by their numbers.')
     for name, least in COUNTS.items():
         part, key = name.split('.')
         value = config.get(part, {}).get(key, least)
@@ -238,16 +265,22 @@ def main() -> None:
     check_settings(config)
     place = launch.start(args, asked_gpu(args))
     work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
+    if place.rank == 0:
+        launch.hold(work_dir)
     timestamp = time.strftime('%Y%m%d_%H%M%S')
     logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
     checkpoint, resumes = starting_point(args, config, work_dir, place, logger)
     iterations_done = checkpoint_meta.iterations_done(checkpoint) if resumes else 0
     seeds = [args.seed, config.get('seed'), checkpoint.meta.get('seed') if resumes else None, None]
+    if resumes and args.seed not in (None, checkpoint.meta.get('seed')):
+        logger.warning('the run began with seed %s and goes on with %d: from here on other pictures come',
+                       checkpoint.meta.get('seed'), args.seed)
     config.seed = seed = launch.common_seed(next((known for known in seeds if known is not None), None), place)
     config.work_dir = str(work_dir)
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     launch.set_seed(seed, deterministic=args.deterministic)
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
+    as_given = deepcopy(config)  # what this run writes down: with the same options it is this run again
     batch = set_batch(config, place.world_size, args.total_batch_size, logger)
     pictures = pictures_done(checkpoint, iterations_done, batch, logger) if resumes else 0
 
@@ -258,9 +291,9 @@ def main() -> None:
     model.CLASSES = facts.split.names
     if checkpoint is not None:
         logger.info('weights: %s', checkpoint.path)
-    if resumes and checkpoint.meta['clip_rc']['setting'] != model.setting.value:
-        raise ValueError(f'{checkpoint.path} is of a run in the {checkpoint.meta["clip_rc"]["setting"]} setting, the '
-                         f'config is {model.setting.value}: start a new run from its weights with --load-from.')
+    description = describe(model, as_given)
+    if resumes:
+        check_same_task(checkpoint, description)
     trainable = sum(parameter.numel() for parameter in model.trainable_parameters())
     logger.info('setting: %s; %d of %d classes seen; %.2fM trainable of %.2fM parameters', model.setting.value,
                 len(model.decode_head.class_head.seen), len(facts.split.names), trainable / 1e6,
@@ -274,7 +307,6 @@ def main() -> None:
     elif amp_dtype is torch.bfloat16 and place.device.type == 'cpu' and not cpu_has_bfloat16():
         logger.warning('this CPU has no instructions for bfloat16: amp=None is faster here')
 
-    description = describe(model, config)
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
     wrapped = launch.wrap(model, place)
@@ -295,7 +327,7 @@ def main() -> None:
         if aside := checkpoints.put_aside(work_dir, beyond=iterations_done if same_run else 0):
             logger.warning('checkpoints of %s are moved to %s', 'more iterations' if same_run else
                            'an earlier run (--auto-resume would go on with it)', aside)
-        (work_dir / Path(args.config).name).write_text(as_text(config))
+        (work_dir / Path(args.config).name).write_text(as_text(as_given))
         own_parts.keep(Path(args.config), work_dir)
     runner.run([loader], [('train', 1)])
 

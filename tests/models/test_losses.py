@@ -12,6 +12,7 @@ from models.losses import MaskLoss, MaskTerms, pair_count
 from models.maps import Resizing
 from tests.conftest import REPOSITORY
 from tests.models.naive import bilinear, close
+from tests.test_scripts import free_port
 
 B, C, H, W = 2, 3, 4, 5
 
@@ -167,7 +168,7 @@ import torch
 import torch.distributed as dist
 from models.losses import pair_count
 rank = int(sys.argv[1])
-dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}/meeting', rank=rank, world_size=2,
+dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{sys.argv[2]}', rank=rank, world_size=2,
                         timeout=timedelta(seconds=60))
 counts = [float(pair_count(torch.tensor(float(pairs[rank])))) for pairs in ((3, 0), (3, 4), (0, 0))]
 dist.barrier()
@@ -176,10 +177,11 @@ print(counts)
 '''
 
 
-def test_pairs_are_averaged_over_workers(tmp_path):
+def test_pairs_are_averaged_over_workers():
     """Two workers, which have 3 and 0 pairs, 3 and 4, then none at all."""
     environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'PYTHONWARNINGS': 'ignore'}
-    workers = [subprocess.Popen([sys.executable, '-c', WORKER, str(rank), str(tmp_path)], env=environment, text=True,
+    port = str(free_port())
+    workers = [subprocess.Popen([sys.executable, '-c', WORKER, str(rank), port], env=environment, text=True,
                                 stdout=subprocess.PIPE) for rank in range(2)]
     assert [each.communicate(timeout=120)[0].strip() for each in workers] == ['[1.5, 3.5, 1.0]'] * 2
 

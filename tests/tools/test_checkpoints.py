@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.checkpoint_meta import FORMAT
 from tests.conftest import REPOSITORY
 from tools import checkpoints, launch
 from tools.checkpoints import LATEST, newest, numbered, point_latest_to, put_aside, write
 
 LOGGER = logging.getLogger('test')
-CONTENT = {'state_dict': {'weight': torch.arange(300_000.)}}
+CONTENT = {'state_dict': {'weight': torch.arange(300_000.)}, 'meta': {'clip_rc': {'format': FORMAT}}}
 
 
 @pytest.mark.parametrize('place', ['save', 'fsync', 'replace', 'testzip'])

@@ -1,7 +1,10 @@
 """An interrupted run is, from the next iteration on, the run that was not interrupted, bit for bit."""
 import argparse
+import errno
+import fcntl
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -52,6 +55,9 @@ class Run:
                 train.main()
             except launch.Stopped as stopped:
                 self.ended = stopped
+            finally:
+                while launch.AT_END:  # as at a process's end
+                    launch.AT_END.pop()()
         return losses
 
 
@@ -59,10 +65,7 @@ class Run:
 def train_here(monkeypatch, tiny_configs, cache):
     monkeypatch.setenv('CLIPRC_CACHE', str(cache))
     monkeypatch.setattr(time, 'sleep', lambda seconds: None)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield Run(monkeypatch, tiny_configs['inductive'])
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return Run(monkeypatch, tiny_configs['inductive'])
 
 
 def ask(number: int = signal.SIGTERM):
@@ -211,22 +214,140 @@ def test_the_last_evaluation_is_broken_off_and_again(train_here, tmp_path, monke
     assert_same(content(tmp_path, best.name)['random_states'], content(tmp_path, 'iter_2.pth')['random_states'])
 
 
-def test_the_best_is_kept_over_stops_and_pruning(train_here, tmp_path, monkeypatch):
-    """The score of iteration 2 is the best; the run is stopped, goes on and prunes."""
+def best_of(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob('best_*.pth'))
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Evaluations after n iterations give `scores[n]`, which this gives."""
     from datasets import ZeroShotDataset
-    scores = {2: 0.5, 4: 0.2, 6: 0.3, 8: 0.4, 10: 0.1}
-    monkeypatch.setattr(ZeroShotDataset, 'evaluate', lambda *args, **kwargs: {'hIoU': scores[now[0]]})
-    now, settings = [0], ['evaluation.interval=2', 'evaluation.save_best=hIoU', 'checkpoint_config.interval=2',
-                          'checkpoint_config.max_keep_ckpts=2']
-    count = {number: lambda number=number: now.__setitem__(0, number) for number in range(1, 12)}
-    train_here(tmp_path, at={**count, 5: ask()}, settings=settings)
+    from tools.evaluation import Evaluation
+    now, scores, evaluate = [0], {}, Evaluation._do_evaluate
+    monkeypatch.setattr(ZeroShotDataset, 'evaluate', lambda *args, **kwargs: scores[now[0]])
+    monkeypatch.setattr(Evaluation, '_do_evaluate',
+                        lambda this, runner: now.__setitem__(0, runner.iter + 1) or evaluate(this, runner))
+    return scores
+
+
+def test_the_best_is_kept_over_stops_and_pruning(train_here, tmp_path, scored):
+    """The score of iteration 2 is the best; the run is stopped, goes on and prunes."""
+    scored |= {number: {'hIoU': score} for number, score in {2: 0.5, 4: 0.2, 6: 0.3, 8: 0.4, 10: 0.1}.items()}
+    settings = ['evaluation.interval=2', 'evaluation.save_best=hIoU', 'checkpoint_config.interval=2',
+                'checkpoint_config.max_keep_ckpts=2']
+    train_here(tmp_path, at={5: ask()}, settings=settings)
     assert {file.name for file in tmp_path.glob('*_iter_*.pth')} == {'stopped_iter_5.pth', 'best_hIoU_iter_2.pth'}
     assert {file.name for file in tmp_path.glob('iter_*.pth')} == {'iter_2.pth', 'iter_4.pth'}
-    train_here(tmp_path, '--auto-resume', at=count, settings=settings)
+    train_here(tmp_path, '--auto-resume', settings=settings)
     assert {file.name for file in tmp_path.glob('*.pth')} == {'iter_10.pth', 'iter_11.pth', 'latest.pth',
                                                               'best_hIoU_iter_2.pth'}
     messages = content(tmp_path)['meta']['hook_msgs']
     assert messages['best_score'] == 0.5 and messages['last_ckpt'] == str(tmp_path / 'iter_11.pth')
+
+
+EVERY_2 = ['runner.max_iters=6', 'evaluation.interval=2', 'checkpoint_config.interval=2']
+
+
+def test_the_best_is_of_the_folder_not_of_the_checkpoint(train_here, tmp_path, scored):
+    """An older run's best score keeps none of this one from being saved; nor do another metric's, other files, nan."""
+    scored |= {2: {'hIoU': 0.9, 'mIoU': 0.1}, 4: {'hIoU': math.nan, 'mIoU': 0.3}, 6: {'hIoU': 0.2, 'mIoU': 0.2}}
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    train_here(first, settings=[*EVERY_2, 'evaluation.save_best=hIoU'])
+    assert best_of(first) == ['best_hIoU_iter_2.pth']
+    second.mkdir()
+    (second / 'best_for_paper.pth').touch()
+    go_on = ['--resume-from', first / 'iter_4.pth']
+    train_here(second, *go_on, settings=[*EVERY_2, 'evaluation.save_best=hIoU'])
+    assert best_of(second) == ['best_for_paper.pth', 'best_hIoU_iter_6.pth']
+    assert content(second, 'best_hIoU_iter_6.pth')['meta']['hook_msgs']['best_score'] == 0.2
+    train_here(first, *go_on, settings=[*EVERY_2, 'evaluation.save_best=mIoU'])
+    assert best_of(first) == ['best_hIoU_iter_2.pth', 'best_mIoU_iter_6.pth']
+
+
+def test_a_damaged_best_checkpoint_keeps_no_run_from_going_on(train_here, tmp_path, scored, caplog):
+    scored |= {2: {'hIoU': 0.9}, 4: {'hIoU': 0.5}, 6: {'hIoU': 0.2}}
+    settings = [*EVERY_2, 'evaluation.save_best=hIoU']
+    train_here(tmp_path, at={3: ask()}, settings=settings)
+    (tmp_path / 'best_hIoU_iter_2.pth').write_bytes(b'damaged')
+    train_here(tmp_path, '--auto-resume', settings=settings)
+    assert 'best_hIoU_iter_2.pth is truncated or damaged' in caplog.text and 'does not count as the best' in caplog.text
+    assert best_of(tmp_path) == ['best_hIoU_iter_4.pth']
+
+
+def test_evaluations_that_start_late(whole, train_here, tmp_path):
+    """They are counted in steps, come after an iteration, and where the run goes on they come once."""
+    settings = ['runner.max_iters=5', 'evaluation.interval=2', 'evaluation.start=2', 'evaluation.save_best=hIoU']
+    train_here(tmp_path / 'stopped', at={3: ask()}, settings=settings)
+    train_here(tmp_path / 'stopped', '--auto-resume', settings=settings)
+    assert [line['iter'] for line in evaluations(tmp_path / 'stopped')] == [2, 4]
+    train_here(tmp_path / 'steps', '--total-batch-size', 4, settings=settings)
+    assert [line['iter'] for line in evaluations(tmp_path / 'steps')] == [4, 8]
+
+
+def test_whether_an_evaluation_lacks_is_the_first_process_s_word(train_here, tmp_path, monkeypatch):
+    """The others may read the file while it is written anew; if they disagreed all would wait for ever."""
+    settings = ['evaluation.interval=2', 'checkpoint_config.interval=2', 'runner.max_iters=2']
+    train_here(tmp_path, settings=settings)
+    (tmp_path / 'evaluations.jsonl').unlink()
+    of_first = launch.of_first
+    monkeypatch.setattr(launch, 'of_first', lambda value, place: value is False or of_first(value, place))
+    train_here(tmp_path, '--auto-resume', settings=settings)
+    assert not (tmp_path / 'evaluations.jsonl').exists()
+
+
+def test_a_kill_between_a_checkpoint_and_its_link(train_here, tmp_path):
+    settings = ['runner.max_iters=4', 'checkpoint_config.interval=2']
+    train_here(tmp_path, '--no-validate', settings=settings)
+    (tmp_path / 'latest.pth').unlink()
+    (tmp_path / 'latest.pth').symlink_to('iter_2.pth')
+    assert train_here(tmp_path, '--no-validate', '--auto-resume', settings=settings) == {}
+    assert os.readlink(tmp_path / 'latest.pth') == 'iter_4.pth'
+
+
+def test_a_file_system_without_links(train_here, tmp_path, monkeypatch, caplog):
+    def refuse(*args):
+        raise OSError(errno.EPERM, 'Operation not permitted')
+
+    monkeypatch.setattr(Path, 'symlink_to', refuse)
+    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=4', 'checkpoint_config.interval=2'])
+    assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'iter_4.pth']
+    assert caplog.text.count('latest.pth cannot be a link to it (Operation not permitted)') == 1
+
+
+def test_a_restart_before_the_first_checkpoint_of_a_job_that_took_weights_from_its_folder(
+        train_here, tmp_path, monkeypatch):
+    """The first try has put them aside."""
+    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
+    options = ['--no-validate', '--load-from', tmp_path / 'iter_2.pth']
+    monkeypatch.setattr(runner.TrainingRunner, 'run', lambda *args, **kwargs: None)
+    train_here(tmp_path, *options)
+    assert not (tmp_path / 'iter_2.pth').exists()
+    monkeypatch.undo()
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    monkeypatch.setenv(tools.JOB_BEGAN, str(time.time() + 3600))
+    assert list(train_here(tmp_path, *options, settings=['runner.max_iters=3'])) == [1, 2, 3]
+
+
+def test_what_a_run_writes_down_is_the_run(train_here, tmp_path):
+    """With accumulated gradients, whose lengths are multiplied: its config and the same options make it again."""
+    options, settings = ['--no-validate', '--total-batch-size', 4], ['runner.max_iters=3']
+    train_here(tmp_path / 'one', *options, settings=settings)
+    assert content(tmp_path / 'one', 'iter_6.pth')['meta']['clip_rc']['config']['runner']['max_iters'] == 3
+    train_here.config = tmp_path / 'one' / train_here.config.name
+    train_here(tmp_path / 'two', *options, settings=settings)
+    assert_same_run(tmp_path / 'one', tmp_path / 'two', 'iter_6.pth')
+
+
+def test_another_task_is_no_run_to_go_on_with(train_here, tmp_path):
+    train_here(tmp_path, '--no-validate', at={2: ask()})
+    split = content(tmp_path, 'stopped_iter_2.pth')['meta']['clip_rc']['split']
+    other = ','.join(f"'{name}'" for name in split['seen'][:1])
+    with pytest.raises(ValueError, match=f'the unseen classes were .*; in the config they are {split["seen"][0]}: '):
+        train_here(tmp_path, '--no-validate', '--auto-resume', settings=[
+            f'data.{part}.unseen=[{other}]' for part in ('train', 'val', 'test')])
+    with pytest.raises(ValueError, match='is another one than SGD'):
+        train_here(tmp_path, '--no-validate', '--auto-resume', settings=[
+            'optimizer.type=SGD', 'optimizer.momentum=0.9', 'optimizer.fused=False'])
 
 
 def test_a_damaged_checkpoint_is_passed_over(whole, train_here, tmp_path):
@@ -362,6 +483,67 @@ def test_weights_that_are_no_numbers_are_not_saved(train_here, tmp_path, monkeyp
         train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=2'])
     assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in caplog.text
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'latest.pth']
+
+
+def test_weights_that_are_no_numbers_are_not_the_best(train_here, tmp_path, monkeypatch, scored):
+    """They are found before they are scored, so that nothing goes on from them."""
+    def spoil(this, *args, **kwargs):
+        step(this, *args, **kwargs)
+        if len(taken) == 1:
+            next(each for each in this.param_groups[0]['params'] if each.requires_grad).data[0] = math.nan
+        taken.append(1)
+
+    step, taken = torch.optim.AdamW.step, []
+    monkeypatch.setattr(torch.optim.AdamW, 'step', spoil)
+    scored[2] = {'hIoU': 0.9}
+    with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 2'):
+        train_here(tmp_path, settings=['evaluation.interval=2', 'evaluation.save_best=hIoU'])
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_a_bad_batch_of_a_step_of_several_is_named(train_here, tmp_path, monkeypatch):
+    """The weights are spoiled by the first batch of a step of 3; the message names the pictures of all of them."""
+    def spoil(this, *args, **kwargs):
+        step(this, *args, **kwargs)
+        next(each for each in this.param_groups[0]['params'] if each.requires_grad).data[0] = math.nan
+
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, 'step', spoil)
+    with pytest.raises(ValueError, match='the loss is not finite at iteration 4.*, and of the 3 before') as caught:
+        train_here(tmp_path, '--no-validate', '--total-batch-size', 6)
+    assert str(caught.value).count('.jpg') == 4 * 2
+
+
+def test_loader_workers_that_end_do_not_disturb_the_last_checkpoint(train_here, tmp_path, monkeypatch):
+    """Told to end with the training, they do so after a time, even while a large checkpoint is written."""
+    from tools import checkpoints
+
+    def slow(*args):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        write(*args)
+
+    write = checkpoints.write
+    monkeypatch.setattr(checkpoints, 'write', slow)
+    train_here(tmp_path, '--no-validate', at={3: ask()}, settings=['data.workers_per_gpu=2'])
+    assert train_here.ended.signal == signal.SIGTERM and (tmp_path / 'stopped_iter_3.pth').exists()
+
+
+def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path):
+    train_here(tmp_path, '--no-validate', at={2: ask(signal.SIGHUP)})
+    assert train_here.ended.signal == signal.SIGHUP and (tmp_path / 'stopped_iter_2.pth').exists()
+
+
+def test_two_runs_in_one_folder(run, tiny_configs, tmp_path, monkeypatch):
+    with (tmp_path / '.run').open('a') as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        done = subprocess.run(
+            [sys.executable, '-c', 'import sys; from pathlib import Path; from tools import launch; '
+             'launch.run(lambda: launch.hold(Path(sys.argv[1]), patience=0))', tmp_path],
+            cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 1 and f'error: another run writes to {tmp_path}: wait' in done.stderr
+    launch.hold(tmp_path, patience=0)
 
 
 def started(folder: Path, *command) -> subprocess.Popen:

@@ -205,6 +205,18 @@ def test_which_processes_the_launcher_ended(ends, causes):
     assert done.stdout == f'{causes}\n', done.stderr
 
 
+def test_processes_that_are_asked_to_end_have_time():
+    """For a checkpoint; after a failure torch's 30 seconds stay."""
+    code = ('import signal\nfrom types import SimpleNamespace\nfrom tools import torchrun\n'
+            'for asked in [signal.SIGINT], []:\n'
+            '    agent = object.__new__(torchrun.Agent)\n'
+            '    agent._worker_watchdog = agent._health_check_server = None\n'
+            '    agent._pcontext = SimpleNamespace(close=lambda death_sig, timeout=30: print(int(death_sig), timeout))\n'
+            '    agent._shutdown(*asked)')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+    assert done.stdout.splitlines() == ['2 110', '15 30'], done.stderr
+
+
 # ---- two machines
 
 class Machine:
