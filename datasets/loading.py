@@ -33,13 +33,21 @@ class LoadPicture(LoadImageFromFile):
         except Exception as error:  # of any kind: Pillow and OpenCV trust the file
             raise ValueError(f'{path}: broken picture, it does not decode. Copy it again.') from error
         if not whole:
-            raise ValueError(f'{path}: broken picture, the end of the JPEG is missing. Copy it again.')
+            raise ValueError(f'{path}: broken picture, its end is missing. Copy it again.')
         return results
 
 
 def _is_whole(data: bytes) -> bool:
-    """False for a cut-off JPEG, which OpenCV would fill up with grey: no end marker after its last scan."""
-    return not data.startswith(b'\xff\xd8') or data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda')
+    """False for a cut-off JPEG, which OpenCV would fill up with grey: no end marker after its last scan. And for a PNG
+    with a chunk that is longer than the file: OpenCV would make room for it, up to 4 GB."""
+    if data.startswith(b'\xff\xd8'):
+        return data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda')
+    place = 8 if data.startswith(b'\x89PNG') else len(data)
+    while place < len(data):
+        kind, place = data[place + 4:place + 8], place + 12 + int.from_bytes(data[place:place + 4], 'big')
+        if kind == b'IEND':
+            return True
+    return place == len(data)
 
 
 @PIPELINES.register_module()

@@ -180,7 +180,7 @@ def read_embeddings(path: str | Path) -> Tensor:
                          'computed from CLIP.') from None
     except Exception as error:  # of any kind: numpy parses a header that may hold anything
         raise ValueError(f'{path} is truncated or no .npy table of text embeddings.') from error
-    if table.ndim != 2 or table.dtype.kind != 'f':
+    if table.ndim != 2 or table.dtype.kind != 'f' or table.size == 0:
         raise ValueError(f'{path} is no (classes, width) table of text embeddings.')
     rows = torch.from_numpy(table.astype(np.float32))
     wrong = ~(rows.isfinite().all(1) & rows.any(1))

@@ -63,12 +63,21 @@ def short_head(data: bytes) -> bytes:
     return data[:8] + (5).to_bytes(4, 'big') + data[12:]
 
 
+def long_chunk(data: bytes) -> bytes:
+    """A PNG whose pixels are said to be 4 GB long."""
+    place = data.index(b'IDAT')
+    return data[:place - 4] + b'\xff' * 4 + data[place:]
+
+
+PICTURE = np.zeros((72, 96, 3), np.uint8)
 BROKEN = [
-    (JPEG, 'cut in the middle', half, 'the end of the JPEG is missing'),
-    (JPEG, 'cut behind its thumbnail', with_thumbnail, 'the end of the JPEG is missing'),
+    (JPEG, 'cut in the middle', half, 'its end is missing'),
+    (JPEG, 'cut behind its thumbnail', with_thumbnail, 'its end is missing'),
     (JPEG, 'cut in its head', lambda data: data[:100], 'broken picture'),
     (JPEG, 'empty', lambda data: b'', 'broken picture'),
     (JPEG, 'text', lambda data: b'404: Not Found', 'broken picture'),
+    (JPEG, 'a PNG, cut in the middle', lambda data: half(png(PICTURE)), 'its end is missing'),
+    (JPEG, 'a PNG with a long chunk', lambda data: long_chunk(png(PICTURE)), 'its end is missing'),
     (MASK, 'cut in the middle', half, 'broken mask'),
     (MASK, 'wrong length', wrong_length, 'broken mask'),
     (MASK, 'short head', short_head, 'broken mask'),

@@ -100,6 +100,24 @@ def test_of_an_archive_only_files_are_unpacked(tmp_path, kind):
         assert [str(member.path) for member in members] == ['a/it.jpg/inside.jpg']
 
 
+def test_a_file_without_a_name_in_a_zip_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'it.zip', 'w') as archive:
+        archive.writestr('a', b'')
+    data = bytearray((tmp_path / 'it.zip').read_bytes())
+    entry = data.index(b'PK\x01\x02')
+    data[entry + 28], data[entry + 30] = 0, 1  # the letter is no name, but further information
+    (tmp_path / 'it.zip').write_bytes(data)
+    with unpack.opened(tmp_path / 'it.zip') as (members, _), pytest.raises(ValueError, match='a file without a name'):
+        next(members)
+
+
+def test_a_mask_whose_header_points_to_nowhere(tmp_path):
+    """Pillow goes there, and the system says no, in an error like that of a broken disk."""
+    (tmp_path / 'it.tiff').write_bytes(b'II+\x00\x08\x00\x00\x00' + (2**63 - 1).to_bytes(8, 'little') + bytes(20))
+    with pytest.raises(ValueError, match='it does not decode'):
+        convert_masks.decode(tmp_path / 'it.tiff')
+
+
 def test_a_link_in_a_zip_archive_is_a_file(tmp_path):
     with zipfile.ZipFile(tmp_path / 'it.zip', 'w') as archive:
         info = zipfile.ZipInfo('a/it.jpg')

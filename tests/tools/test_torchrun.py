@@ -211,7 +211,7 @@ def test_processes_that_are_asked_to_end_have_time():
             'for asked in [signal.SIGINT], []:\n'
             '    agent = object.__new__(torchrun.Agent)\n'
             '    agent._worker_watchdog = agent._health_check_server = None\n'
-            '    agent._pcontext = SimpleNamespace(close=lambda death_sig, timeout=30: print(int(death_sig), timeout))\n'
+            "    agent._pcontext = SimpleNamespace(close=lambda signal, timeout=30: print(int(signal), timeout))\n"
             '    agent._shutdown(*asked)')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
     assert done.stdout.splitlines() == ['2 110', '15 30'], done.stderr

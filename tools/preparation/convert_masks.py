@@ -1,4 +1,5 @@
 """Masks as their owners publish them -> label ids (H, W) uint8 as mmsegmentation 0.30 numbers them."""
+import errno
 from io import BytesIO
 
 import numpy as np
@@ -33,7 +34,7 @@ def decode(file) -> Image.Image:
     except NoPicture:
         raise
     except Exception as error:  # of any kind: Pillow trusts the file
-        if isinstance(error, OSError) and error.errno is not None:  # not of Pillow
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # not of Pillow, nor a wrong place
             raise
         raise ValueError('it does not decode') from error
 

@@ -71,7 +71,7 @@ def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
 
     for info in archive.infolist():
         name = inner_path(info.filename, path)
-        if not info.is_dir():
+        if not info.filename.endswith('/'):
             yield Member(name, info.file_size, partial(read, info))
 
 
@@ -94,9 +94,11 @@ def inner_path(name: str, archive: Path) -> PurePosixPath:
     """A member's path, which stays within the folder that it is unpacked to.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it does not, or is empty.
     """
     path = PurePosixPath(name.replace('\\', '/'))
+    if not path.parts:
+        raise ValueError(f'{archive} is damaged: it holds a file without a name. Delete it and get it again.')
     if path.is_absolute() or '..' in path.parts:
         raise ValueError(f'{archive} holds a file {name!r}, whose path leads out of the folder. This is not the '
                          'published archive: delete it and get it again.')
