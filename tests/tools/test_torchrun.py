@@ -210,7 +210,7 @@ def test_processes_that_are_asked_to_end_have_time():
     code = ('import signal\nfrom types import SimpleNamespace\nfrom tools import torchrun\n'
             'for asked in [signal.SIGINT], []:\n'
             '    agent = object.__new__(torchrun.Agent)\n'
-            '    agent._worker_watchdog = agent._health_check_server = None\n'
+            '    agent._worker_watchdog = agent._health_check_server = agent._rdzv_handler = None\n'
             "    agent._pcontext = SimpleNamespace(close=lambda signal, timeout=30: print(int(signal), timeout))\n"
             '    agent._shutdown(*asked)')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
