@@ -93,6 +93,7 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
                                    cumulative_iters=steps)
     config.runner.max_iters *= steps
     config.lr_config.warmup_iters = config.lr_config.get('warmup_iters', 0) * steps
+    config.evaluation = {'interval': 1, **config.get('evaluation', {})}
     for part, name in (('checkpoint_config', 'interval'), ('evaluation', 'interval'), ('evaluation', 'start')):
         if config.get(part, {}).get(name) is not None:
             config[part][name] *= steps

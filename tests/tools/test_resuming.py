@@ -535,7 +535,7 @@ def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path):
     assert train_here.ended.signal == signal.SIGHUP and (tmp_path / 'stopped_iter_2.pth').exists()
 
 
-def test_two_runs_in_one_folder(run, tiny_configs, tmp_path, monkeypatch):
+def test_two_runs_in_one_folder(tmp_path):
     with (tmp_path / '.run').open('a') as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         done = subprocess.run(
