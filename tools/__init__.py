@@ -40,4 +40,5 @@ if LAUNCHED and sys.platform == 'linux':
 sys.excepthook = say_stopped
 warnings.filterwarnings('ignore', message='On January 1, 2023, MMCV will release')
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+warnings.filterwarnings('ignore', message='`torch.jit.script` is deprecated')  # fvcore does, torch 2.15 minds
 logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)  # mmcv's operators ask for a CUDA compiler
