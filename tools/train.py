@@ -292,6 +292,7 @@ def main() -> None:
     model.CLASSES = facts.split.names
     if checkpoint is not None:
         logger.info('weights: %s', checkpoint.path)
+    as_given.model = deepcopy(config.model)  # which knows the sizes of its CLIP by now
     description = describe(model, as_given)
     if resumes:
         check_same_task(checkpoint, description)

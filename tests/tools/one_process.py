@@ -85,7 +85,7 @@ def scored(config: Config, place: launch.Place, folder: Path) -> dict[int, tuple
         maps = collect(maps, count, place, folder / 'maps')
         parts = collect(parts, count, place, folder / 'parts')
         runner = SimpleNamespace(model=wrapped, iter=0, work_dir=str(folder), log_buffer=LogBuffer(),
-                                 logger=logging.getLogger('mmseg'), stop=Stop(place))
+                                 logger=logging.getLogger('mmseg'), stop=Stop(place), check_weights=lambda: None)
         Evaluation(loader, place, interval=1, by_epoch=False, metric='mIoU')._do_evaluate(runner)
         if place.rank == 0:
             scores = dataset.evaluate(parts, metric='mIoU', logger='silent')

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -530,7 +531,11 @@ def test_loader_workers_that_end_do_not_disturb_the_last_checkpoint(train_here, 
     assert train_here.ended.signal == signal.SIGTERM and (tmp_path / 'stopped_iter_3.pth').exists()
 
 
-def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path):
+def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path, request):
+    request.addfinalizer(partial(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN)))
+    train_here(tmp_path / 'nohup', '--no-validate', at={2: ask(signal.SIGHUP)}, settings=['runner.max_iters=3'])
+    assert train_here.ended is None
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     train_here(tmp_path, '--no-validate', at={2: ask(signal.SIGHUP)})
     assert train_here.ended.signal == signal.SIGHUP and (tmp_path / 'stopped_iter_2.pth').exists()
 
