@@ -14,6 +14,7 @@ import tools  # noqa: F401  first: it quietens the imports below
 import torch
 from prettytable import PrettyTable
 
+from models.errors import UserError
 from tools import launch
 from tools.config import add_config_arguments, load_config
 from tools.flop_count import Count, count
@@ -32,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     if len(args.shape) > 2 or min(args.shape) < 1:
-        raise ValueError('--shape takes one side or height and width, in pixels.')
+        raise UserError('--shape takes one side or height and width, in pixels.')
     size = (args.shape * 2)[:2]
     config = load_config(args)
     facts = dataset_facts(config)

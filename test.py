@@ -25,6 +25,7 @@ from mmseg.utils import get_root_logger
 from datasets import ZeroShotDataset
 from datasets.zero_shot import METRICS, check_metrics
 from models import checkpoint_meta, clip_checkpoint, own_parts
+from models.errors import UserError
 from tools import launch, watchdog
 from tools.config import add_config_arguments, load_config
 from tools.evaluation import collect, predict
@@ -64,14 +65,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--tmpdir', help='several processes: the folder through which results are collected')
     args = parser.parse_args()
     if not (args.eval or args.out or args.format_only or args.show or args.show_dir):
-        raise ValueError('nothing to do with the results: use --eval mIoU, --out, --format-only, --show or --show-dir.')
+        raise UserError('nothing to do with the results: use --eval mIoU, --out, --format-only, --show or --show-dir.')
     if args.eval and args.format_only:
-        raise ValueError('--eval and --format-only exclude each other.')
+        raise UserError('--eval and --format-only exclude each other.')
     check_metrics(args.eval or [])
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise ValueError(f'--out {args.out}: the name must end in .pkl or .pickle.')
+        raise UserError(f'--out {args.out}: the name must end in .pkl or .pickle.')
     if not 0 < args.opacity <= 1:
-        raise ValueError(f'--opacity {args.opacity} is not in (0, 1].')
+        raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
     return args
 
 

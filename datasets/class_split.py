@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.errors import UserError
 from models.prompts import PROMPT_SETS, lines_of, synonyms, templates_of
 
 
@@ -14,7 +15,7 @@ class ClassSplit:
     A name may hold synonyms, separated by commas; blanks around them are removed.
 
     Raises:
-        ValueError: a name is empty, or of two classes, or an unseen one is not a class.
+        UserError: a name is empty, or of two classes, or an unseen one is not a class.
     """
     names: tuple[str, ...]
     unseen_names: tuple[str, ...] = ()
@@ -22,21 +23,21 @@ class ClassSplit:
     def __post_init__(self):
         for index, name in enumerate(self.names):
             if not isinstance(name, str) or not all(synonyms(name)):
-                raise ValueError(f'class {index} is named {name!r}: a name, or names with commas between them, is '
+                raise UserError(f'class {index} is named {name!r}: a name, or names with commas between them, is '
                                  'needed.')
         for field in ('names', 'unseen_names'):  # frozen: this is the way
             object.__setattr__(self, field, tuple(', '.join(synonyms(str(name))) for name in getattr(self, field)))
         words = Counter(word for name in self.names for word in synonyms(name))
         twice = [word for word, count in words.items() if count > 1]
         if twice:
-            raise ValueError(f'class names occur twice: {"; ".join(twice)}. A name, also one of several, is of one '
+            raise UserError(f'class names occur twice: {"; ".join(twice)}. A name, also one of several, is of one '
                              'class.')
         strangers = [name for name in self.unseen_names if name not in self.names]
         if strangers:
-            raise ValueError(f'unseen names classes that the data set lacks: {"; ".join(strangers)}. Its classes: '
+            raise UserError(f'unseen names classes that the data set lacks: {"; ".join(strangers)}. Its classes: '
                              f'{"; ".join(self.names)}. Name unseen ones of these: unseen=[...], or a text file.')
         if len(set(self.unseen_names)) == len(self.names):
-            raise ValueError('the split leaves no seen class to train on.')
+            raise UserError('the split leaves no seen class to train on.')
 
     @property
     def seen(self) -> list[int]:
@@ -68,14 +69,14 @@ def listed(names: Sequence[str] | str, what: str) -> Sequence[str]:
     """The names themselves, or the lines of the text file that is named instead.
 
     Raises:
-        ValueError: there is no such file.
+        UserError: there is no such file.
     """
     if isinstance(names, (list, tuple)) or not names:
         return names
     if not isinstance(names, str):
-        raise ValueError(f'{what}: a list is needed, or a text file, not {names!r}.')
+        raise UserError(f'{what}: a list is needed, or a text file, not {names!r}.')
     try:
         return lines_of(names, what)
     except FileNotFoundError:
         single = '' if os.path.splitext(names)[1] or os.sep in names else f' A single name is a list, too: [{names!r}].'
-        raise ValueError(f'no text file {names} of {what}.{single}') from None
+        raise UserError(f'no text file {names} of {what}.{single}') from None

@@ -3,23 +3,25 @@ import os
 import re
 from pathlib import Path
 
+from models.errors import UserError
+
 
 def pictures_in(folder: str, suffix: str) -> list[str]:
     """Paths, relative to the folder, of its pictures, which must be of one kind.
 
     Raises:
-        ValueError: there are pictures of other endings than `suffix`, or a link that leads in a circle.
+        UserError: there are pictures of other endings than `suffix`, or a link that leads in a circle.
     """
     names = []
     for place, _, files in os.walk(folder, followlinks=True):
         if Path(place).parent.resolve().is_relative_to(Path(place).resolve()):
-            raise ValueError(f'{place}: this link leads back to a folder that it is in. Remove it.')
+            raise UserError(f'{place}: this link leads back to a folder that it is in. Remove it.')
         names += [os.path.relpath(os.path.join(place, name), folder) for name in files if name[0] != '.']
     endings = {ending for ending in (os.path.splitext(name)[1] for name in names)
                if ending.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')}
     others = sorted(ending for ending in endings if not suffix.endswith(ending))
     if others:
-        raise ValueError(f'{folder} holds {", ".join(others)} files, and img_suffix is {suffix!r}: only those '
+        raise UserError(f'{folder} holds {", ".join(others)} files, and img_suffix is {suffix!r}: only those '
                          'would be read. Name the right img_suffix, or convert the pictures to one kind.')
     return [name for name in names if name.endswith(suffix)]
 
@@ -32,7 +34,7 @@ def require(folder: str, names: list[str], what: str, option: str) -> None:
         option: the data set's argument that says their ending.
 
     Raises:
-        ValueError: some are missing.
+        UserError: some are missing.
     """
     present = set(os.listdir(folder))
     missing = [name for name in names
@@ -44,7 +46,7 @@ def require(folder: str, names: list[str], what: str, option: str) -> None:
         remedy = f'There is {near[0]}: name its ending, as it is written, in {option}.' if near else \
             'Put it there, or list only whole pairs of picture and mask in a file (split=FILE in the config, ' \
             'names without endings).'
-        raise ValueError(f'{folder}: {what} missing: {some(missing)}. {remedy}')
+        raise UserError(f'{folder}: {what} missing: {some(missing)}. {remedy}')
 
 
 def some(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import LoadAnnotations, LoadImageFromFile
 from PIL import ExifTags, Image
 
+from models.errors import UserError
 from models.inference.pictures import NoPicture, opened
 
 IGNORE = 255
@@ -27,13 +28,13 @@ class LoadPicture(LoadImageFromFile):
                 whole = _is_whole(data)
             results = super().__call__(results) if whole else results
         except FileNotFoundError:
-            raise ValueError(f'{path}: this picture is missing.') from None
+            raise UserError(f'{path}: this picture is missing.') from None
         except NoPicture:
             raise
         except Exception as error:  # of any kind: Pillow and OpenCV trust the file
-            raise ValueError(f'{path}: broken picture, it does not decode. Copy it again.') from error
+            raise UserError(f'{path}: broken picture, it does not decode. Copy it again.') from error
         if not whole:
-            raise ValueError(f'{path}: broken picture, its end is missing. Copy it again.')
+            raise UserError(f'{path}: broken picture, its end is missing. Copy it again.')
         return results
 
 
@@ -78,36 +79,36 @@ class LoadLabels(LoadAnnotations):
                 if results['gt_semantic_seg'].size == math.prod(size):  # mmseg drops sides of 1 pixel
                     results['gt_semantic_seg'] = results['gt_semantic_seg'].reshape(size)
         except FileNotFoundError:
-            raise ValueError(f'{path}: this mask is missing.') from None
+            raise UserError(f'{path}: this mask is missing.') from None
         except IsADirectoryError:
-            raise ValueError(f'{path} is a folder, no mask.') from None
+            raise UserError(f'{path} is a folder, no mask.') from None
         except NoPicture:
             raise
         except Exception as error:  # of any kind: Pillow trusts the file
-            raise ValueError(f'{path}: broken mask, it does not decode. Copy it again.') from error
+            raise UserError(f'{path}: broken mask, it does not decode. Copy it again.') from error
         if lossy:
-            raise ValueError(f'{path}: this mask is a JPEG, which changes ids and colours. Make it again, as PNG.')
+            raise UserError(f'{path}: this mask is a JPEG, which changes ids and colours. Make it again, as PNG.')
         if colours is not None:
             results['gt_semantic_seg'] = colours.labels(picture, path)
             results['seg_fields'].append('gt_semantic_seg')
         elif mode.startswith(('I', 'F')):
-            raise ValueError(f'{path}: the mask has more than 8 bits a pixel; label ids are 0 to 255.')
+            raise UserError(f'{path}: the mask has more than 8 bits a pixel; label ids are 0 to 255.')
         self._check(results, path)
         return results
 
     def _check(self, results: dict, path: str) -> None:
         labels = results['gt_semantic_seg']
         if labels.ndim != 2:
-            raise ValueError(f'{path}: a mask has one label per pixel, this one has {labels.shape[2]} channels. '
+            raise UserError(f'{path}: a mask has one label per pixel, this one has {labels.shape[2]} channels. '
                              'If its colours mean classes: colour_masks=True and palette=[...] in the config.')
         if 'img' in results and labels.shape != results['img'].shape[:2]:
             picture = results['img'].shape[:2]
-            raise ValueError(f'{path}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
+            raise UserError(f'{path}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
                              f'{picture[1]}x{picture[0]}. They must be of one size.')
         first_wrong = results['num_classes'] + (results['reduce_zero_label'] and not self.reduce_zero_label)
         wrong = np.unique(labels[(labels >= first_wrong) & (labels != IGNORE)])
         if len(wrong):
-            raise ValueError(f'{path}: label ids {wrong[:5].tolist()} are out of range: '
+            raise UserError(f'{path}: label ids {wrong[:5].tolist()} are out of range: '
                              f'{results["num_classes"]} classes, 255 is no class.')
 
 
@@ -119,7 +120,7 @@ class MaskColours:
         ignored: colours that are no class.
 
     Raises:
-        ValueError: a colour is none, or occurs twice.
+        UserError: a colour is none, or occurs twice.
     """
 
     def __init__(self, palette: Sequence[Sequence[int]], ignored: Sequence[Sequence[int]] = ()):
@@ -127,10 +128,10 @@ class MaskColours:
         for colour in colours:
             if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
                 shown = colour if isinstance(colour, str) else list(colour)
-                raise ValueError(f'palette: {shown} is no colour; [red, green, blue], each 0 to 255, is one.')
+                raise UserError(f'palette: {shown} is no colour; [red, green, blue], each 0 to 255, is one.')
         if len(set(colours)) != len(colours):
             twice = sorted({colour for colour in colours if colours.count(colour) > 1})
-            raise ValueError(f'palette: {", ".join(str(list(colour)) for colour in twice)} means two things.')
+            raise UserError(f'palette: {", ".join(str(list(colour)) for colour in twice)} means two things.')
         codes = _codes(np.array(colours, dtype=np.uint8).reshape(-1, 3))
         labels = np.array([*range(len(palette)), *[IGNORE] * len(ignored)], dtype=np.uint8)
         order = codes.argsort()
@@ -140,7 +141,7 @@ class MaskColours:
         """Picture (H, W, 3) uint8 -> class indices (H, W) uint8, 255 for no class.
 
         Raises:
-            ValueError: it has other colours; the message names `path` and them.
+            UserError: it has other colours; the message names `path` and them.
         """
         codes = _codes(picture)
         places = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
@@ -148,7 +149,7 @@ class MaskColours:
         if len(unknown):
             colours = [[int(code) >> 16, int(code) >> 8 & 255, int(code) & 255] for code in unknown[:5]]
             more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
-            raise ValueError(f'{path}: the palette has no colour {", ".join(map(str, colours))}{more}. Add them to '
+            raise UserError(f'{path}: the palette has no colour {", ".join(map(str, colours))}{more}. Add them to '
                              'palette, or to ignored_colours if they are no class. (Thousands of colours come from '
                              'smooth resizing: masks must be saved without.)')
         return self.meanings[places]

@@ -11,6 +11,7 @@ from mmseg.datasets import DATASETS, CustomDataset
 from PIL import Image, ImageOps
 from prettytable import PrettyTable
 
+from models.errors import UserError
 from models.inference.pictures import opened
 
 from . import whereabouts
@@ -26,12 +27,12 @@ def check_metrics(metrics: str | Sequence[str]) -> list[str]:
     """The metrics as a list.
 
     Raises:
-        ValueError: one is unknown.
+        UserError: one is unknown.
     """
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:
-        raise ValueError(f'unknown metric {", ".join(unknown)}; there are {", ".join(METRICS)}.')
+        raise UserError(f'unknown metric {", ".join(unknown)}; there are {", ".join(METRICS)}.')
     return metrics
 
 
@@ -51,7 +52,7 @@ class ZeroShotDataset(CustomDataset):
         ignored_colours: colours of such masks that are no class.
 
     Raises:
-        ValueError: a folder, a split file, a picture or a mask is missing, or the split does not fit the classes.
+        UserError: a folder, a split file, a picture or a mask is missing, or the split does not fit the classes.
     """
 
     UNSEEN: tuple[str, ...] = ()
@@ -64,16 +65,16 @@ class ZeroShotDataset(CustomDataset):
         self.mask_colours = None
         if colour_masks:
             if palette is None or kwargs.get('reduce_zero_label'):
-                raise ValueError('colour_masks=True needs palette=[[red, green, blue], ...], one colour a class, and '
+                raise UserError('colour_masks=True needs palette=[[red, green, blue], ...], one colour a class, and '
                                  'no reduce_zero_label: list background in ignored_colours.')
             self.mask_colours = MaskColours(palette, ignored_colours)
         if palette is not None and len(palette) != len(self.facts.split.names):
-            raise ValueError(f'palette has {len(palette)} colours for {len(self.facts.split.names)} classes: one '
+            raise UserError(f'palette has {len(palette)} colours for {len(self.facts.split.names)} classes: one '
                              'colour a class is needed.')
         known = {*signature(ZeroShotDataset).parameters, *signature(CustomDataset).parameters} - {'kwargs'}
         unknown = [name for name in kwargs if name not in known]
         if unknown:
-            raise ValueError(f'{type(self).__name__} has no argument {", ".join(unknown)}; there are '
+            raise UserError(f'{type(self).__name__} has no argument {", ".join(unknown)}; there are '
                              f'{", ".join(sorted(known))}.')
         super().__init__(palette=palette, **kwargs)
         self.gt_seg_map_loader = LoadLabels(reduce_zero_label=False)
@@ -85,9 +86,9 @@ class ZeroShotDataset(CustomDataset):
         names = cls.CLASSES if classes is None else classes
         names = listed(names, 'class names')
         if not names:
-            raise ValueError(f'{cls.__name__} needs the names of its classes: classes=[...].')
+            raise UserError(f'{cls.__name__} needs the names of its classes: classes=[...].')
         if cls.CLASSES is not None and len(names) != len(cls.CLASSES):
-            raise ValueError(f'{cls.__name__} has {len(cls.CLASSES)} classes, classes=[...] names {len(names)}: it may '
+            raise UserError(f'{cls.__name__} has {len(cls.CLASSES)} classes, classes=[...] names {len(names)}: it may '
                              'rename them, all of them, in their order. For a choice of them make masks of your own, '
                              'with type=\'ZeroShotDataset\'.')
         if unseen is None:
@@ -109,21 +110,21 @@ class ZeroShotDataset(CustomDataset):
                  'benchmarks.'
         for option, suffix in (('img_suffix', img_suffix), ('seg_map_suffix', seg_map_suffix)):
             if '.' not in suffix:
-                raise ValueError(f'{option}={suffix!r}: the dot belongs to it, as in {"." + suffix!r}.')
+                raise UserError(f'{option}={suffix!r}: the dot belongs to it, as in {"." + suffix!r}.')
         for what, folder in (('pictures', img_dir), ('masks', ann_dir)):
             if folder is not None and not os.path.isdir(folder):
-                raise ValueError(f'no folder {folder} of {what}. {remedy}')
+                raise UserError(f'no folder {folder} of {what}. {remedy}')
         if split is not None and not os.path.isfile(split):
-            raise ValueError(f'no split file {split}. {remedy}')
+            raise UserError(f'no split file {split}. {remedy}')
         names = [] if split is not None else pictures_in(img_dir, img_suffix)
         samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
         samples = [sample for sample in samples if sample['filename'] != img_suffix]  # a blank line of the split
         if not samples:
             where = f'split file {split}' if split is not None else f'folder {img_dir}'
-            raise ValueError(f'the {where} names no picture. {remedy}')
+            raise UserError(f'the {where} names no picture. {remedy}')
         lost = sorted({*names} - {sample['filename'] for sample in samples})  # mmseg leaves them out without a word
         if lost:
-            raise ValueError(f'{img_dir}: links to no picture: {some(lost)}. Mend or remove them.')
+            raise UserError(f'{img_dir}: links to no picture: {some(lost)}. Mend or remove them.')
         require(img_dir, [sample['filename'] for sample in samples], 'picture', 'img_suffix')
         if ann_dir is not None:
             require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask', 'seg_map_suffix')
@@ -159,7 +160,7 @@ class ZeroShotDataset(CustomDataset):
         with opened(path, path) as image:
             size = upright_size(image)
         if labels.shape != size:
-            raise ValueError(f'{self.mask_path(index)}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its '
+            raise UserError(f'{self.mask_path(index)}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its '
                              f'picture {size[1]}x{size[0]}. They must be of one size.')
         return labels
 
@@ -201,7 +202,7 @@ class ZeroShotDataset(CustomDataset):
             `aAcc`, `mIoU`, `mAcc`, `mIoU_seen`, `mIoU_unseen`, `hIoU`, then `IoU.<class>` and `Acc.<class>`.
 
         Raises:
-            ValueError: an unknown metric.
+            UserError: an unknown metric.
         """
         metrics = check_metrics(metric)
         if isinstance(results[0], np.ndarray):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .clip_checkpoint import Checkpoint
+from .errors import UserError
 from .prompts import PROMPT_SETS
 
 FORMAT = 1
@@ -55,15 +56,15 @@ def is_ours(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint was saved by this project.
 
     Raises:
-        ValueError: by a newer version of it, which this one cannot read.
+        UserError: by a newer version of it, which this one cannot read.
     """
     entry = checkpoint.meta.get('clip_rc')
     if entry is None:
         return False
     if not isinstance(entry, dict):
-        raise ValueError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.')
+        raise UserError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.')
     if entry.get('format') != FORMAT:
-        raise ValueError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
+        raise UserError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
     return True
 
 
@@ -82,7 +83,7 @@ def description(checkpoint: Checkpoint) -> Description | None:
     """What a checkpoint of ours says; None if it is not ours.
 
     Raises:
-        ValueError: it is damaged: values lack, or the embeddings do not have the hash that it says.
+        UserError: it is damaged: values lack, or the embeddings do not have the hash that it says.
     """
     if not is_ours(checkpoint):
         return None
@@ -96,15 +97,15 @@ def description(checkpoint: Checkpoint) -> Description | None:
                    for texts in (names, unseen, prompts, [setting])) or not isinstance(config, dict):
             raise TypeError('texts, or a config, of another type')
         if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # and no file here is read for a stranger's
-            raise ValueError('no prompt set')
+            raise UserError('no prompt set')
         table = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
         if table.ndim != 2 or len(table) != len(names):
-            raise ValueError(f'text embeddings of shape {shape} for {len(names)} classes')
+            raise UserError(f'text embeddings of shape {shape} for {len(names)} classes')
         hash_told = stored['sha256']
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
+        raise UserError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
     if hashlib.sha256(data).hexdigest() != hash_told:
-        raise ValueError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
+        raise UserError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
     return Description(names, unseen, setting, prompt_set if isinstance(prompt_set, str) else tuple(prompt_set), config,
                        torch.from_numpy(table))
 
@@ -113,7 +114,7 @@ def embeddings(checkpoint: Checkpoint, class_names: Sequence[str], prompt_set: s
     """The text embeddings (C, E) in a checkpoint of ours; None if it is not ours or of another class list.
 
     Raises:
-        ValueError: what it says of itself is damaged.
+        UserError: what it says of itself is damaged.
     """
     told = description(checkpoint)
     if told is None or told.class_names != list(class_names) or told.prompt_set != prompt_set:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import torch_files
+from .errors import UserError
 from .vision_encoder import CLIPVisionEncoder, resize_positions
 
 # Tensors of official checkpoints that never did anything.
@@ -42,7 +43,7 @@ def read(path: str | Path) -> Checkpoint:
     """Reads a `.safetensors` file, a TorchScript archive or a state dict; runs no code that the file holds.
 
     Raises:
-        ValueError: no such file, a truncated or damaged one, or one whose weights are not tensors.
+        UserError: no such file, a truncated or damaged one, or one whose weights are not tensors.
     """
     content = read_content(path)
     return Checkpoint(own_names(content['state_dict']), content['meta'], str(path))
@@ -54,26 +55,26 @@ def read_content(path: str | Path) -> dict:
     Tensors are on the CPU. Objects that are no plain values are `torch_files.Unknown`, but not in what is read here.
 
     Raises:
-        ValueError: as `read`.
+        UserError: as `read`.
     """
     path = Path(path)
     if path.is_dir():
         inside = sorted(file.name for file in path.glob('*.pth'))
-        raise ValueError(f'{path} is a folder: name a file' + (f' in it: {", ".join(inside[-9:])}.' if inside else '.'))
+        raise UserError(f'{path} is a folder: name a file' + (f' in it: {", ".join(inside[-9:])}.' if inside else '.'))
     if path.exists() and not path.is_file():
-        raise ValueError(f'{path} is no regular file.')
+        raise UserError(f'{path} is no regular file.')
     if not path.is_file():
         others = sorted(file.name for file in path.parent.glob('*.pth')) if path.parent.is_dir() else []
-        raise ValueError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))
+        raise UserError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))
     try:
         content = _read_any(path)
     except NoCheckpoint as error:
-        raise ValueError(f'{path} {error}') from None
+        raise UserError(f'{path} {error}') from None
     except PermissionError as error:
-        raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
+        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
     except Exception as error:  # of any kind: a damaged file is a program that nobody wrote
         why = f' ({error})' if isinstance(error, READERS_OWN) else ''
-        raise ValueError(f'{path} is truncated or damaged, or no checkpoint{why}. Fetch or copy it again.') from error
+        raise UserError(f'{path} is truncated or damaged, or no checkpoint{why}. Fetch or copy it again.') from error
     meta = content.get('meta') if isinstance(content, dict) else None
     content = content if isinstance(content, dict) and 'state_dict' in content else {'state_dict': content}
     weights, content['meta'] = content['state_dict'], meta or {}
@@ -82,10 +83,10 @@ def read_content(path: str | Path) -> dict:
     for name in [name for name, value in weights.items() if not (isinstance(name, str) and isinstance(value, Tensor))]:
         del weights[name]  # in place: it may have `_metadata`
     if not weights:
-        raise ValueError(f'{path} holds no state dict: no tensors by name.')
+        raise UserError(f'{path} holds no state dict: no tensors by name.')
     if not _is_meta(content['meta']):
         check_known(content['meta'], path)
-        raise ValueError(f'{path}: what it says of itself (meta) is damaged. Copy it again.')
+        raise UserError(f'{path}: what it says of itself (meta) is damaged. Copy it again.')
     check_known([content['meta'].get(name) for name in META], path)
     return content
 
@@ -93,7 +94,7 @@ def read_content(path: str | Path) -> dict:
 READERS_OWN = (ValueError, zipfile.BadZipFile, safetensors.SafetensorError)  # errors that say what is wrong
 
 
-class NoCheckpoint(ValueError):
+class NoCheckpoint(UserError):
     """What a file is instead of a checkpoint, and what to do."""
 
 
@@ -114,18 +115,18 @@ def check_known(value: torch_files.Plain | torch_files.Unknown, path: str | Path
     """What is read here of a file is plain values, and texts that a terminal can show.
 
     Raises:
-        ValueError: somewhere in it there is an object of a class, or what a function gives, or a control character.
+        UserError: somewhere in it there is an object of a class, or what a function gives, or a control character.
     """
     left = [value]
     while left:
         value = left.pop()
         if isinstance(value, torch_files.Unknown):
-            raise ValueError(f'{path} cannot be read safely: where tensors and plain values belong it has {value.name},'
+            raise UserError(f'{path} cannot be read safely: where tensors and plain values belong it has {value.name},'
                              ' a part of a program, and nothing of a file is run here. If you trust where it came '
                              "from, save its weights alone: torch.save({'state_dict': "
                              f"torch.load({str(path)!r}, weights_only=False)['...']}}, 'weights.pth')")
         if isinstance(value, str) and CONTROL.search(value):
-            raise ValueError(f'{path} has control characters in its texts: {ascii(value[:80])}. Copy it again.')
+            raise UserError(f'{path} has control characters in its texts: {ascii(value[:80])}. Copy it again.')
         if isinstance(value, dict):
             left.extend(value)
             left.extend(value.values())
@@ -169,23 +170,23 @@ def read_embeddings(path: str | Path) -> Tensor:
     """Text embeddings (C, E) of a `.npy` file, float32.
 
     Raises:
-        ValueError: no such file, not a table of numbers, or one with a row that is zero or not finite.
+        UserError: no such file, not a table of numbers, or one with a row that is zero or not finite.
     """
     if Path(path).is_dir():
-        raise ValueError(f'{path} is a folder, no .npy file of text embeddings.')
+        raise UserError(f'{path} is a folder, no .npy file of text embeddings.')
     try:
         table = np.lib.format.open_memmap(path, mode='r')  # takes neither pickles nor sizes that the file has not
     except FileNotFoundError:
-        raise ValueError(f'no embedding file {path}. Name none (load_text_embedding=None) to have the embeddings '
+        raise UserError(f'no embedding file {path}. Name none (load_text_embedding=None) to have the embeddings '
                          'computed from CLIP.') from None
     except Exception as error:  # of any kind: numpy parses a header that may hold anything
-        raise ValueError(f'{path} is truncated or no .npy table of text embeddings.') from error
+        raise UserError(f'{path} is truncated or no .npy table of text embeddings.') from error
     if table.ndim != 2 or table.dtype.kind != 'f' or table.size == 0:
-        raise ValueError(f'{path} is no (classes, width) table of text embeddings.')
+        raise UserError(f'{path} is no (classes, width) table of text embeddings.')
     rows = torch.from_numpy(table.astype(np.float32))
     wrong = ~(rows.isfinite().all(1) & rows.any(1))
     if wrong.any():
-        raise ValueError(f'{path}: row {int(wrong.nonzero()[0])} is no text embedding: it has infinite values or none, '
+        raise UserError(f'{path}: row {int(wrong.nonzero()[0])} is no text embedding: it has infinite values or none, '
                          'or is zero. Make the file again.')
     return rows
 
@@ -197,12 +198,12 @@ def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
     which CLIP has not, keep their initial values.
 
     Raises:
-        ValueError: not a ViT CLIP, or one of another shape; the message names the tensors.
+        UserError: not a ViT CLIP, or one of another shape; the message names the tensors.
     """
     weights = {name.removeprefix('visual.'): tensor.float() for name, tensor in clip.weights.items()
                if name.startswith('visual.')}
     if 'positional_embedding' not in weights or 'class_embedding' not in weights:
-        raise ValueError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding){other_kind(clip)}: '
+        raise UserError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding){other_kind(clip)}: '
                          'a CLIP ViT file is needed.')
     check_names(clip)
     own = {name: tensor for name, tensor in encoder.state_dict().items() if not _not_of_clip(name)}
@@ -218,11 +219,11 @@ def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
 
 
 def check_names(clip: Checkpoint) -> None:
-    """Raises a ValueError that names the tensors of a CLIP file that no CLIP ViT has."""
+    """Raises a UserError that names the tensors of a CLIP file that no CLIP ViT has."""
     known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
     strangers = [name for name in clip.weights if not name.startswith(known)]
     if strangers:
-        raise ValueError(f'{clip.path} is no CLIP file of a kind that is known here{other_kind(clip)}: not known here: '
+        raise UserError(f'{clip.path} is no CLIP file of a kind that is known here{other_kind(clip)}: not known here: '
                          f'{", ".join(strangers[:8])}.')
 
 
@@ -249,14 +250,14 @@ def text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Weights of the text encoder in a CLIP file or an official CLIP-RC checkpoint, names without prefix.
 
     Raises:
-        ValueError: the file holds none, or a part of one.
+        UserError: the file holds none, or a part of one.
     """
     prefix = 'text_encoder.' if holds_text_tower(checkpoint) else ''
     tower = {name.removeprefix(prefix): tensor.float() for name, tensor in checkpoint.weights.items()
              if name.startswith(tuple(prefix + part for part in TEXT_TOWER))}
     missing = [part for part in TEXT_TOWER if not any(name.startswith(part) for name in tower)]
     if missing:
-        raise ValueError(f'{checkpoint.path} holds no CLIP text encoder: {", ".join(missing)} missing. CLIP files hold '
+        raise UserError(f'{checkpoint.path} holds no CLIP text encoder: {", ".join(missing)} missing. CLIP files hold '
                          'one, and the checkpoints of the authors; those of this code hold the embeddings alone.')
     return tower
 
@@ -276,7 +277,7 @@ def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '
     Drops the dead tensors of official files and the parts that this model is built without.
 
     Raises:
-        ValueError: anything else is missing, unexpected or of another shape; the message names it.
+        UserError: anything else is missing, unexpected or of another shape; the message names it.
     """
     names = [name for name in state_dict if name.startswith(prefix)]
     absent = tuple(part for part in OPTIONAL_PARTS if not any(name.startswith(part) for name in own))
@@ -290,7 +291,7 @@ def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '
 
 def check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str,
           remedy: str = 'Use the config that belongs to the file.') -> None:
-    """Raises a ValueError that names every tensor that is missing, unexpected or of another shape."""
+    """Raises a UserError that names every tensor that is missing, unexpected or of another shape."""
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
     reshaped = [f'{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}' for name in own
@@ -303,4 +304,4 @@ def check(weights: dict[str, Tensor], own: dict[str, Tensor], source: str,
             shown = ', '.join(found[:8]) + (f' and {len(found) - 8} more' if len(found) > 8 else '')
             lines.append(f'  {what}: {shown}')
     lines.append(f'Model and file must be of one size. {remedy}')
-    raise ValueError('\n'.join(lines))
+    raise UserError('\n'.join(lines))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import UserError
 from .linear import Linear, linear
 from .precision import widened
 
@@ -38,7 +39,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, gelu: str = 'quick'):
         if gelu not in GELUS:
-            raise ValueError(f'gelu={gelu!r} is neither quick nor plain.')
+            raise UserError(f'gelu={gelu!r} is neither quick nor plain.')
         super().__init__(OrderedDict(
             c_fc=Linear(width, 4 * width), gelu=GELUS[gelu](), c_proj=Linear(4 * width, width)))
 
@@ -57,7 +58,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         if width % heads:
-            raise ValueError(f'a width of {width} cannot be divided among {heads} attention heads.')
+            raise UserError(f'a width of {width} cannot be divided among {heads} attention heads.')
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import clip_checkpoint
 from .clip_checkpoint import INTEGERS_OF_OPENAI, Checkpoint, depth
+from .errors import UserError
 from .text_encoder import VOCABULARY, CLIPTextEncoder
 
 KINDS_OF_GELU = {'quick': 'QuickGELU', 'plain': 'plain GELU'}
@@ -33,7 +34,7 @@ def variant_of(checkpoint: Checkpoint, *, name: str | None = None, gelu: str | N
         gelu: 'quick' or 'plain': of a CLIP that has no such name, or in spite of it.
 
     Raises:
-        ValueError: it is no CLIP ViT, or not the one that was named; or nothing tells its GELU: a question.
+        UserError: it is no CLIP ViT, or not the one that was named; or nothing tells its GELU: a question.
     """
     shown, told = sizes_shown(checkpoint), None
     if name is not None:
@@ -44,7 +45,7 @@ def variant_of(checkpoint: Checkpoint, *, name: str | None = None, gelu: str | N
     elif gelu is not None:
         told = _alike(shown)
     else:
-        raise ValueError(_question(shown, checkpoint))
+        raise UserError(_question(shown, checkpoint))
     vision, text = dict(shown.vision), dict(shown.text)
     if vision:
         vision |= {'heads': told.vision['heads'] if told else max(1, vision['width'] // 64),
@@ -64,7 +65,7 @@ def text_encoder_of(checkpoint: Checkpoint, *, heads: int | None = None, gelu: s
         gelu, name: as for `variant_of`.
 
     Raises:
-        ValueError: the file holds none, or one that does not read CLIP's tokens; or nothing tells its GELU: a question.
+        UserError: the file holds none, or one that does not read CLIP's tokens; or nothing tells its GELU: a question.
     """
     tower = clip_checkpoint.text_tower(checkpoint)
     told = text_variant_of(checkpoint, heads=heads, gelu=gelu, name=name)
@@ -76,9 +77,9 @@ def text_variant_of(checkpoint: Checkpoint, *, heads: int | None = None, gelu: s
     """The arguments of the encoder that `text_encoder_of` returns, of which it takes the same arguments."""
     text = variant_of(checkpoint, name=name, gelu=gelu).text
     if not text:
-        raise ValueError(f'{checkpoint.path} holds no CLIP text encoder.')
+        raise UserError(f'{checkpoint.path} holds no CLIP text encoder.')
     if text['vocab_size'] != VOCABULARY:
-        raise ValueError(f'{checkpoint.path} has a vocabulary of {text["vocab_size"]} tokens, CLIP\'s has '
+        raise UserError(f'{checkpoint.path} has a vocabulary of {text["vocab_size"]} tokens, CLIP\'s has '
                          f'{VOCABULARY}: it was trained with another tokenizer, which is not supported.')
     return text | ({'transformer_heads': heads} if heads else {})
 
@@ -108,7 +109,7 @@ def sizes_shown(checkpoint: Checkpoint) -> Variant:
     """The CLIP in a file without what tensors do not show, heads and GELU.
 
     Raises:
-        ValueError: it is no CLIP ViT.
+        UserError: it is no CLIP ViT.
     """
     weights = checkpoint.weights
     if is_clip_rc(checkpoint):  # whose positions are of other pictures than CLIP's
@@ -118,7 +119,7 @@ def sizes_shown(checkpoint: Checkpoint) -> Variant:
     if vision is not None:
         resolution = math.isqrt(len(weights['visual.positional_embedding']) - 1) * vision['patch_size']
     elif any(name.startswith('visual.') for name in weights) or text is None:
-        raise ValueError(f'{checkpoint.path} is no CLIP ViT{clip_checkpoint.other_kind(checkpoint)}: the CLIPs that '
+        raise UserError(f'{checkpoint.path} is no CLIP ViT{clip_checkpoint.other_kind(checkpoint)}: the CLIPs that '
                          'are known here are those of OpenAI and open_clip whose image tower is a plain ViT.')
     return Variant(vision or {}, text or {}, resolution)
 
@@ -186,10 +187,10 @@ def _named(name: str) -> Variant:
     architecture, _, tag = name.partition('/')
     tags = [other.partition('/')[2] for other in known if other.startswith(f'{architecture}/')]
     if tags:
-        raise ValueError(f'{name!r} is no name of open_clip\'s: {architecture}/WEIGHTS is one, WEIGHTS being any of '
+        raise UserError(f'{name!r} is no name of open_clip\'s: {architecture}/WEIGHTS is one, WEIGHTS being any of '
                          f'{", ".join(tags)}.')
     architectures = dict.fromkeys(other.partition('/')[0] for other in known)
-    raise ValueError(f'{name!r} is no name of a CLIP ViT that is known here. A name is MODEL/WEIGHTS, such as '
+    raise UserError(f'{name!r} is no name of a CLIP ViT that is known here. A name is MODEL/WEIGHTS, such as '
                      f'ViT-B-16/openai; models: {", ".join(architectures)}.')
 
 
@@ -205,10 +206,10 @@ def _differences(told: Variant, shown: Variant) -> list[str]:
 def _check_name(name: str, told: Variant, shown: Variant, checkpoint: Checkpoint) -> None:
     differences = _differences(told, shown)
     if differences:
-        raise ValueError(f'{checkpoint.path} is not {name}: {"; ".join(differences)}. Name the right file, or '
+        raise UserError(f'{checkpoint.path} is not {name}: {"; ".join(differences)}. Name the right file, or '
                          'correct its name (model.clip_name).')
     if saved_by_openai(checkpoint) and told.vision['gelu'] != 'quick':
-        raise ValueError(f'{checkpoint.path} is of OpenAI\'s format, so its GELU is QuickGELU; {name} has '
+        raise UserError(f'{checkpoint.path} is of OpenAI\'s format, so its GELU is QuickGELU; {name} has '
                          f'{KINDS_OF_GELU[told.vision["gelu"]]}. Correct model.clip_name, or leave it out.')
 
 

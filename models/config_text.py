@@ -2,6 +2,8 @@
 import ast
 from collections.abc import Mapping
 
+from .errors import UserError
+
 LONGEST = 200_000  # characters; those of official checkpoints have 10,000
 Plain = None | bool | int | float | str | list | tuple | dict
 
@@ -38,4 +40,4 @@ def _value(node: ast.expr) -> Plain:
             return {_value(key): _value(value) for key, value in zip(keys, values, strict=True)}
         case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords) if all(word.arg for word in keywords):
             return {word.arg: _value(word.value) for word in keywords}
-    raise ValueError('no literal')
+    raise UserError('no literal')

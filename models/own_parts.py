@@ -12,6 +12,8 @@ from types import ModuleType
 from mmcv import Config
 from mmcv.utils import get_logger
 
+from .errors import UserError
+
 FOLDERS: set[Path] = set()  # of configs whose modules were imported
 NOT_OWN = [Path(path).resolve() for path in (Path(__file__).parents[1], sys.prefix, sys.base_prefix)]
 
@@ -20,14 +22,14 @@ def names(config: dict) -> list[str]:
     """The modules that a config names, `custom_imports=dict(imports=['my_head'])`.
 
     Raises:
-        ValueError: it is written in another way.
+        UserError: it is written in another way.
     """
     wanted = config.get('custom_imports') or {}
     imports = wanted.get('imports', []) if isinstance(wanted, dict) else None
     imports = [imports] if isinstance(imports, str) else imports
     if not isinstance(imports, (list, tuple)) or not all(isinstance(name, str) for name in imports) or \
             set(wanted) - {'imports', 'allow_failed_imports'}:
-        raise ValueError(f"custom_imports={wanted!r}: names of modules are needed, dict(imports=['my_head']) for the "
+        raise UserError(f"custom_imports={wanted!r}: names of modules are needed, dict(imports=['my_head']) for the "
                          'file my_head.py beside the config.')
     return list(imports)
 
@@ -38,7 +40,7 @@ def import_modules(config: Config, path: Path) -> None:
     With `allow_failed_imports=True` one that cannot be imported is passed over with a warning.
 
     Raises:
-        ValueError: a module is not there, cannot be imported, or has the name of another.
+        UserError: a module is not there, cannot be imported, or has the name of another.
     """
     wanted, folder = names(config), path.resolve().parent
     if not wanted:
@@ -50,7 +52,7 @@ def import_modules(config: Config, path: Path) -> None:
     try:
         for name in wanted:
             _check_place(_import(name, path), name, folder)
-    except ValueError as error:
+    except UserError as error:
         if config.custom_imports.get('allow_failed_imports'):
             get_logger('mmseg').warning('passed over: %s', error)
             return
@@ -64,12 +66,12 @@ def _import(name: str, path: Path) -> ModuleType:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name not in (name, name.split('.')[0]):
-            raise ValueError(f'{path} imports {name!r} (custom_imports), which fails: {error}') from error
+            raise UserError(f'{path} imports {name!r} (custom_imports), which fails: {error}') from error
         file = path.resolve().parent / f'{name.replace(".", "/")}.py'
-        raise ValueError(f'{path} imports {name!r} (custom_imports), and there is no such module: neither {file}, nor '
+        raise UserError(f'{path} imports {name!r} (custom_imports), and there is no such module: neither {file}, nor '
                          'one on PYTHONPATH.') from error
     except Exception as error:  # whatever the user's own code raises
-        raise ValueError(f'{path} imports {name!r} (custom_imports), which fails: {type(error).__name__}: '
+        raise UserError(f'{path} imports {name!r} (custom_imports), which fails: {type(error).__name__}: '
                          f'{error}') from error
 
 
@@ -79,7 +81,7 @@ def _check_place(module: ModuleType, name: str, folder: Path) -> None:
     meant = [file for file in (folder / f'{first}.py', folder / first / '__init__.py') if file.is_file()]
     found = getattr(sys.modules[first], '__file__', None)
     if meant and found and Path(found).resolve() not in [file.resolve() for file in meant]:
-        raise ValueError(f'{meant[0]} has the name of another module, {found}, which is imported in its place: rename '
+        raise UserError(f'{meant[0]} has the name of another module, {found}, which is imported in its place: rename '
                          'yours, and its name in custom_imports.')
 
 

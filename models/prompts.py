@@ -2,6 +2,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from .errors import UserError
+
 PROMPT_SETS = {
     'single': ('a photo of a {}',),
     'coco15': (
@@ -29,7 +31,7 @@ def templates_of(prompt_set: str | Sequence[str]) -> tuple[str, ...]:
     """The templates of a named set or of a text file, or the given ones, each with one `{}` for the class name.
 
     Raises:
-        ValueError: no such set, no template, or one without `{}`.
+        UserError: no such set, no template, or one without `{}`.
     """
     if not isinstance(prompt_set, str):
         templates = tuple(prompt_set)
@@ -41,14 +43,14 @@ def templates_of(prompt_set: str | Sequence[str]) -> tuple[str, ...]:
     elif Path(prompt_set).is_file():
         templates = tuple(lines_of(prompt_set, 'prompts'))
     else:
-        raise ValueError(f'no prompt set and no text file {prompt_set!r}; there are {", ".join(PROMPT_SETS)}. Of your '
+        raise UserError(f'no prompt set and no text file {prompt_set!r}; there are {", ".join(PROMPT_SETS)}. Of your '
                          'own texts, such as "an aerial photo of a {}", make a text file, one a line, or in a config a '
                          'list.')
     if not templates:
-        raise ValueError('a prompt set needs one text at least, such as "a photo of a {}".')
+        raise UserError('a prompt set needs one text at least, such as "a photo of a {}".')
     for template in templates:
         if not isinstance(template, str) or template.count('{}') != 1 or set(template.replace('{}', '')) & set('{}'):
-            raise ValueError(f'prompt {template!r}: it needs one {{}}, where the class name goes: "a photo of a {{}}".')
+            raise UserError(f'prompt {template!r}: it needs one {{}}, where the class name goes: "a photo of a {{}}".')
     return templates
 
 
@@ -61,16 +63,16 @@ def lines_of(path: str | Path, what: str) -> list[str]:
     """The lines of a text file, blank ones left out.
 
     Raises:
-        ValueError: no file or no text, or no line in it; `what` says what the lines are.
+        UserError: no file or no text, or no line in it; `what` says what the lines are.
         FileNotFoundError: no such file.
     """
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
     except (IsADirectoryError, PermissionError) as error:
-        raise ValueError(f'{path} cannot be read as a text file of {what}: {error.strerror}.') from None
+        raise UserError(f'{path} cannot be read as a text file of {what}: {error.strerror}.') from None
     except UnicodeDecodeError:
-        raise ValueError(f'{path} is no UTF-8 text of {what}, one a line.') from None
+        raise UserError(f'{path} is no UTF-8 text of {what}, one a line.') from None
     lines = [line for line in lines if line]
     if not lines:
-        raise ValueError(f'{path} is empty: write {what} in it, one a line.')
+        raise UserError(f'{path} is empty: write {what} in it, one a line.')
     return lines

@@ -14,6 +14,7 @@ from mmcv.runner import BaseModule
 from mmseg.models.builder import HEADS, build_head, build_loss
 from torch import Tensor
 
+from .errors import UserError
 from .label_mapping import training_labels
 from .linear import Linear, linear
 from .maps import Resizing, class_slices, resize
@@ -59,7 +60,7 @@ class RegionClueHead(BaseModule):
         super().__init__(init_cfg)
         for name, value in (('channels', channels), ('embed_dims', embed_dims)):
             if value not in (None, in_channels):
-                raise ValueError(f'{name}={value} but in_channels={in_channels}: the decoder has the width of CLIP\'s '
+                raise UserError(f'{name}={value} but in_channels={in_channels}: the decoder has the width of CLIP\'s '
                                  'space.')
         self.img_size = img_size
         self.class_head = build_head({'type': 'TextClassHead', 'embed_dims': in_channels, **(class_head or {})})

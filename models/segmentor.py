@@ -29,6 +29,7 @@ from . import checkpoint_meta, clip_checkpoint
 from .clip_checkpoint import Checkpoint
 from .clip_layers import ResidualAttentionBlock
 from .clip_variant import text_encoder_of, told_by_config
+from .errors import UserError
 from .label_mapping import Setting
 from .maps import Resizing, resize
 from .precision import short_products
@@ -41,12 +42,12 @@ def build(model: dict) -> 'CLIPRC':
     """The model of a config's `model`.
 
     Raises:
-        ValueError: an argument or a type that does not exist, or values that do not fit each other.
+        UserError: an argument or a type that does not exist, or values that do not fit each other.
     """
     try:
         return build_segmentor(model)
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f'the config\'s model cannot be built: {_with_remedy(str(error.args[0]))}') from error
+        raise UserError(f'the config\'s model cannot be built: {_with_remedy(str(error.args[0]))}') from error
 
 
 def _with_remedy(message: str) -> str:
@@ -88,7 +89,7 @@ class CLIPRC(EncoderDecoder):
         ft_backbone: train the whole vision encoder. Otherwise only what has `exclude_key` in its name trains.
 
     Raises:
-        ValueError: lists, sizes or files that do not fit each other.
+        UserError: lists, sizes or files that do not fit each other.
     """
 
     def __init__(self, *, backbone: dict, decode_head: dict, test_cfg: dict, train_cfg: dict | None = None,
@@ -126,14 +127,14 @@ class CLIPRC(EncoderDecoder):
                      decode_head: dict) -> None:
         """Official configs write the split several times; the copies must agree."""
         if sorted(both) != list(range(len(both))):
-            raise ValueError(f'both_class={list(both)} must name every class index from 0 once.')
+            raise UserError(f'both_class={list(both)} must name every class index from 0 once.')
         if unseen is not None and sorted([*seen, *unseen]) != sorted(both):
-            raise ValueError('base_class and novel_class must divide both_class: each index once in one of them.')
+            raise UserError('base_class and novel_class must divide both_class: each index once in one of them.')
         if not seen:
-            raise ValueError('base_class is empty: a model needs a class with masks to train on.')
+            raise UserError('base_class is empty: a model needs a class with masks to train on.')
         for name, known in (('seen_idx', seen), ('all_idx', both)):
             if decode_head.get(name) is not None and sorted(decode_head[name]) != sorted(known):
-                raise ValueError(f'decode_head.{name}={list(decode_head[name])} differs from the segmentor\'s '
+                raise UserError(f'decode_head.{name}={list(decode_head[name])} differs from the segmentor\'s '
                                  f'{sorted(known)}.')
 
     @property

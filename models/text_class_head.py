@@ -9,6 +9,7 @@ import torch
 from mmseg.models.builder import HEADS
 from torch import Tensor, nn
 
+from .errors import UserError
 from .label_mapping import Setting
 from .precision import full_products, widened
 from .vision_encoder import ImageFeatures
@@ -41,10 +42,10 @@ class TextClassHead(nn.Module):
             seen: their indices, ascending; all of them when fully supervised.
 
         Raises:
-            ValueError: an index is out of range.
+            UserError: an index is out of range.
         """
         if not all(0 <= index < num_classes for index in seen):
-            raise ValueError(f'seen classes {list(seen)} of a model with {num_classes} classes: each is from 0 to '
+            raise UserError(f'seen classes {list(seen)} of a model with {num_classes} classes: each is from 0 to '
                              f'{num_classes - 1}.')
         self.num_classes = num_classes
         self.setting = setting
@@ -61,11 +62,11 @@ class TextClassHead(nn.Module):
         """Embeddings (C, E) of all classes in order, used as they are: not normalised again.
 
         Raises:
-            ValueError: another number of classes or another width; the message names `source`.
+            UserError: another number of classes or another width; the message names `source`.
         """
         wanted = (self.num_classes, self.embed_dims)
         if tuple(embeddings.shape) != wanted:
-            raise ValueError(f'{source}: shape {tuple(embeddings.shape)}, but this model has {wanted[0]} classes in '
+            raise UserError(f'{source}: shape {tuple(embeddings.shape)}, but this model has {wanted[0]} classes in '
                              f'a space of width {wanted[1]}, so {wanted} is needed. Embeddings belong to a class '
                              'list and to a CLIP: use those of this dataset and this CLIP, or name none to have '
                              'them computed.')
@@ -75,7 +76,7 @@ class TextClassHead(nn.Module):
     def rows_in_use(self) -> Tensor:
         """(C, E): the seen rows while an inductive model trains, else all."""
         if self.embeddings is None:
-            raise ValueError('the model has no text embeddings yet: build it with tools.model_builder, or call '
+            raise UserError('the model has no text embeddings yet: build it with tools.model_builder, or call '
                              'set_embeddings with one row per class.')
         inductive_training = self.training and self.setting is Setting.INDUCTIVE
         return self.embeddings[self.seen] if inductive_training else self.embeddings

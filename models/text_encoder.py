@@ -57,7 +57,7 @@ class CLIPTextEncoder(BaseModule):
             gelu: 'quick' or 'plain', which weights do not tell either.
 
         Raises:
-            ValueError: tensors are missing, unknown or do not fit each other; the message names them.
+            UserError: tensors are missing, unknown or do not fit each other; the message names them.
         """
         context_length, width = weights['positional_embedding'].shape
         layers = depth(weights, 'transformer.resblocks')

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import UserError
+
 Plain = str | int | float | bool | bytes | list | tuple | dict | Tensor | None
 KEYS = (str, int, float, bool, bytes, type(None))  # what a dict may have as one, or a short tuple of them
 
@@ -73,7 +75,7 @@ class Budget:
     def spend(self, count: int) -> None:
         self.left -= count
         if self.left < 0:
-            raise ValueError('it claims to hold more than it does')
+            raise UserError('it claims to hold more than it does')
 
 
 class Storage(NamedTuple):
@@ -187,7 +189,7 @@ class Machine:
                         stack.pop()
                     arguments, named = stack.pop(), _of(stack.pop(), _Name, Unknown)
                     if isinstance(named, _Name) and (named.kind is None or arguments != ()):
-                        raise ValueError('a new object of no class')
+                        raise UserError('a new object of no class')
                     stack.append(named if isinstance(named, Unknown) else Part(named.kind, {}))
                 case 'REDUCE':
                     arguments, function = stack.pop(), stack.pop()
@@ -200,12 +202,12 @@ class Machine:
                 case 'PROTO' | 'FRAME' | 'STOP':
                     pass
                 case other:
-                    raise ValueError(f'an instruction {other}')
+                    raise UserError(f'an instruction {other}')
         return stack.pop()
 
     def _named(self, name: str) -> _Name | torch.dtype | Unknown:
         if not name.isprintable():
-            raise ValueError('a name that is no text')
+            raise UserError('a name that is no text')
         return _Name(kind=name) if name.startswith('__torch__.') else self.names.get(name, Unknown(name))
 
     def _stored(self, what: str, kind: _Name, key: str, place: str, count: int = 0, view: None = None
@@ -214,7 +216,7 @@ class Machine:
         if isinstance(kind, Unknown):
             return kind
         if what != 'storage' or view is not None or _of(kind, _Name).dtype is None:
-            raise ValueError('no storage')
+            raise UserError('no storage')
         return self.storage(kind.dtype, _of(key, str), _count(count))
 
     def _tensor(self, storage: Storage, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
@@ -223,7 +225,7 @@ class Machine:
         elements = _count(math.prod(size))
         last = _count(offset) + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
         if elements and last >= _of(storage, Storage).count:
-            raise ValueError('a tensor that is larger than its storage')
+            raise UserError('a tensor that is larger than its storage')
         flat = torch.empty(0, dtype=storage.dtype)
         numbers = torch.frombuffer(storage.content, dtype=storage.dtype) if elements else flat
         return flat.set_(numbers.untyped_storage(), offset if elements else 0, size, stride)
@@ -237,14 +239,14 @@ class Machine:
     def _bytes(self, text: str, encoding: str) -> bytes:
         """How bytes are pickled: as the text that has them as its Latin 1."""
         if encoding != 'latin1':
-            raise ValueError('another encoding')
+            raise UserError('another encoding')
         self.budget.spend(len(text))
         return _of(text, str).encode('latin1')
 
 
 def _of(value, *types: type):
     if type(value) not in types:
-        raise ValueError(f'a {type(value).__name__} in a wrong place')
+        raise UserError(f'a {type(value).__name__} in a wrong place')
     return value
 
 
@@ -260,13 +262,13 @@ def _key(value):
     """A key of a dict; what is long or deep takes long to be hashed, each time."""
     parts = value if type(value) is tuple and len(value) < 10 else (value,)
     if not all(type(part) in KEYS or isinstance(part, (Unknown, torch.dtype, np.generic)) for part in parts):
-        raise ValueError(f'a {type(value).__name__} as a key')
+        raise UserError(f'a {type(value).__name__} as a key')
     return value
 
 
 def _count(value: int) -> int:
     if not 0 <= _of(value, int) < 1 << 62:
-        raise ValueError('a number that counts nothing')
+        raise UserError('a number that counts nothing')
     return value
 
 
@@ -285,7 +287,7 @@ def _number_type(name: str, *_) -> np.dtype | Unknown:
 def _number(kind: np.dtype, data: bytes) -> np.generic:
     """A number of numpy, such as a best score that mmcv has put into its meta."""
     if not isinstance(kind, np.dtype) or len(_of(data, bytes)) != kind.itemsize:
-        raise ValueError('no number')
+        raise UserError('no number')
     return np.frombuffer(data, kind)[0]
 
 
@@ -298,13 +300,13 @@ def _built(value, state):
     if isinstance(value, OrderedDict):
         value._metadata = state['_metadata']  # torch's versions of the modules of a state dict
     elif not isinstance(value, np.dtype) or _of(state, tuple)[1] not in ('<', '|', '='):
-        raise ValueError('a state of what has none')
+        raise UserError('a state of what has none')
     return value
 
 
 def _storage(content: bytearray, dtype: torch.dtype, count: int) -> Storage:
     if count * dtype.itemsize != len(content):
-        raise ValueError('a storage of another length')
+        raise UserError('a storage of another length')
     return Storage(content, dtype)
 
 
@@ -312,7 +314,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Plain:
     names = set(archive.namelist())
     pickles = [name for name in names if name.endswith('/data.pkl') and name.count('/') == 1]
     if len(pickles) != 1:
-        raise ValueError('not one pickle')
+        raise UserError('not one pickle')
     folder = pickles[0].removesuffix('data.pkl')
     budget, contents = Budget(size), {}
 
@@ -320,13 +322,13 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Plain:
         """A file of the archive; its checksum is looked at."""
         entry = archive.getinfo(folder + name)
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError('compressed in an unusual way: pack it again as a usual zip file')
+            raise UserError('compressed in an unusual way: pack it again as a usual zip file')
         budget.spend(entry.file_size)
         content = bytearray(entry.file_size)
         with archive.open(entry) as file:
             fill(file, content)
             if file.read(1):
-                raise ValueError('a part of it is longer than it should be')
+                raise UserError('a part of it is longer than it should be')
         return content
 
     def storage(dtype: torch.dtype, key: str, count: int) -> Storage:
@@ -335,7 +337,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Plain:
         return _storage(contents[key], dtype, count)
 
     if f'{folder}byteorder' in names and record('byteorder') != b'little':
-        raise ValueError('of a machine with another order of bytes')
+        raise UserError('of a machine with another order of bytes')
     content = Machine(storage, budget).run(BytesIO(record('data.pkl')))
     if f'{folder}constants.pkl' in names and not isinstance(content, Unknown):
         content = dict(_state_dict(_of(content, Part), Code(archive, folder)))
@@ -364,30 +366,30 @@ def _read_legacy(file: IO[bytes], size: int) -> Plain:
 
     machine = Machine(storage, budget)
     if (machine.run(file), machine.run(file)) != HEADER_OF_LEGACY or machine.run(file)['little_endian'] is not True:
-        raise ValueError('no file of torch, or of a machine with another order of bytes')
+        raise UserError('no file of torch, or of a machine with another order of bytes')
     content, keys = machine.run(file), machine.run(file)
     if sorted(_of(keys, list)) != sorted(contents):
-        raise ValueError('storages lack')
+        raise UserError('storages lack')
     for key in keys:
         if int.from_bytes(file.read(8), 'little') != contents[key].count:
-            raise ValueError('a storage of another length')
+            raise UserError('a storage of another length')
         fill(file, contents[key].content)
     check_plain(content, size)
     return content
 
 
 def check_plain(content: Plain, size: int) -> None:
-    """Raises a ValueError if there is more than plain values in it, too deep in each other, or far more than fits into
+    """Raises a UserError if there is more than plain values in it, too deep in each other, or far more than fits into
     a file of `size` bytes, as where one value is in many places."""
     left, room, tensors = [(content, 0)], MOST_VALUES, max(MOST_TENSORS, 4 * size)
     while left:
         value, depth = left.pop()
         room -= 1
         if room < 0 or depth > DEEPEST:
-            raise ValueError('too many values, or too deep in each other')
+            raise UserError('too many values, or too deep in each other')
         if isinstance(value, dict):
             if not all(name.isprintable() for name in value if isinstance(name, str)):  # they are shown in messages
-                raise ValueError('a name that is no text')
+                raise UserError('a name that is no text')
             inside = [*value, *value.values(), getattr(value, '_metadata', None)]
         elif type(value) in (list, tuple):
             inside = value
@@ -397,15 +399,15 @@ def check_plain(content: Plain, size: int) -> None:
         elif isinstance(value, Tensor):
             tensors -= value.numel() * value.itemsize
             if tensors < 0:
-                raise ValueError('tensors much larger than the file')
+                raise UserError('tensors much larger than the file')
             continue
         elif value is None or isinstance(value, (int, float, bytes, torch.dtype, np.generic, np.dtype, Unknown,
                                                   Storage, _Name)):
             continue
         else:
-            raise ValueError(f'a {type(value).__name__} is no plain value')
+            raise UserError(f'a {type(value).__name__} is no plain value')
         if len(inside) > room:
-            raise ValueError('too many values')
+            raise UserError('too many values')
         left.extend((item, depth + 1) for item in inside)
 
 
@@ -430,7 +432,7 @@ class Code:
         if place not in self.texts:
             entry = self.archive.getinfo(f'{self.folder}code/{place.replace(".", "/")}.py')
             if entry.file_size > LONGEST_CODE:
-                raise ValueError('long code')
+                raise UserError('long code')
             with self.archive.open(entry) as file:
                 self.texts[place] = file.read(LONGEST_CODE).decode()
         return self.texts[place]
@@ -446,7 +448,7 @@ def _state_dict(part: Part, code: Code) -> Iterator[tuple[str, Tensor]]:
             continue
         room -= 1 + len(part.attributes)
         if room < 0 or depth > DEEPEST or len(prefix) > LONGEST_NAME:
-            raise ValueError('too many parts, or too deep in each other')
+            raise UserError('too many parts, or too deep in each other')
         for name, value in part.attributes.items():
             if isinstance(value, Part):
                 left.append((f'{prefix}{name}.', value, depth + 1))

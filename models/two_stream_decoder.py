@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .clip_layers import LayerNorm
 from .dropout import Dropout, attention
+from .errors import UserError
 from .linear import Linear
 from .precision import checkpointed, widened
 
@@ -18,7 +19,7 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         if width % heads:
-            raise ValueError(f'a width of {width} cannot be divided among {heads} attention heads.')
+            raise UserError(f'a width of {width} cannot be divided among {heads} attention heads.')
         self.heads = heads
         self.q = Linear(width, width)
         self.k = Linear(width, width)

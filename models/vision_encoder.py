@@ -18,6 +18,7 @@ from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
 from .clip_layers import LayerNorm, Transformer
+from .errors import UserError
 from .precision import checkpointed, widened
 
 
@@ -39,13 +40,13 @@ def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: to
         side: r, the regions in height and in width; 0 for none.
 
     Raises:
-        ValueError: the regions do not divide the grid.
+        UserError: the regions do not divide the grid.
     """
     height, width = grid
     if side == 0:
         return torch.ones(1 + height * width, prompts + 1 + height * width, dtype=torch.bool, device=device)
     if height % side or width % side:
-        raise ValueError(f'a grid of {height}x{width} patches cannot be divided into {side}x{side} regions: '
+        raise UserError(f'a grid of {height}x{width} patches cannot be divided into {side}x{side} regions: '
                          'use a picture or crop size whose sides in patches are multiples of '
                          f'{side}, or another region_level_bridge_size.')
     row = torch.arange(height, device=device) // (height // side)
@@ -86,7 +87,7 @@ class CLIPVisionEncoder(BaseModule):
             code: stochastic depth was never applied, and the last block is the one that is read.
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        UserError: sizes that do not fit each other.
     """
 
     def __init__(self, *, input_resolution: int = 512, patch_size: int = 16, width: int = 768, layers: int = 12,
@@ -98,14 +99,14 @@ class CLIPVisionEncoder(BaseModule):
         self.with_cp = with_cp
         self.side = math.isqrt(region_level_bridge_size)  # r
         if self.side**2 != region_level_bridge_size:
-            raise ValueError(f'region_level_bridge_size={region_level_bridge_size} is not a square: R = r*r.')
+            raise UserError(f'region_level_bridge_size={region_level_bridge_size} is not a square: R = r*r.')
         if prompt_dim not in (None, width):
-            raise ValueError(f'prompt_dim={prompt_dim}: only prompts of the width of the encoder ({width}) are known.')
+            raise UserError(f'prompt_dim={prompt_dim}: only prompts of the width of the encoder ({width}) are known.')
         if total_d_layer not in (None, layers - 1):
-            raise ValueError(f'total_d_layer={total_d_layer}: only {layers - 1}, a new set of prompts before every '
+            raise UserError(f'total_d_layer={total_d_layer}: only {layers - 1}, a new set of prompts before every '
                              f'one of the {layers} blocks, is supported.')
         if input_resolution % patch_size:
-            raise ValueError(f'input_resolution={input_resolution} is not a whole number of patches of {patch_size}.')
+            raise UserError(f'input_resolution={input_resolution} is not a whole number of patches of {patch_size}.')
         self.input_resolution = input_resolution
         self.patch_size = patch_size
         self.num_tokens = num_tokens
@@ -135,11 +136,11 @@ class CLIPVisionEncoder(BaseModule):
         """image (B, 3, H, W), normalised, H and W multiples of the patch size.
 
         Raises:
-            ValueError: the picture is not made of whole patches, or its grid not of whole regions.
+            UserError: the picture is not made of whole patches, or its grid not of whole regions.
         """
         height, width = image.shape[2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f'a picture of {height}x{width} pixels is not made of whole patches of '
+            raise UserError(f'a picture of {height}x{width} pixels is not made of whole patches of '
                              f'{self.patch_size}x{self.patch_size}.')
         grid = height // self.patch_size, width // self.patch_size
         visible = self.visible

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .errors import UserError
 from .maps import Best, Resizing, best_class, class_slices, resize
 
 
@@ -27,10 +28,10 @@ def sliding(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int
     """Windows of `crop` every `stride` pixels; the last of a row or column is shifted inward so that it stays whole.
 
     Raises:
-        ValueError: a stride that leaves pixels between the windows, or is none.
+        UserError: a stride that leaves pixels between the windows, or is none.
     """
     if not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
-        raise ValueError(f'test_cfg: windows of {crop[0]}x{crop[1]} pixels every {stride[0]}x{stride[1]} pixels do not '
+        raise UserError(f'test_cfg: windows of {crop[0]}x{crop[1]} pixels every {stride[0]}x{stride[1]} pixels do not '
                          'cover a picture: the stride must be from 1 to the crop_size.')
     starts = []
     for length, side, step in zip(size, crop, stride, strict=True):

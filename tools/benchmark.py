@@ -22,6 +22,7 @@ from mmcv import Config
 from prettytable import PrettyTable
 
 from models import CLIPRC
+from models.errors import UserError
 from models.precision import supported
 from tools import launch
 from tools.benchmarking import growth, loader, subjects
@@ -60,9 +61,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.json, and with --growth PREFIX.png')
     args = parser.parse_args()
     if args.launcher != 'none':
-        raise ValueError('one process is enough: no --launcher.')
+        raise UserError('one process is enough: no --launcher.')
     if args.growth and not args.out:
-        raise ValueError('--growth needs --out PREFIX for its plot.')
+        raise UserError('--growth needs --out PREFIX for its plot.')
     if args.out:
         launch.make_folder(Path(args.out).absolute().parent)
     if not any(getattr(args, mode) for mode in MODES):

@@ -18,6 +18,7 @@ from mmseg.utils import get_root_logger
 from PIL import Image
 
 from datasets import SeededSamples, ZeroShotDataset
+from models.errors import UserError
 from tools import launch
 from tools.config import add_config_arguments, load_config
 from tools.model_builder import dataset_facts
@@ -68,10 +69,10 @@ def draw(dataset: ZeroShotDataset, samples: SeededSamples, index: int, opacity: 
 def main() -> None:
     args = parse_arguments()
     if not 0 < args.opacity <= 1:
-        raise ValueError(f'--opacity {args.opacity} is not in (0, 1].')
+        raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
     config = load_config(args)
     if args.part not in config.data:
-        raise ValueError(f'{args.config} has no data.{args.part}; it has {", ".join(config.data)}.')
+        raise UserError(f'{args.config} has no data.{args.part}; it has {", ".join(config.data)}.')
     folder = launch.make_folder(args.out)
     dataset_facts(config)  # a data set of this project, or a message that says so
     dataset = build_dataset(config.data[args.part], {'test_mode': args.part != 'train'})

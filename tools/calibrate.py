@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from datasets.metrics import zero_shot_scores
 from datasets.zero_shot import percent
 from models import CLIPRC, clip_checkpoint
+from models.errors import UserError
 from models.label_mapping import Setting
 from tools import launch
 from tools.config import add_config_arguments, load_config
@@ -50,9 +51,9 @@ def parse_arguments() -> argparse.Namespace:
     launch.add_launch_arguments(parser)
     args = parser.parse_args()
     if not all(map(math.isfinite, args.penalties)):
-        raise ValueError('--penalties: numbers are needed.')
+        raise UserError('--penalties: numbers are needed.')
     if args.launcher != 'none':
-        raise ValueError('one process is enough: no --launcher.')
+        raise UserError('one process is enough: no --launcher.')
     return args
 
 
@@ -123,7 +124,7 @@ def main() -> None:
     split = dataset.facts.split
     model = build_model(config, checkpoint)
     if not len(model.decode_head.class_head.unseen):
-        raise ValueError('every class of this config counts as seen (fully supervised, or cross-dataset): there is '
+        raise UserError('every class of this config counts as seen (fully supervised, or cross-dataset): there is '
                          'nothing to weigh against each other.')
     check_classes(checkpoint, config)
     load_weights(model, checkpoint)

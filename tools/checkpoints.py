@@ -21,6 +21,7 @@ from mmcv.runner import BaseRunner, CheckpointHook
 
 from models import checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
+from models.errors import UserError
 from tools.launch import Place
 
 LATEST = 'latest.pth'  # a link to the newest one
@@ -98,7 +99,7 @@ def newest(folder: Path, logger, since: float = 0) -> Checkpoint | None:
             if checkpoint_meta.is_ours(checkpoint):
                 return checkpoint
             logger.warning('%s is no checkpoint of this code: it is passed over.', file)
-        except ValueError as error:
+        except UserError as error:
             logger.warning('%s It is passed over.', error)
     return None
 

@@ -6,6 +6,7 @@ from mmcv import Config, ConfigDict
 from models import checkpoint_meta, clip_checkpoint
 from models.clip_checkpoint import Checkpoint
 from models.clip_variant import Variant, is_clip_rc, variant_of
+from models.errors import UserError
 from tools.download_clip import MODELS
 
 # What of a config's `model` is CLIP's.
@@ -26,7 +27,7 @@ def fill_in(config: Config, checkpoint: Checkpoint | None = None) -> None:
     encoder's defaults, ViT-B/16, as official configs are: it counts what a model costs without any file.
 
     Raises:
-        ValueError: the width is left out, and nothing tells it; the CLIP file is none that is known here, or does not
+        UserError: the width is left out, and nothing tells it; the CLIP file is none that is known here, or does not
             tell its GELU: a question; the config's heads or GELU are not those that the checkpoint was trained with.
     """
     model = config.model
@@ -45,7 +46,7 @@ def fill_in(config: Config, checkpoint: Checkpoint | None = None) -> None:
         model.decode_head.setdefault('in_channels', model.backbone.output_dim)
     if 'width' not in model.backbone:
         source = checkpoint.path if checkpoint is not None else model.get('pretrained')
-        raise ValueError(f'the config leaves out the sizes of its CLIP (model.backbone.width), and {source} does not '
+        raise UserError(f'the config leaves out the sizes of its CLIP (model.backbone.width), and {source} does not '
                          'show them.')
 
 
@@ -78,7 +79,7 @@ def _check_untold(model: ConfigDict, stored: dict, checkpoint: Checkpoint) -> No
         trained = stored['backbone'].get(key, default)
         said = model.backbone.get(key, trained)
         if said != trained:
-            raise ValueError(f'{checkpoint.path} was trained with model.backbone.{key}={trained}, the config says '
+            raise UserError(f'{checkpoint.path} was trained with model.backbone.{key}={trained}, the config says '
                              f'{said}. Leave it out: the checkpoint tells it.')
 
 
@@ -87,14 +88,14 @@ def require_clip(path: str | None, option: str = '--cfg-options model.pretrained
     """The path of the config's CLIP file.
 
     Raises:
-        ValueError: the config names none, or it is missing; the message names the command that fetches it, and the
+        UserError: the config names none, or it is missing; the message names the command that fetches it, and the
             `option` that names another.
     """
     if path is None:
-        raise ValueError('the config names no CLIP file (model.pretrained, model.pretrained_text).')
+        raise UserError('the config names no CLIP file (model.pretrained, model.pretrained_text).')
     if not Path(path).is_file():
         name = Path(path).stem
         what, which = ('it', f' {name}') if name in MODELS else ('OpenAI\'s', '')
-        raise ValueError(f'no CLIP file {path}. Fetch {what} with\n    python tools/download_clip.py{which}\n'
+        raise UserError(f'no CLIP file {path}. Fetch {what} with\n    python tools/download_clip.py{which}\n'
                          f'or name one that you have: {option}')
     return path

@@ -10,6 +10,7 @@ from pprint import pformat
 from mmcv import Config, ConfigDict, DictAction
 
 from models import own_parts
+from models.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model
@@ -56,7 +57,7 @@ def load_config(args: Namespace) -> Config:
     It is Python code, and is run. Modules that it names in `custom_imports` are imported; they may lie beside it.
 
     Raises:
-        ValueError: no such file, one that is not a config, or such a module that cannot be imported.
+        UserError: no such file, one that is not a config, or such a module that cannot be imported.
     """
     path = Path(args.config)
     config = read_config(path)
@@ -66,19 +67,19 @@ def load_config(args: Namespace) -> Config:
             name = key.split('.')[0]
             why = f'{name!r} only helps to write the settings in the config file' if name in config else \
                 f'the config has no {name!r}'
-            raise ValueError(f'{key}: {why}. The settings: {", ".join(sorted({*SETTINGS} & {*config}))}.')
+            raise UserError(f'{key}: {why}. The settings: {", ".join(sorted({*SETTINGS} & {*config}))}.')
         if key.split('.')[-1] in (*FILES, *TEXT_FILES) and isinstance(value, str) and Path(value).is_file():
             options[key] = str(Path(value).absolute())  # as the shell means it
     try:
         config.merge_from_dict(options)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f'{" ".join(options)}: does not fit the config: {error}') from error
+        raise UserError(f'{" ".join(options)}: does not fit the config: {error}') from error
     for needed in ('model', 'data'):
         if needed not in config:
-            raise ValueError(f'{path} has no `{needed}`: it is not a whole config, but may be a base of one.')
+            raise UserError(f'{path} has no `{needed}`: it is not a whole config, but may be a base of one.')
     unknown = [f'data.{name}' for name in config.data if name not in DATA_SETTINGS]
     if unknown:
-        raise ValueError(f'{", ".join(unknown)}: data has {", ".join(DATA_SETTINGS)}.')
+        raise UserError(f'{", ".join(unknown)}: data has {", ".join(DATA_SETTINGS)}.')
     set_picture_size(config)
     if args.data_root is not None:
         for dataset in dataset_configs(config.data):
@@ -101,13 +102,13 @@ def set_picture_size(config: Config) -> None:
     That is: the sizes that the model was built for, the stride of windows, and what pipelines make pictures and crops.
 
     Raises:
-        ValueError: it is no whole number.
+        UserError: it is no whole number.
     """
     model, side = config.model, config.get('picture_size')
     if side is None:
         return
     if type(side) is not int or side < 1:
-        raise ValueError(f'picture_size={side!r} is no whole number of pixels.')
+        raise UserError(f'picture_size={side!r} is no whole number of pixels.')
     before = model.backbone.get('input_resolution', 512)
 
     def scale(settings: ConfigDict, *names: str) -> None:
@@ -130,7 +131,7 @@ def read_config(path: str | Path) -> Config:
     beside it.
 
     Raises:
-        ValueError: no such file, one that is not a config, or such a module that cannot be imported.
+        UserError: no such file, one that is not a config, or such a module that cannot be imported.
     """
     config = _read(Path(path))
     own_parts.import_modules(config, Path(path))
@@ -140,7 +141,7 @@ def read_config(path: str | Path) -> Config:
 def _read(path: Path) -> Config:
     """mmcv's reading, without what it leaves behind when it fails: a search path, and the complaint of a file."""
     if not path.is_file():
-        raise ValueError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
+        raise UserError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
     search_path, complain = [*sys.path], sys.unraisablehook
     try:
         return Config.fromfile(str(path), import_custom_modules=False)
@@ -149,7 +150,7 @@ def _read(path: Path) -> Config:
         traceback.clear_frames(error.__traceback__)  # the temporary file, whose folder is gone, ends now
         if not isinstance(error, Exception):
             raise
-        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     finally:
         sys.unraisablehook = complain
 

@@ -25,6 +25,7 @@ import numpy as np
 from mmseg.utils import get_root_logger
 from PIL import Image, ImageOps
 
+from models.errors import UserError
 from models.inference import Result, Segmenter, drawing, load_model, parse_words, read_picture
 from models.inference.pictures import ENDINGS, MOST_PIXELS
 from models.prompts import lines_of, templates_of
@@ -55,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
                         help='of a video, every Nth frame (default: 1)')
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
-        raise ValueError(f'--opacity {args.opacity} is not from 0 to 1.')
+        raise UserError(f'--opacity {args.opacity} is not from 0 to 1.')
     return args
 
 
@@ -95,7 +96,7 @@ def asked_for(args: argparse.Namespace) -> dict:
     if words is not None:
         if words.endswith('.txt'):
             if not Path(words).is_file():
-                raise ValueError(f'no file {words} of words.')
+                raise UserError(f'no file {words} of words.')
             words = [line.replace('|', ',') for line in lines_of(words, 'words')]
         else:
             words = parse_words(words)
@@ -106,14 +107,14 @@ def pictures_of(folder: Path, out: Path) -> list[Source]:
     """All pictures in a folder and below, but for results; names that only differ in their ending keep it.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     files = sorted(Path(place) / name for place, _, names in os.walk(folder, followlinks=False) for name in names
                    if name[0] != '.' and Path(name).suffix.lower() in ENDINGS)
     files = [file for file in files if not RESULT.search(file.name) and
              (out.resolve() == folder.resolve() or not file.resolve().is_relative_to(out.resolve()))]
     if not files:
-        raise ValueError(f'{folder} holds no pictures ({", ".join(ENDINGS)}). Name a picture, a video, or the folder '
+        raise UserError(f'{folder} holds no pictures ({", ".join(ENDINGS)}). Name a picture, a video, or the folder '
                          'that holds them.')
     stems = Counter(file.with_suffix('') for file in files)
     names = [file.with_suffix('') if stems[file.with_suffix('')] == 1 else file for file in files]
@@ -164,7 +165,7 @@ def segment_all(model: Segmenter, sources: Sequence[Source], args: argparse.Name
             for source in group:
                 try:
                     readable.append((source, read_picture(source.file)))
-                except ValueError as error:
+                except UserError as error:
                     Progress.end_line()
                     logger.warning('%s', error)
                     broken.append(source)
@@ -237,14 +238,14 @@ def segment_video(model: Segmenter, file: Path, args: argparse.Namespace, folder
     """Labels of the frames into `NAME.frames/`, then `NAME.overlay.mp4` with a legend, and `NAME.json`.
 
     Raises:
-        ValueError: no frame can be read.
+        UserError: no frame can be read.
     """
     video = cv2.VideoCapture(str(file))
     total, rate = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS) or 25
     pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)
     video.release()
     if pixels > MOST_PIXELS:
-        raise ValueError(f'{file} has frames of more than {MOST_PIXELS:,} pixels, the most that are taken: make it '
+        raise UserError(f'{file} has frames of more than {MOST_PIXELS:,} pixels, the most that are taken: make it '
                          'smaller.')
     made_of, options = {**origin(file, args), 'every': args.every}, asked_for(args)
     frames, count, summaries, writer = folder / f'{file.stem}.frames', 0, [], None
@@ -267,7 +268,7 @@ def segment_video(model: Segmenter, file: Path, args: argparse.Namespace, folder
             count += 1
             progress.update(min(index + 1, max(total, 1)))
     if writer is None:
-        raise ValueError(f'{file} is no video that can be read here, or it has no frames.')
+        raise UserError(f'{file} is no video that can be read here, or it has no frames.')
     writer.release()
     part.replace(whole)
     words = [{'word': word['word'], 'colour': word['colour'],
@@ -291,7 +292,7 @@ def padded(picture: Image.Image) -> np.ndarray:
 def main() -> None:
     args = parse_arguments()
     if not args.source.exists():
-        raise ValueError(f'no picture, folder or video {args.source}.')
+        raise UserError(f'no picture, folder or video {args.source}.')
     is_folder = args.source.is_dir()
     sources = pictures_of(args.source, Path(args.out)) if is_folder else [Source(args.source, args.source.stem)]
     model = load(args)
@@ -300,7 +301,7 @@ def main() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise ValueError(f'another run writes into {folder}: wait for it, or name another: --out DIR.') from error
+        raise UserError(f'another run writes into {folder}: wait for it, or name another: --out DIR.') from error
     if args.source.suffix.lower() in VIDEOS and args.source.is_file():
         logger.info('video: %s', segment_video(model, args.source, args, folder))
         return
@@ -318,7 +319,7 @@ def main() -> None:
         logger.info('contact sheet: %s', ', '.join(map(str, contact_sheets(whole, folder))))
     logger.info('%d picture%s: %s', len(whole), '' if len(whole) == 1 else 's', folder)
     if broken:
-        raise ValueError(f'{len(broken)} of {len(sources)} pictures could not be read; they are named above.')
+        raise UserError(f'{len(broken)} of {len(sources)} pictures could not be read; they are named above.')
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models import clip_checkpoint
+from models.errors import UserError
 from tools import launch, watchdog
 from tools.checkpoints import EVALUATIONS, evaluations, note, random_states, save
 from tools.launch import Place
@@ -77,7 +78,7 @@ class Evaluation(EvalHook):
         options: of mmseg's `EvalHook`, and the `metric` of the data set.
 
     Raises:
-        ValueError: an option that none of them has.
+        UserError: an option that none of them has.
     """
 
     OPTIONS = {'metric', 'gpu_collect', 'tmpdir', *signature(EvalHook).parameters,
@@ -108,7 +109,7 @@ class Evaluation(EvalHook):
         for file in self._best_files():
             try:
                 score = (clip_checkpoint.read(file).meta.get('hook_msgs') or {}).get('best_score')
-            except ValueError as error:
+            except UserError as error:
                 runner.logger.warning('%s It does not count as the best one.', error)
                 continue
             known = messages.get('best_score')

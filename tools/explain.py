@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from mmseg.utils import get_root_logger
 from PIL import Image
 
+from models.errors import UserError
 from models.inference import parse_words
 from models.inference.drawing import font_for
 from models.inference.explaining import Explanation, explain
@@ -51,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     args.out = args.out or Path(f'{Path(args.picture).stem}.explain.png')
     if args.out.suffix.lower() not in ENDINGS:
-        raise ValueError(f'--out {args.out}: the name must end in {", ".join(ENDINGS)}.')
+        raise UserError(f'--out {args.out}: the name must end in {", ".join(ENDINGS)}.')
     return args
 
 
@@ -209,7 +210,7 @@ def main() -> None:
     segmenter = demo.load(args)
     word, *more = parse_words(args.word)
     if more:
-        raise ValueError(f'--word {args.word!r} is several: one is explained at a time; the others belong to --words.')
+        raise UserError(f'--word {args.word!r} is several: one is explained at a time; the others belong to --words.')
     told = explain(segmenter, args.picture, word, None if args.words is None else parse_words(args.words),
                    window=args.window, block=args.block)
     launch.make_folder(args.out.absolute().parent)

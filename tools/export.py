@@ -23,6 +23,7 @@ from mmseg.utils import get_root_logger
 
 from models import clip_checkpoint
 from models.clip_checkpoint import Checkpoint
+from models.errors import UserError
 from models.inference import Segmenter, load_model, read_picture
 from tools import launch
 from tools.config import IS_RUN, load_config
@@ -60,12 +61,12 @@ def parse_arguments() -> argparse.Namespace:
     wanted = {'--slim': (args.slim, '.safetensors'), '--onnx': (args.onnx, '.onnx'),
               '--onnx-text': (args.onnx_text, '.onnx')}
     if not any(file for file, _ in wanted.values()):
-        raise ValueError('nothing to write: use --slim OUT.safetensors, --onnx OUT.onnx or --onnx-text OUT.onnx.')
+        raise UserError('nothing to write: use --slim OUT.safetensors, --onnx OUT.onnx or --onnx-text OUT.onnx.')
     for option, (file, suffix) in wanted.items():
         if file is not None and file.suffix != suffix:
-            raise ValueError(f'{option} {file}: the name must end in {suffix}.')
+            raise UserError(f'{option} {file}: the name must end in {suffix}.')
     if args.onnx and args.onnx == args.onnx_text:
-        raise ValueError(f'--onnx and --onnx-text are two files, and both are named {args.onnx}.')
+        raise UserError(f'--onnx and --onnx-text are two files, and both are named {args.onnx}.')
     if args.onnx or args.onnx_text:
         onnx_models.require_packages()
     return args
@@ -108,7 +109,7 @@ def write_slim(checkpoint: Checkpoint, original: Segmenter, pictures: Sequence[n
     """Writes the slim checkpoint and says what it is.
 
     Raises:
-        ValueError: it can't be made, or it segments otherwise than the checkpoint; no file is left then.
+        UserError: it can't be made, or it segments otherwise than the checkpoint; no file is left then.
     """
     tower = None if args.no_text_tower else original.tower
     weights = slim.slim_weights(original.model, tower, slim.DTYPES[args.dtype])
@@ -120,7 +121,7 @@ def write_slim(checkpoint: Checkpoint, original: Segmenter, pictures: Sequence[n
         if tower is not None:
             share = min(share, agreement(original, exported, pictures, OTHER_PROMPTS))
         if share < LEAST_AGREEMENT:
-            raise ValueError(f'in {args.dtype} only {100 * share:.2f} % of the pixels keep their label, and '
+            raise UserError(f'in {args.dtype} only {100 * share:.2f} % of the pixels keep their label, and '
                              f'{100 * LEAST_AGREEMENT:.0f} % are asked for: nothing is written. Try another --dtype, '
                              'or pictures such as those of the training: --picture FILE ...')
     text = 'without a text tower' if tower is None else f'with the text tower of {tower.source}'
@@ -134,7 +135,7 @@ def write_onnx(model: Segmenter, pictures: Sequence[np.ndarray], file: Path) -> 
     """Writes the ONNX model of windows and its JSON, and says how it compares.
 
     Raises:
-        ValueError: onnxruntime gives other labels than PyTorch; no file is left then.
+        UserError: onnxruntime gives other labels than PyTorch; no file is left then.
     """
     about = onnx_models.about(model)
     windows = onnx_models.windows_of(pictures, model)
@@ -143,7 +144,7 @@ def write_onnx(model: Segmenter, pictures: Sequence[np.ndarray], file: Path) -> 
         for classes, found in onnx_models.compare_windows(scores, part, windows, torch.tensor(about['text'])).items():
             get_root_logger().info('%d classes, onnxruntime against PyTorch: %s', classes, found)
             if found.other_labels or found.difference > LARGEST_DIFFERENCE:
-                raise ValueError(f'onnxruntime segments otherwise than PyTorch, with {classes} classes: {found}. '
+                raise UserError(f'onnxruntime segments otherwise than PyTorch, with {classes} classes: {found}. '
                                  f'Nothing is written. Other versions may help: {OTHER_VERSIONS}')
         part_of_json.write_text(json.dumps(about, ensure_ascii=False) + '\n', encoding='utf-8')
     get_root_logger().info('%s: %s; what its user must know: %s', file, megabytes(file), file.with_suffix('.json'))
@@ -153,14 +154,14 @@ def write_onnx_text(model: Segmenter, file: Path) -> None:
     """Writes the ONNX model of the text tower, and says how it compares.
 
     Raises:
-        ValueError: there is no text tower, or onnxruntime gives other embeddings; no file is left then.
+        UserError: there is no text tower, or onnxruntime gives other embeddings; no file is left then.
     """
     encoder = model.tower.load()
     with unfinished(file) as part:
         onnx_models.export_text(encoder, part)
         difference = onnx_models.compare_text(encoder, part, [f'a photo of a {word}' for word in model.class_names])
         if not difference < LARGEST_DIFFERENCE:
-            raise ValueError(f'onnxruntime embeds texts otherwise than PyTorch, by {difference:.1e}: nothing is '
+            raise UserError(f'onnxruntime embeds texts otherwise than PyTorch, by {difference:.1e}: nothing is '
                              f'written. Other versions may help: {OTHER_VERSIONS}')
     get_root_logger().info('%s: %s, the text tower of %s; embeddings differ by %.1e at most', file, megabytes(file),
                            model.tower.source, difference)

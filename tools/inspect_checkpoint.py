@@ -23,6 +23,7 @@ from models import checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import DEAD, Checkpoint, depth
 from models.clip_variant import KINDS_OF_GELU, is_clip_rc, names_alike, saved_by_openai, sizes_shown, variant_of
 from models.config_text import read_config_text
+from models.errors import UserError
 from tools import launch, published
 from tools.config import REPOSITORY
 from tools.leaves import CROSS_DATASET, Leaf, Sizes, leaves, setting_of
@@ -43,7 +44,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
     """What the file says and shows, as plain JSON values; None for what it does not tell.
 
     Raises:
-        ValueError: it is of a newer version of this project, or its description is damaged.
+        UserError: it is of a newer version of this project, or its description is damaged.
     """
     weights = checkpoint.weights
     found = {
@@ -55,7 +56,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
         return found | (_clip_rc(checkpoint) or _clip(checkpoint) or {
             'shapes': {name: list(tensor.shape) for name, tensor in weights.items()}})
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
+        raise UserError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
 
 
 def _shapes(weights: dict[str, Tensor], prefix: str, **dimensions: int) -> list[tuple[int, ...]] | None:
@@ -171,7 +172,7 @@ def test_command(config: str, file: str) -> str:
 def _clip(checkpoint: Checkpoint) -> dict | None:
     try:
         shown = sizes_shown(checkpoint)
-    except ValueError:  # no CLIP ViT
+    except UserError:  # no CLIP ViT
         return None
     vision = shown.vision
     if is_clip_rc(checkpoint) or not vision:
@@ -180,7 +181,7 @@ def _clip(checkpoint: Checkpoint) -> dict | None:
              'space': vision['output_dim']}
     try:
         gelu = variant_of(checkpoint).vision['gelu']
-    except ValueError:  # a question
+    except UserError:  # a question
         gelu = None
     form = build['width'], build['layers']
     return {

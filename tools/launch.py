@@ -25,6 +25,7 @@ from torch import nn
 import tools
 from models import mmcv_repairs, own_parts
 from models.clip_checkpoint import CONTROL
+from models.errors import UserError
 from tools.progress import Progress
 
 
@@ -66,7 +67,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except Exception as error:
         lost = dist.is_available() and dist.is_initialized() and LOST.search(str(error))
-        if not lost and not isinstance(error, (ValueError, OSError)) and not own_parts.where(error):
+        if not lost and not isinstance(error, (UserError, OSError)) and not own_parts.where(error):
             raise  # ours to mend
         Progress.end_line()
         if os.environ.get('CLIPRC_TRACEBACK'):
@@ -76,7 +77,7 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(os.EX_TEMPFAIL)  # it has no error of its own
         if os.environ.get('RANK', '0') != '0':
             time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
-        kind = '' if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: '
+        kind = '' if isinstance(error, (UserError, OSError)) else f'{type(error).__name__}: '
         sys.exit(f'error: {kind}{plain_message(error)}{own_parts.where(error)}')
     except KeyboardInterrupt as stop:
         Progress.end_line()
@@ -103,7 +104,7 @@ def plain_message(error: Exception) -> str:
                'again; a training goes on with --auto-resume.'
     message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(error))
     if 'Original Traceback' in message:  # raised in a loader worker
-        message = re.split(r'\n\w*Error: ', message)[-1].strip()
+        message = re.split(r'\n(?:(?:models|datasets|tools)\.[\w.]+|\w*Error): ', message)[-1].strip()
     return re.sub(r'^(\w+: )+(?=[^\n])', '', message) if re.match(r'^[A-Z]\w+: ', message) else message
 
 
@@ -130,18 +131,18 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
         gpu_id: index of the GPU asked for, or None when none was.
 
     Raises:
-        ValueError: a GPU was asked for that is not there.
+        UserError: a GPU was asked for that is not there.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     gpus = torch.cuda.device_count()
     local_rank = int(os.environ['LOCAL_RANK'])
     wanted = gpu_id if gpu_id is not None else local_rank if args.launcher != 'none' else 0
     if gpus == 0 and args.device != 'cpu' and (args.device == 'cuda' or gpu_id is not None):
-        raise ValueError('a GPU was asked for, but PyTorch sees none. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or '
+        raise UserError('a GPU was asked for, but PyTorch sees none. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or '
                          'use --device cpu.')
     use_cuda = gpus > 0 and args.device != 'cpu'
     if use_cuda and wanted >= gpus:
-        raise ValueError(f'GPU {wanted} was asked for, but PyTorch sees {gpus}: one process per GPU.')
+        raise UserError(f'GPU {wanted} was asked for, but PyTorch sees {gpus}: one process per GPU.')
     device = torch.device('cuda', wanted) if use_cuda else torch.device('cpu')
     if use_cuda:
         torch.cuda.set_device(device)
@@ -149,7 +150,7 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
         return Place(device)
     if args.launcher == 'pytorch':
         if 'RANK' not in os.environ:
-            raise ValueError('--launcher pytorch is for processes that torchrun started: use dist_train.sh, or '
+            raise UserError('--launcher pytorch is for processes that torchrun started: use dist_train.sh, or '
                              '`torchrun --nproc_per_node N ... --launcher pytorch`.')
         dist.init_process_group('nccl' if use_cuda else 'gloo')
     else:
@@ -218,7 +219,7 @@ def hold(folder: Path, patience: float = 120) -> None:
         patience: seconds to wait for another run, which may be one that was lost and whose hold has not yet run out.
 
     Raises:
-        ValueError: another run does not end meanwhile.
+        UserError: another run does not end meanwhile.
     """
     file = (folder / '.run').open('a')  # which is not closed before the end
     AT_END.append(file.close)
@@ -230,7 +231,7 @@ def hold(folder: Path, patience: float = 120) -> None:
             if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system that knows no such thing
                 return None
         if time.monotonic() > end:
-            raise ValueError(f'another run writes to {folder}: wait for its end, or name another --work-dir.')
+            raise UserError(f'another run writes to {folder}: wait for its end, or name another --work-dir.')
         if not told:
             told = True
             sys.stderr.write(f'another run writes to {folder}: waiting {patience:.0f} s for its end\n')
@@ -241,7 +242,7 @@ def make_folder(path: str | Path) -> Path:
     """Makes a folder that can be written.
 
     Raises:
-        ValueError: it can't be.
+        UserError: it can't be.
     """
     path = Path(path)
     try:
@@ -251,5 +252,5 @@ def make_folder(path: str | Path) -> Path:
         probe.unlink()
     except OSError as error:
         reason = 'it is a file' if isinstance(error, FileExistsError) else error.strerror
-        raise ValueError(f'cannot write to the folder {path}: {reason}. Name another one.') from error
+        raise UserError(f'cannot write to the folder {path}: {reason}. Name another one.') from error
     return path

@@ -15,6 +15,7 @@ from datasets import DatasetFacts
 from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
 from models.clip_variant import text_encoder_of, text_variant_of, told_by_config
+from models.errors import UserError
 from models.prompts import synonyms
 from models.segmentor import build
 from models.text_encoder import embed_class_names
@@ -28,7 +29,7 @@ def dataset_facts(config: Config) -> DatasetFacts:
     """Class names, split and prompt set of the config's test data, without a look at any file."""
     dataset = next(dataset_configs(config.data.get('test', {})), None)
     if dataset is None:
-        raise ValueError('the config\'s data.test names no folder of pictures (img_dir).')
+        raise UserError('the config\'s data.test names no folder of pictures (img_dir).')
     return _facts_of(dataset)
 
 
@@ -36,13 +37,13 @@ def common_facts(config: Config) -> DatasetFacts:
     """The same for a training run, whose training and evaluation data must agree with the test data.
 
     Raises:
-        ValueError: they name other classes, another split or other prompts.
+        UserError: they name other classes, another split or other prompts.
     """
     facts = dataset_facts(config)
     for part in ('train', 'val'):
         for dataset in dataset_configs(config.data.get(part, {})):
             if _facts_of(dataset) != facts:
-                raise ValueError(f'data.{part} has other classes, another split or another prompt set than data.test: '
+                raise UserError(f'data.{part} has other classes, another split or another prompt set than data.test: '
                                  'a model is trained and scored on one split.')
     return facts
 
@@ -50,7 +51,7 @@ def common_facts(config: Config) -> DatasetFacts:
 def _facts_of(dataset: ConfigDict) -> DatasetFacts:
     cls = DATASETS.get(dataset.type)
     if cls is None or not hasattr(cls, 'describe'):
-        raise ValueError(f'type={dataset.type!r} in the config\'s data is no zero-shot dataset of this project.')
+        raise UserError(f'type={dataset.type!r} in the config\'s data is no zero-shot dataset of this project.')
     return cls.describe(**{key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')})
 
 
@@ -62,11 +63,11 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     dataset's split.
 
     Raises:
-        ValueError: sizes, lists or splits that do not fit each other, or an argument that no part knows.
+        UserError: sizes, lists or splits that do not fit each other, or an argument that no part knows.
     """
     split = dataset_facts(config).split
     if len(split.names) < 2:
-        raise ValueError(f'the data set has one class, {split.names[0]}: a model tells classes apart, it needs two at '
+        raise UserError(f'the data set has one class, {split.names[0]}: a model tells classes apart, it needs two at '
                          'least. Background can be one.')
     fill_in(config, checkpoint)
     model = config.model.copy()
@@ -76,13 +77,13 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
              'novel_class': [] if fully else split.unseen}
     for name, known in lists.items():
         if model.get(name) is not None and sorted(model[name]) != known:
-            raise ValueError(f'model.{name}={list(model[name])} differs from the dataset\'s split, where it is '
+            raise UserError(f'model.{name}={list(model[name])} differs from the dataset\'s split, where it is '
                              f'{known}. Leave it out: the dataset knows its split.')
     model.update(lists, load_text_embedding=None, text_encoder=None)
     _check_sizes(config)
     amp_dtype, compiles = _amp_dtype(config), config.get('compile', False)
     if not isinstance(compiles, bool):
-        raise ValueError(f'compile={compiles!r} is neither True nor False.')
+        raise UserError(f'compile={compiles!r} is neither True nor False.')
     built = build(model)
     built.amp_dtype = amp_dtype
     if compiles:
@@ -97,7 +98,7 @@ def _amp_dtype(config: Config) -> torch.dtype | None:
         return None
     known = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
     if not isinstance(amp, dict) or set(amp) != {'dtype'} or amp['dtype'] not in known:
-        raise ValueError(f'amp={amp!r}: amp.dtype is bfloat16 or float16 (in a config amp=dict(dtype=\'bfloat16\')); '
+        raise UserError(f'amp={amp!r}: amp.dtype is bfloat16 or float16 (in a config amp=dict(dtype=\'bfloat16\')); '
                          'amp=None is float32.')
     return known[amp['dtype']]
 
@@ -108,19 +109,19 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
     A slim checkpoint has no recovery decoder: the model's own, which only training needs, stays as it is.
 
     Raises:
-        ValueError: they do not fit; the message names the file and the tensors.
+        UserError: they do not fit; the message names the file and the tensors.
     """
     if any(name.startswith('visual.') for name in checkpoint.weights):
-        raise ValueError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint: it belongs in model.pretrained.')
+        raise UserError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint: it belongs in model.pretrained.')
     weights = checkpoint.weights
     if checkpoint_meta.is_slim(checkpoint):
         weights = clip_checkpoint.completed(weights, model.state_dict())
     try:
         model.load_state_dict(weights)
-    except ValueError as error:
+    except UserError as error:
         own = own_modules(checkpoint)
         told = f'\nIt was trained with modules of the user\'s own: {", ".join(own)} (custom_imports).' if own else ''
-        raise ValueError(f'{checkpoint.path}: {error}{told}') from error
+        raise UserError(f'{checkpoint.path}: {error}{told}') from error
 
 
 def own_modules(checkpoint: Checkpoint) -> list[str]:
@@ -154,7 +155,7 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
     """A checkpoint is tested on the classes that it was trained on, unless the config says `cross_dataset=True`.
 
     Raises:
-        ValueError: it says which classes it was trained on, and they are others.
+        UserError: it says which classes it was trained on, and they are others.
     """
     trained_on = checkpoint.meta.get('CLASSES')
     names = dataset_facts(config).split.names
@@ -164,7 +165,7 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
     new = [name for name in names if name not in trained_on]
     differences = [f'{what}: {"; ".join(some[:5])}{f" and {len(some) - 5} more" if len(some) > 5 else ""}'
                    for what, some in (('only there', lost), ('only here', new)) if some]
-    raise ValueError(f'{checkpoint.path} was trained on {len(trained_on)} classes, the config\'s data set has '
+    raise UserError(f'{checkpoint.path} was trained on {len(trained_on)} classes, the config\'s data set has '
                      f'{len(names)}: {", ".join(differences) or "the same in another order"}. Use the config of the '
                      'checkpoint (tools/inspect_checkpoint.py finds it). To test it on classes it was not trained on: '
                      'a config of configs/cross_dataset, or --cfg-options cross_dataset=True.')
@@ -175,16 +176,16 @@ def _check_sizes(config: Config) -> None:
     windows = config.model.test_cfg
     unknown = [f'model.test_cfg.{name}' for name in windows if name not in WINDOW_SETTINGS]
     if unknown:
-        raise ValueError(f'{", ".join(unknown)}: test_cfg has {", ".join(WINDOW_SETTINGS)}.')
+        raise UserError(f'{", ".join(unknown)}: test_cfg has {", ".join(WINDOW_SETTINGS)}.')
     if windows.get('mode', 'slide') not in ('slide', 'whole'):
-        raise ValueError(f'model.test_cfg.mode={windows.mode!r} is neither slide nor whole.')
+        raise UserError(f'model.test_cfg.mode={windows.mode!r} is neither slide nor whole.')
     at_once = windows.get('windows_at_once')
     if at_once is not None and (type(at_once) is not int or at_once < 1):
-        raise ValueError(f'model.test_cfg.windows_at_once={at_once!r} is no whole number from 1 up.')
+        raise UserError(f'model.test_cfg.windows_at_once={at_once!r} is no whole number from 1 up.')
     size = config.model.decode_head.get('img_size', 512)
     resolution = config.model.backbone.get('input_resolution', 512)
     if size != resolution:
-        raise ValueError(f'model.decode_head.img_size={size} but model.backbone.input_resolution={resolution}: '
+        raise UserError(f'model.decode_head.img_size={size} but model.backbone.input_resolution={resolution}: '
                          'they are the same size, that of a training crop and of a test window.')
     crops = [('model.test_cfg.crop_size', config.model.test_cfg.get('crop_size'))]
     for dataset in dataset_configs(config.data.get('train', {})):
@@ -192,7 +193,7 @@ def _check_sizes(config: Config) -> None:
                   for step in dataset.get('pipeline', []) if step.type in ('RandomCrop', 'Pad')]
     for where, crop in crops:
         if crop is not None and tuple(crop) != (size, size):
-            raise ValueError(f'{where} is {tuple(crop)}, but this model is built for {size}x{size} pixels '
+            raise UserError(f'{where} is {tuple(crop)}, but this model is built for {size}x{size} pixels '
                              '(model.backbone.input_resolution, model.decode_head.img_size): make them equal.')
 
 
@@ -204,7 +205,7 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
     result is kept.
 
     Raises:
-        ValueError: there is none, or it does not fit.
+        UserError: there is none, or it does not fit.
     """
     facts = dataset_facts(config)
     head = model.decode_head.class_head
@@ -237,7 +238,7 @@ def cached_embeddings(source: Checkpoint, facts: DatasetFacts, **told: int | str
         told: heads, gelu and name, as for `models.clip_variant.text_encoder_of`.
 
     Raises:
-        ValueError: as there.
+        UserError: as there.
     """
     tower = clip_checkpoint.text_tower(source)
     built = text_variant_of(source, **told)

@@ -17,6 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `dat
 import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
+from models.errors import UserError
 from tools import downloads, launch
 from tools.config import REPOSITORY
 from tools.preparation import detail_annotations, sources
@@ -35,7 +36,7 @@ def prepare(benchmark: Benchmark, root: Path, *, download: bool, workers: int) -
     """Makes what lacks of a benchmark under `root`, from archives in `root/downloads`.
 
     Raises:
-        ValueError: an archive lacks, is another one or is damaged; the disk lacks space.
+        UserError: an archive lacks, is another one or is damaged; the disk lacks space.
         OSError: something can't be written.
     """
     lacking = folders_that_lack(benchmark, root)
@@ -45,7 +46,7 @@ def prepare(benchmark: Benchmark, root: Path, *, download: bool, workers: int) -
         absent = [archive for archive in archives if not (folder / archive.name).exists()]
         if absent and not download:
             wanted = '; '.join(f'{archive.name} ({" or ".join(archive.urls)})' for archive in absent)
-            raise ValueError(f'{folder} lacks {wanted}. Put them there, or run this with --download.')
+            raise UserError(f'{folder} lacks {wanted}. Put them there, or run this with --download.')
         with hold(folder):
             obtain(archives, folder)
             for archive in archives:
@@ -62,13 +63,13 @@ def hold(folder: Path) -> Iterator[None]:
     """One run at a time works in a folder.
 
     Raises:
-        ValueError: another one does.
+        UserError: another one does.
     """
     with (launch.make_folder(folder) / '.lock').open('w') as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, who may outlive a killed run
         except BlockingIOError:
-            raise ValueError(f'another run is at work in {folder}: wait for it, or end it.') from None
+            raise UserError(f'another run is at work in {folder}: wait for it, or end it.') from None
         yield
 
 
@@ -76,7 +77,7 @@ def obtain(archives: list[Archive], folder: Path) -> None:
     """Downloads the archives that a folder lacks, and sees to it that each is as it was published.
 
     Raises:
-        ValueError: one can't be had or is another one.
+        UserError: one can't be had or is another one.
     """
     lacking = [archive for archive in archives if not (folder / archive.name).exists()]
     check_space(folder, sum(bytes_to_come(archive, folder) for archive in lacking), 'download the archives')
@@ -88,13 +89,13 @@ def obtain(archives: list[Archive], folder: Path) -> None:
             differs = compare(archive, part)
             if differs:
                 part.unlink()
-                raise ValueError(f'what came for {path} {differs}, and was deleted. Run this again, or get it by hand '
+                raise UserError(f'what came for {path} {differs}, and was deleted. Run this again, or get it by hand '
                                  f'from {" or ".join(archive.urls)}')
             part.replace(path)
         else:
             differs = compare(archive, path)
             if differs:
-                raise ValueError(f'{path} {differs}: it is cut off, or another file. Delete it, and get it again from '
+                raise UserError(f'{path} {differs}: it is cut off, or another file. Delete it, and get it again from '
                                  f'{" or ".join(archive.urls)} or with --download.')
 
 
@@ -113,7 +114,7 @@ def fetch(archive: Archive, part: Path) -> None:
     """Downloads what `part` lacks of an archive, from the first address that has it.
 
     Raises:
-        ValueError: none has.
+        UserError: none has.
         OSError: the disk is full.
     """
     failures = []
@@ -125,7 +126,7 @@ def fetch(archive: Archive, part: Path) -> None:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise OSError(error.errno, error.strerror, str(part)) from error
             failures.append(f'{url}: {error}')
-    raise ValueError(f'cannot download {archive.name} ({"; ".join(failures)}). Run this again to go on, or get it by '
+    raise UserError(f'cannot download {archive.name} ({"; ".join(failures)}). Run this again to go on, or get it by '
                      f'hand and put it into {part.parent}')
 
 
@@ -143,7 +144,7 @@ def draw_context(archive: Archive, path: Path, root: Path, workers: int) -> None
     """Writes PASCAL Context's masks that lack, then its lists, from the detail annotations at `path`.
 
     Raises:
-        ValueError: these are damaged.
+        UserError: these are damaged.
         OSError: a file can't be written.
     """
     splits = detail_annotations.read(path)
@@ -165,7 +166,7 @@ def draw(drawing: detail_annotations.Drawing, target: Path, source: Path) -> Non
     try:
         labels = detail_annotations.paint(drawing)
     except ValueError as error:
-        raise ValueError(f'{drawing.name} in {source}: {error}. Delete the file and get it again.') from error
+        raise UserError(f'{drawing.name} in {source}: {error}. Delete the file and get it again.') from error
     write_whole(target, png(labels))
 
 
@@ -173,14 +174,14 @@ def list_aug(benchmark: Benchmark, root: Path) -> None:
     """Writes aug.txt: SBD's pictures but for those that VOC's own train.txt and val.txt name.
 
     Raises:
-        ValueError: one of these is not whole.
+        UserError: one of these is not whole.
     """
     own = set()
     for split in benchmark.splits:
         if split.name in ('train', 'val'):
             names = names_in(root / split.names)
             if len(names) != split.count:
-                raise ValueError(f'{root / split.names} names {len(names):,} pictures, expected {split.count:,}. '
+                raise UserError(f'{root / split.names} names {len(names):,} pictures, expected {split.count:,}. '
                                  'Delete it and run this again.')
             own.update(names)
     sbd = {name for part in ('train', 'val') for name in names_in(root / sources.SBD_LISTS / f'{part}.txt')}
@@ -211,15 +212,15 @@ def main() -> None:
     args = parser.parse_args()
     benchmark, root = BENCHMARKS[args.benchmark], args.root.expanduser().absolute()
     if above := meant_root(benchmark, root):
-        raise ValueError(f'{root} is a folder of the layout itself; the one above it is needed: --root {above}')
+        raise UserError(f'{root} is a folder of the layout itself; the one above it is needed: --root {above}')
     if not args.verify:
         prepare(benchmark, root, download=args.download, workers=args.workers)
     elif not root.is_dir():
-        raise ValueError(f'no folder {root}: name another one with --root.')
+        raise UserError(f'no folder {root}: name another one with --root.')
     say(f'checking the pictures and masks in {root}')
     if not verify(args.benchmark, benchmark, root, args.workers):
         remedy = 'Run this without --verify to make what lacks.' if args.verify else 'Run this again.'
-        raise ValueError(f'{args.benchmark} in {root} is not whole, see above. What is there is never made again: '
+        raise UserError(f'{args.benchmark} in {root} is not whole, see above. What is there is never made again: '
                          f'delete files that are wrong. {remedy}')
     print(f'{args.benchmark} is whole.')
 

@@ -11,6 +11,7 @@ from mmcv.parallel import DataContainer
 from mmcv.runner import Hook, IterBasedRunner
 
 from models import clip_checkpoint
+from models.errors import UserError
 from tools import launch
 from tools.checkpoints import STOPPED, Checkpoints, set_random_state
 from tools.launch import Place
@@ -88,7 +89,7 @@ class TrainingRunner(IterBasedRunner):
         super().resume(checkpoint, map_location='cpu')
         for key in ('betas', 'momentum'):
             if (key in self.optimizer.param_groups[0]) != (key in said[0]):
-                raise ValueError(f'the optimizer of {checkpoint} is another one than {type(self.optimizer).__name__}, '
+                raise UserError(f'the optimizer of {checkpoint} is another one than {type(self.optimizer).__name__}, '
                                  'of the config: a run goes on with the one that it began with.')
         for group, options in zip(self.optimizer.param_groups, said, strict=True):
             group.pop('initial_lr', None)  # which the schedule takes from the learning rate
@@ -109,7 +110,7 @@ class TrainingRunner(IterBasedRunner):
         self.stop.listen()
         try:
             super().run(*args, **options)
-        except (ValueError, OSError):
+        except (UserError, OSError):
             self.logger.info('ended at iteration %d; %s', self.iter + 1, self.how_to_go_on())
             raise
 
@@ -153,12 +154,12 @@ class TrainingRunner(IterBasedRunner):
     def check_weights(self) -> None:
         """
         Raises:
-            ValueError: a parameter is not finite; the message names the files of the last batches.
+            UserError: a parameter is not finite; the message names the files of the last batches.
         """
         model = getattr(self.model, 'module', self.model)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():
-                raise ValueError(self.not_finite(f'the weights ({name}) are'))
+                raise UserError(self.not_finite(f'the weights ({name}) are'))
 
     def not_finite(self, what: str, where: Sequence[str] = ()) -> str:
         """The message that `what` is not finite in this iteration, with `where` or the files of the last batches."""
@@ -186,7 +187,7 @@ class CheckLoss(Hook):
             gathered *= place.world_size
             dist.all_gather_object(gathered, (bool(bad), mine), group=place.control)
         where = [line for bad, lines in gathered if bad for line in reversed(lines)]
-        raise ValueError(runner.not_finite('the loss is', where))
+        raise UserError(runner.not_finite('the loss is', where))
 
 
 def files_of(batch: dict) -> list[str]:

@@ -33,6 +33,7 @@ import tools  # noqa: F401  first: it quietens the imports below
 import torch
 from prettytable import PrettyTable
 
+from models.errors import UserError
 from tools import launch
 from tools.benchmarking.subjects import model_of
 from tools.config import REPOSITORY, load_config
@@ -101,7 +102,7 @@ def parse_arguments() -> Namespace:
                         help='bandwidth of a machine and latency between machines (default: 25 15)')
     args = parser.parse_args()
     if args.step_ms is not None and len(args.configs) != 1:
-        raise ValueError('--step-ms is the step of one config: name it.')
+        raise UserError('--step-ms is the step of one config: name it.')
     return args
 
 

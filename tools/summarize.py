@@ -27,6 +27,7 @@ from mmseg.datasets import DATASETS
 from prettytable import PrettyTable
 
 from datasets.metrics import zero_shot_scores
+from models.errors import UserError
 from tools import launch, leaves, published
 from tools.leaves import Leaf
 from tools.preparation.sources import BENCHMARKS
@@ -95,11 +96,11 @@ def tests_that_count(folder: Path) -> list[Run]:
     So neither a test of an earlier checkpoint nor one on other data hides the score of the run.
 
     Raises:
-        ValueError: there is none, or one is damaged or of something else.
+        UserError: there is none, or one is damaged or of something else.
     """
     files = [*folder.glob('eval_*.json'), *folder.glob('eval_results/eval_*.json')]
     if not files:
-        raise ValueError(f'no eval_*.json in {folder}: test a checkpoint first, `python test.py CONFIG CHECKPOINT '
+        raise UserError(f'no eval_*.json in {folder}: test a checkpoint first, `python test.py CONFIG CHECKPOINT '
                          f'--eval mIoU --work-dir {folder}`.')
     groups: dict[tuple, list[Run]] = {}
     for file in sorted(files, key=lambda file: file.stat().st_mtime):
@@ -124,15 +125,15 @@ def read_test(file: Path, folder: Path) -> Run:
     """A JSON that test.py wrote.
 
     Raises:
-        ValueError: it is damaged or of something else.
+        UserError: it is damaged or of something else.
     """
     try:
         found = json.loads(file.read_text())
     except ValueError as error:  # no JSON, or no text
-        raise ValueError(f'{file} is damaged: remove it, and test again.') from error
+        raise UserError(f'{file} is damaged: remove it, and test again.') from error
     config, metric = (found.get('config'), found.get('metric')) if isinstance(found, dict) else (None, None)
     if not isinstance(config, str) or not isinstance(metric, dict) or not all(map(_is_score, metric.values())):
-        raise ValueError(f'{file} is no result of test.py ({{"config": ..., "metric": {{...}}}}): move it elsewhere.')
+        raise UserError(f'{file} is no result of test.py ({{"config": ..., "metric": {{...}}}}): move it elsewhere.')
     scores = {name: None if value is None or math.isnan(value) else value for name, value in metric.items()}
     checkpoint = found.get('checkpoint')
     counts = {name: value for name in ('iteration', 'pictures', 'trained_parameters')
@@ -361,10 +362,10 @@ def main() -> None:
                if folder.absolute() not in own]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing or not folders:
-        raise ValueError(f'no folder {", ".join(missing) or out.parent}: name the work folders of tested runs.')
+        raise UserError(f'no folder {", ".join(missing) or out.parent}: name the work folders of tested runs.')
     launch.make_folder(out.parent)
     if text.is_dir() or picture.is_dir():
-        raise ValueError(f'--out {out}: {text} or {picture} is a folder. Name another one.')
+        raise UserError(f'--out {out}: {text} or {picture} is a folder. Name another one.')
     found = blocks([run for folder in folders for run in tests_that_count(folder)])
     draw(found, picture)
     text.write_text(markdown(found, picture.name))

@@ -25,6 +25,7 @@ from mmseg.utils import get_root_logger
 from datasets import BY_NAME, ClassSplit, DatasetFacts
 from models import clip_checkpoint
 from models.clip_variant import told_by_config
+from models.errors import UserError
 from models.prompts import PROMPT_SETS, lines_of
 from tools import launch
 from tools.clip_sizes import require_clip
@@ -49,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
                              "line (default: the data set's; for a text file of classes: coco15)")
     args = parser.parse_args()
     if args.out.suffix != '.npy':
-        raise ValueError(f'--out {args.out}: the name must end in .npy.')
+        raise UserError(f'--out {args.out}: the name must end in .npy.')
     return args
 
 
@@ -57,7 +58,7 @@ def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | 
     """Class names and prompts of the command line, and the config, if it is one.
 
     Raises:
-        ValueError: no such data set or file, or names or prompts that are none.
+        UserError: no such data set or file, or names or prompts that are none.
     """
     config = None
     if classes in BY_NAME:
@@ -68,7 +69,7 @@ def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | 
     elif Path(classes).is_file():
         facts = DatasetFacts(ClassSplit(tuple(lines_of(classes, 'class names'))), 'coco15')
     else:
-        raise ValueError(f'{classes} is no data set ({", ".join(BY_NAME)}), no config and no text file of class names.')
+        raise UserError(f'{classes} is no data set ({", ".join(BY_NAME)}), no config and no text file of class names.')
     if prompts is not None:
         facts = DatasetFacts(facts.split, prompts)
     return facts, config

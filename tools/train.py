@@ -25,6 +25,7 @@ from torch import nn
 from datasets.zero_shot import check_metrics
 from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
+from models.errors import UserError
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
 from tools import checkpoints, launch, scaled_optimizer, watchdog  # noqa: F401  scaled_optimizer registers its hook
@@ -61,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
 def asked_gpu(args: argparse.Namespace) -> int | None:
     """The GPU that the options name, None if they name none."""
     if (args.gpus or 1) > 1 or len(args.gpu_ids or []) > 1:
-        raise ValueError('one process trains on one GPU; for several: bash dist_train.sh CONFIG WORK_DIR NUM_GPUS')
+        raise UserError('one process trains on one GPU; for several: bash dist_train.sh CONFIG WORK_DIR NUM_GPUS')
     if args.gpu_ids:
         return args.gpu_ids[0]
     return 0 if args.gpus else args.gpu_id
@@ -74,13 +75,13 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
     iteration, so all lengths that are counted in iterations are multiplied by k.
 
     Raises:
-        ValueError: `total` is not a multiple of what the processes do at once.
+        UserError: `total` is not a multiple of what the processes do at once.
     """
     at_once = config.data.samples_per_gpu * world_size
     total = total or at_once
     steps, rest = divmod(total, at_once)
     if rest or steps < 1:
-        raise ValueError(f'a total batch of {total} is not a multiple of {at_once}, which {world_size} process(es) of '
+        raise UserError(f'a total batch of {total} is not a multiple of {at_once}, which {world_size} process(es) of '
                          f'{config.data.samples_per_gpu} pictures do at once: change data.samples_per_gpu '
                          '(--cfg-options data.samples_per_gpu=N).')
     logger.info('total batch: %d pictures a step (processes: %d, pictures each: %d, accumulated: %d); the config\'s: '
@@ -104,12 +105,12 @@ def pictures_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int
     """The pictures that a run has seen before it goes on, whatever its batch was then.
 
     Raises:
-        ValueError: a step of the optimizer took another number of iterations, so that these count something else.
+        UserError: a step of the optimizer took another number of iterations, so that these count something else.
     """
     now = dict(zip(('pictures_an_iteration', 'iterations_a_step'), batch))
     then = checkpoint.meta.get('progress') or {**now, 'pictures': iterations * batch[0]}
     if then['iterations_a_step'] != now['iterations_a_step']:
-        raise ValueError(
+        raise UserError(
             f'in {checkpoint.path} a step of the optimizer is {then["iterations_a_step"]} iteration(s) of '
             f'{then["pictures_an_iteration"]} pictures, here it is {now["iterations_a_step"]} of '
             f'{now["pictures_an_iteration"]}: a run goes on with as many iterations a step as it began with (data.'
@@ -121,16 +122,16 @@ def pictures_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int
 
 
 def check_same_task(checkpoint: Checkpoint, description: dict) -> None:
-    """Raises a ValueError where a run would go on in another setting, or with other classes seen."""
+    """Raises a UserError where a run would go on in another setting, or with other classes seen."""
     then = checkpoint.meta['clip_rc']
     anew = 'start a new run from its weights with --load-from.'
     if then['setting'] != description['setting']:
-        raise ValueError(f'{checkpoint.path} is of a run in the {then["setting"]} setting, the config is '
+        raise UserError(f'{checkpoint.path} is of a run in the {then["setting"]} setting, the config is '
                          f'{description["setting"]}: {anew}')
     if then['class_names'] != description['class_names']:
-        raise ValueError(f'{checkpoint.path} is of a run with other classes than the config has: {anew}')
+        raise UserError(f'{checkpoint.path} is of a run with other classes than the config has: {anew}')
     if then['split'] != description['split']:
-        raise ValueError(f'in the run of {checkpoint.path} the unseen classes were '
+        raise UserError(f'in the run of {checkpoint.path} the unseen classes were '
                          f'{", ".join(then["split"]["unseen"]) or "none"}; in the config they are '
                          f'{", ".join(description["split"]["unseen"]) or "none"}: {anew}')
 
@@ -152,7 +153,7 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
     A job that torchrun restarted goes on from what it has saved since it was launched, whatever its options say.
 
     Raises:
-        ValueError: it can't be read, or has no run of ours to resume.
+        UserError: it can't be read, or has no run of ours to resume.
     """
     launched = launch.restarted_job(place)
     path = resume = args.resume_from or config.get('resume_from')
@@ -166,10 +167,10 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
     path, resume = launch.of_first((path or load_from, resume), place)
     checkpoint = clip_checkpoint.read(path) if path else None
     if resume and not checkpoint_meta.is_ours(checkpoint):
-        raise ValueError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
+        raise UserError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
                          f'Use its weights alone: --load-from {resume}')
     if resume and checkpoint_meta.is_slim(checkpoint):
-        raise ValueError(f'{resume} is a slim checkpoint, which has no optimizer state to resume. Use its weights '
+        raise UserError(f'{resume} is a slim checkpoint, which has no optimizer state to resume. Use its weights '
                          f'alone: --load-from {resume}')
     return checkpoint, bool(resume)
 
@@ -202,30 +203,30 @@ COUNTS = {'runner.max_iters': 1, 'checkpoint_config.interval': 1, 'evaluation.in
 
 
 def check_settings(config: Config) -> None:
-    """Raises a ValueError now for what would fail, or be passed over, after hours of training."""
+    """Raises a UserError now for what would fail, or be passed over, after hours of training."""
     for part, known in OPTIONS.items():
         unknown = [name for name in config.get(part, {}) if name not in known]
         if unknown:
-            raise ValueError(f'{part} has no {", ".join(unknown)}; there are {", ".join(sorted(known))}.')
+            raise UserError(f'{part} has no {", ".join(unknown)}; there are {", ".join(sorted(known))}.')
     for part, only in (('runner', 'IterBasedRunner'), ('checkpoint_config', 'CheckpointHook')):
         if (found := config.get(part, {}).get('type', only)) != only:
-            raise ValueError(f'{part}.type={found!r}: only {only} is known here.')
+            raise UserError(f'{part}.type={found!r}: only {only} is known here.')
     saving = config.get('checkpoint_config', {})
     if saving.get('by_epoch'):
-        raise ValueError('checkpoint_config.by_epoch=True: there are no epochs here, lengths are iterations.')
+        raise UserError('checkpoint_config.by_epoch=True: there are no epochs here, lengths are iterations.')
     if not re.fullmatch(r'[^{}/]*_\{\}\.pth', template := saving.get('filename_tmpl', 'iter_{}.pth')):
-        raise ValueError(f'checkpoint_config.filename_tmpl={template!r}: it must end in _{{}}.pth, as a run that goes '
+        raise UserError(f'checkpoint_config.filename_tmpl={template!r}: it must end in _{{}}.pth, as a run that goes '
                          'on finds its checkpoints by their numbers.')
     for name, least in COUNTS.items():
         part, key = name.split('.')
         value = config.get(part, {}).get(key, least)
         if not isinstance(value, int) or value < least:
-            raise ValueError(f'{name}={value!r}: a whole number from {least} up is needed.')
+            raise UserError(f'{name}={value!r}: a whole number from {least} up is needed.')
     metrics = check_metrics(config.get('evaluation', {}).get('metric', 'mIoU'))
     best = config.get('evaluation', {}).get('save_best')
     known = ('auto', 'aAcc', 'mAcc', *metrics, *(('mIoU_seen', 'mIoU_unseen', 'hIoU') if 'mIoU' in metrics else ()))
     if best is not None and best not in known:
-        raise ValueError(f'evaluation.save_best={best!r} is no score; there are {", ".join(known)}.')
+        raise UserError(f'evaluation.save_best={best!r} is no score; there are {", ".join(known)}.')
 
 
 def evaluation_hook(config: Config, place: launch.Place) -> Evaluation:
@@ -239,7 +240,7 @@ def build_run(config: Config, model: nn.Module, place: launch.Place, batch: tupl
     """The runner with the config's optimizer and hooks.
 
     Raises:
-        ValueError: one of them is of no known type, or has no such argument.
+        UserError: one of them is of no known type, or has no such argument.
     """
     try:
         saving = {key: value for key, value in config.get('checkpoint_config', {}).items() if key != 'type'}
@@ -252,7 +253,7 @@ def build_run(config: Config, model: nn.Module, place: launch.Place, batch: tupl
         runner.register_training_hooks(told['lr_config'], told['optimizer_config'] or {}, log_config=told['log_config'],
                                        custom_hooks_config=told['custom_hooks'])
     except (TypeError, KeyError, AttributeError, AssertionError) as error:
-        raise ValueError('optimizer, lr_config, optimizer_config, checkpoint_config, log_config or custom_hooks cannot '
+        raise UserError('optimizer, lr_config, optimizer_config, checkpoint_config, log_config or custom_hooks cannot '
                          f'be built: {error}') from error
     return runner
 
@@ -261,7 +262,7 @@ def main() -> None:
     args = parse_arguments()
     config = load_config(args)
     if config.get('cross_dataset'):
-        raise ValueError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
+        raise UserError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
                          'config of configs/coco, and test with this one.')
     check_settings(config)
     place = launch.start(args, asked_gpu(args))

@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from mmseg.utils import get_root_logger
 
 from datasets.miniature import Miniature
+from models.errors import UserError
 from tools import demo, launch
 from tools.config import REPOSITORY
 
@@ -48,10 +49,10 @@ def parse_arguments() -> argparse.Namespace:
                         help='requests in the queue; more are refused (default: 16)')
     args = parser.parse_args()
     if args.checkpoint == str(MINIATURE) and not MINIATURE.is_file():
-        raise ValueError(f'no {MINIATURE}, the model that ships with the project: restore it (git checkout), or name '
+        raise UserError(f'no {MINIATURE}, the model that ships with the project: restore it (git checkout), or name '
                          'another one with --checkpoint FILE.')
     if not 0 <= args.port <= 65535:
-        raise ValueError(f'--port {args.port}: a number from 0 to 65535 is needed.')
+        raise UserError(f'--port {args.port}: a number from 0 to 65535 is needed.')
     return args
 
 
@@ -59,7 +60,7 @@ def listen(host: str, port: int) -> socket.socket:
     """The socket to serve on.
 
     Raises:
-        ValueError: the address is none of this machine, or the port is in use or not allowed.
+        UserError: the address is none of this machine, or the port is in use or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -71,7 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
         remedy = {errno.EADDRINUSE: f'port {port} is in use: name another one, such as --port {port + 1}, or --port 0 '
                                     'for any that is free.',
                   errno.EACCES: f'port {port} is not allowed to you: name one from 1024 up.'}
-        raise ValueError(remedy.get(error.errno, f'cannot listen on {host}: {error.strerror}. Name an '
+        raise UserError(remedy.get(error.errno, f'cannot listen on {host}: {error.strerror}. Name an '
                                     'address of this machine.')) from error
 
 
@@ -110,7 +111,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
 def main() -> None:
     args = parse_arguments()
     if find_spec('gradio') is None:
-        raise ValueError(f'the page needs Gradio:\n    pip install -r {REPOSITORY / "tools/webapp_requirements.txt"}')
+        raise UserError(f'the page needs Gradio:\n    pip install -r {REPOSITORY / "tools/webapp_requirements.txt"}')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the folder of uploads goes, too
     with listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix='clip-rc-') as folder:
         serve(args, listener, Path(folder))

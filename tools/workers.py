@@ -10,6 +10,7 @@ from functools import partial
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.whereabouts import BOARDS, Board
+from models.errors import UserError
 
 # What torch says of a worker that ended, and what to do about it; the last one fits all.
 REMEDIES = {
@@ -21,7 +22,7 @@ REMEDIES = {
 }
 
 
-class WorkerDied(ValueError):
+class WorkerDied(UserError):
     """A loader worker ended unasked."""
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..errors import UserError
 from ..maps import resize
 from ..precision import full_products, short_products, widened
 from ..prompts import synonyms
@@ -122,19 +123,19 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
         block: whose attention is meant, from 1; without it the last.
 
     Raises:
-        ValueError: a model without region tokens, or with a head of another kind; a window, a block, a picture or a
+        UserError: a model without region tokens, or with a head of another kind; a window, a block, a picture or a
             word that is none.
     """
     encoder = segmenter.model.backbone
     if encoder.side == 0:
-        raise ValueError('this model has no region tokens (region_level_bridge_size=0): there is nothing to explain.')
+        raise UserError('this model has no region tokens (region_level_bridge_size=0): there is nothing to explain.')
     blocks = len(encoder.transformer.resblocks)
     if block is not None and not 1 <= block <= blocks:
-        raise ValueError(f'no block {block}: the encoder has {blocks}, from 1 to {blocks}.')
+        raise UserError(f'no block {block}: the encoder has {blocks}, from 1 to {blocks}.')
     word, = clean_words([word])
     texts = [word, *_competing(word, segmenter.class_names if words is None else clean_words(words))]
     if len(texts) == 1:
-        raise ValueError(f'nothing competes with {word!r}: name other words (--words "sky, grass"), of which each '
+        raise UserError(f'nothing competes with {word!r}: name other words (--words "sky, grass"), of which each '
                          'pixel takes the best.')
     array = read_picture(picture)
     with segmenter.using(texts) as model:
@@ -142,7 +143,7 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
         pasted, = model.paste([image.to(segmenter.device)], [meta])
         count = len(pasted.windows)
         if window is not None and not 1 <= window <= count:
-            raise ValueError(f'no window {window}: the picture has {count}, from 1 to {count}.')
+            raise UserError(f'no window {window}: the picture has {count}, from 1 to {count}.')
         if window is None:
             window = 1 + _fullest([read(model.decode_head, logits[None], pasted.resizing) for logits in pasted.logits])
         place = pasted.windows[window - 1]
@@ -156,7 +157,7 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
         reading = read(model.decode_head, decoded.logits, pasted.resizing)
         regional = region_logits(decoded, len(texts))
         if (regional.mean(dim=1) - decoded.logits).abs().max() > 0.01 * (1 + decoded.logits.abs().max()):
-            raise ValueError(f'{type(model.decode_head).__name__} does not make its mask logits as the mean over the '
+            raise UserError(f'{type(model.decode_head).__name__} does not make its mask logits as the mean over the '
                              'regions of queries times pixels: which region speaks cannot be told of it.')
         by_region = pasted.resizing(regional[0, :, 0]).float().cpu().numpy()
         shown = Image.fromarray(array).resize(pasted.size[::-1])

@@ -12,6 +12,7 @@ from .. import checkpoint_meta, clip_checkpoint, own_parts
 from ..clip_checkpoint import Checkpoint
 from ..clip_variant import text_encoder_of, told_by_config
 from ..config_text import read_config_text
+from ..errors import UserError
 from ..label_mapping import Setting
 from ..prompts import PROMPT_SETS
 from ..segmentor import build
@@ -40,7 +41,7 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
         amp: 'bfloat16' or 'float16' for products in that type.
 
     Raises:
-        ValueError: a file that is missing, damaged or does not fit; the message names the remedy.
+        UserError: a file that is missing, damaged or does not fit; the message names the remedy.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = clip_checkpoint.read(checkpoint)
@@ -49,7 +50,7 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     try:
         return _model_of(checkpoint, None, clip=clip, device=device, clip_name=clip_name, amp=amp)
     except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        raise ValueError(f'{checkpoint.path}: the config that it carries is damaged ({type(error).__name__}: {error}). '
+        raise UserError(f'{checkpoint.path}: the config that it carries is damaged ({type(error).__name__}: {error}). '
                          'Copy it again, or name the config of its training: config=FILE (--config FILE).') from error
 
 
@@ -70,17 +71,17 @@ def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         remedy = '' if own_config else (f'\n{checkpoint.path} carries this config; no code is run from there: if it '
                                         'has parts of your own, name the config that imports them: config=FILE '
                                         '(--config FILE).')
-        raise ValueError(f'{error}{remedy}') from error
+        raise UserError(f'{error}{remedy}') from error
     try:
         model.load_state_dict(checkpoint.weights)
-    except ValueError as error:
-        raise ValueError(f'{checkpoint.path}: {error}') from error
+    except UserError as error:
+        raise UserError(f'{checkpoint.path}: {error}') from error
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
-            raise ValueError(f'{checkpoint.path}: {name} has values that are not finite: it cannot have been trained '
+            raise UserError(f'{checkpoint.path}: {name} has values that are not finite: it cannot have been trained '
                              'whole. Copy it again, or use an earlier checkpoint.')
     if amp not in (None, 'bfloat16', 'float16'):
-        raise ValueError(f'amp={amp!r} is neither bfloat16 nor float16.')
+        raise UserError(f'amp={amp!r} is neither bfloat16 nor float16.')
     model.amp_dtype = amp and getattr(torch, amp)
     training = _training(checkpoint, config, told, trusted=own_config)
     known = {} if told is None else dict(zip(training.names, told.embeddings, strict=True))
@@ -99,37 +100,37 @@ def _check_stranger(parts: dict, checkpoint: Checkpoint) -> None:
     Parts of mmseg may download and load files of their own as soon as they are built.
 
     Raises:
-        ValueError: it asks for something else.
+        UserError: it asks for something else.
     """
     left = [parts]
     while left:
         for name, value in left.pop().items():
             known = MODELS.get(value) if name == 'type' and isinstance(value, str) else None
             if known is not None and known.__module__.split('.')[0] in ('mmseg', 'mmcv'):
-                raise ValueError(f'the config\'s model has a part {value!r}, which is mmseg\'s.')
+                raise UserError(f'the config\'s model has a part {value!r}, which is mmseg\'s.')
             if 'layers' in name and isinstance(value, int) and value > len(checkpoint.weights):
-                raise ValueError(f'the config\'s model has {name}={value}, more than the file has tensors.')
+                raise UserError(f'the config\'s model has {name}={value}, more than the file has tensors.')
             if isinstance(value, dict):
                 left.append(value)
     with torch.device('meta'):  # which takes no memory
         needed = sum(tensor.numel() for tensor in build(ConfigDict(parts)).state_dict().values())
     held = sum(tensor.numel() for tensor in checkpoint.weights.values())
     if needed > 2 * held:
-        raise ValueError(f'the config\'s model has {needed:,} parameters, the file {held:,}.')
+        raise UserError(f'the config\'s model has {needed:,} parameters, the file {held:,}.')
 
 
 def _check_sizes(config: Config) -> None:
     """How large the config in a checkpoint may make a picture, and how many windows of it.
 
     Raises:
-        ValueError: it asks for more.
+        UserError: it asks for more.
     """
     left = [('pipeline', (config.data.get('test') or {}).get('pipeline'))]
     while left:
         name, value = left.pop()
         most = LARGEST_RATIO if 'ratio' in name else LONGEST_SIDE
         if isinstance(value, (int, float)) and not abs(value) <= most:
-            raise ValueError(f'the config makes pictures too large: {name} has {value}, more than {most:,}.')
+            raise UserError(f'the config makes pictures too large: {name} has {value}, more than {most:,}.')
         if isinstance(value, dict):
             left.extend((str(key), inside) for key, inside in value.items())
         elif isinstance(value, (list, tuple)):
@@ -137,7 +138,7 @@ def _check_sizes(config: Config) -> None:
     windows, resolution = config.model.get('test_cfg') or {}, config.model.backbone.get('input_resolution', 512)
     for side, step in zip(windows.get('crop_size') or (), windows.get('stride') or (), strict=True):
         if side != resolution or not step >= side / 4:
-            raise ValueError(f'the config\'s windows of {side} pixels every {step} pixels: they are of {resolution} '
+            raise UserError(f'the config\'s windows of {side} pixels every {step} pixels: they are of {resolution} '
                              'pixels, and every quarter of that at most.')
 
 
@@ -145,9 +146,9 @@ def _device(asked: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(asked or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except RuntimeError as error:
-        raise ValueError(f'device={asked!r} is none: cpu, cuda or cuda:1 are.') from error
+        raise UserError(f'device={asked!r} is none: cpu, cuda or cuda:1 are.') from error
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f'{device} was asked for, but PyTorch sees {torch.cuda.device_count()} GPUs. Check nvidia-smi '
+        raise UserError(f'{device} was asked for, but PyTorch sees {torch.cuda.device_count()} GPUs. Check nvidia-smi '
                          'and CUDA_VISIBLE_DEVICES, or use the CPU.')
     return device
 
@@ -159,23 +160,23 @@ def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         found = config
     elif config is not None:
         if not Path(config).is_file():
-            raise ValueError(f'no config file {config}; the configs are in {REPOSITORY / "configs"}.')
+            raise UserError(f'no config file {config}; the configs are in {REPOSITORY / "configs"}.')
         try:
             found = Config.fromfile(str(config), import_custom_modules=False)
         except Exception as error:  # whatever the user's own code raises
-            raise ValueError(f'{config} cannot be read as a config: {type(error).__name__}: {error}') from error
+            raise UserError(f'{config} cannot be read as a config: {type(error).__name__}: {error}') from error
         own_parts.import_modules(found, Path(config))
     else:
         found = Config(told.config if told else read_config_text(checkpoint.meta.get('config') or ''))
     if not isinstance(found.get('model'), dict) or not isinstance(found.get('data'), dict):
         where = 'the config' if config is not None else f'{checkpoint.path} does not say how it was trained: it'
-        raise ValueError(f'{where} has no whole `model` and `data`: name the config of its training '
+        raise UserError(f'{where} has no whole `model` and `data`: name the config of its training '
                          '(tools/inspect_checkpoint.py finds it).')
     for part in ('backbone', 'text_encoder', 'decode_head') if told else ():  # sizes that a config leaves to its CLIP
         said = {key: value for key, value in (found.model.get(part) or {}).items() if value is not None}
         found.model[part] = {**(told.config['model'].get(part) or {}), **said}
     if any(name.startswith('visual.') for name in checkpoint.weights):
-        raise ValueError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint.')
+        raise UserError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint.')
     return found
 
 
@@ -236,7 +237,7 @@ class TextTower:
         """The text encoder.
 
         Raises:
-            ValueError: there is none, or it is damaged.
+            UserError: there is none, or it is damaged.
         """
         source = self.checkpoint or clip_checkpoint.read(self._file())
         self.source = source.path
@@ -250,6 +251,6 @@ class TextTower:
         name = Path(self.files[0]).name
         fetch = f'Fetch it with\n    python {REPOSITORY / "tools/download_clip.py"}\nor name' if name == Path(
             USUAL_CLIP).name else 'Name'
-        raise ValueError(f'no CLIP file {self.files[0]}, and {self.source} holds no text tower: new words need one. '
+        raise UserError(f'no CLIP file {self.files[0]}, and {self.source} holds no text tower: new words need one. '
                          f'{fetch} the CLIP that the checkpoint was trained with: clip=FILE (--clip FILE). A '
                          'checkpoint that tools/export.py has made with its text tower needs none.')

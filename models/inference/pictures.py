@@ -9,6 +9,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..errors import UserError
+
 MOST_PIXELS = 100_000_000
 MOST_ELONGATED = 20  # long side / short side, which is made as long as a window's: there are more windows then
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
@@ -18,7 +20,7 @@ STARTS_OF_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
 
-class NoPicture(ValueError):
+class NoPicture(UserError):
     """A picture that is not taken; the message says why, and what to do."""
 
 
@@ -57,7 +59,7 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
         most_pixels: what has more is refused before it is decoded.
 
     Raises:
-        ValueError: no picture, a damaged or an empty one, or one that is too large; the message names the remedy.
+        UserError: no picture, a damaged or an empty one, or one that is too large; the message names the remedy.
     """
     if isinstance(source, np.ndarray):
         return _upright(Image.fromarray(_bytes_of(source, most_pixels)), 'the array')
@@ -66,14 +68,14 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
             raise _too_large('the picture', most_pixels)
         return _upright(source, 'the picture')
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f'a picture is a path, a PIL image or a numpy array, not {type(source).__name__}.')
+        raise UserError(f'a picture is a path, a PIL image or a numpy array, not {type(source).__name__}.')
     path = Path(source)
     if path.is_dir():
-        raise ValueError(f'{path} is a folder, no picture.')
+        raise UserError(f'{path} is a folder, no picture.')
     if not path.is_file():
-        raise ValueError(f'{path} is no regular file.' if path.exists() else f'no file {path}.')
+        raise UserError(f'{path} is no regular file.' if path.exists() else f'no file {path}.')
     if path.stat().st_size == 0:
-        raise ValueError(f'{path} is empty. Copy it again.')
+        raise UserError(f'{path} is empty. Copy it again.')
     try:
         with opened(path, str(path), most_pixels=most_pixels) as image:
             return _upright(image, str(path))
@@ -82,13 +84,13 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
     except UnidentifiedImageError as error:
         with path.open('rb') as file:
             if file.read(4) in STARTS_OF_TIFF:
-                raise ValueError(f'{path} is a TIFF of a kind that is not read here: save it as PNG.') from error
-        raise ValueError(f'{path} is no picture of a kind that is known here ({", ".join(ENDINGS)}), or it is '
+                raise UserError(f'{path} is a TIFF of a kind that is not read here: save it as PNG.') from error
+        raise UserError(f'{path} is no picture of a kind that is known here ({", ".join(ENDINGS)}), or it is '
                          'damaged.') from error
     except PermissionError as error:
-        raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
+        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
     except Exception as error:  # of any kind, see `opened`
-        raise ValueError(f'{path} is damaged, it does not decode. Copy it again.') from error
+        raise UserError(f'{path} is damaged, it does not decode. Copy it again.') from error
 
 
 def _too_large(name: str, most_pixels: int) -> NoPicture:
@@ -100,19 +102,19 @@ def _bytes_of(array: np.ndarray, most_pixels: int) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
-        raise ValueError(f'an array of shape {array.shape} is no picture: (H, W), (H, W, 3) or (H, W, 4) is one.')
+        raise UserError(f'an array of shape {array.shape} is no picture: (H, W), (H, W, 3) or (H, W, 4) is one.')
     if array.shape[0] * array.shape[1] > most_pixels:
         raise _too_large('the array', most_pixels)
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if array.dtype.kind == 'f':
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise ValueError('a picture of floats has values from 0 to 1; make others uint8 first.')
+            raise UserError('a picture of floats has values from 0 to 1; make others uint8 first.')
         return np.round(array * 255).astype(np.uint8)
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if array.dtype != np.uint8:
-        raise ValueError(f'an array of {array.dtype} is no picture: uint8, uint16, bool or floats from 0 to 1.')
+        raise UserError(f'an array of {array.dtype} is no picture: uint8, uint16, bool or floats from 0 to 1.')
     return np.ascontiguousarray(array)
 
 
@@ -132,7 +134,7 @@ def _upright(image: Image.Image, name: str) -> np.ndarray:
     elif image.mode == 'F':
         try:
             image = Image.fromarray(_bytes_of(np.asarray(image), image.width * image.height))
-        except ValueError as error:
+        except UserError as error:
             raise NoPicture(f'{name}: {error}') from error
     elif image.mode == 'I':  # 16 bits in 32
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))

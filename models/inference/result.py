@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..colours import palette
+from ..errors import UserError
 from ..windows import Pasted
 from . import drawing
 
@@ -68,10 +69,10 @@ class Result:
             words: those to be shown, of `self.words`; all without it.
 
         Raises:
-            ValueError: an opacity out of range, or a word that is none of this result.
+            UserError: an opacity out of range, or a word that is none of this result.
         """
         if not 0 <= opacity <= 1:
-            raise ValueError(f'opacity={opacity} is not from 0 to 1.')
+            raise UserError(f'opacity={opacity} is not from 0 to 1.')
         shown = self._shown(words)
         labels = np.where(np.isin(self.labels, shown), self.labels, self.nothing)
         picture = drawing.overlay(self.picture, labels, self.palette, opacity)
@@ -102,10 +103,10 @@ class Result:
         (`summary`) into the folder, which is made; returns their paths.
 
         Raises:
-            ValueError: a name that leads into another folder.
+            UserError: a name that leads into another folder.
         """
         if '/' in name or '\0' in name:
-            raise ValueError(f'name={name!r} leads into another folder: name that in folder.')
+            raise UserError(f'name={name!r} leads into another folder: name that in folder.')
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         overlay, labels, summary = files = [folder / f'{name}.{part}' for part in ('overlay.png', 'labels.png', 'json')]
@@ -120,5 +121,5 @@ class Result:
             return list(range(len(self.words)))
         strangers = [word for word in words if word not in self.words]
         if strangers:
-            raise ValueError(f'no word of this result: {", ".join(strangers)}. Its words: {"; ".join(self.words)}.')
+            raise UserError(f'no word of this result: {", ".join(strangers)}. Its words: {"; ".join(self.words)}.')
         return [self.words.index(word) for word in words]

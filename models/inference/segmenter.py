@@ -15,6 +15,7 @@ from mmcv.utils import get_logger
 from mmseg.datasets.pipelines import Compose
 from torch import Tensor
 
+from ..errors import UserError
 from ..prompts import synonyms, templates_of
 from ..segmentor import CLIPRC
 from ..text_encoder import CONTEXT_LENGTH, CLIPTextEncoder, count_tokens, embed_class_names
@@ -75,7 +76,7 @@ class Segmenter:
             a `Result`, or a list of them for a list of pictures.
 
         Raises:
-            ValueError: a picture, a word or a prompt that is none; new words, and no text tower.
+            UserError: a picture, a word or a prompt that is none; new words, and no text tower.
         """
         if isinstance(pictures, (list, tuple)):
             return self._segment(pictures, words, prompts, anything_else, threshold)
@@ -85,7 +86,7 @@ class Segmenter:
         """Embeddings (W, E) of words, each computed once.
 
         Raises:
-            ValueError: a word is too long for CLIP or holds no letter, or there is no text tower.
+            UserError: a word is too long for CLIP or holds no letter, or there is no text tower.
         """
         templates = templates_of(self.prompts if prompts is None else prompts)
         keys = {(word.casefold(), templates): word for word in words}  # CLIP reads small letters
@@ -113,7 +114,7 @@ class Segmenter:
         others = parse_words(anything_else) if isinstance(anything_else, str) else list(anything_else)
         others = [other for other in clean_words(others, none_will_do=True) if other.casefold() not in taken]
         if threshold is not None and not (isinstance(threshold, (int, float)) and 0 <= threshold <= 1):
-            raise ValueError(f'threshold={threshold!r} is not from 0 to 1.')
+            raise UserError(f'threshold={threshold!r} is not from 0 to 1.')
         arrays = [read_picture(picture) for picture in pictures]
         settings = {'prompts': prompts or self.prompts, 'anything_else': others, 'threshold': threshold}
         with self.using(words + others, prompts) as model:
@@ -131,7 +132,7 @@ class Segmenter:
         views = self._pipeline({'img': bgr, 'img_shape': bgr.shape, 'ori_shape': bgr.shape, 'pad_shape': bgr.shape,
                                 'img_fields': ['img'], 'scale_factor': 1., 'filename': None, 'ori_filename': None})
         if len(views['img']) != 1:
-            raise ValueError('the config\'s test pipeline makes several views of a picture: one is needed here.')
+            raise UserError('the config\'s test pipeline makes several views of a picture: one is needed here.')
         return views['img'][0], views['img_metas'][0].data
 
     def _text_encoder(self) -> CLIPTextEncoder:
@@ -144,7 +145,7 @@ class Segmenter:
         """The text tower must be of the CLIP that the model was trained with: it gives the training's embeddings.
 
         Raises:
-            ValueError: it gives quite others.
+            UserError: it gives quite others.
         """
         (word, templates), known = next(iter(self.embedded.items()), ((None, None), None))
         if known is None:
@@ -153,7 +154,7 @@ class Segmenter:
         likeness = float(F.cosine_similarity(row, known, dim=0)) if row.shape == known.shape else 0.
         if likeness < RELATED:
             self._encoder = None
-            raise ValueError(f'{self.tower.source} is not the CLIP of the model\'s training: it embeds {word!r} '
+            raise UserError(f'{self.tower.source} is not the CLIP of the model\'s training: it embeds {word!r} '
                              f'otherwise (cosine {likeness:.2f}). Name the right one: clip=FILE, --clip FILE.')
         if likeness < SAME:
             get_logger('mmseg').warning(
@@ -165,8 +166,8 @@ class Segmenter:
         for synonym in synonyms(word):
             shown = synonym if len(synonym) <= 40 else f'{synonym[:39]}…'
             if count_tokens(synonym) == 0:
-                raise ValueError(f'{shown!r} holds nothing that CLIP reads: name the thing in letters.')
+                raise UserError(f'{shown!r} holds nothing that CLIP reads: name the thing in letters.')
             longest = max(count_tokens(template.format(synonym)) for template in templates) + 2  # start and end
             if longest > CONTEXT_LENGTH:
-                raise ValueError(f'{shown!r} is too long: CLIP reads {CONTEXT_LENGTH} tokens with the prompt, this has '
+                raise UserError(f'{shown!r} is too long: CLIP reads {CONTEXT_LENGTH} tokens with the prompt, this has '
                                  f'{longest}. Say it in fewer words.')

@@ -1,6 +1,7 @@
 """Words as people type them -> class names with their synonyms."""
 from collections.abc import Sequence
 
+from ..errors import UserError
 from ..prompts import synonyms
 
 
@@ -18,21 +19,21 @@ def clean_words(words: Sequence[str | Sequence[str]], *, none_will_do: bool = Fa
         words: each a word, several with commas between (synonyms), or a sequence of synonyms.
 
     Raises:
-        ValueError: none is left, unless that will do, or one is no text.
+        UserError: none is left, unless that will do, or one is no text.
     """
     if isinstance(words, str):
-        raise ValueError(f'words is a list of texts, such as [{words!r}]; parse_words splits a text at its commas.')
+        raise UserError(f'words is a list of texts, such as [{words!r}]; parse_words splits a text at its commas.')
     kept: dict[str, str] = {}
     for word in words:
         parts = synonyms(word) if isinstance(word, str) else list(word) if isinstance(word, (list, tuple)) else [word]
         if not all(isinstance(part, str) for part in parts):
-            raise ValueError(f'{word!r} is no word: a text is needed.')
+            raise UserError(f'{word!r} is no word: a text is needed.')
         parts = [' '.join(part.split()) for part in parts if _shows(part)]
         parts = list({part.casefold(): part for part in reversed(parts)}.values())[::-1]
         if parts:
             kept.setdefault(', '.join(parts).casefold(), ', '.join(parts))  # CLIP reads small letters
     if not (kept or none_will_do):
-        raise ValueError('no words: name what to look for, such as "cat, sofa, potted plant".')
+        raise UserError('no words: name what to look for, such as "cat, sofa, potted plant".')
     return list(kept.values())
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models import CLIPRC, CLIPTextEncoder
+from models.errors import UserError
 from models.inference import Segmenter
 from models.maps import Resizing
 from models.prompts import templates_of
@@ -27,10 +28,10 @@ PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
 
 
 def require_packages() -> None:
-    """Raises a ValueError that names the packages that lack."""
+    """Raises a UserError that names the packages that lack."""
     absent = [name for name in PACKAGES if find_spec(name) is None]
     if absent:
-        raise ValueError(f'ONNX needs {", ".join(absent)}:\n    pip install -r tools/export_requirements.txt')
+        raise UserError(f'ONNX needs {", ".join(absent)}:\n    pip install -r tools/export_requirements.txt')
 
 
 class WindowScores(nn.Module):
@@ -51,7 +52,7 @@ def about(model: Segmenter) -> dict:
     """What a user of the ONNX model must know, as plain JSON values; embeddings are those of the training's classes.
 
     Raises:
-        ValueError: the config's test pipeline prepares pictures in a way that these values cannot say.
+        UserError: the config's test pipeline prepares pictures in a way that these values cannot say.
     """
     views = model.config.data.test.pipeline[-1]
     steps, scale = {step.type: step for step in views.get('transforms', ())}, views.get('img_scale')
@@ -59,11 +60,11 @@ def about(model: Segmenter) -> dict:
     head, windows = model.model.decode_head, model.model.test_cfg
     side, penalty = head.img_size, head.class_head.seen_penalty
     if not (resize.get('keep_ratio') and resize.get('min_size') and normalise.get('to_rgb') and scale):
-        raise ValueError('the config\'s test pipeline does not resize pictures by their short side (Resize with '
+        raise UserError('the config\'s test pipeline does not resize pictures by their short side (Resize with '
                          'keep_ratio and min_size) and Normalize them.')
     short = max(min(scale), resize.min_size)
     if short < side:
-        raise ValueError(f'the config\'s test pipeline makes pictures of {short} pixels, a window needs {side}.')
+        raise UserError(f'the config\'s test pipeline makes pictures of {short} pixels, a window needs {side}.')
     words = list(model.class_names)
     rows = model.embed(words).numpy()
     return {

@@ -10,6 +10,7 @@ from torch import Tensor
 from models import CLIPRC, checkpoint_meta
 from models.clip_checkpoint import Checkpoint
 from models.config_text import read_config_text
+from models.errors import UserError
 from models.inference.loading import TextTower
 from tools.config import REPOSITORY, as_data
 from tools.model_builder import build_model, dataset_facts, describe, give_text_embeddings, load_weights
@@ -28,7 +29,7 @@ def described(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
         config: of its training; without it the one that the checkpoint carries.
 
     Raises:
-        ValueError: it is damaged, or says too little, or does not fit its config.
+        UserError: it is damaged, or says too little, or does not fit its config.
     """
     if (told := checkpoint_meta.description(checkpoint)) is not None:
         return _with_entry(checkpoint, {**checkpoint.meta['clip_rc'],
@@ -37,11 +38,11 @@ def described(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
     if config is None:
         config = Config(read_config_text(checkpoint.meta.get('config') or ''))
         if not isinstance(config.get('model'), dict) or not isinstance(config.get('data'), dict):
-            raise ValueError(f'{checkpoint.path} does not say how it was trained: {remedy}')
+            raise UserError(f'{checkpoint.path} does not say how it was trained: {remedy}')
         config.model.load_text_embedding = None  # a file of another machine
     names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
     if names and names != list(dataset_facts(config).split.names):
-        raise ValueError(f'{checkpoint.path} is of {len(names)} classes, its config of others: {remedy}')
+        raise UserError(f'{checkpoint.path} is of {len(names)} classes, its config of others: {remedy}')
     model = build_model(config)
     load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)
@@ -86,14 +87,14 @@ def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> 
     Vectors, the norms and biases, stay as they are: next to nothing of the size.
 
     Raises:
-        ValueError: there is no text tower, or a weight is too large for the type.
+        UserError: there is no text tower, or a weight is too large for the type.
     """
     weights = dict(model.state_dict())
     if tower is not None:
         try:
             encoder = tower.load()
-        except ValueError as error:
-            raise ValueError(f'{error}\nOr leave the text tower out: --no-text-tower.') from error
+        except UserError as error:
+            raise UserError(f'{error}\nOr leave the text tower out: --no-text-tower.') from error
         weights |= {f'text_encoder.{name}': tensor for name, tensor in encoder.state_dict().items()}
     slim = {}
     for name, tensor in weights.items():
@@ -103,7 +104,7 @@ def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> 
         else:
             slim[name] = (tensor if tensor.ndim < 2 else tensor.to(dtype)).contiguous()
         if not slim[name].isfinite().all():
-            raise ValueError(f'{name} holds values that the type cannot hold: use --dtype bfloat16 or float32.')
+            raise UserError(f'{name} holds values that the type cannot hold: use --dtype bfloat16 or float32.')
     return slim
 
 

@@ -22,6 +22,7 @@ import tools  # noqa: F401  first: it quietens the imports below
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from models.errors import UserError
 from tools import launch
 from tools.config import REPOSITORY
 from tools.miniature import runs
@@ -156,7 +157,7 @@ def main() -> None:
         missing = [name for chain in chains(args.work_dir) for run in chain for name in outcomes(run)
                    if name not in results]
         if missing:
-            raise ValueError(f'{args.table} lacks {len(missing)} results, such as {missing[0]}: let the '
+            raise UserError(f'{args.table} lacks {len(missing)} results, such as {missing[0]}: let the '
                              'experiment end.')
         print(tables(results))
         return

@@ -23,6 +23,7 @@ import numpy as np
 from mmcv import Config
 
 from datasets.miniature import Miniature
+from models.errors import UserError
 from tools import launch
 from tools.config import REPOSITORY
 from tools.miniature.world import write_world
@@ -100,25 +101,25 @@ def open_folder(work: Path, command: str, other: str = 'WORK_DIR=DIR') -> None:
         other: how the user names another folder.
 
     Raises:
-        ValueError: it can't be written, lacks space, is in use, or is of another version or command.
+        UserError: it can't be written, lacks space, is in use, or is of another version or command.
     """
     try:
         launch.make_folder(work)
-    except ValueError as error:
-        raise ValueError(f'{error} {other} does so.') from error
+    except UserError as error:
+        raise UserError(f'{error} {other} does so.') from error
     stamp, wanted = work / 'version', f'{version()} {command}'
     if not stamp.exists() and any(file for file in work.iterdir() if file.name != '.lock'):
-        raise ValueError(f'{work} holds files that are not the miniature\'s. Name another folder: {other}')
+        raise UserError(f'{work} holds files that are not the miniature\'s. Name another folder: {other}')
     hold(work)
     found = stamp.read_text() if stamp.exists() else wanted
     if found != wanted:
         code, _, maker = found.partition(' ')
         maker = f'{maker}, not {command}' if code == version() else 'another version of the code'
-        raise ValueError(f'{work} was made by {maker}. Remove it (rm -r {shlex.quote(str(work))}), or name another '
+        raise UserError(f'{work} was made by {maker}. Remove it (rm -r {shlex.quote(str(work))}), or name another '
                          f'folder: {other}')
     free = shutil.disk_usage(work).free / 2**20
     if free < 500:
-        raise ValueError(f'{free:.0f} MB free in {work}, 500 are needed. Make room, or name a folder on a larger disk: '
+        raise UserError(f'{free:.0f} MB free in {work}, 500 are needed. Make room, or name a folder on a larger disk: '
                          f'{other}')
     write_whole(stamp, wanted)
 
@@ -134,7 +135,7 @@ def hold(work: Path) -> None:
         except BlockingIOError:
             time.sleep(attempt < PATIENCE)
     os.close(handle)
-    raise ValueError(f'another run is at work in {work}: wait for it, or end it.')
+    raise UserError(f'another run is at work in {work}: wait for it, or end it.')
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -222,12 +223,12 @@ def test(work: Path, run: Run, *, shuffled: bool = False) -> dict[str, float]:
 def read_results(file: Path) -> dict:
     """
     Raises:
-        ValueError: it is damaged.
+        UserError: it is damaged.
     """
     try:
         return json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f'{file} is no file of results, or damaged: {error}. What is missing is made anew.') from error
+    except UserError as error:
+        raise UserError(f'{file} is no file of results, or damaged: {error}. What is missing is made anew.') from error
 
 
 def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line: None, of: Path | None = None) -> None:
@@ -237,7 +238,7 @@ def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line
         of: the folder of the run, which can be made anew.
 
     Raises:
-        ValueError: it failed; the message ends with the last that it said.
+        UserError: it failed; the message ends with the last that it said.
     """
     script, *arguments = map(str, command)
     last = deque(maxlen=5)
@@ -256,10 +257,10 @@ def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line
     if not process.returncode:
         return
     if shutil.disk_usage(log.parent).free < 50 * 2**20:
-        raise ValueError(f'the disk of {log.parent} is full. Make room and run this again: it goes on where it '
+        raise UserError(f'the disk of {log.parent} is full. Make room and run this again: it goes on where it '
                          'stopped.')
     remedy = [] if of is None else [f'If a file is damaged, begin that run anew: rm -r {shlex.quote(str(of))}']
-    raise ValueError('\n'.join([f'{script} stopped (exit status {process.returncode}). Its last words, of {log}:',
+    raise UserError('\n'.join([f'{script} stopped (exit status {process.returncode}). Its last words, of {log}:',
                                 *last, *remedy]))
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from datasets.miniature import Miniature
 from models.clip_layers import LayerNorm, Transformer
+from models.errors import UserError
 from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
 from tools import launch
 from tools.miniature.world import draw_scene
@@ -148,7 +149,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     if args.file.is_dir():
-        raise ValueError(f'{args.file} is a folder: name a file in it, such as {args.file / "clip.pt"}.')
+        raise UserError(f'{args.file} is a folder: name a file in it, such as {args.file / "clip.pt"}.')
     launch.make_folder(args.file.absolute().parent)
     logger = get_logger('mmseg')
     launch.set_seed(args.seed)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.miniature import COLOURS, PATTERNS, Miniature
+from models.errors import UserError
 from tools import launch
 
 SIZE = 128  # pixels a side
@@ -194,10 +195,10 @@ def main() -> None:
     parser.add_argument('--corners', type=int, nargs='+', default=OUTLINES, help='of its shapes')
     args = parser.parse_args()
     if args.folder.exists():
-        raise ValueError(f'{args.folder} exists already: remove it to draw it anew.')
+        raise UserError(f'{args.folder} exists already: remove it to draw it anew.')
     launch.make_folder(args.folder.absolute().parent)
     if min(args.corners) < 3:
-        raise ValueError(f'--corners {min(args.corners)}: a shape has three at least.')
+        raise UserError(f'--corners {min(args.corners)}: a shape has three at least.')
     write_world(args.folder, train=args.train, val=args.val, seed=args.seed, classes=args.classes,
                 outlines=tuple(args.corners))
 

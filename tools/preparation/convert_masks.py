@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
+from models.errors import UserError
 from models.inference.pictures import NoPicture, opened
 
 IGNORE = 255
@@ -24,7 +25,7 @@ def decode(file) -> Image.Image:
     """A picture, wholly decoded, from a path or an open file.
 
     Raises:
-        ValueError: it does not decode, or its end is missing, or it has too many pixels.
+        UserError: it does not decode, or its end is missing, or it has too many pixels.
         OSError: it can't be read.
     """
     try:
@@ -36,17 +37,17 @@ def decode(file) -> Image.Image:
     except Exception as error:  # of any kind: Pillow trusts the file
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # not of Pillow, nor a wrong place
             raise
-        raise ValueError('it does not decode') from error
+        raise UserError('it does not decode') from error
 
 
 def label_ids(image: Image.Image) -> np.ndarray:
     """A decoded mask -> label ids (H, W) uint8.
 
     Raises:
-        ValueError: it has no 8-bit label per pixel.
+        UserError: it has no 8-bit label per pixel.
     """
     if image.mode not in ('L', 'P'):
-        raise ValueError(f'a mask has one 8-bit label per pixel, this one is of Pillow\'s mode {image.mode}')
+        raise UserError(f'a mask has one 8-bit label per pixel, this one is of Pillow\'s mode {image.mode}')
     return np.asarray(image)
 
 
@@ -54,12 +55,12 @@ def coco_stuff_labels(content: bytes) -> np.ndarray:
     """A pixel map of COCO-Stuff -> classes (H, W) of its 171, 255 for none.
 
     Raises:
-        ValueError: damaged, or with label ids that COCO-Stuff does not use.
+        UserError: damaged, or with label ids that COCO-Stuff does not use.
     """
     ids = label_ids(decode(BytesIO(content)))
     labels = _coco_stuff_table[ids]
     if (labels < 0).any():
-        raise ValueError(f'COCO-Stuff has no label ids {np.unique(ids[labels < 0])[:5].tolist()}')
+        raise UserError(f'COCO-Stuff has no label ids {np.unique(ids[labels < 0])[:5].tolist()}')
     return labels.astype(np.uint8)
 
 
@@ -67,13 +68,13 @@ def sbd_labels(content: bytes) -> np.ndarray:
     """A MATLAB file of SBD's `cls` -> VOC's label ids (H, W), 0 background.
 
     Raises:
-        ValueError: damaged, or without such a mask.
+        UserError: damaged, or without such a mask.
     """
     try:
         labels = loadmat(BytesIO(content), variable_names=['GTcls'])['GTcls'][0]['Segmentation'][0]
     except Exception as error:  # of any kind: scipy's parser trusts the file
-        raise ValueError('no MATLAB file with a mask of SBD, or a damaged one') from error
+        raise UserError('no MATLAB file with a mask of SBD, or a damaged one') from error
     if labels.ndim != 2 or labels.dtype != np.uint8:
-        raise ValueError(f'its mask has the shape {labels.shape} and the type {labels.dtype}: 8-bit labels (H, W) are '
+        raise UserError(f'its mask has the shape {labels.shape} and the type {labels.dtype}: 8-bit labels (H, W) are '
                          'expected')
     return labels

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.errors import UserError
+
 # Categories of the file that are classes of PASCAL Context. Both are in alphabetical order, so a category's place here
 # is its label id in mmseg's masks; 0 is background.
 CATEGORIES = (0, 2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113, 115, 144,
@@ -34,13 +36,13 @@ def read(path: Path) -> dict[str, list[Drawing]]:
     """The drawings of 'train' and 'val'.
 
     Raises:
-        ValueError: damaged, or laid out in another way.
+        UserError: damaged, or laid out in another way.
     """
     try:
         with path.open(encoding='utf-8') as file:
             data = json.load(file, object_hook=lambda entry: {key: entry[key] for key in KEPT if key in entry})
     except ValueError as error:
-        raise ValueError(f'{path} is damaged ({error}). Delete it and get it again.') from error
+        raise UserError(f'{path} is damaged ({error}). Delete it and get it again.') from error
     splits, drawings = {'train': [], 'val': []}, {}
     try:
         for image in data['images']:
@@ -57,7 +59,7 @@ def read(path: Path) -> dict[str, list[Drawing]]:
             drawing.segments.append((LABEL_OF[segment['category_id']], code['counts']))
     except (KeyError, TypeError) as error:
         what = f'no {error}' if isinstance(error, KeyError) else error
-        raise ValueError(f'{path} is not laid out as PASCAL in Detail\'s annotations ({what}). trainval_merged.json as '
+        raise UserError(f'{path} is not laid out as PASCAL in Detail\'s annotations ({what}). trainval_merged.json as '
                          'published is needed.') from error
     return splits
 
@@ -66,7 +68,7 @@ def paint(drawing: Drawing) -> np.ndarray:
     """Label ids (H, W) uint8.
 
     Raises:
-        ValueError: a damaged run-length code.
+        UserError: a damaged run-length code.
     """
     labels = np.zeros(drawing.size, dtype=np.uint8)
     for label, code in drawing.segments:
@@ -82,12 +84,12 @@ def decode_runs(code: str, size: tuple[int, int]) -> np.ndarray:
     if another group follows; the highest bit of the last group is the sign.
 
     Raises:
-        ValueError: a damaged code.
+        UserError: a damaged code.
     """
     groups = np.frombuffer(code.encode('ascii', errors='replace'), dtype=np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(groups < 32)
     if not len(last) or last[-1] != len(groups) - 1 or groups.min() < 0 or groups.max() > 63:
-        raise ValueError('a segment\'s run-length code is damaged')
+        raise UserError('a segment\'s run-length code is damaged')
     first = np.concatenate([[0], last[:-1] + 1])
     digits = last - first + 1  # of each number
     shifts = 5 * (np.arange(len(groups)) - np.repeat(first, digits))
@@ -95,5 +97,5 @@ def decode_runs(code: str, size: tuple[int, int]) -> np.ndarray:
     numbers[1::2] = numbers[1::2].cumsum()
     numbers[2::2] = numbers[2::2].cumsum()
     if numbers.min() < 0 or numbers.sum() != size[0] * size[1]:
-        raise ValueError('a segment\'s run-length code does not fit the picture')
+        raise UserError('a segment\'s run-length code does not fit the picture')
     return np.repeat(np.arange(len(numbers)) % 2 == 1, numbers).reshape(size[::-1]).T

@@ -10,6 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from models.errors import UserError
+
 
 def parallel(function: Callable, tasks: Iterable[tuple], workers: int) -> Iterator[Any]:
     """Results of `function(*task)` for each task, in the order in which they are there.
@@ -17,7 +19,7 @@ def parallel(function: Callable, tasks: Iterable[tuple], workers: int) -> Iterat
     Tasks are taken only a few ahead of the work, so they may hold large files. With one worker all happens here.
 
     Raises:
-        ValueError: a process was killed; and whatever `function` raises.
+        UserError: a process was killed; and whatever `function` raises.
     """
     if workers == 1:
         yield from (function(*task) for task in tasks)
@@ -34,7 +36,7 @@ def parallel(function: Callable, tasks: Iterable[tuple], workers: int) -> Iterat
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
     except BrokenProcessPool as error:
-        raise ValueError('a worker process was killed, most likely for want of memory. Run this again with fewer: '
+        raise UserError('a worker process was killed, most likely for want of memory. Run this again with fewer: '
                          '--workers 1') from error
     finally:
         pool.shutdown(cancel_futures=True)

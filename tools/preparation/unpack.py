@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from models.errors import UserError
 from tools.preparation.parallel import parallel, write_whole
 from tools.preparation.sources import Archive, Folder
 from tools.progress import Progress
@@ -41,7 +42,7 @@ def opened(path: Path) -> Iterator[tuple[Iterator[Member], Callable[[], int]]]:
     """The files of an archive in its order, and a function that tells how many bytes of it are read.
 
     Raises:
-        ValueError: a damaged archive, or one with a path that leads out of it.
+        UserError: a damaged archive, or one with a path that leads out of it.
     """
     if path.suffix == '.zip':
         open_archive, members = zipfile.ZipFile, zip_members
@@ -61,7 +62,7 @@ def readable(path: Path, name: str | None = None) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         what = path if name is None else f'{name} in {path}'
-        raise ValueError(f'{what} is damaged or cut off ({error}). Delete {path} and get it again.') from error
+        raise UserError(f'{what} is damaged or cut off ({error}). Delete {path} and get it again.') from error
 
 
 def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
@@ -94,13 +95,13 @@ def inner_path(name: str, archive: Path) -> PurePosixPath:
     """A member's path, which stays within the folder that it is unpacked to.
 
     Raises:
-        ValueError: it does not, or is empty.
+        UserError: it does not, or is empty.
     """
     path = PurePosixPath(name.replace('\\', '/'))
     if not path.parts:
-        raise ValueError(f'{archive} is damaged: it holds a file without a name. Delete it and get it again.')
+        raise UserError(f'{archive} is damaged: it holds a file without a name. Delete it and get it again.')
     if path.is_absolute() or '..' in path.parts:
-        raise ValueError(f'{archive} holds a file {name!r}, whose path leads out of the folder. This is not the '
+        raise UserError(f'{archive} holds a file {name!r}, whose path leads out of the folder. This is not the '
                          'published archive: delete it and get it again.')
     return path
 
@@ -109,7 +110,7 @@ def unpack(archive: Archive, path: Path, root: Path, workers: int) -> None:
     """Writes those files of an archive that lack under `root`.
 
     Raises:
-        ValueError: the archive or a file in it is damaged, or the disk lacks space.
+        UserError: the archive or a file in it is damaged, or the disk lacks space.
         OSError: a file can't be written.
     """
     for folder in archive.folders:
@@ -149,13 +150,13 @@ def write_file(target: Path, content: bytes, labels: Callable[[bytes], np.ndarra
     """Writes a file of an archive as it is, or the labels that it holds as PNG.
 
     Raises:
-        ValueError: it holds none; names `origin`.
+        UserError: it holds none; names `origin`.
     """
     if labels is not None:
         try:
             content = png(labels(content))
         except ValueError as error:
-            raise ValueError(f'{origin}: {error}. Delete the archive and get it again.') from error
+            raise UserError(f'{origin}: {error}. Delete the archive and get it again.') from error
     write_whole(target, content)
 
 
@@ -167,8 +168,8 @@ def png(labels: np.ndarray) -> bytes:
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Raises a ValueError if fewer bytes are free where `folder` is."""
+    """Raises a UserError if fewer bytes are free where `folder` is."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise ValueError(f'to {purpose}, {needed / 1e9:.2f} GB are needed in {folder} and {free / 1e9:.2f} GB are '
+        raise UserError(f'to {purpose}, {needed / 1e9:.2f} GB are needed in {folder} and {free / 1e9:.2f} GB are '
                          'free. Make room, or name a folder on a larger disk with --root.')

@@ -8,6 +8,7 @@ import numpy as np
 
 import datasets
 from datasets.loading import upright_size
+from models.errors import UserError
 from tools.preparation.convert_masks import IGNORE, decode, label_ids
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Benchmark, Split
@@ -77,7 +78,7 @@ def look_at(picture: Path | None, mask: Path | None, classes: range) -> Sample:
             sizes.append(upright_size(image))
             if path is mask:
                 labels = set(np.flatnonzero(np.bincount(label_ids(image).ravel())).tolist()) - {IGNORE}
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             problems.append(f'{path}: {error}')
     wrong = sorted(labels - set(classes))
     if wrong:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
+from models.errors import UserError
 from models.inference import Result, Segmenter, parse_words, read_picture
 from models.inference.words import clean_words
 from models.prompts import synonyms
@@ -41,7 +42,7 @@ class Deadline(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if time.monotonic() > self.end:
-            raise ValueError(f'stopped after {self.seconds:g} seconds, the most that a request may take: give fewer '
+            raise UserError(f'stopped after {self.seconds:g} seconds, the most that a request may take: give fewer '
                              'words or a smaller picture.')
         return func(*args, **(kwargs or {}))
 
@@ -63,17 +64,17 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
     """
     try:
         if not file:
-            raise ValueError('no picture: drop one, choose one, or take an example.')
+            raise UserError('no picture: drop one, choose one, or take an example.')
         parsed = [clean_words(parse_words(text)) for text in lists or []]
         others = clean_words(parse_words(anything_else), none_will_do=True)
         count = sum(len(synonyms(word)) for words in [*parsed, others] for word in words)
         if count > limits.words:
-            raise ValueError(f'{count:,} words are too many: {limits.words:,} at most, all lists together.')
+            raise UserError(f'{count:,} words are too many: {limits.words:,} at most, all lists together.')
         picture = _read(Path(file), limits.pixels)
         with Deadline(limits.seconds):
             results = [segmenter.segment(picture, words, prompts=prompts or None, anything_else=others,
                                          threshold=threshold or None) for words in parsed]
-    except ValueError as error:
+    except UserError as error:
         return {'error': _sentence(str(error), Path(file or '').name)}
     except (MemoryError, torch.OutOfMemoryError):
         return {'error': 'There is not enough memory for this: give fewer words or a smaller picture.'}
@@ -84,11 +85,11 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
 
 def _read(file: Path, most_pixels: int) -> np.ndarray:
     if not file.is_file():
-        raise ValueError(f'{file.name} is kept no longer: choose it again.')
+        raise UserError(f'{file.name} is kept no longer: choose it again.')
     try:
         return read_picture(file, most_pixels=most_pixels)
-    except ValueError as error:  # tells the visitor's name of the file, not the place where the server keeps it
-        raise ValueError(str(error).replace(str(file), file.name)) from error
+    except UserError as error:  # tells the visitor's name of the file, not the place where the server keeps it
+        raise UserError(str(error).replace(str(file), file.name)) from error
 
 
 def _sentence(message: str, name: str) -> str:
