@@ -19,18 +19,17 @@ import mmcv
 import numpy as np
 import torch
 from mmcv import DictAction
-from mmseg.datasets import build_dataset
 from mmseg.utils import get_root_logger
 
-from datasets import ZeroShotDataset
+from datasets import SeveralDatasets, ZeroShotDataset
 from datasets.zero_shot import METRICS, check_metrics
 from models import checkpoint_meta, clip_checkpoint, own_parts
 from models.errors import UserError
 from tools import launch, watchdog
-from tools.config import add_config_arguments, load_config
+from tools.config import add_config_arguments, dataset_configs, load_config
 from tools.evaluation import collect, predict
 from tools.leaves import CROSS_DATASET
-from tools.loaders import evaluation_loader
+from tools.loaders import evaluation_dataset, evaluation_loader
 from tools.model_builder import (
     build_model,
     check_classes,
@@ -76,13 +75,14 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def draw(dataset: ZeroShotDataset, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
+def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
     """Writes and shows the picture of one result."""
+    part, dataset, index = dataset.locate(index)
     drawn = result_picture(dataset.picture(index), dataset.true_labels(index), labels, split=dataset.facts.split,
                            palette=dataset.PALETTE, opacity=args.opacity)
     if args.show_dir:
         name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
-        drawn.save(Path(args.show_dir) / str(name).replace('/', '_'))
+        drawn.save(launch.make_folder(Path(args.show_dir) / part) / str(name).replace('/', '_'))
     if args.show:
         drawn.show()
 
@@ -108,8 +108,9 @@ def main() -> None:
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     if args.aug_test:
-        config.data.test.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
-    dataset = build_dataset(config.data.test, {'test_mode': True})
+        for settings in dataset_configs(config.data.test):
+            settings.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
+    dataset = evaluation_dataset(config, 'test', scored=bool(args.eval))
 
     model = build_model(config, checkpoint)
     check_classes(checkpoint, config)

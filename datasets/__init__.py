@@ -6,6 +6,7 @@ from .loading import LoadLabels, LoadPicture
 from .miniature import Miniature
 from .pascal_context import PascalContext59, PascalContext60
 from .sampling import PassSampler, SeededSamples
+from .several import SeveralDatasets
 from .voc12 import PascalVOC20
 from .zero_shot import ZeroShotDataset
 
@@ -16,4 +17,4 @@ BY_NAME = {'voc12': PascalVOC20, 'coco_stuff164k': COCOStuff164k, 'context59': P
 
 __all__ = ['ADE20K150', 'BY_NAME', 'COCOStuff164k', 'ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadPicture',
            'Miniature', 'PascalContext59', 'PascalContext60', 'PascalVOC20', 'PassSampler', 'SeededSamples',
-           'ZeroShotDataset']
+           'SeveralDatasets', 'ZeroShotDataset']

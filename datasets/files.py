@@ -5,25 +5,44 @@ from pathlib import Path
 
 from models.errors import UserError
 
+ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
-def pictures_in(folder: str, suffix: str) -> list[str]:
-    """Paths, relative to the folder, of its pictures, which must be of one kind.
+
+def pictures_in(folder: str, suffix: str, masks: str | None = None, mask_suffix: str = '') -> list[str]:
+    """List the images in a folder and below by their paths in it, in order. Hidden files and folders are skipped.
+
+    Args:
+        suffix: of the images, which must be of one kind.
+        masks: the folder of the masks, which may be the same one, or in it.
+        mask_suffix: of the masks.
 
     Raises:
-        UserError: there are pictures of other endings than `suffix`, or a link that leads in a circle.
+        UserError: there are images of other endings than `suffix`, or a link that leads nowhere or in a circle.
     """
-    names = []
-    for place, _, files in os.walk(folder, followlinks=True):
-        if Path(place).parent.resolve().is_relative_to(Path(place).resolve()):
-            raise UserError(f'{place}: this link leads back to a folder that it is in. Remove it.')
-        names += [os.path.relpath(os.path.join(place, name), folder) for name in files if name[0] != '.']
-    endings = {ending for ending in (os.path.splitext(name)[1] for name in names)
-               if ending.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')}
-    others = sorted(ending for ending in endings if not suffix.endswith(ending))
+    names, lost, left = [], [], [folder]
+    while left:
+        for entry in os.scandir(left.pop()):
+            path = Path(entry.path)
+            if entry.name[0] == '.' or masks and entry.is_dir() and path.resolve() == Path(masks).resolve():
+                continue
+            if entry.is_dir():
+                if path.parent.resolve().is_relative_to(path.resolve()):
+                    raise UserError(f'{path}: this link leads back to a folder that it is in. Remove it.')
+                left.append(entry.path)
+            else:
+                (names if entry.is_file() else lost).append(os.path.relpath(entry.path, folder))
+    lost = sorted(name for name in lost if name.endswith(suffix))
+    if lost:
+        raise UserError(f'{folder}: links to no picture: {some(lost)}. Mend or remove them.')
+    if masks and os.path.realpath(masks) == os.path.realpath(folder):  # of two endings that fit the longer one tells
+        names = [name for name in names if not (name.endswith(mask_suffix) and
+                                                (len(mask_suffix) > len(suffix) or not name.endswith(suffix)))]
+    endings = {os.path.splitext(name)[1] for name in names}
+    others = sorted(ending for ending in endings if ending.lower() in ENDINGS and not suffix.endswith(ending))
     if others:
         raise UserError(f'{folder} holds {", ".join(others)} files, and img_suffix is {suffix!r}: only those '
-                         'would be read. Name the right img_suffix, or convert the pictures to one kind.')
-    return [name for name in names if name.endswith(suffix)]
+                        'would be read. Name the right img_suffix, or convert the pictures to one kind.')
+    return sorted(name for name in names if name.endswith(suffix))
 
 
 def require(folder: str, names: list[str], what: str, option: str) -> None:

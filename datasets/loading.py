@@ -1,18 +1,16 @@
 """Pipeline steps that load a picture and its mask, and say which file is wrong when one is."""
-import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
-from mmseg.datasets.pipelines import LoadAnnotations, LoadImageFromFile
+from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import ExifTags, Image
 
 from models.errors import UserError
 from models.inference.pictures import NoPicture, opened
-
-IGNORE = 255
+from models.label_format import label_format
 
 
 @PIPELINES.register_module()
@@ -52,64 +50,118 @@ def _is_whole(data: bytes) -> bool:
 
 
 @PIPELINES.register_module()
-class LoadLabels(LoadAnnotations):
-    """mmseg's `LoadAnnotations`; a ValueError names a mask that does not decode or does not fit.
-
-    Beside mmseg's keys reads `num_classes`, `reduce_zero_label` and `mask_colours` of `results`, which
-    `ZeroShotDataset` puts there.
+class LoadLabels:
+    """Loads the mask of an image as class indices, by what `ZeroShotDataset` puts into `results['masks']`.
 
     Args:
-        reduce_zero_label: id 0 is no class, and the others count from 1; without it as the data set says.
+        reduce_zero_label: as the dataset says, which checks that both agree; mmseg's name for its own step.
     """
 
-    def __init__(self, *, reduce_zero_label: bool | None = None, **kwargs):
-        super().__init__(**kwargs)
-        self.asked = reduce_zero_label
+    def __init__(self, *, reduce_zero_label: bool | None = None):
+        pass
 
     def __call__(self, results: dict) -> dict:
-        self.reduce_zero_label = results['reduce_zero_label'] if self.asked is None else self.asked
         path = f'{results["seg_prefix"]}/{results["ann_info"]["seg_map"]}'
-        colours = results['mask_colours']
-        try:
-            with opened(path, path) as image:
-                mode, lossy, size = image.mode, image.format == 'JPEG', (image.height, image.width)
-                picture = None if colours is None else np.asarray(image.convert('RGB'))
-            if colours is None:
-                results = super().__call__(results)
-                if results['gt_semantic_seg'].size == math.prod(size):  # mmseg drops sides of 1 pixel
-                    results['gt_semantic_seg'] = results['gt_semantic_seg'].reshape(size)
-        except FileNotFoundError:
-            raise UserError(f'{path}: this mask is missing.') from None
-        except IsADirectoryError:
-            raise UserError(f'{path} is a folder, no mask.') from None
-        except NoPicture:
-            raise
-        except Exception as error:  # of any kind: Pillow trusts the file
-            raise UserError(f'{path}: broken mask, it does not decode. Copy it again.') from error
-        if lossy:
-            raise UserError(f'{path}: this mask is a JPEG, which changes ids and colours. Make it again, as PNG.')
-        if colours is not None:
-            results['gt_semantic_seg'] = colours.labels(picture, path)
-            results['seg_fields'].append('gt_semantic_seg')
-        elif mode.startswith(('I', 'F')):
-            raise UserError(f'{path}: the mask has more than 8 bits a pixel; label ids are 0 to 255.')
-        self._check(results, path)
+        labels = load_mask(path, results['masks'])
+        if 'img' in results:
+            check_size(path, labels, results['img'].shape[:2])
+        results['gt_semantic_seg'] = labels
+        results['seg_fields'].append('gt_semantic_seg')
         return results
 
-    def _check(self, results: dict, path: str) -> None:
-        labels = results['gt_semantic_seg']
-        if labels.ndim != 2:
-            raise UserError(f'{path}: a mask has one label per pixel, this one has {labels.shape[2]} channels. '
-                             'If its colours mean classes: colour_masks=True and palette=[...] in the config.')
-        if 'img' in results and labels.shape != results['img'].shape[:2]:
-            picture = results['img'].shape[:2]
-            raise UserError(f'{path}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
-                             f'{picture[1]}x{picture[0]}. They must be of one size.')
-        first_wrong = results['num_classes'] + (results['reduce_zero_label'] and not self.reduce_zero_label)
-        wrong = np.unique(labels[(labels >= first_wrong) & (labels != IGNORE)])
-        if len(wrong):
-            raise UserError(f'{path}: label ids {wrong[:5].tolist()} are out of range: '
-                             f'{results["num_classes"]} classes, 255 is no class.')
+
+def load_mask(path: str, masks: 'MaskIds | MaskColours') -> np.ndarray:
+    """Read a mask file -> class indices (H, W) in their `label_format`.
+
+    Raises:
+        UserError: it is missing, does not decode, or has values that mean nothing; the message names it.
+    """
+    try:
+        with opened(path, path) as image:
+            lossy, values = image.format == 'JPEG', masks.decode(image)
+    except FileNotFoundError:
+        raise UserError(f'{path}: this mask is missing.') from None
+    except IsADirectoryError:
+        raise UserError(f'{path} is a folder, no mask.') from None
+    except NoPicture:
+        raise
+    except Exception as error:  # of any kind: Pillow trusts the file
+        raise UserError(f'{path}: broken mask, it does not decode. Copy it again.') from error
+    if lossy:
+        raise UserError(f'{path}: this mask is a JPEG, which changes ids and colours. Make it again, as PNG.')
+    return masks.labels(values, path)
+
+
+def check_size(path: str, labels: np.ndarray, size: tuple[int, int]) -> None:
+    """Raises a UserError where the mask is not of its image's size (H, W)."""
+    if labels.shape != size:
+        raise UserError(f'{path}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
+                        f'{size[1]}x{size[0]}. They must be of one size.')
+
+
+MASK_VALUES = 2**16  # of masks of 8 or 16 bits
+
+
+class MaskIds:
+    """The ids of masks, and the class that each means.
+
+    Args:
+        names: of the classes, whose ids follow each other.
+        reduce_zero_label: id 0 is no class, and the classes count from 1.
+        ignore_index: the id of pixels of no class in the mask files; without it the largest of 8 or of 16 bits,
+            whichever holds all ids.
+
+    Attributes:
+        ids: of the classes, in order.
+        void: the id of pixels of no class.
+        ignore: the label that they get.
+
+    Raises:
+        UserError: `ignore_index` is no id of a mask, or that of a class.
+    """
+
+    def __init__(self, names: Sequence[str], *, reduce_zero_label: bool = False, ignore_index: int | None = None):
+        self.ids = range(int(reduce_zero_label), int(reduce_zero_label) + len(names))
+        self.void = label_format(self.ids.stop).ignore if ignore_index is None else ignore_index
+        if type(self.void) is not int or not 0 <= self.void < MASK_VALUES:
+            raise UserError(f'ignore_index={ignore_index!r}: the id of pixels of no class is needed, from 0 to '
+                            f'{MASK_VALUES - 1}.')
+        if self.void < self.ids.stop:
+            whose = f'the id of class {names[self.void - self.ids.start]!r}' if self.void in self.ids else \
+                'no class already (reduce_zero_label=True)'
+            raise UserError(f'ignore_index={self.void} is {whose}. Where 0 is background and the classes count from 1, '
+                            'say reduce_zero_label=True alone; else ignore_index is an id that no class has.')
+        dtype, self.ignore = label_format(len(names))
+        self.table = np.full(MASK_VALUES, self.ignore, dtype)
+        self.table[self.ids.start:self.ids.stop] = np.arange(len(names))
+        self.known = np.zeros(MASK_VALUES, bool)
+        self.known[[*range(self.ids.stop), self.void]] = True
+
+    @staticmethod
+    def decode(image: Image.Image) -> np.ndarray:
+        return np.asarray(image)
+
+    def labels(self, ids: np.ndarray, path: str) -> np.ndarray:
+        """Mask (H, W) of ids -> class indices (H, W).
+
+        Raises:
+            UserError: it has several channels, or other ids; the message names `path` and them.
+        """
+        if ids.ndim != 2:
+            raise UserError(f'{path}: a mask has one label per pixel, this one has {ids.shape[2]} channels. '
+                            'If its colours mean classes: colour_masks=True and palette=[...] in the config.')
+        if ids.dtype.kind == 'f':
+            raise UserError(f'{path}: the mask has floating-point values: save it with whole ids, of 8 or 16 bits.')
+        if ids.dtype.itemsize > 2 and (ids.min() < 0 or ids.max() >= MASK_VALUES):
+            strange = ids[(ids < 0) | (ids >= MASK_VALUES)]
+        else:
+            ids = ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16, copy=False)
+            strange = ids[~self.known[ids]]
+        if strange.size:
+            raise UserError(f'{path}: label ids {np.unique(strange)[:5].tolist()} are out of range: the '
+                            f'{len(self.ids)} classes have the ids {self.ids.start} to {self.ids.stop - 1}, '
+                            f'{self.void} is no class (ignore_index).')
+        return self.table[ids]
 
 
 class MaskColours:
@@ -133,12 +185,18 @@ class MaskColours:
             twice = sorted({colour for colour in colours if colours.count(colour) > 1})
             raise UserError(f'palette: {", ".join(str(list(colour)) for colour in twice)} means two things.')
         codes = _codes(np.array(colours, dtype=np.uint8).reshape(-1, 3))
-        labels = np.array([*range(len(palette)), *[IGNORE] * len(ignored)], dtype=np.uint8)
+        dtype, self.ignore = label_format(len(palette))
+        self.void = self.ignore
+        labels = np.array([*range(len(palette)), *[self.ignore] * len(ignored)], dtype)
         order = codes.argsort()
         self.codes, self.meanings = codes[order], labels[order]
 
+    @staticmethod
+    def decode(image: Image.Image) -> np.ndarray:
+        return np.asarray(image.convert('RGB'))
+
     def labels(self, picture: np.ndarray, path: str) -> np.ndarray:
-        """Picture (H, W, 3) uint8 -> class indices (H, W) uint8, 255 for no class.
+        """Mask (H, W, 3) uint8 of colours -> class indices (H, W).
 
         Raises:
             UserError: it has other colours; the message names `path` and them.

@@ -4,6 +4,18 @@ from collections.abc import Sequence
 import numpy as np
 
 
+def areas(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, ...]:
+    """Label maps (H, W) -> pixels (C,) int64 of intersection, union, prediction and truth of each class.
+
+    Pixels whose truth is no class index do not count.
+    """
+    labelled = truth < num_classes
+    prediction, truth = prediction[labelled], truth[labelled]
+    shared, predicted, true = (np.bincount(labels, minlength=num_classes)
+                               for labels in (truth[prediction == truth], prediction, truth))
+    return shared, predicted + true - shared, predicted, true
+
+
 def mean_of(values: np.ndarray, indices: Sequence[int]) -> float:
     """Mean of the values at `indices`; classes that neither truth nor prediction holds (nan) do not count."""
     chosen = np.asarray(values, dtype=float)[list(indices)]

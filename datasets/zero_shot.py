@@ -1,24 +1,31 @@
 """A dataset with seen and unseen classes: its arguments, its samples, and the report of the scores."""
+import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from inspect import signature
 
+import mmcv
 import numpy as np
 import torch
 from mmcv.utils import print_log
 from mmseg.core import pre_eval_to_metrics
 from mmseg.datasets import DATASETS, CustomDataset
+from mmseg.utils import get_root_logger
 from PIL import Image, ImageOps
 from prettytable import PrettyTable
 
 from models.errors import UserError
 from models.inference.pictures import opened
+from models.label_format import label_format
 
 from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import pictures_in, require, some
-from .loading import LoadLabels, MaskColours, upright_size
-from .metrics import mean_of, zero_shot_scores
+from .loading import MaskColours, MaskIds, check_size, load_mask, upright_size
+from .metrics import areas, mean_of, zero_shot_scores
+from .pipeline import fitted
 
 METRICS = ('mIoU', 'mDice', 'mFscore')
 
@@ -48,36 +55,50 @@ class ZeroShotDataset(CustomDataset):
         unseen: those of them whose masks training must not show, or a text file of them.
         prompt_set: name of a set of `datasets.prompts`, a list of texts such as 'a photo of a {}', or a text file.
         palette: a colour (red, green, blue) for each class.
+        reduce_zero_label: id 0 of the masks is no class, and the classes count from 1.
+        ignore_index: the id of pixels of no class in the masks (default: 255, or 65535 where 8 bits do not hold the
+            classes).
         colour_masks: the masks are pictures in the colours of `palette`, not of class ids.
         ignored_colours: colours of such masks that are no class.
 
+    Attributes:
+        ignore_index: the value of pixels of no class in label maps as they are loaded and predicted, see
+            `models.label_format`.
+
     Raises:
-        UserError: a folder, a split file, a picture or a mask is missing, or the split does not fit the classes.
+        UserError: a folder, a split file, a picture or a mask is missing, the split does not fit the classes, or the
+            pipeline says other things of the masks than the dataset does.
     """
 
     UNSEEN: tuple[str, ...] = ()
     PROMPT_SET = 'single'
 
-    def __init__(self, *, classes: Sequence[str] | str | None = None, unseen: Sequence[str] | None = None,
-                 prompt_set: str | Sequence[str] | None = None, palette: Sequence[Sequence[int]] | None = None,
-                 colour_masks: bool = False, ignored_colours: Sequence[Sequence[int]] = (), **kwargs):
+    def __init__(self, *, pipeline: Sequence[dict], classes: Sequence[str] | str | None = None,
+                 unseen: Sequence[str] | None = None, prompt_set: str | Sequence[str] | None = None,
+                 palette: Sequence[Sequence[int]] | None = None, reduce_zero_label: bool = False,
+                 ignore_index: int | None = None, colour_masks: bool = False,
+                 ignored_colours: Sequence[Sequence[int]] = (), **kwargs):
         self.facts = self.describe(classes, unseen, prompt_set)
-        self.mask_colours = None
+        names = self.facts.split.names
         if colour_masks:
-            if palette is None or kwargs.get('reduce_zero_label'):
+            if palette is None or reduce_zero_label or ignore_index is not None:
                 raise UserError('colour_masks=True needs palette=[[red, green, blue], ...], one colour a class, and '
-                                 'no reduce_zero_label: list background in ignored_colours.')
-            self.mask_colours = MaskColours(palette, ignored_colours)
-        if palette is not None and len(palette) != len(self.facts.split.names):
-            raise UserError(f'palette has {len(palette)} colours for {len(self.facts.split.names)} classes: one '
-                             'colour a class is needed.')
-        known = {*signature(ZeroShotDataset).parameters, *signature(CustomDataset).parameters} - {'kwargs'}
+                                'neither reduce_zero_label nor ignore_index: list background in ignored_colours.')
+            self.masks = MaskColours(palette, ignored_colours)
+        else:
+            self.masks = MaskIds(names, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index)
+        if palette is not None and len(palette) != len(names):
+            raise UserError(f'palette has {len(palette)} colours for {len(names)} classes: one colour a class is '
+                            'needed.')
+        known = {*signature(ZeroShotDataset).parameters, *signature(CustomDataset).parameters} - {
+            'kwargs', 'gt_seg_map_loader_cfg', 'file_client_args'}  # masks and images are read from the disk, one way
         unknown = [name for name in kwargs if name not in known]
         if unknown:
             raise UserError(f'{type(self).__name__} has no argument {", ".join(unknown)}; there are '
-                             f'{", ".join(sorted(known))}.')
-        super().__init__(palette=palette, **kwargs)
-        self.gt_seg_map_loader = LoadLabels(reduce_zero_label=False)
+                            f'{", ".join(sorted(known))}.')
+        super().__init__(pipeline=fitted(pipeline, reduce_zero_label, self.masks, type(self).__name__),
+                         palette=palette, reduce_zero_label=reduce_zero_label,
+                         ignore_index=label_format(len(names)).ignore, **kwargs)
 
     @classmethod
     def describe(cls, classes: Sequence[str] | str | None = None, unseen: Sequence[str] | None = None,
@@ -104,42 +125,64 @@ class ZeroShotDataset(CustomDataset):
             palette = self.PALETTE or np.random.default_rng(42).integers(0, 255, (len(names), 3)).tolist()
         return names, palette
 
-    def load_annotations(self, img_dir, img_suffix, ann_dir, seg_map_suffix, split):
-        """mmseg's list of samples; every file of it is looked for."""
+    def load_annotations(self, img_dir, img_suffix, ann_dir, seg_map_suffix, split) -> list[dict]:
+        """mmseg's list of samples; every file of it is looked for, none is taken twice."""
         remedy = 'Check data_root (or --data-root) and the folders in the config; the README has the layouts of the ' \
                  'benchmarks.'
+        for option, path in (('img_dir', img_dir), ('ann_dir', ann_dir), ('split', split)):
+            if path is not None and not isinstance(path, str):
+                raise UserError(f'{option}={path!r}: as lists, img_dir or split must be one, and ann_dir and split as '
+                                'long as the first of them; each place of the lists is a dataset.')
         for option, suffix in (('img_suffix', img_suffix), ('seg_map_suffix', seg_map_suffix)):
             if '.' not in suffix:
                 raise UserError(f'{option}={suffix!r}: the dot belongs to it, as in {"." + suffix!r}.')
         for what, folder in (('pictures', img_dir), ('masks', ann_dir)):
             if folder is not None and not os.path.isdir(folder):
                 raise UserError(f'no folder {folder} of {what}. {remedy}')
+        if ann_dir is not None and os.path.realpath(ann_dir) == os.path.realpath(img_dir) and \
+                img_suffix == seg_map_suffix:
+            raise UserError(f'{img_dir} is the folder of both images and masks, and so are their endings '
+                            f'({img_suffix}): name another img_suffix or seg_map_suffix, such as \'_mask.png\'.')
         if split is not None and not os.path.isfile(split):
             raise UserError(f'no split file {split}. {remedy}')
-        names = [] if split is not None else pictures_in(img_dir, img_suffix)
-        samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
-        samples = [sample for sample in samples if sample['filename'] != img_suffix]  # a blank line of the split
-        if not samples:
-            where = f'split file {split}' if split is not None else f'folder {img_dir}'
+        if split is None:
+            names = pictures_in(img_dir, img_suffix, ann_dir, seg_map_suffix)
+            stems = [name.removesuffix(img_suffix) for name in names]
+        else:
+            stems = [line.strip() for line in mmcv.list_from_file(split) if line.strip()]
+        where = f'split file {split}' if split is not None else f'folder {img_dir}'
+        if not stems:
             raise UserError(f'the {where} names no picture. {remedy}')
-        lost = sorted({*names} - {sample['filename'] for sample in samples})  # mmseg leaves them out without a word
-        if lost:
-            raise UserError(f'{img_dir}: links to no picture: {some(lost)}. Mend or remove them.')
+        twice = [stem for stem, count in Counter(stems).items() if count > 1]
+        if twice:
+            print_log(f'the {where} names {len(twice)} images more than once, which count once: {some(twice)}',
+                      logger=get_root_logger(), level=logging.WARNING)
+        samples = [{'filename': stem + img_suffix,
+                    **({} if ann_dir is None else {'ann': {'seg_map': stem + seg_map_suffix}})}
+                   for stem in dict.fromkeys(stems)]
         require(img_dir, [sample['filename'] for sample in samples], 'picture', 'img_suffix')
         if ann_dir is not None:
             require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask', 'seg_map_suffix')
+        print_log(f'Loaded {len(samples)} images', logger=get_root_logger())
         return samples
 
     def pre_pipeline(self, results: dict) -> None:
         super().pre_pipeline(results)
-        results['num_classes'] = len(self.CLASSES)
-        results['reduce_zero_label'] = self.reduce_zero_label
-        results['mask_colours'] = self.mask_colours
+        results['masks'] = self.masks
 
     def __getitem__(self, index: int) -> dict:
         """The sample, as the pipeline makes it; meanwhile others can read which it is."""
         with whereabouts.at(self.picture_path(index), *([] if self.test_mode else [self.mask_path(index)])):
             return super().__getitem__(index)
+
+    def prepare_test_img(self, index: int) -> dict:
+        """The sample as lists of views; a pipeline without `MultiScaleFlipAug` makes one view."""
+        sample = super().prepare_test_img(index)
+        return sample if isinstance(sample['img'], list) else {name: [value] for name, value in sample.items()}
+
+    def locate(self, index: int) -> tuple[str, 'ZeroShotDataset', int]:
+        """As `SeveralDatasets.locate`."""
+        return '', self, index
 
     def picture_path(self, index: int) -> str:
         return os.path.join(self.img_dir, self.img_infos[index]['filename'])
@@ -154,42 +197,33 @@ class ZeroShotDataset(CustomDataset):
             return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
-        """Mask (H, W) as it lies on disk, of the size of its picture."""
-        labels = super().get_gt_seg_map_by_idx(index)
+        """Mask (H, W) in class indices, `ignore_index` for no class, of the size of its picture."""
+        labels = load_mask(self.mask_path(index), self.masks)
         path = self.picture_path(index)
         with opened(path, path) as image:
-            size = upright_size(image)
-        if labels.shape != size:
-            raise UserError(f'{self.mask_path(index)}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its '
-                             f'picture {size[1]}x{size[0]}. They must be of one size.')
+            check_size(self.mask_path(index), labels, upright_size(image))
         return labels
 
     def true_labels(self, index: int) -> np.ndarray | None:
-        """Mask (H, W) in class indices, 255 for no class; None for a dataset without masks."""
-        if self.ann_dir is None:
-            return None
-        labels = self.get_gt_seg_map_by_idx(index)
-        if self.reduce_zero_label:
-            labels = np.where(labels == 0, 255, labels.astype(int) - 1)
-            labels[labels == 254] = 255
-        return labels
+        """The same; None for a dataset without masks."""
+        return None if self.ann_dir is None else self.get_gt_seg_map_by_idx(index)
 
     def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
         """Label maps (H, W) -> PNG files with the dataset's own label ids, the format of a test server."""
         os.makedirs(imgfile_prefix, exist_ok=True)
-        files = []
+        first = int(self.reduce_zero_label)
+        dtype, files = label_format(first + len(self.CLASSES)).dtype, []
         for labels, index in zip(results, indices if indices is not None else range(len(self)), strict=True):
             stem = os.path.splitext(self.img_infos[index]['filename'])[0].replace('/', '_')
             files.append(os.path.join(imgfile_prefix, f'{stem}.png'))
-            Image.fromarray((labels + self.reduce_zero_label).astype(np.uint8)).save(files[-1])
+            Image.fromarray(labels.astype(dtype) + dtype(first)).save(files[-1])
         return files
 
     def pre_eval(self, preds, indices) -> list[tuple[np.ndarray, ...]]:
-        """For each label map (H, W): pixels (C,) int64 of intersection, union, prediction and truth of each class.
-
-        mmseg gives tensors; kept over thousands of pictures, each keeps the memory beside it from being used again.
-        """
-        return [tuple(area.numpy().astype(np.int64) for area in areas) for areas in super().pre_eval(preds, indices)]
+        """For each label map (H, W): pixels (C,) int64 of intersection, union, prediction and truth of each class."""
+        preds, indices = ([value] if not isinstance(value, list) else value for value in (preds, indices))
+        return [areas(np.asarray(labels), self.get_gt_seg_map_by_idx(index), len(self.CLASSES))
+                for labels, index in zip(preds, indices, strict=True)]
 
     def evaluate(self, results, metric='mIoU', logger=None, **kwargs) -> dict[str, float]:
         """Scores as fractions rounded to 1e-4, and the table of them into the log.
@@ -208,6 +242,10 @@ class ZeroShotDataset(CustomDataset):
         if isinstance(results[0], np.ndarray):
             results = self.pre_eval(results, list(range(len(results))))
         totals = tuple(torch.from_numpy(sum(areas).astype(float)) for areas in zip(*results, strict=True))
+        absent = [name for name, true in zip(self.CLASSES, totals[3].tolist(), strict=True) if not true]
+        if absent:
+            print_log(f'no mask holds a pixel of: {some(absent)}. Their IoU is 0 where they are predicted, and does '
+                      'not count where they are not', logger=logger, level=logging.WARNING)
         per_class = {name: np.asarray(values, dtype=float) for name, values
                      in pre_eval_to_metrics([totals], metrics).items()}
         scores = {'aAcc': float(per_class.pop('aAcc'))}
@@ -236,6 +274,42 @@ class ZeroShotDataset(CustomDataset):
             if unseen or name not in ('mIoU_seen', 'mIoU_unseen', 'hIoU'):
                 table.add_row([name.replace('_', ' '), *([''] if unseen else []), percent(value), *blank])
         return table.get_string()
+
+
+def missing_classes(datasets: Sequence[ZeroShotDataset], wanted: Sequence[int], most: int = 2000
+                    ) -> tuple[list[int], int]:
+    """Look for masks that hold pixels of each class, in random order and no longer than one is missing.
+
+    Args:
+        wanted: indices of the classes.
+        most: masks to look at.
+
+    Returns:
+        those of the classes that none of the masks holds, and how many masks were looked at.
+    """
+    places = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
+    missing, looked_at = set(wanted), 0
+    for place in np.random.default_rng(0).permutation(len(places))[:most]:
+        if not missing:
+            break
+        dataset, index = places[place]
+        with suppress(UserError):  # of a damaged file, which is reported when its sample comes
+            missing -= set(np.unique(load_mask(dataset.mask_path(index), dataset.masks)).tolist())
+        looked_at += 1
+    return sorted(missing), looked_at
+
+
+def warn_of_missing_classes(datasets: Sequence[ZeroShotDataset], wanted: Sequence[int], logger) -> None:
+    """Warn by name of the classes that the masks do not hold, see `missing_classes`."""
+    missing, looked_at = missing_classes(datasets, wanted)
+    if missing:
+        names, masks = datasets[0].facts.split.names, datasets[0].masks
+        count = sum(len(dataset) for dataset in datasets)
+        of_all = f'none of the {count} masks' if looked_at == count else \
+            f'none of {looked_at} of the {count} masks, taken at random,'
+        logger.warning('%s holds a pixel of: %s. %s', of_all, some([names[index] for index in missing]),
+                       f'{masks.void} is no class in them (ignore_index); do the ids of the masks mean these classes?'
+                       if isinstance(masks, MaskIds) else 'Do the colours of the palette mean these classes?')
 
 
 def percent(value: float) -> str:

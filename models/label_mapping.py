@@ -1,15 +1,15 @@
 """Which labels a setting may see in training, and pseudo-labels for those it may not (ZegCLIP's settings).
 
-B batch, C classes, S seen classes. Labels are int64 (B, H, W); IGNORE is no class. No function changes its input.
+B batch, C classes, S seen classes. Labels are int64 (B, H, W); `label_format` has the value of a pixel of no class. No
+function changes its input.
 """
 from enum import Enum
 
 import torch
 from torch import Tensor
 
+from .label_format import label_format
 from .maps import Resizing, best_class, resized_in_slices
-
-IGNORE = 255
 
 
 class Setting(str, Enum):
@@ -34,9 +34,9 @@ def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: T
         inductive: indices among the seen classes; transductive and fully supervised: indices of all classes.
     """
     if setting is Setting.INDUCTIVE:
-        index_among_seen = labels.new_full((max(IGNORE + 1, len(seen) + len(unseen)),), IGNORE)
+        ignore = label_format(len(seen) + len(unseen)).ignore
+        index_among_seen = labels.new_full((ignore + 1,), ignore)
         index_among_seen[seen] = torch.arange(len(seen), device=seen.device)
-        index_among_seen[IGNORE] = IGNORE  # no class, of however many
         return index_among_seen[labels]
     if setting is Setting.TRANSDUCTIVE:
         maps = resized_in_slices(logits.detach()[:, unseen], resizing)

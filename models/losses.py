@@ -1,7 +1,7 @@
 """Losses of the class masks and of the recovery decoder (CLIP-RC; the mask losses are ZegCLIP's).
 
-B batch, C classes in use, H x W pixels of the labels. A pixel labelled 255 belongs to no class: it is a negative
-of every mask, as in the published training.
+B batch, C classes in use, H x W pixels of the labels. A pixel whose label is no index of C (255, or 65535 where there
+are more classes) belongs to no class: it is a negative of every mask, as in the published training.
 """
 import torch
 import torch.distributed as dist
@@ -10,7 +10,6 @@ from mmseg.models.builder import LOSSES
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .label_mapping import IGNORE
 from .maps import Resizing, class_slices
 from .precision import widened
 
@@ -40,7 +39,7 @@ class MaskTerms(torch.autograd.Function):
 
     Args:
         logits: (B, C, h, w).
-        labels: (B, H, W) in indices of C or 255.
+        labels: (B, H, W) in indices of C; any larger value is no class.
         resizing: from (h, w) to (H, W).
 
     Returns:
@@ -58,11 +57,11 @@ class MaskTerms(torch.autograd.Function):
         for picture, (small, label) in enumerate(zip(logits, labels.flatten(1), strict=True)):  # (C, h, w), (H*W,)
             best = logits.new_full(label.shape, -torch.inf)
             own = torch.zeros_like(best)  # each pixel's logit of its label
-            counts = torch.bincount(label[label != IGNORE], minlength=classes)
+            counts = torch.bincount(label[label < classes], minlength=classes)
             for some in class_slices(classes, labels[0].numel(), logits.device):
                 x = resizing(small[some]).flatten(1)  # (classes of the slice, H*W)
                 torch.maximum(best, x.amax(dim=0), out=best)
-                pixel = ((label >= some.start) & (label < some.stop) & (label != IGNORE)).nonzero()[:, 0]
+                pixel = ((label >= some.start) & (label < some.stop)).nonzero()[:, 0]
                 place = label[pixel] - some.start, pixel
                 x_own = own[pixel] = x[place]
                 loss, slope = focal_terms(x, positive=False)
@@ -76,7 +75,7 @@ class MaskTerms(torch.autograd.Function):
                     dice += value
                     d_dice[picture, some.start + chosen] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
             present += counts.count_nonzero()
-            correct += ((own >= best) & (label != IGNORE)).sum()
+            correct += ((own >= best) & (label < classes)).sum()
         pixels = labels[0].numel()
         ctx.save_for_backward(d_focal.div_(pixels), d_dice)
         ctx.mark_non_differentiable(present, correct)
@@ -141,13 +140,13 @@ class MaskLoss(nn.Module):
 
         Args:
             logits: mask logits (B, C, h, w).
-            labels: (B, H, W) in indices of C or 255.
+            labels: (B, H, W) in indices of C; any larger value is no class.
             resizing: from (h, w) to (H, W).
         """
         focal, dice, present, correct = MaskTerms.apply(logits, labels, resizing)
         pairs = pair_count(present)
         return {'loss_mask': self.mask_weight * focal / pairs, 'loss_dice': self.dice_weight * dice / pairs,
-                'acc_seg': 100 * correct / (labels != IGNORE).sum().clamp(min=1)}
+                'acc_seg': 100 * correct / (labels < logits.shape[1]).sum().clamp(min=1)}
 
     def recovery(self, recovered: Tensor, original: Tensor) -> Tensor:
         """Mean absolute error against what is not trained to be easier: `original` is detached."""

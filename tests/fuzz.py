@@ -37,7 +37,7 @@ from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
 
 from datasets.class_split import ClassSplit, listed  # noqa: E402
-from datasets.loading import LoadLabels, LoadPicture, MaskColours  # noqa: E402
+from datasets.loading import LoadPicture, MaskColours, MaskIds, load_mask  # noqa: E402
 from models import checkpoint_meta, clip_checkpoint  # noqa: E402
 from models.config_text import read_config_text  # noqa: E402
 from models.inference import load_model, parse_words, read_picture  # noqa: E402
@@ -163,15 +163,11 @@ def read_checkpoint(path: Path) -> None:
 def read_data(path: Path) -> None:
     """As a picture, as a mask of ids and as a mask of colours."""
     for step in (lambda: LoadPicture()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
-                 lambda: _labels(path, None), lambda: _labels(path, MaskColours([(1, 2, 3), (4, 5, 6)])),
+                 lambda: load_mask(str(path), MaskIds('abcde')),
+                 lambda: load_mask(str(path), MaskColours([(1, 2, 3), (4, 5, 6)])),
                  lambda: convert_masks.label_ids(convert_masks.decode(path))):
         _refusable(step)
     read_picture(path, most_pixels=20_000_000)
-
-
-def _labels(path: Path, colours: MaskColours | None) -> None:
-    LoadLabels()({'seg_prefix': str(path.parent), 'ann_info': {'seg_map': path.name}, 'num_classes': 5,
-                  'reduce_zero_label': False, 'mask_colours': colours, 'seg_fields': []})
 
 
 def _refusable(step: Callable[[], object]) -> None:

@@ -23,10 +23,12 @@ from models import torch_files
 from models.config_text import read_config_text
 from models.inference import parse_words
 from models.inference.words import clean_words
-from models.label_mapping import IGNORE, Setting, training_labels
+from models.label_mapping import Setting, training_labels
 from models.maps import Resizing
 from models.prompts import synonyms, templates_of
 from models.windows import Pasted, Window, sliding
+
+IGNORE = 255
 
 fixtures_are_shared = [HealthCheck.function_scoped_fixture]
 settings.register_profile('same', derandomize=True, max_examples=40, deadline=None,

@@ -13,14 +13,16 @@ import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
 import numpy as np
-from mmseg.datasets import build_dataset
 from mmseg.utils import get_root_logger
 from PIL import Image
 
 from datasets import SeededSamples, ZeroShotDataset
+from datasets.several import parts_of
+from datasets.zero_shot import warn_of_missing_classes
 from models.errors import UserError
 from tools import launch
 from tools.config import add_config_arguments, load_config
+from tools.loaders import evaluation_dataset, training_dataset
 from tools.model_builder import dataset_facts
 from tools.pictures import overlay, side_by_side
 
@@ -75,8 +77,14 @@ def main() -> None:
         raise UserError(f'{args.config} has no data.{args.part}; it has {", ".join(config.data)}.')
     folder = launch.make_folder(args.out)
     dataset_facts(config)  # a data set of this project, or a message that says so
-    dataset = build_dataset(config.data[args.part], {'test_mode': args.part != 'train'})
-    parts = [(part, index) for part in getattr(dataset, 'datasets', [dataset]) for index in range(len(part))]
+    dataset = training_dataset(config) if args.part == 'train' else \
+        evaluation_dataset(config, args.part, scored=False)
+    datasets = list(parts_of(dataset))
+    if all(part.ann_dir is not None for part in datasets):
+        split = datasets[0].facts.split
+        wanted = split.seen if args.part == 'train' else range(len(split.names))
+        warn_of_missing_classes(datasets, wanted, get_root_logger())
+    parts = [(part, index) for part in datasets for index in range(len(part))]
     chosen = np.linspace(0, len(parts) - 1, min(args.count, len(parts))).round().astype(int)
     for part, index in (parts[place] for place in chosen):
         name = Path(part.img_infos[index]['filename']).with_suffix('.png')

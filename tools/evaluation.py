@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from models import clip_checkpoint
 from models.errors import UserError
+from models.label_format import label_format
 from tools import launch, watchdog
 from tools.checkpoints import EVALUATIONS, evaluations, note, random_states, save
 from tools.launch import Place
@@ -28,7 +29,7 @@ AT_ONCE = 8  # pictures whose windows a GPU is given together
 
 
 def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, label map (H, W) uint8) of each picture of this process's loader. The first one says how far it is."""
+    """(index, label map (H, W)) of each picture of this process's loader. The first one says how far it is."""
     model.eval()
     total, done = len(loader.dataset), 0
     watchdog.alive(f'loading the first of {len(loader)} pictures to test')
@@ -47,12 +48,14 @@ def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tupl
 
 @torch.no_grad()
 def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.ndarray]:
-    """Label maps (H, W) uint8 of pictures as the loader gives them, each in a batch of its own."""
+    """Label maps (H, W) of pictures as the loader gives them, each in a batch of its own."""
+    dtype = label_format(model.module.num_classes).dtype
     if any(len(batch['img']) > 1 for batch in batches):  # several views of a picture, to be averaged
-        return [model(return_loss=False, **batch)[0].astype(np.uint8) for batch in batches]
+        return [model(return_loss=False, **batch)[0].astype(dtype) for batch in batches]
     pictures = [batch['img'][0][0].to(place.device, non_blocking=True) for batch in batches]
     metas = [batch['img_metas'][0].data[0][0] for batch in batches]
-    return [labels.to(torch.uint8).cpu().numpy() for labels in model.module.segment(pictures, metas)]
+    sent = torch.uint8 if dtype is np.uint8 else torch.int32  # from the device
+    return [labels.to(sent).cpu().numpy().astype(dtype) for labels in model.module.segment(pictures, metas)]
 
 
 def collect(parts: list, count: int, place: Place, folder: Path, *, on_gpu: bool = False) -> list | None:

@@ -7,17 +7,63 @@ import cv2
 import torch
 from mmcv import Config
 from mmcv.parallel import collate
-from mmseg.datasets import build_dataset
+from mmseg.datasets import ConcatDataset, RepeatDataset, build_dataset
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
-from datasets import PassSampler, SeededSamples
+from datasets import PassSampler, SeededSamples, SeveralDatasets, ZeroShotDataset
+from datasets.several import parts_of
+from models.errors import UserError
 from tools.launch import Place
 from tools.workers import Loader
 
 
+def training_dataset(config: Config) -> Dataset:
+    """Build `data.train`.
+
+    Raises:
+        UserError: it is of an unknown kind, or a part of it has no masks.
+    """
+    dataset = build_dataset(_as_list(config.data.train))
+    check_masks(dataset, 'data.train: a model is trained')
+    return dataset
+
+
+def evaluation_dataset(config: Config, part: str, *, scored: bool) -> ZeroShotDataset | SeveralDatasets:
+    """Build `data.val` or `data.test`, one dataset or several.
+
+    Args:
+        scored: it must have masks.
+
+    Raises:
+        UserError: it is of an unknown kind, repeats images, lacks masks, or has parts of other classes.
+    """
+    settings = config.data[part]
+    dataset = build_dataset(_as_list(settings), {'test_mode': True})
+    if scored:
+        check_masks(dataset, f'data.{part}: scores are made')
+    if isinstance(dataset, RepeatDataset):
+        raise UserError(f'data.{part} is a RepeatDataset: an image is scored once.')
+    if not isinstance(dataset, ConcatDataset):
+        return next(parts_of(dataset))
+    separate = settings.get('separate_eval', dataset.separate_eval) if isinstance(settings, dict) else True
+    return SeveralDatasets(list(parts_of(dataset)), separate=separate)
+
+
+def _as_list(settings: dict | list) -> dict | list:
+    """mmseg's `ConcatDataset` as its builder takes it: the list of its datasets."""
+    return settings['datasets'] if isinstance(settings, dict) and settings.get('type') == 'ConcatDataset' else settings
+
+
+def check_masks(dataset: Dataset, what: str) -> None:
+    """Raises a UserError where a part of the dataset has no masks."""
+    for part in parts_of(dataset):
+        if part.ann_dir is None:
+            raise UserError(f'{what} with masks, and none are named for {part.img_dir}: ann_dir=FOLDER.')
+
+
 def training_loader(config: Config, place: Place, seed: int, start: int) -> Loader:
     """Endless batches, the first `start` pictures (over all processes) left out."""
-    dataset = build_dataset(config.data.train)
+    dataset = training_dataset(config)
     batch, workers = config.data.samples_per_gpu, worker_count(config)
     sampler = PassSampler(len(dataset), seed=seed, rank=place.rank, world_size=place.world_size, start=start)
     return Loader(SeededSamples(dataset, seed), batch_size=batch, sampler=sampler, num_workers=workers,

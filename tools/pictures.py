@@ -5,22 +5,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets import ClassSplit
+from models.inference.drawing import overlay
 
 MARGIN = 8  # pixels
 LINE = 22  # pixels of a legend line
-
-
-def colour(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """Label map (H, W) -> (H, W, 3) uint8; labels that are no class are black."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[:len(palette)] = palette
-    return table[labels.astype(np.uint8)]
-
-
-def overlay(picture: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float) -> Image.Image:
-    """The colours of the labels over the picture (H, W, 3); pixels that are no class stay as they are."""
-    weight = opacity * (labels < len(palette))[..., None]
-    return Image.fromarray((picture * (1 - weight) + colour(labels, palette) * weight).astype(np.uint8))
 
 
 def result_picture(picture: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, *, split: ClassSplit,
@@ -29,7 +17,7 @@ def result_picture(picture: np.ndarray, truth: np.ndarray | None, prediction: np
 
     Args:
         picture: (H, W, 3) uint8, RGB.
-        truth, prediction: (H, W) class indices, 255 for no class.
+        truth, prediction: (H, W) class indices; a larger value is no class.
         opacity: of the colours over the picture, in (0, 1].
     """
     panels = {'picture': Image.fromarray(picture)}

@@ -18,11 +18,11 @@ import mmseg
 import torch
 from mmcv import Config
 from mmcv.runner import Hook, build_optimizer
-from mmseg.datasets import build_dataset
 from mmseg.utils import get_root_logger
 from torch import nn
 
-from datasets.zero_shot import check_metrics
+from datasets.several import parts_of
+from datasets.zero_shot import check_metrics, warn_of_missing_classes
 from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
 from models.errors import UserError
@@ -32,7 +32,7 @@ from tools import checkpoints, launch, scaled_optimizer, watchdog  # noqa: F401 
 from tools.clip_sizes import require_clip
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation
-from tools.loaders import evaluation_loader, training_loader
+from tools.loaders import evaluation_dataset, evaluation_loader, training_loader
 from tools.model_builder import build_model, common_facts, describe, give_text_embeddings, load_weights
 from tools.runner import TrainingRunner
 
@@ -231,7 +231,7 @@ def check_settings(config: Config) -> None:
 
 def evaluation_hook(config: Config, place: launch.Place) -> Evaluation:
     """Tests on `data.val` while training; `save_best='hIoU'` keeps the best checkpoint."""
-    dataset = build_dataset(config.data.val, {'test_mode': True})
+    dataset = evaluation_dataset(config, 'val', scored=True)
     return Evaluation(evaluation_loader(config, dataset, place), place, **config.get('evaluation', {}))
 
 
@@ -301,6 +301,10 @@ def main() -> None:
     logger.info('setting: %s; %d of %d classes seen; %.2fM trainable of %.2fM parameters', model.setting.value,
                 len(model.decode_head.class_head.seen), len(facts.split.names), trainable / 1e6,
                 sum(parameter.numel() for parameter in model.parameters()) / 1e6)
+
+    if place.rank == 0:
+        seen = model.decode_head.class_head.seen.tolist()
+        warn_of_missing_classes(list(parts_of(loader.dataset.dataset)), seen, logger)
 
     amp_dtype = supported(model.amp_dtype, place.device)
     if amp_dtype is not None:

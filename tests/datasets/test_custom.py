@@ -93,7 +93,7 @@ def test_a_text_file_names_the_classes(root, tmp_path):
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'palette': PALETTE[:4]}, 'palette has 4 colours for 5 classes'),
     ({'palette': None}, 'colour_masks=True needs palette='),
-    ({'reduce_zero_label': True}, 'no reduce_zero_label: list background in ignored_colours'),
+    ({'reduce_zero_label': True}, 'neither reduce_zero_label nor ignore_index: list background in ignored_colours'),
     ({'palette': PALETTE[:4] + [[1, 2, 300]]}, r'\[1, 2, 300\] is no colour'),
     ({'palette': PALETTE[:4] + [[1, 2]]}, r'\[1, 2\] is no colour'),
     ({'palette': PALETTE[:4] + ['#ff0000']}, r'#ff0000 is no colour; \[red, green, blue\]'),
@@ -200,7 +200,7 @@ def test_a_mask_that_lacks(root):
 def test_masks_of_ids_with_more_classes_than_the_list(root):
     for path in (root / 'val/masks').glob('*.png'):
         Image.fromarray(np.full((128, 128), 9, np.uint8)).save(path)
-    with pytest.raises(ValueError, match=r'00\.png: label ids \[9\] are out of range: 5 classes'):
+    with pytest.raises(ValueError, match=r'00\.png: label ids \[9\] are out of range: the 5 classes have the ids 0 to 4'):
         part(root, colour_masks=False, ignored_colours=[]).true_labels(0)
 
 

@@ -8,7 +8,7 @@ from mmseg.datasets import build_dataset
 from PIL import Image
 
 import datasets  # noqa: F401  registers
-from datasets.loading import LoadLabels, LoadPicture, MaskColours
+from datasets.loading import LoadLabels, LoadPicture, MaskColours, MaskIds
 from tests.conftest import make_voc
 from tests.models.inference.test_pictures import png_bomb
 from tools.preparation.convert_masks import decode
@@ -86,8 +86,9 @@ BROKEN = [
     (MASK, 'text', lambda data: b'404: Not Found', 'broken mask'),
     (MASK, 'of another size', lambda data: png(np.zeros((96, 72), np.uint8)), '72x96 pixels, its picture 96x72'),
     (MASK, 'with colours', lambda data: png(np.zeros((72, 96, 3), np.uint8)), 'one label per pixel.* 3 channels'),
-    (MASK, 'id out of range', lambda data: png(np.full((72, 96), 21, np.uint8)), r'label ids .*range: 20 classes'),
-    (MASK, '16 bit', lambda data: png(np.full((72, 96), 256 + 5, np.uint16)), 'more than 8 bits'),
+    (MASK, 'id out of range', lambda data: png(np.full((72, 96), 21, np.uint8)),
+     r'label ids \[21\] .*range: the 20 classes have the ids 1 to 20, 255 is'),
+    (MASK, '16 bit', lambda data: png(np.full((72, 96), 256 + 5, np.uint16)), r'label ids \[261\] are out of range'),
 ]
 
 
@@ -160,12 +161,14 @@ def test_greyscale_pictures_and_palette_masks_are_read(tiny_configs, root):
     assert Image.open(root / 'SegmentationClass/val_000.png').mode == 'P'
     dataset = open_dataset(tiny_configs, root, 'val')
     assert dataset[0]['img'][0].shape[0] == 3
-    np.testing.assert_array_equal(dataset.get_gt_seg_map_by_idx(0), labels)
+    expected = np.where(np.isin(labels, (0, 255)), 255, labels - 1)
+    np.testing.assert_array_equal(dataset.get_gt_seg_map_by_idx(0), expected)
 
 
-def load(path, colours: MaskColours | None = None) -> None:
-    LoadLabels()({'seg_prefix': str(path.parent), 'ann_info': {'seg_map': path.name}, 'num_classes': 2,
-                  'reduce_zero_label': False, 'mask_colours': colours, 'seg_fields': []})
+def load(path, masks: MaskIds | MaskColours | None = None) -> np.ndarray:
+    results = {'seg_prefix': str(path.parent), 'ann_info': {'seg_map': path.name},
+               'masks': masks or MaskIds(['a', 'b']), 'seg_fields': []}
+    return LoadLabels()(results)['gt_semantic_seg']
 
 
 @pytest.mark.parametrize('size', [(12_000, 11_000), (40_000, 20_000)])
@@ -191,6 +194,4 @@ def test_programs_that_are_pictures(tmp_path):
 @pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 1)])
 def test_masks_with_a_side_of_one_pixel(tmp_path, shape):
     Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / 'it.png')
-    results = {'seg_prefix': str(tmp_path), 'ann_info': {'seg_map': 'it.png'}, 'num_classes': 2,
-               'reduce_zero_label': False, 'mask_colours': None, 'seg_fields': []}
-    assert LoadLabels()(results)['gt_semantic_seg'].shape == shape
+    assert load(tmp_path / 'it.png').shape == shape

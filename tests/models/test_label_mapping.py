@@ -2,8 +2,10 @@
 import pytest
 import torch
 
-from models.label_mapping import IGNORE, Setting, training_labels
+from models.label_mapping import Setting, training_labels
 from models.maps import Resizing
+
+IGNORE = 255
 
 CLASSES, SEEN, UNSEEN = 6, [0, 2, 3, 5], [1, 4]
 
@@ -40,9 +42,10 @@ def test_against_a_loop(setting, seen, unseen):
 
 
 def test_more_classes_than_labels_of_a_byte():
-    labels = torch.tensor([[[254, 255, 256, 299]]])
+    labels = torch.tensor([[[254, 255, 256, 299, 65535]]])
     seen = [index for index in range(300) if index != 256]
-    assert mapped(labels, 'inductive', torch.zeros(1, 299, 1, 4), seen, [256]).tolist() == [[[254, 255, 255, 298]]]
+    assert mapped(labels, 'inductive', torch.zeros(1, 299, 1, 5), seen, [256]).tolist() == [
+        [[254, 255, 65535, 298, 65535]]]
 
 
 def test_pseudo_labels_are_among_the_unseen_and_have_no_threshold():

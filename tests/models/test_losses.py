@@ -66,19 +66,19 @@ def test_terms_match_loops(at_once):
 
 
 def test_more_classes_than_labels_of_a_byte():
-    """255 is no class, of however many."""
-    labels = torch.tensor([[[0, 255, 299], [255, 299, 7]]])
+    """255 is one of 300 classes, 65535 is none."""
+    labels = torch.tensor([[[0, 255, 299], [65535, 299, 7]]])
     logits = torch.randn(1, 300, 2, 3, dtype=torch.float64)
     focal, dice, present, _ = MaskTerms.apply(logits, labels, Resizing((2, 3), (2, 3), like=logits))
     targets = torch.zeros(1, 300, 2, 3, dtype=torch.float64)
     for y in range(2):
         for x in range(3):
-            targets[0, int(labels[0, y, x]), y, x] = labels[0, y, x] != 255
-    p, chosen = logits.sigmoid(), [0, 7, 299]
+            targets[0, min(int(labels[0, y, x]), 299), y, x] = labels[0, y, x] != 65535
+    p, chosen = logits.sigmoid(), [0, 7, 255, 299]
     right = targets * p + (1 - targets) * (1 - p)
     expected = ((0.75 - 0.5 * targets) * (1 - right)**2 * -right.log()).mean(dim=(2, 3)).sum()
     overlap, sums = (p * targets)[0, chosen].sum(dim=(1, 2)), (p + targets)[0, chosen].sum(dim=(1, 2))
-    assert float(present) == 3 and float(focal) == pytest.approx(float(expected), rel=1e-9)
+    assert float(present) == 4 and float(focal) == pytest.approx(float(expected), rel=1e-9)
     assert float(dice) == pytest.approx(float((1 - (2 * overlap + 1) / (sums + 1)).sum()), rel=1e-9)
 
 

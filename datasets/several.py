@@ -1,0 +1,109 @@
+"""Several datasets of the same classes, as one that is tested on."""
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from mmcv.utils import print_log
+from mmseg.datasets import ConcatDataset, RepeatDataset
+from torch.utils.data import Dataset
+
+from models.errors import UserError
+
+from .metrics import mean_of
+from .zero_shot import ZeroShotDataset
+
+
+def parts_of(dataset: Dataset) -> Iterator[ZeroShotDataset]:
+    """Go through the datasets of this project that mmseg's wrappers hold.
+
+    Raises:
+        UserError: there is another kind of wrapper or dataset.
+    """
+    if isinstance(dataset, ZeroShotDataset):
+        yield dataset
+    elif isinstance(dataset, ConcatDataset):
+        for part in dataset.datasets:
+            yield from parts_of(part)
+    elif isinstance(dataset, RepeatDataset):
+        yield from parts_of(dataset.dataset)
+    else:
+        raise UserError(f'{type(dataset).__name__} is not supported here: name datasets of this project, a list of '
+                        'them, ConcatDataset or RepeatDataset.')
+
+
+class SeveralDatasets(ConcatDataset):
+    """Datasets whose images follow each other; each is scored by itself.
+
+    Args:
+        separate: whether they are. Otherwise they are scored as one.
+
+    Attributes:
+        names: of the datasets, by the folders and files in which they differ.
+        facts: class names, split and prompts, of all of them.
+
+    Raises:
+        UserError: they have other classes, another split or other prompts.
+    """
+
+    def __init__(self, datasets: Sequence[ZeroShotDataset], *, separate: bool = True):
+        super().__init__(datasets, separate)
+        self.facts = datasets[0].facts
+        if any(dataset.facts != self.facts for dataset in datasets):
+            raise UserError('the datasets of the list have other classes, another split or another prompt set than '
+                            'each other: test them one after the other, with a config for each.')
+        self.names = names_of(datasets)
+        self.data_root = [dataset.data_root for dataset in datasets]
+
+    def locate(self, index: int) -> tuple[str, ZeroShotDataset, int]:
+        """Name the dataset of an image, and give it and the image's index there."""
+        number, index = self.get_dataset_idx_and_sample_idx(index)
+        return self.names[number], self.datasets[number], index
+
+    def pre_eval(self, preds, indices) -> list[tuple[np.ndarray, ...]]:
+        """As `ZeroShotDataset.pre_eval`."""
+        preds, indices = ([value] if not isinstance(value, list) else value for value in (preds, indices))
+        places = [self.locate(index)[1:] for index in indices]
+        return [areas for labels, (dataset, index) in zip(preds, places, strict=True)
+                for areas in dataset.pre_eval(labels, index)]
+
+    def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
+        """As `ZeroShotDataset.format_results`, into a folder for each dataset."""
+        places = [self.locate(index) for index in (range(len(self)) if indices is None else indices)]
+        return [file for labels, (name, dataset, index) in zip(results, places, strict=True)
+                for file in dataset.format_results([labels], os.path.join(imgfile_prefix, name), indices=[index])]
+
+    def evaluate(self, results, metric='mIoU', logger=None, **kwargs) -> dict[str, float]:
+        """Scores of each dataset, with its name and a dot before theirs; before these the means over the datasets.
+
+        Scored as one, they have the scores of one dataset.
+        """
+        if not self.separate_eval:
+            return self.datasets[0].evaluate(results, metric, logger)
+        each, start = {}, 0
+        for name, dataset in zip(self.names, self.datasets, strict=True):
+            print_log(f'{name}: {len(dataset)} images', logger=logger)
+            each[name] = dataset.evaluate(results[start:start + len(dataset)], metric, logger)
+            start += len(dataset)
+        summaries = [{key: value for key, value in scores.items() if '.' not in key} for scores in each.values()]
+        means = {key: round(mean_of(np.array([scores[key] for scores in summaries]), range(len(summaries))), 4)
+                 for key in summaries[0]}
+        print_log('means over the datasets: ' + ', '.join(f'{key} {100 * value:.2f}' for key, value in means.items()),
+                  logger=logger)
+        return {**means, **{f'{name}.{key}': value for name, scores in each.items() for key, value in scores.items()}}
+
+
+def names_of(datasets: Sequence[ZeroShotDataset]) -> list[str]:
+    """Name datasets by what differs in their folders and split files, without dots; numbered where nothing does."""
+    places = list(zip(*((dataset.img_dir, dataset.ann_dir or '', os.path.splitext(dataset.split or '')[0])
+                        for dataset in datasets), strict=True))
+    columns = []
+    for paths in places:
+        common = os.path.commonpath(paths) if all(paths) else ''
+        if len(set(paths)) > 1:
+            columns.append([os.path.relpath(path, common or None) if path else '' for path in paths])
+    distinct = columns[0] if columns and len(set(columns[0])) == len(datasets) else \
+        [' '.join(part for part in row if part) for row in zip(*columns, strict=True)]
+    names = [name.replace('.', '_').replace('/', '_').replace(' ', '_') for name in distinct]
+    if len(set(names)) != len(datasets):
+        names = [f'{number}_{name}' for number, name in enumerate(names or [''] * len(datasets))]
+    return names
