@@ -155,8 +155,12 @@ class MaskIds:
         if ids.dtype.itemsize > 2 and (ids.min() < 0 or ids.max() >= MASK_VALUES):
             strange = ids[(ids < 0) | (ids >= MASK_VALUES)]
         else:
-            ids = ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16, copy=False)
+            narrow = ids.dtype.itemsize == 1
+            ids = ids.astype(np.uint8 if narrow else np.uint16, copy=False)
             strange = ids[~self.known[ids]]
+            if narrow and self.ids.stop > 255 and (ids == 255).any():
+                raise UserError(f'{path}: 255 in a mask of 8 bits could be one of the {len(self.ids)} classes or none. '
+                                f'Save the masks with 16 bits, with {self.void} for no class.')
         if strange.size:
             raise UserError(f'{path}: label ids {np.unique(strange)[:5].tolist()} are out of range: the '
                             f'{len(self.ids)} classes have the ids {self.ids.start} to {self.ids.stop - 1}, '

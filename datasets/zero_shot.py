@@ -96,6 +96,10 @@ class ZeroShotDataset(CustomDataset):
         if unknown:
             raise UserError(f'{type(self).__name__} has no argument {", ".join(unknown)}; there are '
                             f'{", ".join(sorted(known))}.')
+        for option in ('img_dir', 'ann_dir', 'split'):
+            if isinstance(kwargs.get(option), (list, tuple)):
+                raise UserError(f'{option}={kwargs[option]!r}: where folders are lists, img_dir or split must be one, '
+                                'and the others as long, or no lists; each place of the lists is a dataset.')
         super().__init__(pipeline=fitted(pipeline, reduce_zero_label, self.masks, type(self).__name__),
                          palette=palette, reduce_zero_label=reduce_zero_label,
                          ignore_index=label_format(len(names)).ignore, **kwargs)
@@ -129,10 +133,6 @@ class ZeroShotDataset(CustomDataset):
         """mmseg's list of samples; every file of it is looked for, none is taken twice."""
         remedy = 'Check data_root (or --data-root) and the folders in the config; the README has the layouts of the ' \
                  'benchmarks.'
-        for option, path in (('img_dir', img_dir), ('ann_dir', ann_dir), ('split', split)):
-            if path is not None and not isinstance(path, str):
-                raise UserError(f'{option}={path!r}: as lists, img_dir or split must be one, and ann_dir and split as '
-                                'long as the first of them; each place of the lists is a dataset.')
         for option, suffix in (('img_suffix', img_suffix), ('seg_map_suffix', seg_map_suffix)):
             if '.' not in suffix:
                 raise UserError(f'{option}={suffix!r}: the dot belongs to it, as in {"." + suffix!r}.')

@@ -200,7 +200,7 @@ def test_a_mask_that_lacks(root):
 def test_masks_of_ids_with_more_classes_than_the_list(root):
     for path in (root / 'val/masks').glob('*.png'):
         Image.fromarray(np.full((128, 128), 9, np.uint8)).save(path)
-    with pytest.raises(ValueError, match=r'00\.png: label ids \[9\] are out of range: the 5 classes have the ids 0 to 4'):
+    with pytest.raises(ValueError, match=r'00\.png: label ids \[9\] are out of range: the 5 classes have'):
         part(root, colour_masks=False, ignored_colours=[]).true_labels(0)
 
 
