@@ -19,7 +19,6 @@ import mmcv
 import numpy as np
 import torch
 from mmcv import DictAction
-from mmseg.datasets import build_dataset
 from mmseg.utils import get_root_logger
 
 from datasets import ZeroShotDataset
@@ -30,7 +29,7 @@ from tools import launch, watchdog
 from tools.config import add_config_arguments, load_config
 from tools.evaluation import collect, predict
 from tools.leaves import CROSS_DATASET
-from tools.loaders import evaluation_loader
+from tools.loaders import build_data, evaluation_loader
 from tools.model_builder import (
     build_model,
     check_classes,
@@ -109,7 +108,7 @@ def main() -> None:
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     if args.aug_test:
         config.data.test.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
-    dataset = build_dataset(config.data.test, {'test_mode': True})
+    dataset = build_data(config, 'test')
 
     model = build_model(config, checkpoint)
     check_classes(checkpoint, config)
@@ -124,7 +123,7 @@ def main() -> None:
     logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
                 len(dataset.facts.split.unseen))
 
-    watchdog.Watchdog(place, args.hang_timeout)
+    watchdog.Watchdog(place, args.hang_timeout, ends=args.end_on_hang)
     parts, label_maps = [], []
     loader = evaluation_loader(config, dataset, place)
     for index, labels in predict(launch.wrap(model, place), loader, place):
@@ -136,12 +135,11 @@ def main() -> None:
             dataset.format_results([labels], prefix, indices=[index])
         if args.show or args.show_dir:
             draw(dataset, index, labels, args)
-    # the folders are removed afterwards: they are our own
     through = Path(args.tmpdir or folder)
     if args.eval:
-        parts = collect(parts, len(dataset), place, through / '.collect-scores', on_gpu=args.gpu_collect)
+        parts = collect(parts, len(dataset), place, through, on_gpu=args.gpu_collect)
     if args.out:
-        label_maps = collect(label_maps, len(dataset), place, through / '.collect-labels', on_gpu=args.gpu_collect)
+        label_maps = collect(label_maps, len(dataset), place, through, on_gpu=args.gpu_collect)
     if place.rank != 0:
         return
     if args.out:

@@ -13,6 +13,7 @@ from prettytable import PrettyTable
 
 from models.errors import UserError
 from models.inference.pictures import opened
+from models.text_files import read_text
 
 from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
@@ -117,7 +118,12 @@ class ZeroShotDataset(CustomDataset):
         if split is not None and not os.path.isfile(split):
             raise UserError(f'no split file {split}. {remedy}')
         names = [] if split is not None else pictures_in(img_dir, img_suffix)
-        samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
+        if split is None:
+            samples = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, None)
+        else:
+            stems = [line.strip() for line in read_text(split).splitlines()]
+            samples = [{'filename': stem + img_suffix,
+                        **({} if ann_dir is None else {'ann': {'seg_map': stem + seg_map_suffix}})} for stem in stems]
         samples = [sample for sample in samples if sample['filename'] != img_suffix]  # a blank line of the split
         if not samples:
             where = f'split file {split}' if split is not None else f'folder {img_dir}'

@@ -13,7 +13,6 @@ import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
 import numpy as np
-from mmseg.datasets import build_dataset
 from mmseg.utils import get_root_logger
 from PIL import Image
 
@@ -21,6 +20,7 @@ from datasets import SeededSamples, ZeroShotDataset
 from models.errors import UserError
 from tools import launch
 from tools.config import add_config_arguments, load_config
+from tools.loaders import build_data
 from tools.model_builder import dataset_facts
 from tools.pictures import overlay, side_by_side
 
@@ -71,11 +71,9 @@ def main() -> None:
     if not 0 < args.opacity <= 1:
         raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
     config = load_config(args)
-    if args.part not in config.data:
-        raise UserError(f'{args.config} has no data.{args.part}; it has {", ".join(config.data)}.')
     folder = launch.make_folder(args.out)
     dataset_facts(config)  # a data set of this project, or a message that says so
-    dataset = build_dataset(config.data[args.part], {'test_mode': args.part != 'train'})
+    dataset = build_data(config, args.part)
     parts = [(part, index) for part in getattr(dataset, 'datasets', [dataset]) for index in range(len(part))]
     chosen = np.linspace(0, len(parts) - 1, min(args.count, len(parts))).round().astype(int)
     for part, index in (parts[place] for place in chosen):

@@ -21,7 +21,6 @@ matplotlib.use('Agg')
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
-from mmseg.datasets import build_dataset
 from mmseg.utils import get_root_logger
 from prettytable import PrettyTable
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from models.errors import UserError
 from models.label_mapping import Setting
 from tools import launch
 from tools.config import add_config_arguments, load_config
-from tools.loaders import evaluation_loader
+from tools.loaders import build_data, evaluation_loader
 from tools.model_builder import build_model, check_classes, give_text_embeddings, load_weights
 from tools.progress import Progress
 
@@ -120,7 +119,7 @@ def main() -> None:
     prefix = Path(args.out or Path(args.checkpoint).absolute().parent / 'calibration/seen_penalty')
     launch.make_folder(prefix.absolute().parent)
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
-    dataset = build_dataset(config.data.test, {'test_mode': True})
+    dataset = build_data(config, 'test')
     split = dataset.facts.split
     model = build_model(config, checkpoint)
     if not len(model.decode_head.class_head.unseen):

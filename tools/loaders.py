@@ -11,13 +11,26 @@ from mmseg.datasets import build_dataset
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from datasets import PassSampler, SeededSamples
+from models.errors import UserError, building
 from tools.launch import Place
 from tools.workers import Loader
 
 
+def build_data(config: Config, part: str) -> Dataset:
+    """Builds the dataset `data.train`, `data.val` or `data.test` of a config.
+
+    Raises:
+        UserError: there is none, or it cannot be built so.
+    """
+    if part not in config.data:
+        raise UserError(f'the config has no data.{part}; it has {", ".join(config.data)}.')
+    with building(f'data.{part}'):
+        return build_dataset(config.data[part], {'test_mode': part != 'train'})
+
+
 def training_loader(config: Config, place: Place, seed: int, start: int) -> Loader:
     """Endless batches, the first `start` pictures (over all processes) left out."""
-    dataset = build_dataset(config.data.train)
+    dataset = build_data(config, 'train')
     batch, workers = config.data.samples_per_gpu, worker_count(config)
     sampler = PassSampler(len(dataset), seed=seed, rank=place.rank, world_size=place.world_size, start=start)
     return Loader(SeededSamples(dataset, seed), batch_size=batch, sampler=sampler, num_workers=workers,

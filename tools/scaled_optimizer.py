@@ -3,16 +3,30 @@ import torch
 from mmcv.runner import HOOKS, IterBasedRunner
 from mmcv.runner.hooks.optimizer import GradientCumulativeOptimizerHook
 
+from models.errors import UserError
+
 
 @HOOKS.register_module()
 class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
     """mmcv's gradient accumulation (1 for none) around torch's gradient scaler, whose state goes into checkpoints.
 
     (mmcv's own hook for this knows CUDA's deprecated interface alone.)
+
+    Args:
+        loss_scale: 'dynamic', a number that stays, or arguments of the scaler; as for mmcv's hook.
+        options: of the hook.
     """
 
+    def __init__(self, *, loss_scale: str | float | dict = 'dynamic', **options):
+        super().__init__(**options)
+        if loss_scale != 'dynamic' and not (isinstance(loss_scale, dict) or type(loss_scale) in (int, float)
+                                            and loss_scale > 0):
+            raise UserError(f'loss_scale={loss_scale!r} is neither \'dynamic\', nor a positive number, nor a dict.')
+        self.fixed = float(loss_scale) if type(loss_scale) in (int, float) else None
+        self.options = loss_scale if isinstance(loss_scale, dict) else {'init_scale': self.fixed} if self.fixed else {}
+
     def before_run(self, runner: IterBasedRunner) -> None:
-        self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type)
+        self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type, **self.options)
         if 'grad_scaler' in runner.meta:  # of the checkpoint that the run goes on from
             self.scaler.load_state_dict(runner.meta['grad_scaler'])
 
@@ -26,6 +40,6 @@ class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
             self.scaler.unscale_(runner.optimizer)
             self.clip_grads(runner.model.parameters())
         self.scaler.step(runner.optimizer)
-        self.scaler.update()
+        self.scaler.update(self.fixed)
         runner.optimizer.zero_grad()
         runner.meta['grad_scaler'] = self.scaler.state_dict()

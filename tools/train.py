@@ -18,21 +18,20 @@ import mmseg
 import torch
 from mmcv import Config
 from mmcv.runner import Hook, build_optimizer
-from mmseg.datasets import build_dataset
 from mmseg.utils import get_root_logger
 from torch import nn
 
 from datasets.zero_shot import check_metrics
 from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
-from models.errors import UserError
+from models.errors import UserError, building
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
 from tools import checkpoints, launch, scaled_optimizer, watchdog  # noqa: F401  scaled_optimizer registers its hook
 from tools.clip_sizes import require_clip
 from tools.config import add_config_arguments, as_text, load_config
 from tools.evaluation import Evaluation
-from tools.loaders import evaluation_loader, training_loader
+from tools.loaders import build_data, evaluation_loader, training_loader
 from tools.model_builder import build_model, common_facts, describe, give_text_embeddings, load_weights
 from tools.runner import TrainingRunner
 
@@ -200,30 +199,39 @@ OPTIONS = {
 }
 COUNTS = {'runner.max_iters': 1, 'checkpoint_config.interval': 1, 'evaluation.interval': 1, 'log_config.interval': 1,
           'data.samples_per_gpu': 1, 'data.workers_per_gpu': 0, 'lr_config.warmup_iters': 0}
+NEEDED = ('runner.max_iters', 'data.samples_per_gpu', 'data.workers_per_gpu')
 
 
 def check_settings(config: Config) -> None:
     """Raises a UserError now for what would fail, or be passed over, after hours of training."""
+    for part in (*OPTIONS, 'optimizer', 'lr_config', 'optimizer_config'):
+        if not isinstance(config.get(part) or {}, dict):
+            raise UserError(f'{part}={config[part]!r}: a dict is needed.')
     for part, known in OPTIONS.items():
-        unknown = [name for name in config.get(part, {}) if name not in known]
+        unknown = [name for name in config.get(part) or {} if name not in known]
         if unknown:
             raise UserError(f'{part} has no {", ".join(unknown)}; there are {", ".join(sorted(known))}.')
     for part, only in (('runner', 'IterBasedRunner'), ('checkpoint_config', 'CheckpointHook')):
-        if (found := config.get(part, {}).get('type', only)) != only:
+        if (found := (config.get(part) or {}).get('type', only)) != only:
             raise UserError(f'{part}.type={found!r}: only {only} is known here.')
-    saving = config.get('checkpoint_config', {})
-    if saving.get('by_epoch'):
-        raise UserError('checkpoint_config.by_epoch=True: there are no epochs here, lengths are iterations.')
+    saving = config.get('checkpoint_config') or {}
+    for name in ('checkpoint_config.by_epoch', 'lr_config.by_epoch', 'lr_config.warmup_by_epoch'):
+        part, key = name.split('.')
+        if (config.get(part) or {}).get(key):
+            raise UserError(f'{name}=True: there are no epochs here, lengths are iterations.')
     if not re.fullmatch(r'[^{}/]*_\{\}\.pth', template := saving.get('filename_tmpl', 'iter_{}.pth')):
         raise UserError(f'checkpoint_config.filename_tmpl={template!r}: it must end in _{{}}.pth, as a run that goes '
                          'on finds its checkpoints by their numbers.')
     for name, least in COUNTS.items():
         part, key = name.split('.')
-        value = config.get(part, {}).get(key, least)
+        value = (config.get(part) or {}).get(key, None if name in NEEDED else least)
         if not isinstance(value, int) or value < least:
             raise UserError(f'{name}={value!r}: a whole number from {least} up is needed.')
-    metrics = check_metrics(config.get('evaluation', {}).get('metric', 'mIoU'))
-    best = config.get('evaluation', {}).get('save_best')
+    seed = config.get('seed')
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise UserError(f'seed={seed!r}: a whole number from 0 up is needed.')
+    evaluation = config.get('evaluation') or {}
+    metrics, best = check_metrics(evaluation.get('metric', 'mIoU')), evaluation.get('save_best')
     known = ('auto', 'aAcc', 'mAcc', *metrics, *(('mIoU_seen', 'mIoU_unseen', 'hIoU') if 'mIoU' in metrics else ()))
     if best is not None and best not in known:
         raise UserError(f'evaluation.save_best={best!r} is no score; there are {", ".join(known)}.')
@@ -231,8 +239,9 @@ def check_settings(config: Config) -> None:
 
 def evaluation_hook(config: Config, place: launch.Place) -> Evaluation:
     """Tests on `data.val` while training; `save_best='hIoU'` keeps the best checkpoint."""
-    dataset = build_dataset(config.data.val, {'test_mode': True})
-    return Evaluation(evaluation_loader(config, dataset, place), place, **config.get('evaluation', {}))
+    loader = evaluation_loader(config, build_data(config, 'val'), place)
+    with building('evaluation'):
+        return Evaluation(loader, place, **(config.get('evaluation') or {}))
 
 
 def build_run(config: Config, model: nn.Module, place: launch.Place, batch: tuple[int, int], **options
@@ -240,21 +249,17 @@ def build_run(config: Config, model: nn.Module, place: launch.Place, batch: tupl
     """The runner with the config's optimizer and hooks.
 
     Raises:
-        UserError: one of them is of no known type, or has no such argument.
+        UserError: one of them is of no known type, has no such argument, or lacks a package.
     """
-    try:
-        saving = {key: value for key, value in config.get('checkpoint_config', {}).items() if key != 'type'}
-        runner = TrainingRunner(
-            model, optimizer=build_optimizer(model, config.optimizer), max_iters=config.runner.max_iters, place=place,
-            checkpoints=checkpoints.Checkpoints(place, **saving),
-            pictures_an_iteration=batch[0], iterations_a_step=batch[1], **options)
-        told = deepcopy({name: config.get(name) for name in (  # mmcv takes its words out of them
-            'lr_config', 'optimizer_config', 'log_config', 'custom_hooks')})
-        runner.register_training_hooks(told['lr_config'], told['optimizer_config'] or {}, log_config=told['log_config'],
-                                       custom_hooks_config=told['custom_hooks'])
-    except (TypeError, KeyError, AttributeError, AssertionError) as error:
-        raise UserError('optimizer, lr_config, optimizer_config, checkpoint_config, log_config or custom_hooks cannot '
-                         f'be built: {error}') from error
+    saving = {key: value for key, value in (config.get('checkpoint_config') or {}).items() if key != 'type'}
+    with building('checkpoint_config'):
+        saver = checkpoints.Checkpoints(place, **saving)
+    with building('optimizer'):
+        optimizer = build_optimizer(model, config.optimizer)
+    runner = TrainingRunner(
+        model, optimizer=optimizer, max_iters=config.runner.max_iters, place=place, checkpoints=saver,
+        pictures_an_iteration=batch[0], iterations_a_step=batch[1], **options)
+    runner.register_hooks_of(config)
     return runner
 
 
@@ -312,25 +317,26 @@ def main() -> None:
 
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
-    wrapped = launch.wrap(model, place)
+    wrapped = launch.wrap(model, place, find_unused_parameters=bool(config.get('find_unused_parameters')))
     launch.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
     runner = build_run(config, wrapped, place, batch, work_dir=str(work_dir), logger=logger, meta=meta)
     runner.timestamp = timestamp
     if evaluation is not None:
         runner.register_hook(evaluation, priority='LOW')
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
-    runner.register_hook(watchdog.Watchdog(place, args.hang_timeout), priority='LOWEST')
+    runner.register_hook(watchdog.Watchdog(place, args.hang_timeout, ends=args.end_on_hang), priority='LOWEST')
     if resumes:
         runner.resume(checkpoint.path, iterations_done, pictures)
     if iterations_done >= config.runner.max_iters:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)
+    runner.begin_hooks()
     if place.rank == 0:  # not before all else is known to be right: the folder may hold an earlier run's
         same_run = resumes and Path(checkpoint.path).resolve().parent == work_dir.resolve()
         if aside := checkpoints.put_aside(work_dir, beyond=iterations_done if same_run else 0):
             logger.warning('checkpoints of %s are moved to %s', 'more iterations' if same_run else
                            'an earlier run (--auto-resume would go on with it)', aside)
-        (work_dir / Path(args.config).name).write_text(as_text(as_given))
+        (work_dir / Path(args.config).with_suffix('.py').name).write_text(as_text(as_given), encoding='utf-8')
         own_parts.keep(Path(args.config), work_dir)
     runner.run([loader], [('train', 1)])
 

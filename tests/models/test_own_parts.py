@@ -143,8 +143,8 @@ def test_an_error_in_a_part_says_where(tmp_path, tiny_configs):
                         "loss_decode=dict(type='FaultyLoss')")
     with pytest.raises(SystemExit) as caught:
         launch.run(lambda: build_model(read(file)))
-    assert re.fullmatch(rf'error: ValueError: too many values to unpack \(expected 2.*\) \({tmp_path}/own_faulty.py, line 11\)',
-                        caught.value.code)
+    assert re.fullmatch(r'error: ValueError: too many values to unpack \(expected 2.*\) '
+                        rf'\({tmp_path}/own_faulty.py, line 11\)', caught.value.code)
 
 
 # ---- the README's example, trained
