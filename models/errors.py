@@ -61,5 +61,7 @@ def _message(error: Exception, origin: BaseException) -> str:
     text = ' '.join(str(error.args[0] if error.args else '').split())
     if re.fullmatch(r'(\w+: ?)*', text):  # a bare assertion
         return f'{text} {_innermost(origin).line} fails'.strip()
-    lacks = isinstance(error, KeyError) and re.fullmatch(r"(\w+: )*'?\w+'?", text)
-    return f'{text} is missing' if lacks else text
+    if isinstance(error, KeyError):  # whose text is the repr of what is missing, if it is no sentence
+        text = re.sub(r"^((?:\w+: )*)(['\"])(.*)\2$", r'\1\3', text)
+        return text if ' ' in text.rpartition(': ')[2] else f'{text} is missing'
+    return text

@@ -178,7 +178,7 @@ def _read(path: Path) -> Config:
     except BaseException as error:  # whatever the user's own code raises, or Ctrl-C
         sys.path[:], sys.unraisablehook = search_path, lambda _: None
         traceback.clear_frames(error.__traceback__)  # the temporary file, whose folder is gone, ends now
-        if not isinstance(error, Exception):
+        if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
         raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     finally:

@@ -5,6 +5,8 @@ from mmcv.runner.hooks.optimizer import GradientCumulativeOptimizerHook
 
 from models.errors import UserError
 
+SCALER_OPTIONS = {'init_scale', 'growth_factor', 'backoff_factor', 'growth_interval'}
+
 
 @HOOKS.register_module()
 class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
@@ -13,17 +15,20 @@ class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
     (mmcv's own hook for this knows CUDA's deprecated interface alone.)
 
     Args:
-        loss_scale: 'dynamic', a number that stays, or arguments of the scaler; as for mmcv's hook.
+        loss_scale: 'dynamic', the number that the scaler begins with, or its arguments. It adapts itself anyway: with
+            mmcv's number that stays, gradients that are too large for it would stop the training in silence.
         options: of the hook.
     """
 
     def __init__(self, *, loss_scale: str | float | dict = 'dynamic', **options):
         super().__init__(**options)
-        if loss_scale != 'dynamic' and not (isinstance(loss_scale, dict) or type(loss_scale) in (int, float)
-                                            and loss_scale > 0):
-            raise UserError(f'loss_scale={loss_scale!r} is neither \'dynamic\', nor a positive number, nor a dict.')
-        self.fixed = float(loss_scale) if type(loss_scale) in (int, float) else None
-        self.options = loss_scale if isinstance(loss_scale, dict) else {'init_scale': self.fixed} if self.fixed else {}
+        self.options = {'init_scale': loss_scale} if type(loss_scale) in (int, float) else loss_scale
+        if loss_scale == 'dynamic':
+            self.options = {}
+        elif not isinstance(self.options, dict) or {*self.options} - SCALER_OPTIONS or self.options.get(
+                'init_scale', 1) <= 0:
+            raise UserError(f'loss_scale={loss_scale!r}: \'dynamic\' is needed, a positive number, or a dict of '
+                            f'{", ".join(sorted(SCALER_OPTIONS))}.')
 
     def before_run(self, runner: IterBasedRunner) -> None:
         self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type, **self.options)
@@ -40,6 +45,6 @@ class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
             self.scaler.unscale_(runner.optimizer)
             self.clip_grads(runner.model.parameters())
         self.scaler.step(runner.optimizer)
-        self.scaler.update(self.fixed)
+        self.scaler.update()
         runner.optimizer.zero_grad()
         runner.meta['grad_scaler'] = self.scaler.state_dict()

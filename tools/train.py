@@ -89,8 +89,7 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
     if steps == 1:
         return at_once, 1
     logger.info('one step of the optimizer takes %d iterations: every length in iterations is multiplied by it', steps)
-    config.optimizer_config = dict(config.get('optimizer_config') or {}, type='GradientCumulativeOptimizerHook',
-                                   cumulative_iters=steps)
+    set_optimizer_hook(config, 'GradientCumulativeOptimizerHook', cumulative_iters=steps)
     config.runner.max_iters *= steps
     config.lr_config.warmup_iters = config.lr_config.get('warmup_iters', 0) * steps
     config.evaluation = {'interval': 1, **config.get('evaluation', {})}
@@ -98,6 +97,19 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
         if config.get(part, {}).get(name) is not None:
             config[part][name] *= steps
     return at_once, steps
+
+
+def set_optimizer_hook(config: Config, hook: str, **options) -> None:
+    """Makes `hook` take the optimizer's steps.
+
+    Raises:
+        UserError: the config names a hook that it can't stand in for.
+    """
+    named = (config.get('optimizer_config') or {}).get('type', 'OptimizerHook')
+    if named not in ('OptimizerHook', 'GradientCumulativeOptimizerHook', 'ScaledOptimizerHook'):
+        raise UserError(f'optimizer_config.type={named!r}: float16 and accumulated gradients need {hook} in its place: '
+                        'leave one of them out.')
+    config.optimizer_config = dict(config.get('optimizer_config') or {}, type=hook, **options)
 
 
 def pictures_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int], logger) -> int:
@@ -311,7 +323,7 @@ def main() -> None:
     if amp_dtype is not None:
         logger.info('products in %s; norms, scores and losses in float32', str(amp_dtype).removeprefix('torch.'))
     if amp_dtype is torch.float16:
-        config.optimizer_config = dict(config.get('optimizer_config') or {}, type='ScaledOptimizerHook')
+        set_optimizer_hook(config, 'ScaledOptimizerHook')
     elif amp_dtype is torch.bfloat16 and place.device.type == 'cpu' and not cpu_has_bfloat16():
         logger.warning('this CPU has no instructions for bfloat16: amp=None is faster here')
 
