@@ -108,7 +108,7 @@ class TrainingRunner(IterBasedRunner):
         model = getattr(self.model, 'module', self.model)
         for hook in self.of_config:
             before, name = model.state_dict().keys(), type(hook).__name__
-            with building(name):
+            with building(f'hook {name}'):
                 hook.before_run(self)
             if changed := sorted(before ^ model.state_dict().keys()):
                 raise UserError(f'{name} changes which tensors the model has ({changed[0]} and {len(changed) - 1} '

@@ -121,7 +121,7 @@ def test_it_ends_only_where_that_is_asked_for(dwells, where):
     """A slow phase of thrice the patience, which a report and its grace do not cover."""
     slow, ended = dwells(2, 6, where), dwells(2, 6, where, 'end')
     assert slow.returncode == 0 and slow.stderr.startswith('warning: ') and 'nothing moved for 2 s' in slow.stderr
-    assert 'ends' not in slow.stderr and 'in <module>' in slow.stderr
+    assert 'It ends' not in slow.stderr and 'in <module>' in slow.stderr
     assert ended.returncode == 1 and ended.stderr.startswith('error: ') and 'It ends' in ended.stderr
 
 
