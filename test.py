@@ -125,7 +125,7 @@ def main() -> None:
     logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
                 len(dataset.facts.split.unseen))
 
-    watchdog.Watchdog(place, args.hang_timeout)
+    watchdog.Watchdog(place, args.hang_timeout, ends=args.end_on_hang)
     parts, label_maps = [], []
     loader = evaluation_loader(config, dataset, place)
     for index, labels in predict(launch.wrap(model, place), loader, place):
@@ -137,12 +137,11 @@ def main() -> None:
             dataset.format_results([labels], prefix, indices=[index])
         if args.show or args.show_dir:
             draw(dataset, index, labels, args)
-    # the folders are removed afterwards: they are our own
     through = Path(args.tmpdir or folder)
     if args.eval:
-        parts = collect(parts, len(dataset), place, through / '.collect-scores', on_gpu=args.gpu_collect)
+        parts = collect(parts, len(dataset), place, through, on_gpu=args.gpu_collect)
     if args.out:
-        label_maps = collect(label_maps, len(dataset), place, through / '.collect-labels', on_gpu=args.gpu_collect)
+        label_maps = collect(label_maps, len(dataset), place, through, on_gpu=args.gpu_collect)
     if place.rank != 0:
         return
     if args.out:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from inspect import signature
 
-import mmcv
 import numpy as np
 import torch
 from mmcv.utils import print_log
@@ -19,6 +18,7 @@ from prettytable import PrettyTable
 from models.errors import UserError
 from models.inference.pictures import opened
 from models.label_format import label_format
+from models.text_files import read_text
 
 from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
@@ -149,7 +149,7 @@ class ZeroShotDataset(CustomDataset):
             names = pictures_in(img_dir, img_suffix, ann_dir, seg_map_suffix)
             stems = [name.removesuffix(img_suffix) for name in names]
         else:
-            stems = [line.strip() for line in mmcv.list_from_file(split) if line.strip()]
+            stems = [line.strip() for line in read_text(split).splitlines() if line.strip()]
         where = f'split file {split}' if split is not None else f'folder {img_dir}'
         if not stems:
             raise UserError(f'the {where} names no picture. {remedy}')

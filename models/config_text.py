@@ -41,3 +41,16 @@ def _value(node: ast.expr) -> Plain:
         case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords) if all(word.arg for word in keywords):
             return {word.arg: _value(word.value) for word in keywords}
     raise UserError('no literal')
+
+
+def with_pairs(value: Plain, name: str = '') -> Plain:
+    """The steps of a pipeline whose pairs of numbers are tuples again: a JSON or YAML file has lists alone.
+
+    `img_ratios`, which may be two, stay a list.
+    """
+    if isinstance(value, Mapping):
+        return type(value)({key: with_pairs(inside, key) for key, inside in value.items()})
+    if not isinstance(value, list):
+        return value
+    pair = len(value) == 2 and all(type(number) in (int, float) for number in value) and name != 'img_ratios'
+    return tuple(value) if pair else [with_pairs(inside, name) for inside in value]

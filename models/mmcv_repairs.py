@@ -4,11 +4,14 @@ Three more traps of mmcv 1.7.2 and mmseg 0.30.0 are not repaired but not met, be
 not used: `build_ddp` refuses a CPU, `train_segmentor` needs `cfg.device`, and mmseg's loader asks for persistent
 workers even where there are none.
 """
+import builtins
+import io
 import os
 from collections import OrderedDict
 
 import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
+import mmcv.utils.config as configs
 import torch
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
 from torch import nn
@@ -19,6 +22,7 @@ from torch.utils.data._utils.pin_memory import pin_memory as pin
 from . import clip_checkpoint
 from .clip_checkpoint import Checkpoint
 from .colours import palette
+from .text_files import read_text
 
 
 def get_stream(device: int | torch.device) -> torch.Stream | None:
@@ -86,10 +90,16 @@ def load_url(*args, **kwargs) -> dict:
     return torch_load_url(*args, **kwargs, weights_only=True)
 
 
+def open_config(file: str, mode: str = 'r', **options):
+    """mmcv takes a config for UTF-8 without a byte-order mark; this reads what editors on Windows write, too."""
+    return io.StringIO(read_text(file)) if mode == 'r' else builtins.open(file, mode, **options)
+
+
 def apply() -> None:
     """Makes the repairs; more than once does no harm."""
     scattering._get_stream = get_stream
     saving.load_url = load_url
+    configs.open = open_config
     saving.CheckpointLoader.register_scheme('', load_from_local, force=True)
     DataContainer.pin_memory = pin_memory
     saving._save_to_state_dict = save_to_state_dict

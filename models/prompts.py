@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import UserError
+from .text_files import lines_of
 
 PROMPT_SETS = {
     'single': ('a photo of a {}',),
@@ -57,22 +58,3 @@ def templates_of(prompt_set: str | Sequence[str]) -> tuple[str, ...]:
 def synonyms(name: str) -> list[str]:
     """The names of a class: 'sofa, couch' has two, and its embedding is the mean over both."""
     return [part.strip() for part in name.split(',')]
-
-
-def lines_of(path: str | Path, what: str) -> list[str]:
-    """The lines of a text file, blank ones left out.
-
-    Raises:
-        UserError: no file or no text, or no line in it; `what` says what the lines are.
-        FileNotFoundError: no such file.
-    """
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
-    except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f'{path} cannot be read as a text file of {what}: {error.strerror}.') from None
-    except UnicodeDecodeError:
-        raise UserError(f'{path} is no UTF-8 text of {what}, one a line.') from None
-    lines = [line for line in lines if line]
-    if not lines:
-        raise UserError(f'{path} is empty: write {what} in it, one a line.')
-    return lines

@@ -29,7 +29,7 @@ from . import checkpoint_meta, clip_checkpoint
 from .clip_checkpoint import Checkpoint
 from .clip_layers import ResidualAttentionBlock
 from .clip_variant import text_encoder_of, told_by_config
-from .errors import UserError
+from .errors import UserError, building
 from .label_mapping import Setting
 from .maps import Resizing, resize
 from .precision import short_products
@@ -44,10 +44,8 @@ def build(model: dict) -> 'CLIPRC':
     Raises:
         UserError: an argument or a type that does not exist, or values that do not fit each other.
     """
-    try:
+    with building('the config\'s model cannot be built', _with_remedy):
         return build_segmentor(model)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(f'the config\'s model cannot be built: {_with_remedy(str(error.args[0]))}') from error
 
 
 def _with_remedy(message: str) -> str:

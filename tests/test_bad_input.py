@@ -1,10 +1,12 @@
 """Bad input: the script ends with one error that names the thing and the remedy, and nothing is lost."""
 import shutil
 import socket
+import sys
 
 import numpy as np
 import pytest
 import torch
+from mmcv.runner import HOOKS, Hook
 from PIL import Image
 
 from tests.clip_files import clip_weights
@@ -126,6 +128,33 @@ def test_embedding_file(fails, tiny_configs, tmp_path, shape):
     assert str(tmp_path / 'table.npy') in error and str(shape) in error and '20 classes' in error
 
 
+# ---- hooks
+
+@HOOKS.register_module(force=True)
+class GivesBuffers(Hook):
+    def before_run(self, runner):
+        runner.model.module.backbone.register_buffer('mean_of_mine', torch.zeros(3))
+
+
+@pytest.mark.parametrize(('lines', 'words'), [
+    ("custom_hooks = [dict(type='EMAHook')]", ['EMAHook', 'ema_', 'would load nowhere']),
+    ("custom_hooks = [dict(type='GivesBuffers')]", ['GivesBuffers', 'backbone.mean_of_mine', 'would load nowhere']),
+    ("log_config = dict(hooks=[dict(type='WandbLoggerHook')])", ['log_config: WandbLoggerHook: ', 'pip install wandb']),
+    ("log_config = dict(hooks=[dict(type='TensorboardLoggerHook')])", ['hook TensorboardLoggerHook: ', 'tensorboard']),
+])
+def test_hooks(fails, tiny_configs, trained, tmp_path, monkeypatch, lines, words):
+    """They are tried before a file of an earlier run is touched."""
+    for package in ('wandb', 'torch.utils.tensorboard', 'tensorboardX'):  # as where they are not installed
+        monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / 'hooks.py').write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\n{lines}\n")
+    folder = shutil.copytree(trained, tmp_path / 'work')
+    before = sorted(file.name for file in folder.glob('*.pth'))
+    error = fails(TRAIN, tmp_path / 'hooks.py', '--work-dir', folder)
+    for word in words:
+        assert word in error
+    assert sorted(file.name for file in folder.glob('*.pth')) == before and not list(folder.glob('earlier_*'))
+
+
 # ---- options
 
 OPTIONS = [
@@ -153,6 +182,16 @@ OPTIONS = [
     (TRAIN, ['--cfg-options', 'optimizer.type=AdamX'], ['optimizer', 'AdamX']),
     (TRAIN, ['--cfg-options', 'lr_config.policy=polly'], ['lr_config', 'Polly']),
     (TRAIN, ['--cfg-options', 'optimizer_config.grad_clp.max_norm=1'], ['optimizer_config', 'grad_clp']),
+    (TRAIN, ['--cfg-options', 'optimizer.lr=-1'], ['optimizer: AdamW: Invalid learning rate: -1']),
+    (TRAIN, ['--cfg-options', 'lr_config.by_epoch=True'], ['lr_config.by_epoch=True', 'no epochs']),
+    (TRAIN, ['--cfg-options', 'lr_config.power=a', 'lr_config.powr=1'], ['lr_config: ', 'powr']),
+    (TRAIN, ['--cfg-options', 'log_config.hooks.0.type=NoHook'], ['log_config: NoHook is not in the hook registry']),
+    (TRAIN, ['--cfg-options', 'data.train.pipeline.2.type=NoStep'], ['data.train: ', 'NoStep is not in the pipeline']),
+    (TRAIN, ['--cfg-options', 'model.decode_head.loss_decode.type=NoLoss'], ['model', 'NoLoss']),
+    (TRAIN, ['--cfg-options', 'amp.dtype=float16', 'optimizer_config.loss_scale=-1'], ['loss_scale=-1', 'dynamic']),
+    (TRAIN, ['--cfg-options', 'amp.dtype=float16', 'optimizer_config.type=MyHook'], ['MyHook', 'ScaledOptimizerHook']),
+    (TRAIN, ['--cfg-options', 'seed=a'], ["seed='a'"]),
+    (TRAIN, ['--cfg-options', 'evaluation=3'], ['evaluation=3: a dict is needed']),
     (TRAIN, ['--cfg-options', 'crop=(96,96)'], ["'crop' only helps to write the settings", 'data, ']),
     (TRAIN, ['--total-batch-size', 3], ['3', 'not a multiple of 2', 'data.samples_per_gpu']),
     (TRAIN, ['--gpus', 1], ['a GPU was asked for', '--device cpu']),

@@ -15,6 +15,7 @@ from models.clip_layers import GELUS
 from tests.clip_files import VIT_B_16, VIT_B_32, VIT_L_14, clip_by_shape
 from tests.conftest import GOLDEN, REPOSITORY
 from tools.config import as_data, as_text, load_config
+from tools.config_names import check_names, check_workflow
 from tools.model_builder import build_model, dataset_facts
 
 CONFIGS = REPOSITORY / 'configs'
@@ -260,6 +261,8 @@ def test_an_official_leaf_works_unchanged(models, tmp_path, leaf, values):
     path = tmp_path / 'configs' / leaf
     path.write_text(OFFICIAL.format(**{'extra': '', **values}))
     config = Config.fromfile(str(path))
+    check_names(config, path)
+    check_workflow(config)
     official, (our_config, ours) = build_model(config), models(leaf)
     assert {name: tensor.shape for name, tensor in official.state_dict().items()} == {
         name: tensor.shape for name, tensor in ours.state_dict().items()}

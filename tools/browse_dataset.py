@@ -73,8 +73,6 @@ def main() -> None:
     if not 0 < args.opacity <= 1:
         raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
     config = load_config(args)
-    if args.part not in config.data:
-        raise UserError(f'{args.config} has no data.{args.part}; it has {", ".join(config.data)}.')
     folder = launch.make_folder(args.out)
     dataset_facts(config)  # a data set of this project, or a message that says so
     dataset = training_dataset(config) if args.part == 'train' else \

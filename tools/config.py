@@ -10,16 +10,15 @@ from pprint import pformat
 from mmcv import Config, ConfigDict, DictAction
 
 from models import own_parts
+from models.config_text import with_pairs
 from models.errors import UserError
+from tools.config_names import SETTINGS, check_names, check_workflow
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model
 TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's data sets, where they are no lists
-# What is read of a config; all else in it serves to write these.
-SETTINGS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config', 'evaluation',
-            'log_config', 'log_level', 'amp', 'compile', 'cross_dataset', 'seed', 'work_dir', 'load_from',
-            'resume_from', 'cudnn_benchmark', 'picture_size', 'total_batch_size', 'total_batch_size_source', 'protocol',
-            'published')
+LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG')
+FP16_HOOKS = ('Fp16OptimizerHook', 'GradientCumulativeFp16OptimizerHook')
 DATA_SETTINGS = ('samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test')
 # The lengths in pixels of a pipeline's steps.
 PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pad': ('size',),
@@ -57,10 +56,13 @@ def load_config(args: Namespace) -> Config:
     It is Python code, and is run. Modules that it names in `custom_imports` are imported; they may lie beside it.
 
     Raises:
-        UserError: no such file, one that is not a config, or such a module that cannot be imported.
+        UserError: no such file, one that is not a config, such a module that cannot be imported, or a setting that
+            this project does not know.
     """
     path = Path(args.config)
     config = read_config(path)
+    check_names(config, path)
+    check_workflow(config)
     options = {**args.options, **args.cfg_options}
     for key, value in options.items():
         if key.split('.')[0] not in SETTINGS:
@@ -80,6 +82,12 @@ def load_config(args: Namespace) -> Config:
     unknown = [f'data.{name}' for name in config.data if name not in DATA_SETTINGS]
     if unknown:
         raise UserError(f'{", ".join(unknown)}: data has {", ".join(DATA_SETTINGS)}.')
+    if config.get('log_level', 'INFO') not in LEVELS:
+        raise UserError(f'log_level={config.log_level!r}: one of {", ".join(LEVELS)} is needed.')
+    take_fp16_for_amp(config)
+    for dataset in dataset_configs(config.data):
+        if isinstance(dataset.get('pipeline'), list):
+            dataset.pipeline = with_pairs(dataset.pipeline)
     set_picture_size(config)
     if args.data_root is not None:
         for dataset in dataset_configs(config.data):
@@ -94,6 +102,28 @@ def load_config(args: Namespace) -> Config:
         if config.model.get(name) is not None:
             config.model[name] = str(_weights_path(config.model[name]))
     return config
+
+
+def take_fp16_for_amp(config: Config) -> None:
+    """Makes mmcv's two ways of training in float16 ours: `fp16`, and a hook for it in `optimizer_config`.
+
+    Raises:
+        UserError: they contradict `amp`, or say what there is not.
+    """
+    fp16, updating = config.pop('fp16', None), dict(config.get('optimizer_config') or {})
+    by_hook = updating.get('type') in FP16_HOOKS
+    if fp16 is None and not by_hook:
+        return
+    if not isinstance(fp16 or {}, dict) or {*(fp16 or {})} - {'loss_scale'}:
+        raise UserError(f'fp16={fp16!r}: only loss_scale is known in it. Say amp=dict(dtype=\'float16\') instead.')
+    if config.get('amp') not in (None, {'dtype': 'float16'}):
+        raise UserError(f'the config asks for float16 ({"optimizer_config.type" if by_hook else "fp16"}) and for '
+                        f'amp={dict(config.amp)}: say amp alone.')
+    if by_hook:
+        for name in ('type', 'coalesce', 'bucket_size_mb', 'distributed'):  # how gradients travel does not change them
+            updating.pop(name, None)
+        updating.setdefault('loss_scale', 512.)  # mmcv's
+    config.amp, config.optimizer_config = {'dtype': 'float16'}, {**updating, **(fp16 or {})}
 
 
 def set_picture_size(config: Config) -> None:
@@ -148,7 +178,7 @@ def _read(path: Path) -> Config:
     except BaseException as error:  # whatever the user's own code raises, or Ctrl-C
         sys.path[:], sys.unraisablehook = search_path, lambda _: None
         traceback.clear_frames(error.__traceback__)  # the temporary file, whose folder is gone, ends now
-        if not isinstance(error, Exception):
+        if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
         raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     finally:

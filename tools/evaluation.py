@@ -1,6 +1,7 @@
 """Predictions for the pictures of a data set, by one process or several: what test.py and training share."""
 import math
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from inspect import signature
@@ -62,13 +63,17 @@ def collect(parts: list, count: int, place: Place, folder: Path, *, on_gpu: bool
     """The `count` results of all processes in the data set's order; None except on the first.
 
     Args:
-        folder: through which they go, unless `on_gpu`; removed afterwards.
+        folder: in which they go through a folder of this call's own, which is removed afterwards, unless `on_gpu`.
     """
     if not place.distributed:
         return parts
     if on_gpu and torch.cuda.is_available():
         return collect_results_gpu(parts, count)
-    return collect_results_cpu(parts, count, str(folder))
+    own = None
+    if place.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        own = tempfile.mkdtemp(prefix='.collect-', dir=folder)
+    return collect_results_cpu(parts, count, launch.of_first(own, place))
 
 
 class Evaluation(EvalHook):
@@ -150,7 +155,7 @@ class Evaluation(EvalHook):
             parts += dataset.pre_eval(labels, index)
         if asked := runner.stop.agreed():
             runner.end(asked, runner.iter + 1)  # and will evaluate when it goes on
-        folder = Path(self.tmpdir or runner.work_dir) / '.collect-evaluation'
+        folder = Path(self.tmpdir or runner.work_dir)
         parts = collect(parts, len(dataset), self.place, folder, on_gpu=self.gpu_collect)
         if self.place.rank == 0:
             runner.log_buffer.clear()

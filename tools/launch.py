@@ -158,14 +158,15 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
     return Place(device, dist.get_rank(), dist.get_world_size(), dist.new_group(backend='gloo') if use_cuda else None)
 
 
-def wrap(model: nn.Module, place: Place) -> nn.Module:
+def wrap(model: nn.Module, place: Place, *, find_unused_parameters: bool = False) -> nn.Module:
     """The model on its device in mmcv's wrapper, which unpacks the loaders' data containers."""
     model = model.to(place.device)
+    options = {'broadcast_buffers': False, 'find_unused_parameters': find_unused_parameters}
     if place.device.type == 'cpu':
-        return mmcv_repairs.CPUDistributedDataParallel(model, broadcast_buffers=False) if place.distributed else \
+        return mmcv_repairs.CPUDistributedDataParallel(model, **options) if place.distributed else \
             mmcv_repairs.CPUDataParallel(model)
     ids = [place.device.index]
-    return MMDistributedDataParallel(model, device_ids=ids, broadcast_buffers=False) if place.distributed else \
+    return MMDistributedDataParallel(model, device_ids=ids, **options) if place.distributed else \
         MMDataParallel(model, device_ids=ids)
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from datasets import PassSampler, SeededSamples, SeveralDatasets, ZeroShotDataset
 from datasets.several import parts_of
-from models.errors import UserError
+from models.errors import UserError, building
 from tools.launch import Place
 from tools.workers import Loader
 
@@ -23,7 +23,7 @@ def training_dataset(config: Config) -> Dataset:
     Raises:
         UserError: it is of an unknown kind, or a part of it has no masks.
     """
-    dataset = build_dataset(_as_list(config.data.train))
+    dataset = _built(config, 'train')
     check_masks(dataset, 'data.train: a model is trained')
     return dataset
 
@@ -37,21 +37,27 @@ def evaluation_dataset(config: Config, part: str, *, scored: bool) -> ZeroShotDa
     Raises:
         UserError: it is of an unknown kind, repeats images, lacks masks, or has parts of other classes.
     """
-    settings = config.data[part]
-    dataset = build_dataset(_as_list(settings), {'test_mode': True})
+    dataset = _built(config, part)
     if scored:
         check_masks(dataset, f'data.{part}: scores are made')
     if isinstance(dataset, RepeatDataset):
         raise UserError(f'data.{part} is a RepeatDataset: an image is scored once.')
     if not isinstance(dataset, ConcatDataset):
         return next(parts_of(dataset))
+    settings = config.data[part]
     separate = settings.get('separate_eval', dataset.separate_eval) if isinstance(settings, dict) else True
     return SeveralDatasets(list(parts_of(dataset)), separate=separate)
 
 
-def _as_list(settings: dict | list) -> dict | list:
-    """mmseg's `ConcatDataset` as its builder takes it: the list of its datasets."""
-    return settings['datasets'] if isinstance(settings, dict) and settings.get('type') == 'ConcatDataset' else settings
+def _built(config: Config, part: str) -> Dataset:
+    """The dataset `data.<part>`; mmseg's `ConcatDataset` as its builder takes it, the list of its datasets."""
+    if part not in config.data:
+        raise UserError(f'the config has no data.{part}; it has {", ".join(config.data)}.')
+    settings = config.data[part]
+    if isinstance(settings, dict) and settings.get('type') == 'ConcatDataset':
+        settings = settings['datasets']
+    with building(f'data.{part}'):
+        return build_dataset(settings, {'test_mode': part != 'train'})
 
 
 def check_masks(dataset: Dataset, what: str) -> None:

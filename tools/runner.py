@@ -2,16 +2,18 @@
 import math
 import signal
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from mmcv import Config
 from mmcv.parallel import DataContainer
-from mmcv.runner import Hook, IterBasedRunner
+from mmcv.runner import Hook, IterBasedRunner, IterTimerHook
 
 from models import clip_checkpoint
-from models.errors import UserError
+from models.errors import UserError, building
 from tools import launch
 from tools.checkpoints import STOPPED, Checkpoints, set_random_state
 from tools.launch import Place
@@ -69,9 +71,48 @@ class TrainingRunner(IterBasedRunner):
         self.stop = Stop(place)
         self.files = []  # of the batches of this step and of the last one of the step before
         self.random_states = []
+        self.of_config = []  # hooks, which `begin_hooks` begins
         self.last_good: Path | None = None  # checkpoint
         self.register_hook(checkpoints, priority='NORMAL')
         self.register_hook(CheckLoss(), priority='HIGHEST')
+
+    def register_hooks_of(self, config: Config) -> None:
+        """Registers the hooks that a config asks for.
+
+        Raises:
+            UserError: one of them is of no known type, has no such argument, or lacks a package.
+        """
+        ours, told = [*self.hooks], deepcopy({name: config.get(name) for name in (  # mmcv takes its words out of them
+            'lr_config', 'optimizer_config', 'log_config', 'custom_hooks')})
+        for options in (told['lr_config'], *((told['log_config'] or {}).get('hooks') or [])):
+            if isinstance(options, dict):
+                options.setdefault('by_epoch', False)
+        self.register_timer_hook(IterTimerHook())
+        with building('lr_config'):
+            self.register_lr_hook(told['lr_config'])
+        with building('optimizer_config'):
+            self.register_optimizer_hook(told['optimizer_config'] or {})
+        with building('log_config'):
+            self.register_logger_hooks(told['log_config'])
+        with building('custom_hooks'):
+            self.register_custom_hooks(told['custom_hooks'])
+        self.of_config = [hook for hook in self.hooks if hook not in ours]
+
+    def begin_hooks(self) -> None:
+        """Calls `before_run` of the config's hooks, before a file of an earlier run is touched.
+
+        Raises:
+            UserError: one lacks a package, or gives the model parameters or buffers, with which its checkpoints would
+                load nowhere.
+        """
+        model = getattr(self.model, 'module', self.model)
+        for hook in self.of_config:
+            before, name = model.state_dict().keys(), type(hook).__name__
+            with building(f'hook {name}'):
+                hook.before_run(self)
+            if changed := sorted(before ^ model.state_dict().keys()):
+                raise UserError(f'{name} changes which tensors the model has ({changed[0]} and {len(changed) - 1} '
+                                'more): its checkpoints would load nowhere. Take it out of custom_hooks.')
 
     def progress(self, done: int) -> dict[str, int]:
         """What a run that goes on after `done` iterations must know: pictures so far, and how many make a step."""
@@ -117,7 +158,9 @@ class TrainingRunner(IterBasedRunner):
     def call_hook(self, name: str) -> None:
         if name == 'before_epoch' and self.place.rank < len(self.random_states):  # the loader's iterator has drawn
             set_random_state(self.random_states[self.place.rank], self.place.device)
-        super().call_hook(name)
+        for hook in self.hooks:
+            if name != 'before_run' or hook not in self.of_config:
+                getattr(hook, name)(self)
 
     def train(self, data_loader, **kwargs) -> None:
         """One iteration; after it the run ends if it was asked to.

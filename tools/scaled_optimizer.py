@@ -3,16 +3,35 @@ import torch
 from mmcv.runner import HOOKS, IterBasedRunner
 from mmcv.runner.hooks.optimizer import GradientCumulativeOptimizerHook
 
+from models.errors import UserError
+
+SCALER_OPTIONS = {'init_scale', 'growth_factor', 'backoff_factor', 'growth_interval'}
+
 
 @HOOKS.register_module()
 class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
     """mmcv's gradient accumulation (1 for none) around torch's gradient scaler, whose state goes into checkpoints.
 
     (mmcv's own hook for this knows CUDA's deprecated interface alone.)
+
+    Args:
+        loss_scale: 'dynamic', the number that the scaler begins with, or its arguments. It adapts itself anyway: with
+            mmcv's number that stays, gradients that are too large for it would stop the training in silence.
+        options: of the hook.
     """
 
+    def __init__(self, *, loss_scale: str | float | dict = 'dynamic', **options):
+        super().__init__(**options)
+        self.options = {'init_scale': loss_scale} if type(loss_scale) in (int, float) else loss_scale
+        if loss_scale == 'dynamic':
+            self.options = {}
+        elif not isinstance(self.options, dict) or {*self.options} - SCALER_OPTIONS or self.options.get(
+                'init_scale', 1) <= 0:
+            raise UserError(f'loss_scale={loss_scale!r}: \'dynamic\' is needed, a positive number, or a dict of '
+                            f'{", ".join(sorted(SCALER_OPTIONS))}.')
+
     def before_run(self, runner: IterBasedRunner) -> None:
-        self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type)
+        self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type, **self.options)
         if 'grad_scaler' in runner.meta:  # of the checkpoint that the run goes on from
             self.scaler.load_state_dict(runner.meta['grad_scaler'])
 

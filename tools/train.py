@@ -25,7 +25,7 @@ from datasets.several import parts_of
 from datasets.zero_shot import check_metrics, warn_of_missing_classes
 from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
-from models.errors import UserError
+from models.errors import UserError, building
 from models.label_mapping import Setting
 from models.precision import cpu_has_bfloat16, supported
 from tools import checkpoints, launch, scaled_optimizer, watchdog  # noqa: F401  scaled_optimizer registers its hook
@@ -90,8 +90,7 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
     if steps == 1:
         return at_once, 1
     logger.info('one step of the optimizer takes %d iterations: every length in iterations is multiplied by it', steps)
-    config.optimizer_config = dict(config.get('optimizer_config') or {}, type='GradientCumulativeOptimizerHook',
-                                   cumulative_iters=steps)
+    set_optimizer_hook(config, 'GradientCumulativeOptimizerHook', cumulative_iters=steps)
     config.runner.max_iters *= steps
     config.lr_config.warmup_iters = config.lr_config.get('warmup_iters', 0) * steps
     config.evaluation = {'interval': 1, **config.get('evaluation', {})}
@@ -99,6 +98,19 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
         if config.get(part, {}).get(name) is not None:
             config[part][name] *= steps
     return at_once, steps
+
+
+def set_optimizer_hook(config: Config, hook: str, **options) -> None:
+    """Makes `hook` take the optimizer's steps.
+
+    Raises:
+        UserError: the config names a hook that it can't stand in for.
+    """
+    named = (config.get('optimizer_config') or {}).get('type', 'OptimizerHook')
+    if named not in ('OptimizerHook', 'GradientCumulativeOptimizerHook', 'ScaledOptimizerHook'):
+        raise UserError(f'optimizer_config.type={named!r}: float16 and accumulated gradients need {hook} in its place: '
+                        'leave one of them out.')
+    config.optimizer_config = dict(config.get('optimizer_config') or {}, type=hook, **options)
 
 
 def pictures_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int], logger) -> int:
@@ -200,30 +212,39 @@ OPTIONS = {
 }
 COUNTS = {'runner.max_iters': 1, 'checkpoint_config.interval': 1, 'evaluation.interval': 1, 'log_config.interval': 1,
           'data.samples_per_gpu': 1, 'data.workers_per_gpu': 0, 'lr_config.warmup_iters': 0}
+NEEDED = ('runner.max_iters', 'data.samples_per_gpu', 'data.workers_per_gpu')
 
 
 def check_settings(config: Config) -> None:
     """Raises a UserError now for what would fail, or be passed over, after hours of training."""
+    for part in (*OPTIONS, 'optimizer', 'lr_config', 'optimizer_config'):
+        if not isinstance(config.get(part) or {}, dict):
+            raise UserError(f'{part}={config[part]!r}: a dict is needed.')
     for part, known in OPTIONS.items():
-        unknown = [name for name in config.get(part, {}) if name not in known]
+        unknown = [name for name in config.get(part) or {} if name not in known]
         if unknown:
             raise UserError(f'{part} has no {", ".join(unknown)}; there are {", ".join(sorted(known))}.')
     for part, only in (('runner', 'IterBasedRunner'), ('checkpoint_config', 'CheckpointHook')):
-        if (found := config.get(part, {}).get('type', only)) != only:
+        if (found := (config.get(part) or {}).get('type', only)) != only:
             raise UserError(f'{part}.type={found!r}: only {only} is known here.')
-    saving = config.get('checkpoint_config', {})
-    if saving.get('by_epoch'):
-        raise UserError('checkpoint_config.by_epoch=True: there are no epochs here, lengths are iterations.')
+    saving = config.get('checkpoint_config') or {}
+    for name in ('checkpoint_config.by_epoch', 'lr_config.by_epoch', 'lr_config.warmup_by_epoch'):
+        part, key = name.split('.')
+        if (config.get(part) or {}).get(key):
+            raise UserError(f'{name}=True: there are no epochs here, lengths are iterations.')
     if not re.fullmatch(r'[^{}/]*_\{\}\.pth', template := saving.get('filename_tmpl', 'iter_{}.pth')):
         raise UserError(f'checkpoint_config.filename_tmpl={template!r}: it must end in _{{}}.pth, as a run that goes '
                          'on finds its checkpoints by their numbers.')
     for name, least in COUNTS.items():
         part, key = name.split('.')
-        value = config.get(part, {}).get(key, least)
+        value = (config.get(part) or {}).get(key, None if name in NEEDED else least)
         if not isinstance(value, int) or value < least:
             raise UserError(f'{name}={value!r}: a whole number from {least} up is needed.')
-    metrics = check_metrics(config.get('evaluation', {}).get('metric', 'mIoU'))
-    best = config.get('evaluation', {}).get('save_best')
+    seed = config.get('seed')
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise UserError(f'seed={seed!r}: a whole number from 0 up is needed.')
+    evaluation = config.get('evaluation') or {}
+    metrics, best = check_metrics(evaluation.get('metric', 'mIoU')), evaluation.get('save_best')
     known = ('auto', 'aAcc', 'mAcc', *metrics, *(('mIoU_seen', 'mIoU_unseen', 'hIoU') if 'mIoU' in metrics else ()))
     if best is not None and best not in known:
         raise UserError(f'evaluation.save_best={best!r} is no score; there are {", ".join(known)}.')
@@ -231,8 +252,9 @@ def check_settings(config: Config) -> None:
 
 def evaluation_hook(config: Config, place: launch.Place) -> Evaluation:
     """Tests on `data.val` while training; `save_best='hIoU'` keeps the best checkpoint."""
-    dataset = evaluation_dataset(config, 'val', scored=True)
-    return Evaluation(evaluation_loader(config, dataset, place), place, **config.get('evaluation', {}))
+    loader = evaluation_loader(config, evaluation_dataset(config, 'val', scored=True), place)
+    with building('evaluation'):
+        return Evaluation(loader, place, **(config.get('evaluation') or {}))
 
 
 def build_run(config: Config, model: nn.Module, place: launch.Place, batch: tuple[int, int], **options
@@ -240,21 +262,17 @@ def build_run(config: Config, model: nn.Module, place: launch.Place, batch: tupl
     """The runner with the config's optimizer and hooks.
 
     Raises:
-        UserError: one of them is of no known type, or has no such argument.
+        UserError: one of them is of no known type, has no such argument, or lacks a package.
     """
-    try:
-        saving = {key: value for key, value in config.get('checkpoint_config', {}).items() if key != 'type'}
-        runner = TrainingRunner(
-            model, optimizer=build_optimizer(model, config.optimizer), max_iters=config.runner.max_iters, place=place,
-            checkpoints=checkpoints.Checkpoints(place, **saving),
-            pictures_an_iteration=batch[0], iterations_a_step=batch[1], **options)
-        told = deepcopy({name: config.get(name) for name in (  # mmcv takes its words out of them
-            'lr_config', 'optimizer_config', 'log_config', 'custom_hooks')})
-        runner.register_training_hooks(told['lr_config'], told['optimizer_config'] or {}, log_config=told['log_config'],
-                                       custom_hooks_config=told['custom_hooks'])
-    except (TypeError, KeyError, AttributeError, AssertionError) as error:
-        raise UserError('optimizer, lr_config, optimizer_config, checkpoint_config, log_config or custom_hooks cannot '
-                         f'be built: {error}') from error
+    saving = {key: value for key, value in (config.get('checkpoint_config') or {}).items() if key != 'type'}
+    with building('checkpoint_config'):
+        saver = checkpoints.Checkpoints(place, **saving)
+    with building('optimizer'):
+        optimizer = build_optimizer(model, config.optimizer)
+    runner = TrainingRunner(
+        model, optimizer=optimizer, max_iters=config.runner.max_iters, place=place, checkpoints=saver,
+        pictures_an_iteration=batch[0], iterations_a_step=batch[1], **options)
+    runner.register_hooks_of(config)
     return runner
 
 
@@ -310,31 +328,32 @@ def main() -> None:
     if amp_dtype is not None:
         logger.info('products in %s; norms, scores and losses in float32', str(amp_dtype).removeprefix('torch.'))
     if amp_dtype is torch.float16:
-        config.optimizer_config = dict(config.get('optimizer_config') or {}, type='ScaledOptimizerHook')
+        set_optimizer_hook(config, 'ScaledOptimizerHook')
     elif amp_dtype is torch.bfloat16 and place.device.type == 'cpu' and not cpu_has_bfloat16():
         logger.warning('this CPU has no instructions for bfloat16: amp=None is faster here')
 
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
-    wrapped = launch.wrap(model, place)
+    wrapped = launch.wrap(model, place, find_unused_parameters=bool(config.get('find_unused_parameters')))
     launch.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
     runner = build_run(config, wrapped, place, batch, work_dir=str(work_dir), logger=logger, meta=meta)
     runner.timestamp = timestamp
     if evaluation is not None:
         runner.register_hook(evaluation, priority='LOW')
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
-    runner.register_hook(watchdog.Watchdog(place, args.hang_timeout), priority='LOWEST')
+    runner.register_hook(watchdog.Watchdog(place, args.hang_timeout, ends=args.end_on_hang), priority='LOWEST')
     if resumes:
         runner.resume(checkpoint.path, iterations_done, pictures)
     if iterations_done >= config.runner.max_iters:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)
+    runner.begin_hooks()
     if place.rank == 0:  # not before all else is known to be right: the folder may hold an earlier run's
         same_run = resumes and Path(checkpoint.path).resolve().parent == work_dir.resolve()
         if aside := checkpoints.put_aside(work_dir, beyond=iterations_done if same_run else 0):
             logger.warning('checkpoints of %s are moved to %s', 'more iterations' if same_run else
                            'an earlier run (--auto-resume would go on with it)', aside)
-        (work_dir / Path(args.config).name).write_text(as_text(as_given))
+        (work_dir / Path(args.config).with_suffix('.py').name).write_text(as_text(as_given), encoding='utf-8')
         own_parts.keep(Path(args.config), work_dir)
     runner.run([loader], [('train', 1)])
 

@@ -1,8 +1,9 @@
-"""A process in which nothing moves any more says where it stands, and ends, so that its launcher ends the job.
+"""A process in which nothing moves any more says where it stands. If it was asked to, it ends, and so does the job.
 
 What moves it: a batch that came, an iteration done (with its logs, checkpoint and evaluation), a picture of a test.
 Preparations before the first batch, and the end of Python, do not count. A checkpoint, or the scores, that take longer
-than the patience do. So does being stopped from outside for that long (Ctrl-Z, a suspended job).
+than the patience do. So do compiling and being stopped from outside for that long (Ctrl-Z, a suspended job): a report
+is no proof of a fault, and that it ends the process is for the user to say.
 """
 import atexit
 import faulthandler
@@ -32,10 +33,12 @@ _watchdog: 'Watchdog | None' = None  # of this process
 
 
 def add_argument(parser: ArgumentParser) -> None:
-    """The argument that says how patient a `Watchdog` is."""
+    """Adds the arguments that say how patient a `Watchdog` is, and what it does in the end."""
     parser.add_argument('--hang-timeout', type=_seconds, default=600, metavar='SECONDS',
-                        help='when nothing moves for so long, say where each process stands, and end; 0: never '
+                        help='when nothing moves for so long, say where each process stands, and go on; 0: never '
                              '(default: 600)')
+    parser.add_argument('--end-on-hang', action='store_true',
+                        help='end after such a report, so that the job ends and frees its machines')
 
 
 def _seconds(text: str) -> int:
@@ -62,18 +65,20 @@ class Watchdog(Hook):
 
     Args:
         patience: seconds without a sign of life after which it reports; 0 never does.
+        ends: the process ends after its report.
     """
 
-    def __init__(self, place: Place, patience: int):
+    def __init__(self, place: Place, patience: int, *, ends: bool = False):
         global _watchdog
         _watchdog = self
-        self.place, self.patience, self.grace = place, patience, min(GRACE, patience)
+        self.place, self.patience, self.ends, self.grace = place, patience, ends, min(GRACE, patience)
         self.doing, self.since = '', 0.
         self.thread: threading.Thread | None = None
         self.over = threading.Event()
         host = socket.gethostname()
         self.name = f'rank {place.rank} of {place.world_size} on {host}' if place.world_size > 1 else \
             f'process {os.getpid()} on {host}'
+        self.kind = 'error' if ends else 'warning'
         self.prefix = f'[rank {place.rank}] ' if place.world_size > 1 else ''
         if patience and place.distributed:  # the other processes' collectives must not give up before we have reported
             dist.distributed_c10d._set_pg_timeout(timedelta(seconds=3 * patience + 1800))
@@ -101,7 +106,7 @@ class Watchdog(Hook):
         deadline, complain = None, sys.excepthook
         while True:
             # later than the reports of those that wait for this process
-            faulthandler.dump_traceback_later(self.patience + self.grace / 2, exit=True, file=sed.stdin)
+            faulthandler.dump_traceback_later(self.patience + self.grace / 2, exit=self.ends, file=sed.stdin)
             if self.over.wait(min(1, self.patience / 10)):
                 return
             now = time.monotonic()
@@ -112,8 +117,8 @@ class Watchdog(Hook):
                 deadline = None
             elif deadline is None:
                 deadline = now + self._report(now - self.since)
-                sys.excepthook = self._complain
-            elif now > deadline:
+                sys.excepthook = self._complain if self.ends else complain
+            elif now > deadline and self.ends:
                 for worker in multiprocessing.active_children():
                     worker.kill()  # one that hangs would not notice that this process has ended
                 os._exit(1)
@@ -126,18 +131,19 @@ class Watchdog(Hook):
 
     def _sed(self) -> subprocess.Popen:
         """What faulthandler's timer writes here ends on stderr with the name of this process."""
-        header = f'error: {self.name}: nothing moved for {self.patience} s, and a call outside of Python lets ' \
-                 f'nothing else run. It ends. Its stacks:'
+        header = f'{self.kind}: {self.name}: nothing moved for {self.patience} s, and a call outside of Python lets ' \
+                 f'nothing else run. It {"ends" if self.ends else "goes on"}. Its stacks:'
         command = ['sed', '-u', '-e', f'1i\\\n{header}', '-e', f's/^/{self.prefix}/']
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
 
     def _report(self, silent: float) -> float:
-        """Says where this process stands. Returns how many seconds later it should end."""
+        """Says where this process stands. Returns how many seconds later it should end, if it does."""
         frame = sys._current_frames()[threading.main_thread().ident]
         waits = self.place.distributed and _in_collective(frame)
         doubtful = self.place.distributed and self.place.device.type == 'cuda' and not _in_loader(frame)
         rest = self.patience if waits or doubtful else self.grace  # the culprit may report later
-        lines = [f'error: {self.name}: nothing moved for {silent:.0f} s; it is {self.doing}. It ends in {rest:.0f} s; '
+        then = f'It ends in {rest:.0f} s' if self.ends else 'It goes on; with --end-on-hang it would end'
+        lines = [f'{self.kind}: {self.name}: nothing moved for {silent:.0f} s; it is {self.doing}. {then}. '
                  '--hang-timeout SECONDS is how long it waits, 0 for ever.']
         if waits:
             lines.append('it stands in a collective operation: it waits for another process, which reports as well.')

@@ -62,12 +62,13 @@ def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
     head['loss_decode'] = {**(head.get('loss_decode') or {}), 'recovery_loss_weight': 0}  # which only training needs
     parts = {**config.model, 'decode_head': head, 'both_class': None, 'base_class': None, 'novel_class': None,
              'pretrained': None, 'load_text_embedding': None, 'text_encoder': None}
+    refused = UserError if own_config else ValueError  # a stranger's values may be any
     try:
         if not own_config:
             _check_stranger(parts, checkpoint)
             _check_sizes(config)
         model = build(ConfigDict(parts))
-    except ValueError as error:
+    except refused as error:
         remedy = '' if own_config else (f'\n{checkpoint.path} carries this config; no code is run from there: if it '
                                         'has parts of your own, name the config that imports them: config=FILE '
                                         '(--config FILE).')

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv import Config, ConfigDict
+from mmcv import Config
 from mmcv.utils import get_logger
 from mmseg.datasets.pipelines import Compose
 from torch import Tensor
 
+from ..config_text import with_pairs
 from ..errors import UserError
 from ..prompts import synonyms, templates_of
 from ..segmentor import CLIPRC
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
     from .loading import TextTower
 
 SAME, RELATED = 0.98, 0.5  # cosines of embeddings by one CLIP, with other rounding or other prompts
-
-
-def _with_pairs(step: ConfigDict) -> ConfigDict:
-    """A pipeline's step whose `img_scale` is a tuple again: as JSON it was a list."""
-    scale = step.get('img_scale')
-    return ConfigDict(step, img_scale=tuple(scale)) if isinstance(scale, list) and len(scale) == 2 else step
 
 
 class Segmenter:
@@ -53,7 +48,7 @@ class Segmenter:
         self._seen = {synonym.casefold() for name in seen_names for synonym in synonyms(name)}
         self._encoder: CLIPTextEncoder | None = None
         self._lock = threading.Lock()
-        self._pipeline = Compose([_with_pairs(step) for step in config.data.test.pipeline[1:]])  # without the loading
+        self._pipeline = Compose(with_pairs(config.data.test.pipeline[1:]))  # without the loading
 
     @property
     def device(self) -> torch.device:

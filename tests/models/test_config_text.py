@@ -2,7 +2,7 @@
 import pytest
 from mmcv import Config
 
-from models.config_text import read_config_text
+from models.config_text import read_config_text, with_pairs
 from tests.conftest import LEAVES, REPOSITORY
 
 
@@ -28,3 +28,14 @@ def test_anything_else_is_neither_run_nor_believed(text, tmp_path):
     file = tmp_path / 'made'
     assert read_config_text(text.format(file=file)) == {}
     assert not file.exists()
+
+
+def test_pairs_of_a_json():
+    """mmseg asks for tuples of some; of `img_ratios` it asks for a list."""
+    steps = [{'type': 'MultiScaleFlipAug', 'img_scale': [[64, 64], [96, 96]], 'img_ratios': [0.5, 1.0], 'transforms': [
+        {'type': 'Resize', 'img_scale': [64, 64], 'ratio_range': [0.5, 2]},
+        {'type': 'CLAHE', 'tile_grid_size': [8, 8]}, {'type': 'Collect', 'keys': ['img', 'gt']}]}]
+    assert with_pairs(steps) == [
+        {'type': 'MultiScaleFlipAug', 'img_scale': [(64, 64), (96, 96)], 'img_ratios': [0.5, 1.0], 'transforms': [
+            {'type': 'Resize', 'img_scale': (64, 64), 'ratio_range': (0.5, 2)},
+            {'type': 'CLAHE', 'tile_grid_size': (8, 8)}, {'type': 'Collect', 'keys': ['img', 'gt']}]}]

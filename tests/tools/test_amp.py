@@ -32,6 +32,17 @@ def test_accumulated_steps_in_float16(run, tiny_configs, tmp_path):
     assert 'accumulated: 2' in done.stderr and len(re.findall(r' loss: [\d.]+', done.stderr)) == 4
 
 
+def test_the_hook_of_mmcv(run, tiny_configs, tmp_path):
+    """With mmcv's own the run would end in a trace; the scale is the config's."""
+    config = tmp_path / 'fp16.py'
+    config.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\nfp16 = dict()\nrunner = dict(max_iters=2)\n"
+                      'optimizer_config = dict(type="Fp16OptimizerHook", loss_scale=256.)')
+    done = run(TRAIN, config, '--no-validate', '--work-dir', tmp_path)
+    assert 'products in float16' in done.stderr
+    scaler = torch.load(tmp_path / 'iter_2.pth', weights_only=True)['meta']['grad_scaler']
+    assert scaler['scale'] <= 256 and scaler['growth_interval'] > 2
+
+
 @pytest.mark.parametrize('options', [['amp.dtype=bfloat8'], ['amp.type=bfloat16'], ['amp=bfloat16'],
                                      ['amp.dtype=bfloat16', 'amp.scale=512']])
 def test_what_amp_cannot_be(run, tiny_configs, tmp_path, options):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import UserError
 from tests.conftest import LEAVES, REPOSITORY
 from tools import config as config_module
 from tools.config import add_config_arguments, as_data, as_text, load_config
@@ -153,3 +154,44 @@ def test_picture_size_of_a_config_that_has_it_already(tmp_path):
 def test_picture_size_that_is_none(side):
     with pytest.raises(ValueError, match=f'picture_size=.?{side}.? is no whole number'):
         load(LEAF, '--cfg-options', f'picture_size={side}')
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_a_config_and_its_base_of_windows(elsewhere, encoding):
+    text = f"_base_ = {str(LEAF)!r}\r\nseed = 7  # \u00e9\r\n"
+    (elsewhere / 'base.py').write_bytes(text.encode(encoding))
+    (elsewhere / 'leaf.py').write_bytes("_base_ = 'base.py'\r\nlog_level = 'DEBUG'".encode(encoding))
+    config = load('leaf.py')
+    assert (config.seed, config.log_level) == (7, 'DEBUG')
+
+
+def test_a_config_in_another_encoding(elsewhere):
+    (elsewhere / 'latin.py').write_bytes("# \u00e9".encode('latin-1'))
+    with pytest.raises(UserError, match=r'^\S*latin.py is no UTF-8 text'):
+        load('latin.py')
+
+
+@pytest.mark.parametrize(('lines', 'hook'), [
+    ('fp16 = dict()', {}),
+    ('fp16 = dict(loss_scale="dynamic")', {'loss_scale': 'dynamic'}),
+    ('fp16 = dict(loss_scale=512.)\namp = dict(dtype="float16")', {'loss_scale': 512.}),
+    ('optimizer_config = dict(type="Fp16OptimizerHook", grad_clip=dict(max_norm=1), distributed=False)',
+     {'grad_clip': {'max_norm': 1}, 'loss_scale': 512.}),
+    ('optimizer_config = dict(type="GradientCumulativeFp16OptimizerHook", cumulative_iters=2)\nfp16 = dict()',
+     {'cumulative_iters': 2, 'loss_scale': 512.}),
+])
+def test_the_ways_to_float16_of_mmcv(elsewhere, lines, hook):
+    (elsewhere / 'leaf.py').write_text(f'_base_ = {str(LEAF)!r}\n{lines}')
+    config = load('leaf.py')
+    assert config.amp == {'dtype': 'float16'} and config.optimizer_config == hook and 'fp16' not in config
+    (elsewhere / 'again.py').write_text(as_text(config))
+    assert load('again.py')._cfg_dict == config._cfg_dict, 'what a run writes down is this run again'
+
+
+@pytest.mark.parametrize('lines', ['fp16 = True', 'fp16 = dict(scale=3)',
+                                   'fp16 = dict()\namp = dict(dtype="bfloat16")',
+                                   'optimizer_config = dict(type="Fp16OptimizerHook")\namp = dict(dtype="bfloat16")'])
+def test_float16_that_cannot_be(elsewhere, lines):
+    (elsewhere / 'leaf.py').write_text(f'_base_ = {str(LEAF)!r}\n{lines}')
+    with pytest.raises(UserError, match=r'\bamp\b'):
+        load('leaf.py')

@@ -6,8 +6,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from mmcv.utils import Registry, build_from_cfg
+from torch.utils.data import DataLoader, Dataset
 
+from models.errors import UserError, building
 from tools import launch
 
 
@@ -76,7 +78,7 @@ ROOM = 'Make room and run this again; a training goes on with --auto-resume.'
 
 
 @pytest.mark.parametrize(('error', 'lines'), [
-    (ValueError('no file x.pth.'), ['error: no file x.pth.']),
+    (UserError('no file x.pth.'), ['error: no file x.pth.']),
     (PermissionError(13, 'Permission denied', '/data/x'), ["error: [Errno 13] Permission denied: '/data/x'"]),
     (OSError(28, 'No space left on device'), [f'error: the disk is full. {ROOM}']),
     (OSError(28, 'No space left on device', '/x'), [f'error: the disk is full (/x). {ROOM}'])])
@@ -99,17 +101,36 @@ def test_ctrl_c_ends_as_the_shell_expects(capsys):
     assert caught.value.code == 130 and capsys.readouterr().err == 'stopped.\n'
 
 
-def test_errors_of_ours_keep_their_trace():
-    def main():
-        assert not 'an invariant of the code'
+class Uneven(Dataset):
+    def __len__(self):
+        return 1
 
-    with pytest.raises(AssertionError):
+    def __getitem__(self, index):
+        return list(zip([1], [2, 3], strict=True))
+
+
+def in_building() -> None:
+    with building('data.train'):
+        Uneven()[0]
+
+
+def through_a_registry() -> None:
+    with building('data.train'):
+        build_from_cfg({'type': Uneven.__getitem__, 'self': None, 'index': 0}, Registry('parts'))
+
+
+@pytest.mark.parametrize('main', [lambda: Uneven()[0], in_building, through_a_registry,
+                                  lambda: list(DataLoader(Uneven(), num_workers=1))])
+def test_errors_of_ours_keep_their_trace(main):
+    """Also those of the kinds that libraries raise for a wrong setting."""
+    with pytest.raises(ValueError, match='zip') as caught:
         launch.run(main)
+    assert not isinstance(caught.value, UserError)
 
 
 def test_the_trace_on_request(monkeypatch, capsys):
     def main():
-        raise ValueError('no file x.pth.')
+        raise UserError('no file x.pth.')
 
     monkeypatch.setenv('CLIPRC_TRACEBACK', '1')
     with pytest.raises(SystemExit):

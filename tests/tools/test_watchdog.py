@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
 
 
@@ -23,8 +25,8 @@ def blocks(said: str) -> dict[int, str]:
 
 def fails(run, config: Path, folder: Path, *options) -> str:
     """What two processes said, the patience of which is 5 seconds, and which are to fail."""
-    done = run('dist_train.sh', config, folder, 2, '--seed', 3, '--hang-timeout', 5, *options, check=False,
-               env={'PORT': str(free_port())}, timeout=200)
+    done = run('dist_train.sh', config, folder, 2, '--seed', 3, '--hang-timeout', 5, '--end-on-hang', *options,
+               check=False, env={'PORT': str(free_port())}, timeout=200)
     assert done.returncode == 1, done.stdout + done.stderr
     assert 'Traceback' not in done.stderr, done.stderr
     return done.stderr
@@ -76,30 +78,51 @@ def test_what_is_slow_but_moves_is_left_alone(run, troubled, tmp_path):
     assert 'nothing moved' not in done.stderr
 
 
-def test_one_process_that_goes_on_after_its_report(tmp_path):
-    """Python code that starts a watchdog of 2 seconds, dwells for 3 and goes on."""
-    main = tmp_path / 'main.py'
-    main.write_text(f'''
+ONE = f'''
 import sys
 sys.path.insert(0, {str(REPOSITORY)!r})
+import ctypes
 import time
 import torch
 from tools import watchdog
 from tools.launch import Place
-watchdog.Watchdog(Place(torch.device('cpu')), int(sys.argv[1]))
+watchdog.Watchdog(Place(torch.device('cpu')), int(sys.argv[1]), ends='end' in sys.argv)
 time.sleep(3)  # preparations do not count
 watchdog.alive('dwelling')
-time.sleep(3)
+(ctypes.PyDLL(None).sleep if 'in_c' in sys.argv else time.sleep)(int(sys.argv[2]))
 watchdog.alive('living on')
 time.sleep(1)
-''')
-    done, never = (subprocess.run([sys.executable, main, patience], capture_output=True, text=True, timeout=60)
-                   for patience in '20')
+'''
+
+
+@pytest.fixture
+def dwells(tmp_path):
+    """Runs Python code that starts a watchdog of so many seconds, dwells for a while and goes on."""
+    (tmp_path / 'main.py').write_text(ONE)
+
+    def dwells(*arguments):
+        return subprocess.run([sys.executable, tmp_path / 'main.py', *map(str, arguments)], capture_output=True,
+                              text=True, timeout=60)
+
+    return dwells
+
+
+def test_one_process_that_goes_on_after_its_report(dwells):
+    done, never = dwells(2, 3), dwells(0, 3)
     assert done.returncode == never.returncode == 0 and never.stderr == ''
     first, *_, last = done.stderr.splitlines()
-    assert re.match(r'error: process \d+ on \S+: nothing moved for 2 s; it is dwelling', first)
-    assert 'main.py", line 11 in <module>' in done.stderr and 'collective' not in done.stderr
+    assert re.match(r'warning: process \d+ on \S+: nothing moved for 2 s; it is dwelling', first)
+    assert 'main.py", line 12 in <module>' in done.stderr and 'collective' not in done.stderr
     assert last.endswith('goes on, living on.')
+
+
+@pytest.mark.parametrize('where', ['in_python', 'in_c'])
+def test_it_ends_only_where_that_is_asked_for(dwells, where):
+    """A slow phase of thrice the patience, which a report and its grace do not cover."""
+    slow, ended = dwells(2, 6, where), dwells(2, 6, where, 'end')
+    assert slow.returncode == 0 and slow.stderr.startswith('warning: ') and 'nothing moved for 2 s' in slow.stderr
+    assert 'It ends' not in slow.stderr and 'in <module>' in slow.stderr
+    assert ended.returncode == 1 and ended.stderr.startswith('error: ') and 'It ends' in ended.stderr
 
 
 def test_patience_is_a_number(run, tiny_configs):

@@ -1,0 +1,47 @@
+"""The text files that people write, by whatever editor and system."""
+import codecs
+import io
+from pathlib import Path
+
+from .errors import UserError
+
+MARKED = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
+
+
+def read_text(path: str | Path, what: str = '') -> str:
+    """Reads a file in UTF-8, or in UTF-16 with its byte-order mark, as Windows writes it; lines end in a line feed.
+
+    Args:
+        what: the text is of, for messages.
+
+    Raises:
+        UserError: it is a folder, may not be read, or is no such text.
+        FileNotFoundError: no such file.
+    """
+    of = f' of {what}' if what else ''
+    try:
+        content = Path(path).read_bytes()
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f'{path} cannot be read as a text file{of}: {error.strerror}.') from None
+    encoding = next((name for mark, name in MARKED.items() if content.startswith(mark)), 'utf-8')
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = '\0'
+    if '\0' in text:  # UTF-16 without its mark, or no text at all
+        raise UserError(f'{path} is no UTF-8 text{of}: save it in that encoding (UTF-16 needs a byte-order mark).')
+    return io.StringIO(text, newline=None).read()
+
+
+def lines_of(path: str | Path, what: str) -> list[str]:
+    """Lists the lines of a text file, blank ones left out.
+
+    Raises:
+        UserError: no text, or no line in it; `what` says what the lines are.
+        FileNotFoundError: no such file.
+    """
+    lines = [line.strip() for line in read_text(path, what).splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise UserError(f'{path} is empty: write {what} in it, one a line.')
+    return lines
