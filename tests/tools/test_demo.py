@@ -52,7 +52,7 @@ def test_a_picture(demo, scenes, tmp_path):
 
 
 def test_every_word_has_a_line_and_a_result_that_means_little_is_told(demo, scenes, tmp_path):
-    Image.fromarray(scenes[0]).save(tmp_path / 'drawn.png')
+    Image.fromarray(scenes[2]).save(tmp_path / 'drawn.png')  # with green stripes
     done = demo(tmp_path / 'drawn.png', '--words', f'{WORDS}, potted plant', '--out', tmp_path / 'out')
     for word in [*WORDS.split(', '), 'potted plant']:
         assert re.search(rf' [ \d]+\.\d %  mean score (-?\d\.\d\d|   -)  {word}$', done.stderr, re.MULTILINE), word
@@ -66,7 +66,7 @@ def test_every_word_has_a_line_and_a_result_that_means_little_is_told(demo, scen
         done = demo(tmp_path / 'photos/0.png', '--words', 'potted plant, sofa, cat', '--out', tmp_path / 'out')
         assert done.stderr.count('no pixel scores more than 0.0') == 1
         assert re.search(r'   0\.0 %  mean score    -  (sofa|cat|potted plant)$', done.stderr, re.MULTILINE)
-    Image.fromarray(scenes[0]).save(tmp_path / 'photos/drawn.png')
+    Image.fromarray(scenes[2]).save(tmp_path / 'photos/drawn.png')
     done = demo(tmp_path / 'photos', '--words', f'potted plant, {WORDS}', '--out', tmp_path / 'more')
     assert done.stderr.count('2 of 3: no pixel scores more than 0.0') == done.stderr.count('no pixel') == 1
 

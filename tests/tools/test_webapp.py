@@ -336,7 +336,7 @@ def status(served: Served, method: str, path: str, body: bytes = b'', **headers:
     connection.request(method, path, body or None, {name.replace('_', '-'): value for name, value in headers.items()})
     with connection.getresponse() as answered:
         assert 'evil' not in answered.read().decode() + str(answered.headers)
-        assert 'Access-Control-Allow-Origin' not in answered.headers
+        assert answered.headers['Access-Control-Allow-Origin'] in (None, served.url)
         return answered.status
 
 
@@ -583,9 +583,8 @@ def test_words_of_all_scripts_are_text_and_nothing_else(page):
     assert page.tab.evaluate('window.hacked') is None
 
 
-def test_a_result_that_means_little_is_told(page, files):
-    page.segment(SCENES[1000])
-    assert not page.tab.locator('#viewer .warning').is_visible()
+def test_a_result_that_means_little_is_told(page):
+    assert not page.tab.locator('#viewer .warning').is_visible()  # of the example
     page.segment('potted plant, sofa')
     warning = page.tab.inner_text('#viewer .warning')
     assert 'recognises none of these words here' in warning and "the miniature's model" in warning
