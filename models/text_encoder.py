@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from .clip_checkpoint import check, depth
 from .clip_layers import LayerNorm, Transformer
+from .errors import UserError
 
 if TYPE_CHECKING:
     from open_clip import SimpleTokenizer
 
 CONTEXT_LENGTH = 77
 VOCABULARY = 49408
+LONGEST_TOKEN = 24  # characters, of CLIP's vocabulary: "thinkbigsundaywithmarsha"
+KEPT_WORDS = 100_000  # in the tokenizer's cache
+TEXTS_AT_ONCE = 1024  # that the encoder is given: without a limit, a class of many synonyms and prompts takes gigabytes
 
 
 @BACKBONES.register_module(name=['CLIPTextEncoder'])
@@ -80,17 +84,49 @@ class CLIPTextEncoder(BaseModule):
 
 
 def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
-    """CLIP's byte-pair tokens of `texts`, (K, L) int64, by open_clip's tokenizer."""
-    return _tokenizer()(list(texts), context_length)
+    """CLIP's byte-pair tokens of `texts`, (K, L) int64, by open_clip's tokenizer.
+
+    Raises:
+        UserError: a text has more characters than fit into L tokens.
+    """
+    return _tokenizer()([_short_enough(text, context_length) for text in texts], context_length)
 
 
-def count_tokens(text: str) -> int:
-    """How many tokens a text has, without those of start and end; `tokenize` cuts what is longer than the context."""
-    return len(_tokenizer().encode(text))
+def count_tokens(text: str, context_length: int = CONTEXT_LENGTH) -> int:
+    """How many tokens a text has, without those of start and end; `tokenize` cuts what is longer than the context.
+
+    Raises:
+        UserError: it has more characters than fit into L tokens.
+    """
+    return len(_tokenizer().encode(_short_enough(text, context_length)))
+
+
+def _short_enough(text: str, context_length: int) -> str:
+    """The text, blanks counted once, if its characters can fit into L tokens, two of which are its start and its end.
+
+    Byte-pair encoding takes the square of a word's length, minutes for tens of thousands of letters. No token stands
+    for more than `LONGEST_TOKEN` characters and the blank behind them: what is longer than all tokens of that length
+    would be cut in any case. HTML's names of characters (`&eacute;`) count as they are typed.
+
+    Raises:
+        UserError: they cannot.
+    """
+    text, most = ' '.join(text.split()), (context_length - 2) * (LONGEST_TOKEN + 1)
+    if len(text) > most:
+        raise UserError(f'{text[:39] + "…"!r} is too long: it has {len(text):,} characters, and the {context_length} '
+                        f'tokens that CLIP reads hold {most:,} at most. Say it in fewer words.')
+    return text
+
+
+def _tokenizer() -> 'SimpleTokenizer':
+    """open_clip's tokenizer, renewed now and then: it keeps the tokens of every word that it has seen."""
+    if len(_new_tokenizer().cache) > KEPT_WORDS:
+        _new_tokenizer.cache_clear()
+    return _new_tokenizer()
 
 
 @cache
-def _tokenizer() -> 'SimpleTokenizer':
+def _new_tokenizer() -> 'SimpleTokenizer':
     from open_clip import SimpleTokenizer  # only who tokenises pays for the import
     return SimpleTokenizer()
 
@@ -110,6 +146,7 @@ def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str | Sequence[s
         tokens = tokenizer([template.format(synonym) for synonym in synonyms for template in templates],
                            encoder.context_length)
         tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1]  # nothing after the ends of all texts counts
-        embeddings = F.normalize(encoder(tokens.to(device)).float(), dim=-1)  # (texts, E)
+        encoded = torch.cat([encoder(some.to(device)) for some in tokens.split(TEXTS_AT_ONCE)])
+        embeddings = F.normalize(encoded.float(), dim=-1)  # (texts, E)
         rows.append(F.normalize(embeddings.mean(dim=0), dim=-1))
     return torch.stack(rows)

@@ -211,6 +211,14 @@ def summary_of(folder: Path, name: str) -> dict:
     return json.loads((folder / f'{name}.json').read_text(encoding='utf-8'))
 
 
+def tell_doubts(summaries: Sequence[dict]) -> None:
+    """Warns of results that mean little."""
+    warnings = [summary['warning'] for summary in summaries if summary.get('warning')]
+    if warnings:
+        count = f'{len(warnings)} of {len(summaries)}: ' if len(summaries) > 1 else ''
+        get_root_logger().warning('%s%s', count, warnings[0])
+
+
 def entries_of(summary: dict) -> list[tuple[str, list[int]]]:
     """All words beside their colours, for a legend."""
     return [(word['word'], word['colour']) for word in summary['words']]
@@ -271,6 +279,7 @@ def segment_video(model: Segmenter, file: Path, args: argparse.Namespace, folder
         raise UserError(f'{file} is no video that can be read here, or it has no frames.')
     writer.release()
     part.replace(whole)
+    tell_doubts(summaries)
     words = [{'word': word['word'], 'colour': word['colour'],
               'area': round(float(np.mean([summary['words'][place]['area'] for summary in summaries])), 6)}
              for place, word in enumerate(summaries[0]['words'])]
@@ -296,6 +305,7 @@ def main() -> None:
     is_folder = args.source.is_dir()
     sources = pictures_of(args.source, Path(args.out)) if is_folder else [Source(args.source, args.source.stem)]
     model = load(args)
+    model.warned = True  # `tell_doubts` does, in the end
     folder, logger = launch.make_folder(args.out), get_root_logger()
     lock = (folder / '.lock').open('w')  # held until this process ends
     try:
@@ -311,10 +321,11 @@ def main() -> None:
     whole = [source for source in sources if source not in broken]
     if len(sources) == 1 and whole:
         summary = summary_of(folder, whole[0].name)
-        for word in sorted(summary['words'], key=lambda word: -word['pixels'])[:20]:
-            if word['pixels']:
-                logger.info('%5.1f %%  mean score %.2f  %s', 100 * word['area'], word['mean_score'], word['word'])
+        for word in sorted(summary['words'], key=lambda word: -word['pixels']):
+            score = '   -' if word['mean_score'] is None else f'{word["mean_score"]:.2f}'
+            logger.info('%5.1f %%  mean score %s  %s', 100 * word['area'], score, word['word'])
         logger.info('%5.1f %%  no word', 100 * summary['nothing']['area'])
+    tell_doubts([summary_of(folder, source.name) for source in whole])
     if is_folder and whole:
         logger.info('contact sheet: %s', ', '.join(map(str, contact_sheets(whole, folder))))
     logger.info('%d picture%s: %s', len(whole), '' if len(whole) == 1 else 's', folder)

@@ -26,7 +26,9 @@ from datasets.miniature import Miniature
 from models.errors import UserError
 from tools import demo, launch
 from tools.config import REPOSITORY
+from tools.web_page.answers import Limits
 
+CONNECTIONS = 256  # at once; a visitor's browser has up to six
 MINIATURE = Path(REPOSITORY) / 'tools/miniature/model.safetensors'
 
 
@@ -35,10 +37,17 @@ def parse_arguments() -> argparse.Namespace:
     demo.add_model_arguments(parser, str(MINIATURE))
     parser.add_argument('--host', default='127.0.0.1',
                         help='address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)')
+    parser.add_argument('--allowed-host', action='append', default=[], metavar='NAME',
+                        help='another name under which the page is visited, such as that of a proxy in front of it; '
+                             'may be given several times. Known without it: localhost, --host, and, if --host lets '
+                             'other machines in, this machine\'s own name and addresses')
     parser.add_argument('--port', type=int, default=7860, help='0: any that is free (default: 7860)')
     limits = parser.add_argument_group('limits of a request')
     limits.add_argument('--max-upload-mb', type=launch.at_least_one, default=32, metavar='N',
                         help='size of the picture\'s file (default: 32)')
+    limits.add_argument('--max-kept-mb', type=launch.at_least_one, default=1024, metavar='N',
+                        help='size of all uploaded files, which are kept for an hour or two; more are refused '
+                             '(default: 1024)')
     limits.add_argument('--max-pixels', type=launch.at_least_one, default=16_000_000, metavar='N',
                         help='of the picture (default: 16000000)')
     limits.add_argument('--max-words', type=launch.at_least_one, default=200, metavar='N',
@@ -82,30 +91,35 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
     Args:
         folder: for examples, and for uploads, which are kept for a while.
     """
-    os.environ['GRADIO_TEMP_DIR'] = str(folder / 'uploads')
+    uploads = launch.make_folder(folder / 'uploads')
+    os.environ['GRADIO_TEMP_DIR'] = str(uploads)
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # Gradio reads both when it is imported
     import gradio
     import uvicorn
     from fastapi import FastAPI
 
     from tools.web_page import examples, layout
-    from tools.web_page.answers import Limits
+    from tools.web_page.guard import Guard
 
     name = Path(args.checkpoint).name
     segmenter = demo.load(args)
     drawn = []
     if segmenter.class_names == Miniature.CLASSES:
         drawn = examples.draw(launch.make_folder(folder / 'examples'))
-    layout.read_only_below(folder)
     page = layout.build(segmenter, Limits(args.max_pixels, args.max_words, args.max_seconds),
-                        name=name, examples=drawn).queue(max_size=args.max_waiting)
+                        name=name, examples=drawn).queue(max_size=args.max_waiting, api_open=False)
     app = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, '/', footer_links=[], show_error=False,
                                   max_file_size=f'{args.max_upload_mb}mb', ssr_mode=False, enable_monitoring=False,
+                                  run_history=False, mcp_server=False, app_kwargs={'openapi_url': None},
                                   theme=layout.THEME, css=layout.CSS)
+    guarded = Guard(app, host=args.host, names=args.allowed_host, folder=uploads,
+                    file_bytes=args.max_upload_mb * 2**20, kept_bytes=args.max_kept_mb * 2**20)
     host, port = listener.getsockname()[:2]
     get_root_logger().info('%s is served at http://%s:%d until Ctrl-C', name, f'[{host}]' if ':' in host else host,
                            port)
-    uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1)).run(sockets=[listener])
+    config = uvicorn.Config(guarded, log_level='warning', timeout_graceful_shutdown=1, limit_concurrency=CONNECTIONS,
+                            ws='none', proxy_headers=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def main() -> None:

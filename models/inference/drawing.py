@@ -1,6 +1,6 @@
 """Colours over pictures, and legends with words of any script."""
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -39,7 +39,7 @@ def _letters_of(font: str) -> frozenset[int]:
         return frozenset()
 
 
-@cache
+@lru_cache(4096)  # not of all texts for ever
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
     """A font of this machine with all letters of the text; None where there is none."""
     letters = {ord(letter) for letter in text if not letter.isspace()}

@@ -15,6 +15,10 @@ from ..errors import UserError
 from ..windows import Pasted
 from . import drawing
 
+MOST_LINES = 30  # of a legend
+UNSURE = 0.1  # the miniature's model: on photographs with their words no pixel had more than 0.07, on its own drawn
+# world with a word of the scene some pixel always had 0.14
+
 
 class Result:
     """One picture, segmented.
@@ -25,11 +29,13 @@ class Result:
         labels: (H, W0), index of each pixel's word; `nothing` where none fits. uint8; uint16 for more than 255 words.
         nothing: the label of pixels that take no word: 255, or 65535.
         best: (H, W0) float32, the score of the best word of each pixel, also where that is not good enough.
+        highest: the score of the pixel that a word fits best, before the seen penalty.
+        warning: why the labels mean little, or None; with what the model says of itself, `note`.
         settings: what was asked for: prompts, threshold, ...
     """
 
     def __init__(self, picture: np.ndarray, words: Sequence[str], pasted: Pasted, *, threshold: float | None = None,
-                 settings: dict | None = None):
+                 settings: dict | None = None, penalty: Sequence[float] = (), note: str = ''):
         self.picture, self.words, self.settings = picture, list(words), settings or {}
         self.nothing = 255 if len(words) <= 255 else 65535
         self.palette = palette(len(words))
@@ -37,6 +43,10 @@ class Result:
         best = pasted.best()
         self.best = best.value[0].float().cpu().numpy()
         labels = best.index[0].cpu().numpy()
+        self.highest = float((self.best + np.array(penalty)[labels]).max() if len(penalty) else self.best.max())
+        self.warning = None if self.highest >= UNSURE else (
+            f'no pixel scores more than {max(0, self.highest):.2f}: the model recognises none of these words here, and '
+            f'the labels mean little.{note and " "}{note}')
         unnamed = labels >= len(words)  # those of "anything else"
         if threshold is not None:
             unnamed |= self.best < threshold
@@ -49,7 +59,8 @@ class Result:
         return self._pasted.all()[0, :len(self.words)].float().cpu().numpy()
 
     def summary(self) -> dict:
-        """Plain values for JSON: the words with their share of the picture and the mean score of their pixels."""
+        """Plain values for JSON: the words with their share of the picture and the mean score of their pixels (None
+        without any), and the `warning`."""
         counts = np.bincount(self.labels.ravel(), minlength=self.nothing + 1)
         sums = np.bincount(self.labels.ravel(), weights=self.best.ravel(), minlength=self.nothing + 1)
         height, width = self.labels.shape
@@ -59,7 +70,8 @@ class Result:
                  for index, word in enumerate(self.words)]
         nothing = {'label': self.nothing, 'pixels': int(counts[self.nothing]),
                    'area': round(float(counts[self.nothing] / self.labels.size), 6)}
-        return {'width': width, 'height': height, 'words': words, 'nothing': nothing, **self.settings}
+        return {'width': width, 'height': height, 'words': words, 'nothing': nothing, 'warning': self.warning,
+                **self.settings}
 
     def overlay(self, *, opacity: float = 0.5, legend: bool = True, words: Sequence[str] | None = None) -> Image.Image:
         """The words' colours over the picture; under it the legend.
@@ -79,13 +91,18 @@ class Result:
         return drawing.under(picture, self.legend(words=words)) if legend else picture
 
     def legend(self, *, words: Sequence[str] | None = None) -> Image.Image:
-        """The words that the picture holds, largest first, beside their colours, with their share of it in percent."""
+        """The words, largest first, beside their colours, with their share of the picture in percent. Of more than
+        `MOST_LINES` words, those that no pixel took are only counted."""
         counts = np.bincount(self.labels.ravel(), minlength=self.nothing + 1)
-        shown = sorted((index for index in self._shown(words) if counts[index]), key=lambda index: -counts[index])
+        shown = sorted(self._shown(words), key=lambda index: -counts[index])
+        absent = [index for index in shown if not counts[index]] if len(shown) > MOST_LINES else []
+        shown = shown[:len(shown) - len(absent)]
         entries = [(f'{self.words[index]} {100 * counts[index] / self.labels.size:.1f} %', self.palette[index])
                    for index in shown]
         if counts[self.nothing]:
             entries.append((f'(no word) {100 * counts[self.nothing] / self.labels.size:.1f} %', (255, 255, 255)))
+        if absent:
+            entries.append((f'({len(absent)} more words) 0.0 %', (255, 255, 255)))
         height, width = self.labels.shape
         return drawing.legend(entries, width, size=max(12, min(width, height) // 28))
 

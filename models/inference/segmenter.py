@@ -27,6 +27,9 @@ from .words import clean_words, parse_words
 if TYPE_CHECKING:
     from .loading import TextTower
 
+KEPT = 10_000  # embeddings of new words; of CLIP ViT-B/16 they take 20 MB
+MINIATURE = ('This is the miniature\'s model, which knows its own drawn world only: colours with paint, stripes, dots '
+             'or checks. On photographs it is useless.')
 SAME, RELATED = 0.98, 0.5  # cosines of embeddings by one CLIP, with other rounding or other prompts
 
 
@@ -38,16 +41,23 @@ class Segmenter:
         class_names: of its training; () where the checkpoint does not tell.
         seen_names: those of them whose masks training has shown, so that the model prefers them; () if it does not.
         prompts: the prompt set of its training.
+        note: what to know of this model; '' for nothing.
+        warned: whether a result that means little has been logged, which only the first one is: each has a `warning`.
     """
 
     def __init__(self, model: CLIPRC, config: Config, *, tower: 'TextTower', class_names: Sequence[str],
                  seen_names: Sequence[str], prompts: str | tuple[str, ...], known: dict[str, Tensor]):
         self.model, self.config, self.tower = model, config, tower
         self.class_names, self.seen_names, self.prompts = tuple(class_names), tuple(seen_names), prompts
-        self.embedded = {(word.casefold(), templates_of(prompts)): row for word, row in known.items()}
+        self.note = MINIATURE if config.data.test.get('type') == 'Miniature' else ''
+        self.warned = False
+        if self.note:
+            get_logger('mmseg').warning('%s', self.note)
+        self._known = {(word.casefold(), templates_of(prompts)): row for word, row in known.items()}
+        self._new: dict[tuple[str, tuple[str, ...]], Tensor] = {}  # the last used at the end
         self._seen = {synonym.casefold() for name in seen_names for synonym in synonyms(name)}
         self._encoder: CLIPTextEncoder | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # within `using`, its thread may call `embed`
         self._pipeline = Compose(with_pairs(config.data.test.pipeline[1:]))  # without the loading
 
     @property
@@ -78,20 +88,18 @@ class Segmenter:
         return self._segment([pictures], words, prompts, anything_else, threshold)[0]
 
     def embed(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Tensor:
-        """Embeddings (W, E) of words, each computed once.
+        """Embeddings (W, E) of words. Those of the training's classes and of the last new words are kept.
 
         Raises:
             UserError: a word is too long for CLIP or holds no letter, or there is no text tower.
         """
         templates = templates_of(self.prompts if prompts is None else prompts)
-        keys = {(word.casefold(), templates): word for word in words}  # CLIP reads small letters
-        new = {key: word for key, word in keys.items() if key not in self.embedded}
-        for word in new.values():
-            self._check_length(word, templates)
-        for key, word in new.items():
-            row, = embed_class_names(self._text_encoder(), [synonyms(word)], templates)
-            self.embedded[key] = row.cpu()
-        return torch.stack([self.embedded[word.casefold(), templates] for word in words])
+        keys = [(word.casefold(), templates) for word in words]  # CLIP reads small letters
+        with self._lock:
+            for key, word in zip(keys, words, strict=True):
+                if key not in self._known and key not in self._new:
+                    self._check_length(word, templates)
+            return torch.stack([self._row(key, word) for key, word in zip(keys, words, strict=True)])
 
     @contextmanager
     def using(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
@@ -115,8 +123,25 @@ class Segmenter:
         with self.using(words + others, prompts) as model:
             prepared = [self.prepare(array) for array in arrays]
             pasted = model.paste([image.to(self.device) for image, _ in prepared], [meta for _, meta in prepared])
-            return [Result(array, words, scores, threshold=threshold, settings=settings)
-                    for array, scores in zip(arrays, pasted, strict=True)]
+            penalty = model.decode_head.class_head.penalty.flatten().tolist()
+            results = [Result(array, words, scores, threshold=threshold, settings=settings, penalty=penalty,
+                              note=self.note) for array, scores in zip(arrays, pasted, strict=True)]
+            for warning in [result.warning for result in results if result.warning and not self.warned][:1]:
+                self.warned = True
+                get_logger('mmseg').warning('%s', warning)
+            return results
+
+    def _row(self, key: tuple[str, tuple[str, ...]], word: str) -> Tensor:
+        """The embedding (E) of a word, whose key holds the templates, too."""
+        if key in self._known:
+            return self._known[key]
+        row = self._new.pop(key, None)
+        if row is None:
+            row = embed_class_names(self._text_encoder(), [synonyms(word)], key[1])[0].cpu()
+        self._new[key] = row
+        if len(self._new) > KEPT:
+            del self._new[next(iter(self._new))]
+        return row
 
     def _was_seen(self, word: str) -> bool:
         return any(synonym.casefold() in self._seen for synonym in synonyms(word))
@@ -142,7 +167,7 @@ class Segmenter:
         Raises:
             UserError: it gives quite others.
         """
-        (word, templates), known = next(iter(self.embedded.items()), ((None, None), None))
+        (word, templates), known = next(iter(self._known.items()), ((None, None), None))
         if known is None:
             return
         row = embed_class_names(encoder, [synonyms(word)], templates)[0].cpu()

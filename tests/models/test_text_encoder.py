@@ -1,8 +1,13 @@
 """CLIP's text tower against loops, and how class names become embeddings."""
+import random
+import time
+
 import pytest
 import torch
 
-from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
+from models import text_encoder
+from models.errors import UserError
+from models.text_encoder import CLIPTextEncoder, count_tokens, embed_class_names, tokenize
 from tests.clip_files import clip_weights
 from tests.models.naive import clip_block, close, layer_norm, randomized
 
@@ -116,3 +121,43 @@ def test_openais_names_and_vocabulary_fit():
     embeddings = embed_class_names(CLIPTextEncoder.like(weights), ['cat', 'dog'], ['a photo of a {}'])
     assert embeddings.shape == (2, 32) and close(embeddings.norm(dim=1), torch.ones(2))
     assert float(embeddings[0] @ embeddings[1]) < 0.999
+
+
+@pytest.mark.parametrize('text', ['abcdefghijklmnopqrstuvwxyz', 'a', '!?#', '0123456789 '])
+def test_what_is_too_long_for_clip_is_refused_before_it_is_encoded(text):
+    """Byte-pair encoding of such a word took 25 seconds, of one four times as long it did not end."""
+    long = ''.join(random.Random(0).choices(text, k=1_000_000))
+    for read in (count_tokens, lambda text: tokenize(['cat', text])):
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"…' is too long: it has [\d,]+ characters, and the 77 tokens that CLIP "
+                                            r'reads hold 1,875 at most\. Say it in fewer words\.'):
+            read(long)
+        assert time.monotonic() - began < 1
+
+
+def test_no_text_that_fits_is_refused():
+    longest = ['thinkbigsundaywithmarsha', 'blackandwhitephotography']
+    text = ' '.join(longest[place % 2] for place in range(75))
+    assert count_tokens(text) == 75 and count_tokens(f'{text[:900]}{" " * 5000}{text[900:]}') > 0
+    assert max(len(bytearray(map(text_encoder._tokenizer().byte_decoder.get, token.replace('</w>', ''))).decode(
+        errors='ignore')) for token in text_encoder._tokenizer().encoder if '_of_text' not in token) == 24
+    with pytest.raises(UserError, match='1,876 characters'):
+        count_tokens(f'{text} a')
+
+
+def test_the_tokenizer_forgets(monkeypatch):
+    monkeypatch.setattr(text_encoder, 'KEPT_WORDS', 100)
+    for number in range(300):
+        assert count_tokens(f'word{chr(97 + number % 26)}{chr(97 + number // 26)}') > 0
+    assert len(text_encoder._tokenizer().cache) <= 110
+
+
+def test_many_texts_are_encoded_in_parts(monkeypatch):
+    encoder, seen = CLIPTextEncoder(context_length=77, vocab_size=49408, transformer_width=8, transformer_heads=1,
+                                    transformer_layers=1, embed_dim=4), []
+    encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    names, templates = [['cat', 'dog', 'long word', 'sofa', 'pot']], ['a {}', 'the {}']
+    whole = embed_class_names(encoder, names, templates)
+    monkeypatch.setattr(text_encoder, 'TEXTS_AT_ONCE', 4)
+    assert torch.allclose(embed_class_names(encoder, names, templates), whole, atol=1e-6)
+    assert seen == [10, 4, 4, 2]

@@ -1,5 +1,6 @@
 """tools/demo.py as users call it: a picture, a folder, a video; what was there is kept; what is wrong is said."""
 import json
+import re
 import time
 
 import cv2
@@ -48,6 +49,26 @@ def test_a_picture(demo, scenes, tmp_path):
     assert summary['words'] == json.loads(json.dumps(result.summary()['words']))
     assert 'mean score' in done.stderr and '1 picture' in done.stderr
     assert not (tmp_path / 'out/contact_sheet.png').exists()
+
+
+def test_every_word_has_a_line_and_a_result_that_means_little_is_told(demo, scenes, tmp_path):
+    Image.fromarray(scenes[2]).save(tmp_path / 'drawn.png')  # with green stripes
+    done = demo(tmp_path / 'drawn.png', '--words', f'{WORDS}, potted plant', '--out', tmp_path / 'out')
+    for word in [*WORDS.split(', '), 'potted plant']:
+        assert re.search(rf' [ \d]+\.\d %  mean score (-?\d\.\d\d|   -)  {word}$', done.stderr, re.MULTILINE), word
+    assert "miniature's model, which knows its own drawn world only" in done.stderr
+    assert 'recognises none' not in done.stderr
+    noise = np.random.default_rng(0).integers(90, 110, (2, 60, 80, 3), dtype=np.uint8)
+    (tmp_path / 'photos').mkdir()
+    for number, picture in enumerate(noise):
+        Image.fromarray(picture).save(tmp_path / f'photos/{number}.png')
+    for _ in range(2):  # made, and there already
+        done = demo(tmp_path / 'photos/0.png', '--words', 'potted plant, sofa, cat', '--out', tmp_path / 'out')
+        assert done.stderr.count('no pixel scores more than 0.0') == 1
+        assert re.search(r'   0\.0 %  mean score    -  (sofa|cat|potted plant)$', done.stderr, re.MULTILINE)
+    Image.fromarray(scenes[2]).save(tmp_path / 'photos/drawn.png')
+    done = demo(tmp_path / 'photos', '--words', f'potted plant, {WORDS}', '--out', tmp_path / 'more')
+    assert done.stderr.count('2 of 3: no pixel scores more than 0.0') == done.stderr.count('no pixel') == 1
 
 
 def test_a_folder_goes_on_where_it_stopped(demo, folder, tmp_path):

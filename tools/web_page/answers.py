@@ -1,8 +1,10 @@
 """What the page asks of the model: a picture and words in, all that the browser draws out. Knows nothing of Gradio."""
 import base64
 import io
+import multiprocessing
 import time
 import zlib
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +18,16 @@ from models.inference import Result, Segmenter, parse_words, read_picture
 from models.inference.words import clean_words
 from models.prompts import synonyms
 
+FORKED = multiprocessing.get_context('fork')  # which imports nothing anew; the child uses neither threads nor PyTorch
+
 
 class Limits(NamedTuple):
     """What one request may take."""
     pixels: int
     words: int  # of all lists together, synonyms counted
     seconds: float  # of the model's work; time in the queue does not count
+    characters: int = 20_000  # of all lists together: 200 words of 100 characters
+    decoding: float = 10  # seconds: a picture of 16 million pixels takes one or two
 
 
 class Deadline(TorchFunctionMode):
@@ -70,7 +76,10 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
         count = sum(len(synonyms(word)) for words in [*parsed, others] for word in words)
         if count > limits.words:
             raise UserError(f'{count:,} words are too many: {limits.words:,} at most, all lists together.')
-        picture = _read(Path(file), limits.pixels)
+        typed = sum(map(len, [*(lists or []), anything_else]))
+        if typed > limits.characters:
+            raise UserError(f'{typed:,} characters are too many: {limits.characters:,} at most, all lists together.')
+        picture = _read(Path(file), limits)
         with Deadline(limits.seconds):
             results = [segmenter.segment(picture, words, prompts=prompts or None, anything_else=others,
                                          threshold=threshold or None) for words in parsed]
@@ -83,13 +92,41 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
             'width': width, 'height': height, 'results': [_as_json(result) for result in results]}
 
 
-def _read(file: Path, most_pixels: int) -> np.ndarray:
+def _read(file: Path, limits: Limits) -> np.ndarray:
+    """The picture, decoded in a process that can be ended: libraries that decode can't be stopped, and files that keep
+    them busy for hours are easily made (a JPEG of thousands of scans, a GIF of endless comments).
+
+    Raises:
+        UserError: no picture, one that is not taken, or one that takes too long.
+    """
     if not file.is_file():
         raise UserError(f'{file.name} is kept no longer: choose it again.')
+    here, there = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=_decode, args=(there, file, limits.pixels), daemon=True)
+    process.start()
+    there.close()  # the child alone has it: that it ends is seen here
     try:
-        return read_picture(file, most_pixels=most_pixels)
-    except UserError as error:  # tells the visitor's name of the file, not the place where the server keeps it
-        raise UserError(str(error).replace(str(file), file.name)) from error
+        if not here.poll(limits.decoding):
+            raise UserError(f'{file.name} takes more than {limits.decoding:g} seconds to decode, the most that a '
+                            'picture may take: open it in a viewer and save it anew.')
+        picture = here.recv()
+    except EOFError as error:  # the child was ended, for memory most likely
+        raise UserError(f'{file.name} cannot be decoded here: make it smaller, or save it as PNG.') from error
+    finally:
+        process.kill()
+        process.join()
+        here.close()
+    if isinstance(picture, str):  # tells the visitor's name of the file, not the place where the server keeps it
+        raise UserError(picture.replace(str(file), file.name))
+    return picture
+
+
+def _decode(there: Connection, file: Path, most_pixels: int) -> None:
+    """Sends the picture, or the message that says why there is none."""
+    try:
+        there.send(read_picture(file, most_pixels=most_pixels))
+    except UserError as error:
+        there.send(str(error))
 
 
 def _sentence(message: str, name: str) -> str:

@@ -29,6 +29,7 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         examples: the first is shown when the page opens; without any the model is taken for one of photographs.
     """
     worker = ThreadPoolExecutor(1)  # always the same thread: each would keep memory of its own
+    typed = {'lines': 1, 'max_lines': 6, 'max_length': 5 * limits.characters}  # `answer` says what is too much
     one_at_a_time = {'concurrency_limit': 1, 'concurrency_id': 'model'}
     with gradio.Blocks(title='CLIP-RC', analytics_enabled=False, delete_cache=(KEPT, KEPT), fill_width=True) as page:
         gradio.HTML(_heading(segmenter, name, drawn=bool(examples)), elem_classes='heading')
@@ -36,15 +37,15 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
             with gradio.Column(scale=2, min_width=320):
                 file = gradio.File(label=f'Picture (up to {limits.pixels / 1e6:g} million pixels)', height=170,
                                    elem_id='picture')
-                words = gradio.Textbox(label='Words', lines=1, max_lines=6, elem_id='words',
+                words = gradio.Textbox(label='Words', elem_id='words', **typed,
                                        info='Commas between them; | between names of one thing: sofa|couch',
                                        value='' if examples else _first_words(segmenter))
                 button = gradio.Button('Segment', variant='primary', elem_id='segment')
                 with gradio.Accordion('Compare, and other options', open=False, elem_id='options'):
-                    other_words = gradio.Textbox(label='Second list of words', lines=1, max_lines=6,
-                                                 elem_id='other_words', info='Its result is shown beside the first')
+                    other_words = gradio.Textbox(label='Second list of words', elem_id='other_words', **typed,
+                                                 info='Its result is shown beside the first')
                     anything_else = gradio.Textbox(
-                        label='Anything else', elem_id='anything_else',
+                        label='Anything else', elem_id='anything_else', max_length=typed['max_length'],
                         info='Words for what you do not look for: pixels that fit one of them best take no word')
                     threshold = gradio.Slider(0, 1, 0.1 if examples else 0, step=0.01, label='Least score',
                                               info='Pixels below it take no word', elem_id='threshold')
@@ -87,21 +88,7 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         if examples:
             page.load(partial(take, examples[0]), outputs=[file, words, other_words], api_visibility='private'
                       ).then(**asked, api_visibility='private')
-    page.has_launched = True  # only then does Gradio check the paths of files in requests
     return page
-
-
-def read_only_below(folder: Path) -> None:
-    """Lets Gradio take no file from elsewhere. By itself it copies any file of this machine that a request names, when
-    it is mounted and not launched, and fetches any address."""
-    keep = gradio.blocks.Block.async_move_resource_to_block_cache
-
-    async def keep_if_below(block, path: str | Path | None) -> str | None:
-        if path is not None and not Path(path).resolve().is_relative_to(folder.resolve()):
-            raise gradio.Error('Only pictures that are uploaded are read.')
-        return await keep(block, path)
-
-    gradio.blocks.Block.async_move_resource_to_block_cache = keep_if_below
 
 
 def _first_words(segmenter: Segmenter) -> str:

@@ -96,10 +96,13 @@ function fillLegend(view) {
     return line;
   });
   find('.legend', view.root).replaceChildren(...lines);
-  const { nothing } = view.result.summary;
+  const { nothing, warning } = view.result.summary;
   const rest = find('.nothing', view.root);
   rest.hidden = !nothing.pixels;
   rest.textContent = `No word: ${percent(nothing.area)}`;
+  const doubt = find('.warning', view.root);
+  doubt.hidden = !warning;
+  doubt.textContent = warning ? warning[0].toUpperCase() + warning.slice(1) : '';
 }
 
 // The colours of the words that are switched on, then the canvas.
@@ -145,7 +148,7 @@ function point(x, y) {
 
 // The canvas as it is, under it the words that it shows, in their colours.
 function withLegend(view) {
-  const words = view.words.filter((word) => word.pixels && view.shown.has(word.label))
+  const words = view.words.filter((word) => view.shown.has(word.label) && (word.pixels || view.words.length <= 30))
     .sort((one, other) => other.pixels - one.pixels);
   const size = Math.max(12, Math.round(Math.min(view.canvas.width, view.canvas.height) / 28));
   const [line, font] = [Math.round(1.6 * size), `${size}px system-ui, sans-serif`];

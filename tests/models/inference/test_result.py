@@ -53,11 +53,22 @@ def test_chosen_words_alone(result):
         result.overlay(opacity=2)
 
 
-def test_legend_names_what_is_there(result):
-    legend = np.asarray(result.legend()).reshape(-1, 3)
-    colours = {tuple(colour) for colour in legend}
-    for index, colour in enumerate(result.palette):
-        assert (tuple(colour) in colours) == (result.labels == index).any()
+def test_legend_names_all_words(result, monkeypatch):
+    """Also those without any pixel, unless they are many: these are counted."""
+    def entries(some_result):
+        taken = []
+        monkeypatch.setattr(drawing, 'legend', lambda entries, *args, **options: taken.extend(entries))
+        some_result.legend()
+        return [text for text, _ in taken]
+    present = [index for index in range(len(result.words)) if (result.labels == index).any()]
+    assert 0 < len(present) < len(result.words)
+    lines = entries(result)
+    assert len(lines) == len(result.words) + 1  # and no word
+    assert {line for line in lines if line.endswith(' 0.0 %')} >= {
+        f'{result.words[index]} 0.0 %' for index in range(len(result.words)) if index not in present}
+    monkeypatch.setattr('models.inference.result.MOST_LINES', 2)
+    lines = entries(result)
+    assert len(lines) == len(present) + 2 and lines[-1] == f'({len(result.words) - len(present)} more words) 0.0 %'
 
 
 def test_files(result, tmp_path):

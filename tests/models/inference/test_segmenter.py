@@ -1,11 +1,15 @@
 """Any picture, any words: right labels on drawn pictures, whatever their file; words embedded once."""
+import logging
+import random
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from models.errors import UserError
 from models.inference import load_model
 from models.inference.segmenter import Segmenter
 from models.text_encoder import embed_class_names
@@ -160,6 +164,17 @@ def test_words_that_clip_cannot_read(miniature, picture, word, message):
         miniature.segment(picture, ['red dots', word])
 
 
+def test_a_long_word_is_refused_before_anything_is_embedded(miniature, picture, monkeypatch):
+    monkeypatch.setattr('models.inference.segmenter.embed_class_names', None)
+    long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=64_000))
+    for words, prompts in ((['kitten', long], None), ([f'red dots, {long}'], None),
+                           (['kitten'], ['a photo of a {}', f'{long} {{}}'])):
+        began = time.monotonic()
+        with pytest.raises(UserError, match='is too long: it has 64,0.* characters'):
+            miniature.segment(picture, words, prompts=prompts)
+        assert time.monotonic() - began < 1
+
+
 def test_no_words(miniature, picture):
     for words in ([], ['', ' ']):
         with pytest.raises(ValueError, match='no words'):
@@ -187,6 +202,86 @@ def test_threads_wait_for_each_other(miniature, picture):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(labels, wanted[place]) for place in range(3) for labels in found[place])
+
+
+def test_new_words_are_kept_up_to_a_number(monkeypatch):
+    monkeypatch.setattr('models.inference.segmenter.KEPT', 3)
+    model, embedded = load_model(MODEL), []
+
+    def counting(encoder, names, templates):
+        embedded.extend(name for name, in names)
+        return embed_class_names(encoder, names, templates)
+    names = list(model.class_names)
+    model.embed([*names, 'kite'])
+    monkeypatch.setattr('models.inference.segmenter.embed_class_names', counting)
+    many = [f'thing {letter}' for letter in 'abcdefgh']
+    rows = model.embed([*many, 'thing a'])
+    assert rows.shape[0] == 9 and torch.equal(rows[0], rows[8])
+    del embedded[:]
+    model.embed(['thing g', 'thing h', 'thing a', *names])
+    assert embedded == [], 'the last ones and the classes of the training stay'
+    model.embed(['thing g'])
+    model.embed(['thing x'])
+    assert embedded == ['thing x']
+    model.embed(['thing g'])
+    assert embedded == ['thing x'], 'what was used last goes last'
+    model.embed(['thing h'])
+    assert embedded == ['thing x', 'thing h']
+    assert len(model._new) == 3
+
+
+def test_embedding_waits_for_others(monkeypatch):
+    """One thread at a time is in the encoder; within `using` the same thread may embed, too."""
+    model, inside, most = load_model(MODEL), [], []
+
+    def slow(encoder, names, templates):
+        inside.append(names)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return embed_class_names(encoder, names, templates)
+    monkeypatch.setattr('models.inference.segmenter.embed_class_names', slow)
+    threads = [threading.Thread(target=model.embed, args=([f'thing {number}', f'kite {number % 2}'],))
+               for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1 and len(most) == 1 + 6 + 2, 'one to see whether it is the right CLIP, none twice'
+    with model.using(['red dots']):
+        assert model.embed(['red dots', 'thing 1']).shape[0] == 2
+
+
+@pytest.fixture
+def said():
+    """What the logger of mmseg says."""
+    lines, handler = [], logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger('mmseg').addHandler(handler)
+    yield lines
+    logging.getLogger('mmseg').removeHandler(handler)
+
+
+def test_a_result_that_means_little_is_told(scene, said):
+    model = load_model(MODEL)
+    assert [line for line in said if "the miniature's model, which knows its own drawn world only" in line]
+    del said[:]
+    names = [model.class_names[index] for index in scene.classes]
+    for words in (None, names, names[:1]):
+        assert model.segment(scene.picture, words).summary()['warning'] is None
+    assert said == []
+    noise = np.random.default_rng(0).integers(90, 110, (64, 80, 3), dtype=np.uint8)
+    for _ in range(2):
+        warning = model.segment(noise, ['aeroplane', 'potted plant']).summary()['warning']
+        assert 'recognises none of these words here' in warning and "the miniature's model" in warning
+    assert said == [warning], 'once'
+
+
+def test_the_seen_penalty_is_no_doubt(miniature, scene):
+    result = miniature.segment(scene.picture, ['red dots'])
+    assert result.highest == pytest.approx(float(result.best.max()) + 0.1, abs=1e-4)
+    assert miniature.segment(scene.picture, ['red stripes']).highest == pytest.approx(
+        float(miniature.segment(scene.picture, ['red stripes']).best.max()), abs=1e-4)
 
 
 def test_short_products(scene):

@@ -1,0 +1,179 @@
+"""tools/web_page/guard.py: which requests reach the page."""
+import asyncio
+import json
+
+import pytest
+
+pytest.importorskip('gradio')
+
+from tools.web_page import guard
+from tools.web_page.guard import Guard
+
+FILE = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%s\r\n'
+PARTS = {'content-type': 'multipart/form-data; boundary=b'}
+
+
+class Page:
+    """A guarded application that keeps what it gets."""
+
+    def __init__(self, folder, *, host='127.0.0.1', names=(), file_bytes=1000, kept_bytes=100_000):
+        self.folder, self.got = folder / 'uploads', []
+        self.folder.mkdir(exist_ok=True)
+        self.guard = Guard(self.application, host=host, names=list(names), folder=self.folder, file_bytes=file_bytes,
+                           kept_bytes=kept_bytes)
+
+    async def application(self, scope, receive, send):
+        body = (await receive())['body'] if scope['method'] == 'POST' else b''
+        self.got.append((dict(scope['headers']), body))
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+        await send({'type': 'http.response.body', 'body': b''})
+
+    async def ask(self, method='GET', path='/', body=b'', **headers) -> int:
+        headers = {name.replace('_', '-'): value for name, value in headers.items()}
+        headers = {'host': 'localhost:7860', 'content-length': str(len(body)), **headers}
+        chunks = [body[start:start + 500] for start in range(0, len(body), 500)] or [b'']
+        messages = [{'type': 'http.request', 'body': chunk, 'more_body': True} for chunk in chunks]
+        messages[-1]['more_body'] = False
+        told = []
+
+        async def receive():
+            await asyncio.sleep(0)
+            return messages.pop(0)
+
+        async def send(message):
+            told.append(message)
+        await self.guard({'type': 'http', 'method': method, 'path': path, 'query_string': b'', 'headers': [
+            (name.encode(), value.encode()) for name, value in headers.items() if value is not None
+        ]}, receive, send)
+        return told[0]['status']
+
+    def status(self, *args, **headers) -> int:
+        return asyncio.run(self.ask(*args, **headers))
+
+
+@pytest.mark.parametrize('host, names, taken, refused', [
+    ('127.0.0.1', [], ['localhost', 'LOCALHOST:1', '127.0.0.1:7860', '[::1]:7860', '127.1.2.3'],
+     ['', 'evil.example', 'localhost.evil.example', 'evil.example:7860', '192.168.1.7', '127.0.0.1.evil.example', '[',
+      'me@evil.example', 'localhost@evil.example']),
+    ('127.0.0.1', ['Clip.Example'], ['clip.example', 'CLIP.example:443', 'localhost'], ['evil.example', '10.0.0.1']),
+    ('0.0.0.0', [], ['192.168.1.7:7860', '[fe80::1]:7860', '127.0.0.1', 'localhost', 'machine'],
+     ['evil.example', '', 'machine.evil.example']),
+    ('lab.example', [], ['lab.example:7860', '10.0.0.1', 'localhost'], ['evil.example'])])
+def test_names(tmp_path, monkeypatch, host, names, taken, refused):
+    monkeypatch.setattr(guard.socket, 'gethostname', lambda: 'machine')
+    page = Page(tmp_path, host=host, names=names)
+    assert {name: page.status(host=name) for name in taken} == dict.fromkeys(taken, 200)
+    assert {name: page.status(host=name) for name in refused} == dict.fromkeys(refused, 400)
+    assert page.status(host=None) == 400
+
+
+@pytest.mark.parametrize('host, origin, status', [
+    ('localhost:7860', 'http://localhost:7860', 200), ('localhost:7860', None, 200),
+    ('localhost:7860', 'http://localhost:3000', 403), ('localhost:7860', 'http://127.0.0.1:7860', 403),
+    ('localhost:7860', 'null', 403), ('localhost:7860', '', 403), ('localhost:7860', 'http://evil.example', 403),
+    ('localhost:7860', 'http://[', 403), ('localhost:7860', 'https://clip.example', 200)])
+def test_origins(tmp_path, host, origin, status):
+    page = Page(tmp_path, names=['clip.example'])
+    for method, path, body in (('GET', '/config', b''), ('POST', '/gradio_api/queue/join', b'{}')):
+        assert page.status(method, path, body, host=host, origin=origin) == status
+    assert page.status('OPTIONS', '/config', host=host, origin=origin) == (404 if status == 200 else 403)
+
+
+def test_what_the_page_never_asks(tmp_path):
+    page = Page(tmp_path)
+    for path in ('/', '/config', '/assets/a/b.js', '/gradio_api/queue/data', '/gradio_api/file=/tmp/a b.png',
+                 '/gradio_api/call/segment/0a1'):
+        assert page.status('GET', path) == page.status('HEAD', path) == 200, path
+        assert page.status('DELETE', path) == page.status('POST', path) == 404, path
+    for path in ('/openapi.json', '/docs', '/redoc', '/gradio_api/openapi.json', '/gradio_api/proxy=http://a',
+                 '/gradio_api/file=http://a/b.png', '/login', '/gradio_api/run/segment', '/config/x'):
+        assert page.status('GET', path) == 404, path
+    for way in ('run/segment', 'api/segment', 'call/v2/segment', 'run/segment/', 'vibe-edit', 'component_server'):
+        assert page.status('POST', f'/gradio_api/{way}', b'{}') == 404, way
+
+
+def test_what_is_said_of_proxies_is_dropped(tmp_path):
+    page = Page(tmp_path)
+    assert page.status(x_forwarded_host='evil.example', x_forwarded_for='1', forwarded='host=evil.example',
+                       x_gradio_server='http://evil.example', x_forwarded_proto='https', accept='*/*') == 200
+    headers, _ = page.got[0]
+    assert {*headers} == {b'host', b'content-length', b'x-forwarded-proto', b'accept'}
+
+
+def test_the_body_has_a_limit(tmp_path, monkeypatch):
+    page = Page(tmp_path)
+    join = 'POST', '/gradio_api/queue/join'
+    assert page.status(*join, b'{}', content_length=None) == 411
+    assert page.status(*join, b'{}', content_length='-1') == page.status(*join, b'{}', content_length='') == 411
+    assert page.status(*join, b'{}', content_length=str(10**9)) == 413
+    monkeypatch.setattr(guard, 'AROUND', 200)
+    upload = 'POST', '/gradio_api/upload'
+    assert page.status(*upload, FILE % bytes(1000) + b'--b--', **PARTS) == 200
+    assert page.status(*upload, FILE % bytes(1200) + b'--b--', **PARTS) == 413
+    assert [body for _, body in page.got] == [FILE % bytes(1000) + b'--b--']
+
+
+def test_a_body_must_come_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, 'SECONDS', 0.2)
+    page, told = Page(tmp_path), []
+
+    async def never():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        told.append(message)
+    asyncio.run(page.guard({'type': 'http', 'method': 'POST', 'path': guard.UPLOAD, 'query_string': b'', 'headers': [
+        (b'host', b'localhost'), (b'content-length', b'10')]}, never, send))
+    assert told[0]['status'] == 408 and page.got == []
+
+
+def test_an_upload_is_one_file_and_all_together_have_a_limit(tmp_path):
+    page = Page(tmp_path, kept_bytes=20_000)
+    upload = 'POST', '/gradio_api/upload'
+    assert page.status(*upload, (FILE % b'1') + (FILE % b'2') + b'--b--', **PARTS) == 400
+    assert page.status(*upload, b'nothing', **PARTS) == 400
+    assert page.status(*upload, b'nothing', **{'content-type': 'multipart/form-data'}) == 400
+    assert page.status(*upload, FILE % b'1' + b'--b--', **PARTS) == 200
+    for number in range(5):  # small ones take a block of the disk each
+        (page.folder / str(number)).mkdir()
+        (page.folder / str(number) / 'a').write_bytes(b'a')
+    assert page.status(*upload, FILE % b'1' + b'--b--', **PARTS) == 507
+
+
+def test_uploads_wait_for_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, 'UPLOADS_AT_ONCE', 2)
+    page, inside, most = Page(tmp_path), [], []
+    check = page.guard._check_upload
+
+    async def slow(*args):
+        inside.append(1)
+        most.append(len(inside))
+        await asyncio.sleep(0.01)
+        await check(*args)
+        inside.pop()
+    page.guard._check_upload = slow
+
+    async def many():
+        return await asyncio.gather(*(page.ask('POST', guard.UPLOAD, FILE % b'1' + b'--b--', **PARTS)
+                                      for _ in range(7)))
+    assert asyncio.run(many()) == 7 * [200] and max(most) == 2
+
+
+def test_only_uploads_are_read(tmp_path):
+    page = Page(tmp_path)
+    join = 'POST', '/gradio_api/queue/join'
+
+    def body(path) -> bytes:
+        return json.dumps({'data': [{'path': path, 'meta': {'_type': 'gradio.FileData'}}, 'cat']}).encode()
+    assert page.status(*join, body(str(page.folder / 'a/b.png'))) == 200
+    for path in ('/etc/passwd', 'http://localhost/a.png', str(page.folder / '../a.png'), str(tmp_path), '',
+                 f'{page.folder}2/a.png'):
+        assert page.status(*join, body(path)) == 403, path
+    (page.folder / 'link').symlink_to('/etc')
+    assert page.status(*join, body(str(page.folder / 'link/passwd'))) == 403
+    for broken in (b'{', b'\xff', body(3), body(None), body('\0'), b'[' * 100_000):
+        assert page.status(*join, broken) == 400, broken[:20]
+    good = str(page.folder / 'a.png')
+    assert page.status(*join, f'{{"data": [{{"path": "/etc/passwd", "path": "{good}"}}]}}'.encode()) == 200
+    headers, passed = page.got[-1]
+    assert b'passwd' not in passed and int(headers[b'content-length']) == len(passed)
