@@ -27,7 +27,7 @@ from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
 from models.errors import UserError
 from models.label_mapping import Setting
-from models.precision import cpu_has_bfloat16, supported
+from models.precision import cpu_has, supported
 from tools import checkpoints, launch, scaled_optimizer, watchdog  # noqa: F401  scaled_optimizer registers its hook
 from tools.clip_sizes import require_clip
 from tools.config import add_config_arguments, as_text, load_config
@@ -307,8 +307,8 @@ def main() -> None:
         logger.info('products in %s; norms, scores and losses in float32', str(amp_dtype).removeprefix('torch.'))
     if amp_dtype is torch.float16:
         config.optimizer_config = dict(config.get('optimizer_config') or {}, type='ScaledOptimizerHook')
-    elif amp_dtype is torch.bfloat16 and place.device.type == 'cpu' and not cpu_has_bfloat16():
-        logger.warning('this CPU has no instructions for bfloat16: amp=None is faster here')
+    if amp_dtype is not None and place.device.type == 'cpu' and not cpu_has(amp_dtype):
+        logger.warning('this CPU has no instructions for %s: amp=None is faster here', config.model.amp_dtype)
 
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
