@@ -8,7 +8,7 @@ import torch
 from mmcv.utils import print_log
 from mmseg.core import pre_eval_to_metrics
 from mmseg.datasets import DATASETS, CustomDataset
-from PIL import Image, ImageOps
+from PIL import Image
 from prettytable import PrettyTable
 
 from models.errors import UserError
@@ -17,7 +17,7 @@ from models.inference.pictures import opened
 from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import pictures_in, require, some
-from .loading import LoadLabels, MaskColours, upright_size
+from .loading import LoadLabels, LoadPicture, MaskColours, upright_size
 from .metrics import mean_of, zero_shot_scores
 
 METRICS = ('mIoU', 'mDice', 'mFscore')
@@ -149,9 +149,7 @@ class ZeroShotDataset(CustomDataset):
 
     def picture(self, index: int) -> np.ndarray:
         """The picture (H, W, 3), RGB, as it is loaded."""
-        path = self.picture_path(index)
-        with opened(path, path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+        return LoadPicture()({'img_prefix': self.img_dir, 'img_info': self.img_infos[index]})['img'][..., ::-1]
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
         """Mask (H, W) as it lies on disk, of the size of its picture."""
