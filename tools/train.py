@@ -271,6 +271,8 @@ def main() -> None:
         launch.hold(work_dir)
     timestamp = time.strftime('%Y%m%d_%H%M%S')
     logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
+    for handler in logger.handlers:
+        handler.stream.reconfigure(errors='backslashreplace')  # of paths that are not UTF-8
     checkpoint, resumes = starting_point(args, config, work_dir, place, logger)
     iterations_done = checkpoint_meta.iterations_done(checkpoint) if resumes else 0
     seeds = [args.seed, config.get('seed'), checkpoint.meta.get('seed') if resumes else None, None]
@@ -304,11 +306,12 @@ def main() -> None:
 
     amp_dtype = supported(model.amp_dtype, place.device)
     if amp_dtype is not None:
-        logger.info('products in %s; norms, scores and losses in float32', str(amp_dtype).removeprefix('torch.'))
+        short = str(amp_dtype).removeprefix('torch.')
+        logger.info('products in %s; norms, scores and losses in float32', short)
+        if place.device.type == 'cpu' and not cpu_has(amp_dtype):
+            logger.warning('this CPU has no instructions for %s: amp=None is faster here', short)
     if amp_dtype is torch.float16:
         config.optimizer_config = dict(config.get('optimizer_config') or {}, type='ScaledOptimizerHook')
-    if amp_dtype is not None and place.device.type == 'cpu' and not cpu_has(amp_dtype):
-        logger.warning('this CPU has no instructions for %s: amp=None is faster here', config.model.amp_dtype)
 
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
