@@ -3,36 +3,50 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import mmcv
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import ExifTags, Image
 
 from models.errors import UserError
-from models.inference.pictures import NoPicture, opened
+from models.inference.pictures import NoPicture, has_transparency, opened, read_picture
 from models.label_format import label_format
 
 
 @PIPELINES.register_module()
 class LoadPicture(LoadImageFromFile):
-    """mmseg's `LoadImageFromFile`; a picture that does not decode, or is too large to, is a ValueError that names it.
+    """Load an image (H, W, 3), BGR, and mmseg's keys of it; the same image that `read_picture` gives.
+
+    OpenCV decodes plain JPEG and PNG files, as in mmseg's `LoadImageFromFile`. `read_picture` reads all others, as
+    OpenCV sees other colours in some of them than a viewer (transparency, CMYK), or none.
+
+    Raises:
+        UserError: a file that is missing, does not decode or is too large to; the message names it.
     """
 
     def __call__(self, results: dict) -> dict:
         path = Path(results['img_prefix'] or '') / results['img_info']['filename']
         try:
             data = path.read_bytes()
-            with opened(BytesIO(data), str(path)):  # OpenCV would decode whatever size
-                whole = _is_whole(data)
-            results = super().__call__(results) if whole else results
+            with opened(BytesIO(data), str(path)) as file:  # OpenCV would decode whatever size
+                plain = file.format in ('JPEG', 'MPO', 'PNG') and file.mode in ('L', 'RGB') and \
+                    not has_transparency(file)
+            if not _is_whole(data):
+                raise UserError(f'{path}: broken picture, its end is missing. Copy it again.')
+            image = mmcv.imfrombytes(data, self.color_type, backend=self.imdecode_backend) if plain else \
+                read_picture(path)[..., ::-1]
+            image = np.ascontiguousarray(image, np.float32 if self.to_float32 else image.dtype)
         except FileNotFoundError:
             raise UserError(f'{path}: this picture is missing.') from None
-        except NoPicture:
+        except UserError:
             raise
         except Exception as error:  # of any kind: Pillow and OpenCV trust the file
             raise UserError(f'{path}: broken picture, it does not decode. Copy it again.') from error
-        if not whole:
-            raise UserError(f'{path}: broken picture, its end is missing. Copy it again.')
+        results |= {'filename': str(path), 'ori_filename': results['img_info']['filename'], 'img': image}
+        results |= dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), image.shape)
+        results |= {'scale_factor': 1., 'img_norm_cfg': {'mean': np.zeros(3, np.float32), 'std': np.ones(3, np.float32),
+                                                         'to_rgb': False}}
         return results
 
 

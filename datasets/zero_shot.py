@@ -12,7 +12,7 @@ from mmcv.utils import print_log
 from mmseg.core import pre_eval_to_metrics
 from mmseg.datasets import DATASETS, CustomDataset
 from mmseg.utils import get_root_logger
-from PIL import Image, ImageOps
+from PIL import Image
 from prettytable import PrettyTable
 
 from models.errors import UserError
@@ -23,7 +23,7 @@ from models.text_files import read_text
 from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import pictures_in, require, some
-from .loading import MaskColours, MaskIds, check_size, load_mask, upright_size
+from .loading import LoadPicture, MaskColours, MaskIds, check_size, load_mask, upright_size
 from .metrics import areas, mean_of, zero_shot_scores
 from .pipeline import fitted
 
@@ -192,9 +192,7 @@ class ZeroShotDataset(CustomDataset):
 
     def picture(self, index: int) -> np.ndarray:
         """The picture (H, W, 3), RGB, as it is loaded."""
-        path = self.picture_path(index)
-        with opened(path, path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+        return LoadPicture()({'img_prefix': self.img_dir, 'img_info': self.img_infos[index]})['img'][..., ::-1]
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
         """Mask (H, W) in class indices, `ignore_index` for no class, of the size of its picture."""

@@ -8,6 +8,8 @@ import builtins
 import io
 import os
 from collections import OrderedDict
+from pathlib import Path
+from urllib.parse import urlparse
 
 import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
@@ -15,7 +17,7 @@ import mmcv.utils.config as configs
 import torch
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
 from torch import nn
-from torch.hub import load_state_dict_from_url as torch_load_url
+from torch.hub import download_url_to_file, get_dir
 from torch.nn.parallel._functions import _get_stream as torch_get_stream
 from torch.utils.data._utils.pin_memory import pin_memory as pin
 
@@ -84,10 +86,21 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
     return content
 
 
-def load_url(*args, **kwargs) -> dict:
-    """torch's own download of a checkpoint, which mmcv's `https://`, `open-mmlab://` and the like are, runs what the
-    file asks for unless it is told not to."""
-    return torch_load_url(*args, **kwargs, weights_only=True)
+def load_url(url: str, model_dir: str | None = None, map_location: str | None = None) -> dict:
+    """Download a checkpoint to where torch keeps them, if it is not there, and read it as a local one.
+
+    mmcv's `https://`, `open-mmlab://` and the like come here. torch's own reading knows no safetensors, and without
+    `weights_only` runs what the file asks for.
+
+    Raises:
+        OSError: it cannot be downloaded.
+        UserError: as `load_from_local`.
+    """
+    file = Path(model_dir or Path(get_dir(), 'checkpoints'), Path(urlparse(url).path).name)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        download_url_to_file(url, str(file), progress=False)
+    return load_from_local(str(file), map_location)
 
 
 def open_config(file: str, mode: str = 'r', **options):

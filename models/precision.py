@@ -1,12 +1,11 @@
 """What a pass through the network costs and keeps: short number formats for products, activation checkpointing."""
+import timeit
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-CPUINFO = Path('/proc/cpuinfo')
 
 
 def supported(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
@@ -20,10 +19,21 @@ def short_products(device: torch.device, dtype: torch.dtype | None) -> AbstractC
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=supported(dtype, device))
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether this processor has instructions for products in bfloat16. Without them they are slow."""
-    flags = CPUINFO.read_text() if CPUINFO.exists() else ''
-    return not {'avx512_bf16', 'amx_bf16', 'bf16'}.isdisjoint(flags.split())
+@cache
+def cpu_has(dtype: torch.dtype) -> bool:
+    """Tell whether this CPU has instructions for products in `dtype`; without them they are emulated.
+
+    Emulated products take 30 times as long as products in float32. They are timed here, because the flags of the
+    processor do not tell what PyTorch makes of them: `ONEDNN_MAX_CPU_ISA` limits it, and other systems list no flags.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other where other processes are busy
+    try:
+        seconds = [min(timeit.repeat(partial(torch.matmul, matrix, matrix), number=1, repeat=10))
+                   for matrix in (torch.ones(256, 256), torch.ones(256, 256, dtype=dtype))]
+    finally:
+        torch.set_num_threads(threads)
+    return seconds[1] < 8 * seconds[0]
 
 
 def full_products(device: torch.device) -> AbstractContextManager:

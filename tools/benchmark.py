@@ -23,7 +23,7 @@ from prettytable import PrettyTable
 
 from models import CLIPRC
 from models.errors import UserError
-from models.precision import supported
+from models.precision import cpu_has, supported
 from tools import launch
 from tools.benchmarking import growth, loader, subjects
 from tools.benchmarking.measuring import Job, machine, matrix_rate, measure, peak_memory
@@ -55,6 +55,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.add_argument(f'--{mode}', action='store_true', help=text)
     launch.add_launch_arguments(parser)
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='products in this type too, beside float32')
+    parser.add_argument('--emulate', action='store_true',
+                        help='also time a type of --amp that this CPU has no instructions for')
     parser.add_argument('--against', choices=['oracle'], help='the method word for word, tests/oracle.py, too')
     parser.add_argument('--batch', type=launch.at_least_one, default=1, help='windows, and pictures of a step')
     parser.add_argument('--repeats', type=launch.at_least_one, default=5, help='after one to warm up (default: 5)')
@@ -200,6 +202,9 @@ def main() -> None:
     args = parse_arguments()
     config = load_config(args)
     place = launch.start(args)
+    if args.amp and place.device.type == 'cpu' and not args.emulate and not cpu_has(getattr(torch, args.amp)):
+        sys.stdout.write(f'this CPU has no instructions for {args.amp}: its rows are left out; --emulate times them\n')
+        args.amp = None
     report = {'config': args.config, 'machine': machine(place), 'batch': args.batch, 'repeats': args.repeats}
     sys.stdout.write('{name}, {threads} threads, instructions for bfloat16 on the CPU: {cpu_has_bfloat16}, '
                      'torch {torch}\n'.format(**report['machine']))

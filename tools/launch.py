@@ -61,6 +61,7 @@ def run(main: Callable[[], None]) -> None:
 
     Set CLIPRC_TRACEBACK=1 to see where it came from. Of modules of the user's own the line is said anyway.
     """
+    sys.stdout.reconfigure(errors='backslashreplace')  # file names need not be UTF-8; stderr does so by itself
     warnings.filterwarnings('ignore', module='mmcv')
     warnings.filterwarnings('ignore', message='.*pkg_resources.*')
     try:

@@ -27,7 +27,7 @@ from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
 from models.clip_checkpoint import Checkpoint
 from models.errors import UserError, building
 from models.label_mapping import Setting
-from models.precision import cpu_has_bfloat16, supported
+from models.precision import cpu_has, supported
 from tools import checkpoints, launch, scaled_optimizer, watchdog  # noqa: F401  scaled_optimizer registers its hook
 from tools.clip_sizes import require_clip
 from tools.config import add_config_arguments, as_text, load_config
@@ -289,6 +289,8 @@ def main() -> None:
         launch.hold(work_dir)
     timestamp = time.strftime('%Y%m%d_%H%M%S')
     logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
+    for handler in logger.handlers:
+        handler.stream.reconfigure(errors='backslashreplace')  # of paths that are not UTF-8
     checkpoint, resumes = starting_point(args, config, work_dir, place, logger)
     iterations_done = checkpoint_meta.iterations_done(checkpoint) if resumes else 0
     seeds = [args.seed, config.get('seed'), checkpoint.meta.get('seed') if resumes else None, None]
@@ -326,11 +328,12 @@ def main() -> None:
 
     amp_dtype = supported(model.amp_dtype, place.device)
     if amp_dtype is not None:
-        logger.info('products in %s; norms, scores and losses in float32', str(amp_dtype).removeprefix('torch.'))
+        short = str(amp_dtype).removeprefix('torch.')
+        logger.info('products in %s; norms, scores and losses in float32', short)
+        if place.device.type == 'cpu' and not cpu_has(amp_dtype):
+            logger.warning('this CPU has no instructions for %s: amp=None is faster here', short)
     if amp_dtype is torch.float16:
         set_optimizer_hook(config, 'ScaledOptimizerHook')
-    elif amp_dtype is torch.bfloat16 and place.device.type == 'cpu' and not cpu_has_bfloat16():
-        logger.warning('this CPU has no instructions for bfloat16: amp=None is faster here')
 
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far

@@ -138,7 +138,12 @@ def _upright(image: Image.Image, name: str) -> np.ndarray:
             raise NoPicture(f'{name}: {error}') from error
     elif image.mode == 'I':  # 16 bits in 32
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
+    if has_transparency(image):
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return np.asarray(image.convert('RGB'))
+
+
+def has_transparency(image: Image.Image) -> bool:
+    """Tell whether an opened image may have transparent parts."""
+    return image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info

@@ -130,7 +130,8 @@ class Result:
         if opacity is not None:
             self.overlay(opacity=opacity).save(overlay)
         self.index_picture().save(labels)
-        summary.write_text(json.dumps(self.summary(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+        summary.write_text(json.dumps(self.summary(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8',
+                           errors='backslashreplace')  # of a file name that is not UTF-8 JSON's own escape
         return files if opacity is not None else files[1:]
 
     def _shown(self, words: Sequence[str] | None) -> list[int]:

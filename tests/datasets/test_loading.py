@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from mmcv import Config
 from mmseg.datasets import build_dataset
+from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import Image
 
 import datasets  # noqa: F401  registers
 from datasets.loading import LoadLabels, LoadPicture, MaskColours, MaskIds
+from models.inference import read_picture
 from tests.conftest import make_voc
-from tests.models.inference.test_pictures import png_bomb
+from tests.models.inference.test_pictures import png_bomb, save_kinds
 from tools.preparation.convert_masks import decode
 
 JPEG, MASK = 'JPEGImages/{}_000.jpg', 'SegmentationClass/{}_000.png'
@@ -163,6 +165,34 @@ def test_greyscale_pictures_and_palette_masks_are_read(tiny_configs, root):
     assert dataset[0]['img'][0].shape[0] == 3
     expected = np.where(np.isin(labels, (0, 255)), 255, labels - 1)
     np.testing.assert_array_equal(dataset.get_gt_seg_map_by_idx(0), expected)
+
+
+def test_one_reading_of_an_image_everywhere(tiny_configs, root, tmp_path):
+    """Training and testing load the image that `read_picture`, and thus demo.py, reads."""
+    dataset = open_dataset(tiny_configs, root, 'val')
+    (tmp_path / 'kinds').mkdir()
+    dataset.img_dir = str(tmp_path / 'kinds')
+    for path in save_kinds(tmp_path / 'kinds', np.asarray(Image.open(root / 'JPEGImages/val_000.jpg'))):
+        expected = read_picture(path)
+        loaded = LoadPicture()({'img_prefix': dataset.img_dir, 'img_info': {'filename': path.name}})
+        assert loaded['img'].flags.c_contiguous and np.array_equal(loaded['img'][..., ::-1], expected), path.name
+        dataset.img_infos[0]['filename'] = path.name
+        assert np.array_equal(dataset.picture(0), expected), path.name
+
+
+@pytest.mark.parametrize(('ending', 'options'), [('png', {}), ('jpg', {}), ('jpg', {'subsampling': 0, 'quality': 100}),
+                                                 ('jpg', {'progressive': True})])
+def test_plain_images_are_loaded_as_by_mmseg(tmp_path, ending, options):
+    """The published pipeline, bit for bit, with all that it leaves for the next steps."""
+    noise = np.random.default_rng(0).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((96, 72), Image.Resampling.BICUBIC).save(tmp_path / f'it.{ending}', **options)
+    for settings in ({}, {'to_float32': True}):
+        ours, theirs = (step(**settings)({'img_prefix': str(tmp_path), 'img_info': {'filename': f'it.{ending}'}})
+                        for step in (LoadPicture, LoadImageFromFile))
+        for results in (ours, theirs):
+            results['img_norm_cfg'] = repr(results['img_norm_cfg'])
+        images = ours.pop('img'), theirs.pop('img')
+        assert np.array_equal(*images) and images[0].dtype == images[1].dtype and ours == theirs
 
 
 def load(path, masks: MaskIds | MaskColours | None = None) -> np.ndarray:

@@ -1,4 +1,9 @@
 """Short products: what stays in float32, how far results move; activation checkpointing changes nothing."""
+import os
+import platform
+import subprocess
+import sys
+
 import fill
 import pytest
 import torch
@@ -10,7 +15,7 @@ from models import precision
 from models.clip_layers import LayerNorm
 from models.precision import full_products, short_products, supported
 from models.two_stream_decoder import CrossAttentionLayer
-from tests.conftest import golden_config
+from tests.conftest import REPOSITORY, golden_config
 
 CPU = torch.device('cpu')
 
@@ -87,12 +92,21 @@ def test_a_gpu_without_bfloat16_gets_float16(monkeypatch):
         assert supported(torch.bfloat16, CPU) is torch.bfloat16 and supported(None, gpu) is None
 
 
-@pytest.mark.parametrize(('text', 'has_it'), [('flags : fma avx512f avx512_bf16\n', True), ('flags : avx2\n', False),
-                                              ('flags : amx_bf16 amx_tile\n', True)])
-def test_instructions_of_the_processor(monkeypatch, tmp_path, text, has_it):
-    (tmp_path / 'cpuinfo').write_text(text)
-    monkeypatch.setattr(precision, 'CPUINFO', tmp_path / 'cpuinfo')
-    assert precision.cpu_has_bfloat16() is has_it
+@pytest.mark.parametrize(('slowdown', 'has_it'), [(0.5, True), (3, True), (30, False)])
+def test_emulated_products_are_told_by_their_time(monkeypatch, slowdown, has_it):
+    threads, times = torch.get_num_threads(), iter([[9., 1.], [slowdown, 9 * slowdown]])
+    monkeypatch.setattr(precision.timeit, 'repeat', lambda job, **_: next(times))
+    assert precision.cpu_has.__wrapped__(torch.bfloat16) is has_it
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='the variable is for x86')
+def test_instructions_of_the_processor():
+    """As on a CPU of which oneDNN has nothing but AVX2."""
+    code = 'import torch; from models.precision import cpu_has; print(*map(cpu_has, (torch.float32, torch.bfloat16)))'
+    done = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True, text=True, check=True,
+                          env={**os.environ, 'ONEDNN_MAX_CPU_ISA': 'AVX2'})
+    assert done.stdout.split() == ['True', 'False']
 
 
 def test_activation_checkpointing_changes_nothing_but_what_is_kept():

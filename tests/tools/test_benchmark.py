@@ -1,5 +1,6 @@
 """tools/benchmark.py: what is timed, how ratios, memory and floors are found, and the script end to end."""
 import json
+import platform
 import re
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_yardstick_has_as_many_tokens():
 
 def test_the_script(run, tiny_configs, tmp_path):
     done = run('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--batch', 2, '--amp', 'bfloat16',
-               '--against', 'oracle', '--out', tmp_path / 'new/cost')
+               '--emulate', '--against', 'oracle', '--out', tmp_path / 'new/cost')
     report = json.loads((tmp_path / 'new/cost.json').read_text())
     rows = {row['name']: row for row in report['rows']}
     both = ['2 windows -> scores', '2 windows -> labels', 'test image of 2 windows, file -> scores',
@@ -79,6 +80,23 @@ def test_the_script(run, tiny_configs, tmp_path):
     assert report['agreement']['float32']['equal_labels'] > 0.999
     assert report['agreement']['bfloat16']['equal_labels'] > 0.5
     assert {'name', 'threads', 'cpu_has_bfloat16', 'torch'} <= report['machine'].keys()
+
+
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='the variable is for x86')
+def test_a_type_that_the_cpu_has_no_instructions_for(run, tiny_configs, tmp_path):
+    done = run('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--test', '--amp', 'bfloat16',
+               '--device', 'cpu', '--out', tmp_path / 'cost', env={'ONEDNN_MAX_CPU_ISA': 'AVX2'})
+    assert 'no instructions for bfloat16' in done.stdout and '--emulate' in done.stdout
+    report = json.loads((tmp_path / 'cost.json').read_text())
+    assert len(report['rows']) == 4 and all('float32' in row['name'] for row in report['rows'])
+    assert report['machine']['cpu_has_bfloat16'] is False
+
+
+def test_the_rate_of_an_emulated_type_takes_seconds(monkeypatch):
+    monkeypatch.setattr(measuring, 'cpu_has', lambda dtype: False)
+    sides = []
+    monkeypatch.setattr(measuring, 'seconds', lambda job, device: sides.append(len(job())) or 1.)
+    assert measuring.matrix_rate(CPU.device, torch.float32) == 256**3 and {*sides} == {256}
 
 
 def test_the_loader(run, tiny_configs):

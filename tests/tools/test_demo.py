@@ -1,5 +1,6 @@
 """tools/demo.py as users call it: a picture, a folder, a video; what was there is kept; what is wrong is said."""
 import json
+import os
 import re
 import time
 
@@ -149,6 +150,23 @@ def test_names_that_would_be_one(demo, scenes, tmp_path):
         Image.fromarray(scenes[0]).save(tmp_path / 'in' / name)
     demo(tmp_path / 'in', '--words', WORDS, '--out', tmp_path / 'out')
     assert {path.name for path in (tmp_path / 'out').glob('*.json')} == {'a.png.json', 'a.bmp.json', 'a.png.bmp.json'}
+
+
+def test_a_file_name_that_is_not_utf_8(demo, scenes, tmp_path):
+    """As of an archive of Windows: made like all others, and found again."""
+    (tmp_path / 'in').mkdir()
+    names = ['a.png', os.fsdecode(b'na\xefve.png'), 'naïve.png']
+    for name in names:
+        Image.fromarray(scenes[0]).save(tmp_path / 'in' / name)
+    (tmp_path / 'in' / os.fsdecode(b'br\xf6ken.png')).write_bytes(b'no image')
+    for _ in range(2):
+        done = demo(tmp_path / 'in', '--words', WORDS, '--out', tmp_path / 'out', check=False)
+        assert 'br\\udcf6ken.png is no picture' in done.stderr and 'contact_sheet.png' in done.stderr
+        assert 'INFO - 3 pictures' in done.stderr and 'Traceback' not in done.stderr and 'Logging' not in done.stderr
+    assert '3 of 4 are there already' in done.stderr
+    for name in names:
+        file = tmp_path / 'out' / f'{name[:-4]}.json'
+        assert json.loads(file.read_text(encoding='utf-8'))['made_of']['picture'][0] == name
 
 
 def test_what_lacks_is_made_again(demo, scenes, tmp_path):

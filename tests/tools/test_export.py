@@ -1,5 +1,6 @@
 """Exports: slim checkpoints in each type, loaded by all that loads checkpoints, and ONNX models run by onnxruntime."""
 import json
+import runpy
 import subprocess
 import sys
 from argparse import Namespace
@@ -11,10 +12,12 @@ from mmcv import Config
 from mmseg.apis import inference_segmentor, init_segmentor
 from PIL import Image
 
+from datasets.loading import LoadPicture
 from models import clip_checkpoint, mmcv_repairs
-from models.inference import load_model
+from models.inference import load_model, read_picture
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
+from tests.models.inference.test_pictures import save_kinds
 from tools import export, inspect_checkpoint, launch
 from tools.config import load_config
 from tools.exporting import onnx_models, slim
@@ -244,6 +247,28 @@ def test_the_example_gives_the_labels_of_pytorch(onnx_file, tmp_path):
     assert (labels == expected.labels).mean() > 0.95  # it resizes by pillow, and labels instead of scores
     shares = dict(line.split('%  ') for line in done.stdout.splitlines())
     assert f'  {sum(map(float, shares)):.0f}'.strip() == '100' and set(shares.values()) <= set(expected.words)
+
+
+def test_the_example_reads_images_as_the_project_does(onnx_file, tmp_path):
+    """Of each kind: the labels of the file are those of the plain image that the project reads from it."""
+    def labels_of(path) -> np.ndarray:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', ['onnx_example.py', str(onnx_file), str(path), str(tmp_path / 'labels.png')])
+            runpy.run_path(str(REPOSITORY / 'tools/exporting/onnx_example.py'))
+        return np.asarray(Image.open(tmp_path / 'labels.png'))
+
+    files = {path.name: path for path in save_kinds(tmp_path, drawn_picture())}
+    with pytest.raises(SystemExit, match='holds floats'):
+        labels_of(files['float.tif'])
+    model, step = load_model(MINIATURE), LoadPicture()
+    for name in ('deep.png', 'long.tif', 'rgba.png', 'la.png', 'palette_clear.png', 'cmyk.jpg', 'turned.jpg'):
+        Image.fromarray(read_picture(files[name])).save(tmp_path / 'plain.png')
+        labels = labels_of(files[name])
+        assert np.array_equal(labels, labels_of(tmp_path / 'plain.png')), name
+        loaded = step({'img_prefix': str(tmp_path), 'img_info': {'filename': name}})['img'][..., ::-1]
+        by_path, by_loader = model.segment([files[name], loaded])
+        assert np.array_equal(by_path.labels, by_loader.labels), name
+        assert (by_path.labels == labels).mean() > 0.95, name  # the example resizes by pillow
 
 
 def test_new_words_by_onnx_alone(onnx_file):

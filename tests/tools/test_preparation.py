@@ -1,14 +1,19 @@
 """The label tables against the owners' lists of names, and masks against naive ways to read them."""
+import gzip
+import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 
 from datasets import COCOStuff164k, PascalContext60
+from models.errors import UserError
 from tests import data_archives
 from tools.preparation import convert_masks, detail_annotations, unpack
+from tools.preparation.sources import Archive, Folder
 
 # Of COCO-Stuff's labels.txt, counted from 0.
 COCO_STUFF = {0: 'person', 10: 'fire hydrant', 12: 'stop sign', 24: 'giraffe', 26: 'backpack', 27: 'umbrella',
@@ -126,3 +131,89 @@ def test_a_link_in_a_zip_archive_is_a_file(tmp_path):
     with unpack.opened(tmp_path / 'it.zip') as (members, _):
         unpack.write_file(tmp_path / 'it.jpg', next(members).read(), None, 'it')
     assert not (tmp_path / 'it.jpg').is_symlink() and (tmp_path / 'it.jpg').read_text() == '/etc/passwd'
+
+
+# ---- archives that nobody published
+
+def voc_archive(kind: str) -> Archive:
+    return Archive(f'it.{kind}', (), {}, (Folder('a', 'out', ('.jpg', '.jpg')),))
+
+
+def refused(tmp_path, kind: str) -> str:
+    """The one line that `it.KIND` is refused with."""
+    with pytest.raises(UserError, match=rf'it\.{kind}') as caught:
+        unpack.unpack(voc_archive(kind), tmp_path / f'it.{kind}', tmp_path, 1)
+    assert not list((tmp_path / 'out').glob('*')) and str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def headers(size: int, *, name: str = 'a/it.jpg', kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_a_member_of_a_gigabyte(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'it.zip', 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive, \
+            archive.open('a/it.jpg', 'w') as member:
+        for _ in range(1024):
+            member.write(bytes(2**20))
+    assert '1,073,741,824 bytes' in refused(tmp_path, 'zip')
+
+
+def test_a_member_that_is_larger_than_it_says(tmp_path):
+    """Of the 200 MB no more are unpacked than the few bytes that the list of the archive names."""
+    with zipfile.ZipFile(tmp_path / 'it.zip', 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr('a/it.jpg', bytes(200_000_000))
+    data = bytearray((tmp_path / 'it.zip').read_bytes())
+    place = data.rindex(b'PK\x01\x02') + 24
+    data[place:place + 4] = (100).to_bytes(4, 'little')
+    (tmp_path / 'it.zip').write_bytes(data)
+    tracemalloc.start()
+    try:
+        assert 'a/it.jpg' in refused(tmp_path, 'zip')
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize('kind', [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_ways_to_pack(tmp_path, kind):
+    """None is published so, and zipfile can't unpack them piece by piece; damage in LZMA is an error of its own."""
+    with zipfile.ZipFile(tmp_path / 'it.zip', 'w', kind) as archive:
+        archive.writestr('a/it.jpg', bytes(1000))
+    assert 'packed in another way' in refused(tmp_path, 'zip')
+
+
+@pytest.mark.parametrize('open_file', [open, gzip.open])
+@pytest.mark.parametrize(('header', 'words'), [
+    (headers(64 * 2**30), '68,719,476,736 bytes'), (headers(64 * 2**30, kind=tarfile.GNUTYPE_LONGNAME), 'a header of'),
+    (headers(64 * 2**30, kind=tarfile.XHDTYPE), 'a header of')], ids=['member', 'name', 'pax'])
+def test_a_sparse_tar_of_64_gb(tmp_path, header, words, open_file):
+    kind = 'tar' if open_file is open else 'tgz'
+    with open_file(tmp_path / f'it.{kind}', 'wb') as file:
+        file.write(header + bytes(4096))
+    if kind == 'tar':
+        os.truncate(tmp_path / 'it.tar', 64 * 2**30 + 4096)  # holes, which take no space
+    assert words in refused(tmp_path, kind)
+
+
+@pytest.mark.parametrize('kind', ['zip', 'tar', 'tgz'])
+@pytest.mark.parametrize('name', ['a/\x1b[2Jit.jpg', 'a/i\nt.jpg', 'a/it\x9b.jpg'])
+def test_control_characters_in_names(tmp_path, kind, name):
+    made = data_archives.zipped({name: b'x'}) if kind == 'zip' else data_archives.tar(
+        {name: b'x'}, 'w:gz' if kind == 'tgz' else 'w')
+    (tmp_path / f'it.{kind}').write_bytes(made)
+    assert 'control characters' in refused(tmp_path, kind)
+
+
+def test_what_else_these_libraries_raise(tmp_path, monkeypatch):
+    (tmp_path / 'it.tar').write_bytes(data_archives.tar({'a/it.jpg': b'x'}))
+    for error in (MemoryError('no more'), ValueError('invalid literal'), OverflowError('too large')):
+        monkeypatch.setattr(tarfile.TarFile, 'next', lambda self, error=error: (_ for _ in ()).throw(error))
+        assert 'damaged or cut off' in refused(tmp_path, 'tar')
+
+
+def test_a_matlab_file_that_is_too_large():
+    with pytest.raises(UserError, match='1,048,577 bytes'):
+        convert_masks.sbd_labels(bytes(2**20 + 1))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from models.precision import cpu_has_bfloat16
+from models.precision import cpu_has
 from tools.launch import Place
 
 Job = Callable[[], object]
@@ -84,7 +84,7 @@ def free_memory(device: torch.device) -> int:
 @torch.no_grad()
 def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
     """Multiply-adds per second of a large product of square matrices, the best of some."""
-    side = 8192 if device.type == 'cuda' else 2048
+    side = 8192 if device.type == 'cuda' else 2048 if cpu_has(dtype) else 256  # emulated, 2048 take a minute
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return side**3 / min(seconds(lambda: a @ b, device) for _ in range(repeats + 1))
 
@@ -92,7 +92,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> f
 def machine(place: Place) -> dict[str, str | int | bool]:
     """What the numbers belong to."""
     return {'name': f'{place.device.type.upper()}: {_name(place.device)}', 'threads': torch.get_num_threads(),
-            'cpu_capability': torch.backends.cpu.get_cpu_capability(), 'cpu_has_bfloat16': cpu_has_bfloat16(),
+            'cpu_capability': torch.backends.cpu.get_cpu_capability(), 'cpu_has_bfloat16': cpu_has(torch.bfloat16),
             'torch': torch.__version__, 'python': platform.python_version()}
 
 

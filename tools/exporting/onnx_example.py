@@ -1,7 +1,7 @@
 """Labels of a picture by an exported model: `python onnx_example.py MODEL.onnx PICTURE LABELS.png`.
 
-Needs numpy, pillow and onnxruntime, nothing of this repository; MODEL.json lies beside the model. Other classes: other
-rows of `text` and `penalty`.
+Needs numpy, pillow 10.1 and onnxruntime, nothing of this repository; MODEL.json lies beside the model. Other classes:
+other rows of `text` and `penalty`.
 """
 import json
 import sys
@@ -16,7 +16,14 @@ with open(model.removesuffix('.onnx') + '.json', encoding='utf-8') as file:
 text, penalty, mean, std = (np.array(about[key], np.float32) for key in ('text', 'penalty', 'mean', 'std'))
 session = onnxruntime.InferenceSession(model)
 
-image = ImageOps.exif_transpose(Image.open(picture)).convert('RGB')  # transparent parts: whatever colour they have
+image = ImageOps.exif_transpose(Image.open(picture))
+if image.mode == 'F':
+    sys.exit(f'{picture} holds floats: save it with 8 or 16 bits.')
+if image.mode.startswith('I'):  # of 16 bits the upper 8
+    image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+if image.has_transparency_data:  # transparent parts on white
+    image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA'))
+image = image.convert('RGB')
 factor = about['short_side'] / min(image.size)
 size = [round(length * factor) for length in image.size]
 pixels = ((np.asarray(image.resize(size, Image.Resampling.BILINEAR)) - mean) / std).transpose(2, 0, 1)
@@ -32,6 +39,7 @@ for window in (np.s_[..., top:top + side, left:left + side] for top in places[0]
     count[window] += 1
 labels = (summed / count).argmax(axis=0)  # scores are averaged where windows overlap
 
-Image.fromarray(labels.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST).save(labels_file)
+kind = np.uint8 if len(text) < 256 else np.uint16
+Image.fromarray(labels.astype(kind)).resize(image.size, Image.Resampling.NEAREST).save(labels_file)
 for index, pixels_of_it in zip(*np.unique(labels, return_counts=True)):
     print(f'{pixels_of_it / labels.size:6.1%}  {about["classes"][index]}')

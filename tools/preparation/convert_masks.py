@@ -10,6 +10,7 @@ from models.errors import UserError
 from models.inference.pictures import NoPicture, opened
 
 IGNORE = 255
+MOST_BYTES_OF_MAT = 2**20  # SBD's have some 10,000; it may become 1,000 times as large in memory
 
 # COCO-Stuff's maps count COCO's 91 things and 91 stuffs from 0. Of these things nobody drew a mask: street sign, hat,
 # shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush. mmseg numbers the others without gaps.
@@ -70,6 +71,8 @@ def sbd_labels(content: bytes) -> np.ndarray:
     Raises:
         UserError: damaged, or without such a mask.
     """
+    if len(content) > MOST_BYTES_OF_MAT:
+        raise UserError(f'a MATLAB file of {len(content):,} bytes; those of SBD are much smaller')
     try:
         labels = loadmat(BytesIO(content), variable_names=['GTcls'])['GTcls'][0]['Segmentation'][0]
     except Exception as error:  # of any kind: scipy's parser trusts the file

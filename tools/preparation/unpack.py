@@ -1,15 +1,15 @@
 """Files out of zip and tar archives into their folders; those that are there already are left as they are."""
+import gzip
 import os
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,8 +19,7 @@ from tools.preparation.parallel import parallel, write_whole
 from tools.preparation.sources import Archive, Folder
 from tools.progress import Progress
 
-# What these libraries raise for damaged archives; RuntimeError for flags that no published one has.
-UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError)
+MOST_BYTES = 32 * 2**20  # of a member, or of what a tar says about one: the largest published image has a fifth of it
 
 
 class Member(NamedTuple):
@@ -44,34 +43,45 @@ def opened(path: Path) -> Iterator[tuple[Iterator[Member], Callable[[], int]]]:
     Raises:
         UserError: a damaged archive, or one with a path that leads out of it.
     """
-    if path.suffix == '.zip':
-        open_archive, members = zipfile.ZipFile, zip_members
-    else:
-        open_archive, members = partial(tarfile.open, None, 'r:gz' if path.suffix == '.tgz' else 'r:'), tar_members
-    with path.open('rb') as file:
+    members = zip_members if path.suffix == '.zip' else tar_members
+    with path.open('rb') as file, gzip.open(file) if path.suffix == '.tgz' else file as content:
         with readable(path):
-            archive = open_archive(file)
+            archive = zipfile.ZipFile(file) if path.suffix == '.zip' else tarfile.TarFile(fileobj=Pieces(content))
         with archive:
             yield members(archive, path), file.tell
 
 
+class Pieces:
+    """A file of which no more than `MOST_BYTES` are read at once: `tarfile` takes headers of whatever size they say."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MOST_BYTES:
+            raise tarfile.ReadError(f'a header of {size:,} bytes')
+        return self.file.read(size)
+
+
 @contextmanager
 def readable(path: Path, name: str | None = None) -> Iterator[None]:
-    """What reading an archive, or a file in it, raises becomes a ValueError that names it."""
+    """What reading an archive, or a file in it, raises becomes a UserError that names it."""
     try:
         yield
-    except UNREADABLE as error:
+    except Exception as error:  # of any kind: these libraries trust the archive
         what = path if name is None else f'{name} in {path}'
         raise UserError(f'{what} is damaged or cut off ({error}). Delete {path} and get it again.') from error
 
 
 def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
     def read(info: zipfile.ZipInfo) -> bytes:
-        with readable(path, info.filename):
-            return archive.read(info)
+        with readable(path, info.filename), archive.open(info) as file:
+            return file.read(info.file_size)  # without a size the whole stream would be unpacked, however long it is
 
     for info in archive.infolist():
         name = inner_path(info.filename, path)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UserError(f'{path} is packed in another way than the published archive. Delete it and get it again.')
         if not info.filename.endswith('/'):
             yield Member(name, info.file_size, partial(read, info))
 
@@ -135,13 +145,21 @@ def contents(path: Path, jobs: Iterable[Job], report: Callable[[], None]) -> Ite
 
 
 def lacking(archive: Archive, members: Iterator[Member], root: Path) -> Iterator[Job]:
-    """What an archive holds for its folders under `root` and they lack; hidden files are left out."""
+    """What an archive holds for its folders under `root` and they lack; hidden files are left out.
+
+    Raises:
+        UserError: a file in it is larger than any that is published, or its name has control characters.
+    """
     folders = {(folder.inside, folder.endings[0]): folder for folder in archive.folders}
     present = {folder.target: set(os.listdir(root / folder.target)) for folder in archive.folders}
     for member in members:
         folder = folders.get((str(member.path.parent), member.path.suffix))
         if folder is not None and not member.path.name.startswith('.'):
             name = member.path.stem + folder.endings[1]
+            if member.size > MOST_BYTES or not name.isprintable():
+                what = 'control characters in its name' if member.size <= MOST_BYTES else f'{member.size:,} bytes'
+                raise UserError(f'{archive.name} holds a file {str(member.path)!r} with {what}. This is not the '
+                                'published archive: delete it and get it again.')
             if name not in present[folder.target]:
                 yield Job(member, folder, root / folder.target / name)
 

@@ -2,10 +2,11 @@
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from models.inference import read_picture
 
@@ -16,6 +17,38 @@ def colours() -> np.ndarray:
     picture = np.zeros((8, 12, 3), np.uint8)
     picture[:4, :6], picture[:4, 6:], picture[4:, :6], picture[4:, 6:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), 99
     return picture
+
+
+def save_kinds(folder: Path, image: np.ndarray) -> list[Path]:
+    """Save an image as files of kinds that readers see otherwise: more bits, transparency, CMYK, stored turned."""
+    def save(name: str, image: Image.Image, **options) -> None:
+        files.append(folder / name)
+        image.save(files[-1], **options)
+    files, image, turned = [], Image.fromarray(image), Image.Exif()
+    opacity = Image.linear_gradient('L').resize(image.size)
+    deep = image.convert('L').point(lambda value: 257 * value, 'I')
+    turned[ExifTags.Base.Orientation] = 6
+    clear, grey, palette = image.copy(), image.convert('L'), image.quantize(16)
+    clear.putalpha(opacity)
+    grey.putalpha(opacity)
+    save('grey.jpg', image.convert('L'))
+    save('deep.png', deep.convert('I;16'))
+    save('deep.tif', deep.convert('I;16'))
+    save('long.tif', deep)
+    save('float.tif', Image.fromarray(np.asarray(image.convert('L'), np.float32) / 255))
+    save('rgba.png', clear)
+    save('rgba.tif', clear)
+    save('rgba.webp', clear, lossless=True)
+    save('la.png', grey)
+    save('palette.png', palette)
+    save('palette_clear.png', palette, transparency=palette.getpixel((0, 0)))
+    save('palette_clear.gif', palette, transparency=palette.getpixel((0, 0)))
+    save('rgb_clear.png', image, transparency=image.getpixel((0, 0)))
+    save('cmyk.jpg', image.convert('CMYK'), quality=95)
+    save('turned.jpg', image, exif=turned, quality=95)
+    save('turned.png', image, exif=turned)
+    save('turned_clear.png', clear, exif=turned)
+    return files
 
 
 @pytest.mark.parametrize('ending', ['png', 'bmp', 'tiff', 'webp', 'gif'])
