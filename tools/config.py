@@ -9,7 +9,7 @@ from pprint import pformat
 
 from mmcv import Config, ConfigDict, DictAction
 
-from models import own_parts
+from models import file_kinds, own_parts
 from models.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -140,6 +140,7 @@ def read_config(path: str | Path) -> Config:
 
 def _read(path: Path) -> Config:
     """mmcv's reading, without what it leaves behind when it fails: a search path, and the complaint of a file."""
+    file_kinds.check_config(path)
     if not path.is_file():
         raise UserError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
     search_path, complain = [*sys.path], sys.unraisablehook

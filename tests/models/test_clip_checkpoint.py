@@ -100,7 +100,7 @@ def test_bytes_that_were_lost(file, place):
         read(file)
 
 
-@pytest.mark.parametrize('content', [b'half', b'\x87\xbd\xc1\xf7z', b'M\x9e', b'{"a": 1}'])
+@pytest.mark.parametrize('content', [b'\x87\xbd\xc1\xf7z', b'M\x9e', bytes(300)])
 def test_files_that_are_no_checkpoint(tmp_path, content):
     file = tmp_path / 'page.pth'
     file.write_bytes(content)
