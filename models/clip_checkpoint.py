@@ -120,7 +120,7 @@ def read_content(path: str | Path) -> dict:
 
 
 ENDINGS = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
-SHARD = re.compile(r'-\d+-of-0*([2-9]|\d\d+)\.(bin|safetensors)$')
+SHARD = re.compile(r'-\d+-of-0*([2-9]|[1-9]\d+)\.(bin|safetensors)$')
 JOIN = ("save it in one, with transformers: CLIPModel.from_pretrained(FOLDER).save_pretrained(OUT, "
         "max_shard_size='100GB').")
 READERS_OWN = (ValueError, zipfile.BadZipFile, safetensors.SafetensorError)  # errors that say what is wrong
@@ -207,7 +207,9 @@ def read_embeddings(path: str | Path) -> Tensor:
         raise UserError(f'no embedding file {path}. Name none (load_text_embedding=None) to have the embeddings '
                          'computed from CLIP.') from None
     except Exception as error:  # of any kind: numpy parses a header that may hold anything
-        raise UserError(f'{path} is truncated or no .npy table of text embeddings.') from error
+        what = file_kinds.kind_of(Path(path)) if Path(path).is_file() else None
+        told = f': it is {what}' if what is not None and what != file_kinds.TABLE else ''
+        raise UserError(f'{path} is truncated or no .npy table of text embeddings{told}.') from error
     if table.ndim != 2 or table.dtype.kind != 'f' or table.size == 0:
         raise UserError(f'{path} is no (classes, width) table of text embeddings.')
     rows = torch.from_numpy(table.astype(np.float32))
@@ -283,6 +285,7 @@ def other_kind(clip: Checkpoint) -> str:
     signs = {'visual.attnpool.': ' (a ResNet CLIP)', 'visual.layer1.': ' (a ResNet CLIP)',
              'visual.trunk.': ' (its image tower is timm\'s, as those of SigLIP, EVA and ConvNeXt are)',
              'visual.attn_pool.': ' (a CoCa)',
+             'backbone.region_level_bridge': ' (a CLIP-RC checkpoint, from which --load-from starts)',
              'vision_model.': ' (saved by Hugging Face\'s transformers, but no CLIPModel)',
              'text_model.': ' (saved by Hugging Face\'s transformers, but no CLIPModel)'}
     return next((kind for start, kind in signs.items() if any(name.startswith(start) for name in clip.weights)), '')
@@ -326,6 +329,14 @@ def completed(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, T
     return {**{name: tensor for name, tensor in own.items() if name.startswith(TRAINING_ONLY)}, **weights}
 
 
+def rename(state_dict: dict[str, Tensor]) -> None:
+    """Gives the tensors of a CLIP-RC their own names, in place, whatever wrapper they were saved with."""
+    renamed = own_names(state_dict)
+    if renamed.keys() != state_dict.keys():
+        state_dict.clear()
+        state_dict.update(renamed)
+
+
 def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '') -> None:
     """Makes a CLIP-RC state dict fit a model whose own state dict is `own`, in place.
 
@@ -334,10 +345,6 @@ def adapt(state_dict: dict[str, Tensor], own: dict[str, Tensor], prefix: str = '
     Raises:
         UserError: anything else is missing, unexpected or of another shape; the message names it.
     """
-    if not prefix:
-        renamed = own_names(state_dict)
-        state_dict.clear()
-        state_dict.update(renamed)
     names = [name for name in state_dict if name.startswith(prefix)]
     absent = tuple(part for part in OPTIONAL_PARTS if not any(name.startswith(part) for name in own))
     for name in names:

@@ -16,6 +16,7 @@ STARTS = {  # what no checkpoint and no config begins with
                     'a compressed file or archive: unpack it, and name the file in it')}
 ENDINGS = {'.py': 'a Python file, as configs are', '.json': 'a JSON file', '.yaml': 'a YAML file',
            '.yml': 'a YAML file', '.log': 'a log', '.md': 'a text file', '.csv': 'a table of text'}
+STRUCTURED = ('.py', '.json', '.yaml', '.yml')
 MAGIC_OF_LEGACY = b'l\xfc\x9cF\xf9 j\xa8P\x19'  # the number that files of torch before 1.6 begin with
 LOOKED_AT = 1024  # bytes
 CONTROL = re.compile(rb'[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]')  # of no text; logs have \x1b
@@ -28,6 +29,9 @@ class Kind(NamedTuple):
 
     def __str__(self) -> str:
         return self.phrase
+
+
+TABLE = Kind(OTHER, STARTS[b'\x93NUMPY'])
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -102,3 +106,14 @@ def check_config(path: Path) -> None:
     if kind is not None and kind.family != TEXT:
         order = '; the checkpoint comes after it' if kind.family == WEIGHTS else ''
         raise UserError(f'{path} is no config: it is {kind}. {needed}{order}.')
+
+
+def check_text(path: Path, what: str) -> None:
+    """Refuses what holds no lines of text of the user's, such as class names; `what` says what they are.
+
+    Raises:
+        UserError: a checkpoint, a web page, a JSON file or the like.
+    """
+    kind = kind_of(path) if path.is_file() else None
+    if kind is not None and (kind.family != TEXT or path.suffix.lower() in STRUCTURED):
+        raise UserError(f'{path} is no text of {what}, one a line: it is {kind}.')

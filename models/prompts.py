@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import file_kinds
 from .errors import UserError
 
 PROMPT_SETS = {
@@ -66,6 +67,7 @@ def lines_of(path: str | Path, what: str) -> list[str]:
         UserError: no file or no text, or no line in it; `what` says what the lines are.
         FileNotFoundError: no such file.
     """
+    file_kinds.check_text(Path(path), what)
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
     except (IsADirectoryError, PermissionError) as error:

@@ -74,8 +74,11 @@ def load_config(args: Namespace) -> Config:
         config.merge_from_dict(options)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise UserError(f'{" ".join(options)}: does not fit the config: {error}') from error
-    for needed in ('model', 'data'):
-        if needed not in config:
+    for needed in ('model', 'data', 'model.backbone', 'model.decode_head', 'data.test'):
+        part = config
+        for name in needed.split('.'):
+            part = part.get(name) if isinstance(part, (Config, dict)) else None
+        if part is None:
             raise UserError(f'{path} has no `{needed}`: it is not a whole config, but may be a base of one.')
     unknown = [f'data.{name}' for name in config.data if name not in DATA_SETTINGS]
     if unknown:

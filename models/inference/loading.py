@@ -168,8 +168,10 @@ def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         found = Config(told.config if told else read_config_text(checkpoint.meta.get('config') or ''))
     if not isinstance(found.get('model'), dict) or not isinstance(found.get('data'), dict):
         where = 'the config' if config is not None else f'{checkpoint.path} does not say how it was trained: it'
+        other = '' if 'backbone.region_level_bridge' in checkpoint.weights else ' It may be of another model: it has ' \
+            'no backbone.region_level_bridge, as a CLIP-RC has.'
         raise UserError(f'{where} has no whole `model` and `data`: name the config of its training '
-                         '(tools/inspect_checkpoint.py finds it).')
+                        f'(tools/inspect_checkpoint.py finds it).{other}')
     for part in ('backbone', 'text_encoder', 'decode_head') if told else ():  # sizes that a config leaves to its CLIP
         said = {key: value for key, value in (found.model.get(part) or {}).items() if value is not None}
         found.model[part] = {**(told.config['model'].get(part) or {}), **said}
