@@ -153,3 +153,13 @@ def test_picture_size_of_a_config_that_has_it_already(tmp_path):
 def test_picture_size_that_is_none(side):
     with pytest.raises(ValueError, match=f'picture_size=.?{side}.? is no whole number'):
         load(LEAF, '--cfg-options', f'picture_size={side}')
+
+
+@pytest.mark.parametrize(('text', 'missing'), [
+    ('model = dict()', 'data'), ('model = dict(type="CLIPRC")\ndata = dict(test=dict())', 'model.backbone'),
+    ('model = dict(backbone=dict(), decode_head=dict())\ndata = dict()', 'data.test'),
+    ('model = "a"\ndata = dict()', 'model.backbone'), ('data = None\nmodel = dict()', 'data')])
+def test_what_a_whole_config_has(tmp_path, text, missing):
+    (tmp_path / 'config.py').write_text(text)
+    with pytest.raises(ValueError, match=rf'config\.py has no `{missing}`: it is not a whole config'):
+        load(tmp_path / 'config.py')
