@@ -2,20 +2,27 @@
 
 OpenAI's files (they hold three integers) have QuickGELU and a head per 64 of width. open_clip trained CLIPs of both
 kinds of GELU and saves them alike: its own table of named models tells them apart, or whoever has the file.
+Hugging Face's transformers write both into a config.json beside the file.
 """
+import json
 import math
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
 from . import clip_checkpoint
-from .clip_checkpoint import INTEGERS_OF_OPENAI, Checkpoint, depth
+from .clip_checkpoint import INTEGERS_OF_OPENAI, Checkpoint, depth, is_clip_rc
 from .errors import UserError
 from .text_encoder import VOCABULARY, CLIPTextEncoder
 
 KINDS_OF_GELU = {'quick': 'QuickGELU', 'plain': 'plain GELU'}
+GELU_OF_HUGGING_FACE = {'quick_gelu': 'quick', 'gelu': 'plain'}
+DEFAULTS_OF_HUGGING_FACE = {'hidden_act': 'quick_gelu', 'layer_norm_eps': 1e-5}  # which a config.json may leave out
+HEADS_OF_HUGGING_FACE = {'vision': 12, 'text': 8}  # by default
+LARGEST_JSON = 1_000_000  # bytes
 SHOWN = 4  # names of each kind in a question
 
 
@@ -42,6 +49,8 @@ def variant_of(checkpoint: Checkpoint, *, name: str | None = None, gelu: str | N
         _check_name(name, told, shown, checkpoint)
     elif saved_by_openai(checkpoint) or is_clip_rc(checkpoint):
         gelu = gelu or 'quick'
+    elif checkpoint.hugging_face and (file := Path(checkpoint.path).with_name('config.json')).is_file():
+        told = _of_hugging_face(file, shown)
     elif gelu is not None:
         told = _alike(shown)
     else:
@@ -98,11 +107,6 @@ def told_by_config(model: Mapping) -> dict[str, int | str | None]:
 def saved_by_openai(checkpoint: Checkpoint) -> bool:
     """Whether a CLIP file is of OpenAI's format."""
     return all(name in checkpoint.weights for name in INTEGERS_OF_OPENAI)
-
-
-def is_clip_rc(checkpoint: Checkpoint) -> bool:
-    """Whether a file holds CLIP-RC's weights, and not CLIP's."""
-    return any(name.startswith(('backbone.', 'text_encoder.')) for name in checkpoint.weights)
 
 
 def sizes_shown(checkpoint: Checkpoint) -> Variant:
@@ -213,6 +217,46 @@ def _check_name(name: str, told: Variant, shown: Variant, checkpoint: Checkpoint
                          f'{KINDS_OF_GELU[told.vision["gelu"]]}. Correct model.clip_name, or leave it out.')
 
 
+def _of_hugging_face(file: Path, shown: Variant) -> Variant:
+    """Heads and GELU as the config.json of transformers says.
+
+    Raises:
+        UserError: it is none, or of another model, or of one that differs from CLIP.
+    """
+    try:
+        if file.stat().st_size > LARGEST_JSON:
+            raise ValueError('it is too large')
+        config = json.loads(file.read_text(encoding='utf-8'))
+        towers = {tower: _tower_of_hugging_face(config, tower) for tower in ('vision', 'text')}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f'{file} is no config of a CLIP in Hugging Face\'s transformers: {error}. Fetch it again, or '
+                        'move it away and say which model it is: model.clip_name.') from error
+    for tower, width in (('vision', shown.vision.get('width')), ('text', shown.text.get('transformer_width'))):
+        said = towers[tower]
+        if width is None:
+            continue
+        if said.get('hidden_size', width) != width or type(said['num_attention_heads']) is not int or \
+                said['num_attention_heads'] < 1 or width % said['num_attention_heads']:
+            raise UserError(f'{file} is of another model than the file beside it: its {tower} tower has a width of '
+                            f'{said.get("hidden_size")} and {said["num_attention_heads"]} heads, in the file the width '
+                            f'is {width}.')
+        if said['hidden_act'] not in GELU_OF_HUGGING_FACE or said['layer_norm_eps'] != 1e-5:
+            raise UserError(f'{file}: a {tower} tower with hidden_act={said["hidden_act"]!r} and layer_norm_eps='
+                            f'{said["layer_norm_eps"]!r} is not supported, but those with '
+                            f'{" or ".join(GELU_OF_HUGGING_FACE)} and 1e-05.')
+    vision, text = ({'heads': said['num_attention_heads'], 'transformer_heads': said['num_attention_heads'],
+                     'gelu': GELU_OF_HUGGING_FACE.get(said['hidden_act'])} for said in towers.values())
+    return Variant(vision, text, None)
+
+
+def _tower_of_hugging_face(config: dict, tower: str) -> dict:
+    """What it says of a tower. Files of one tower have it at the top; old ones have it twice."""
+    said = config.get(f'{tower}_config', config), config.get(f'{tower}_config_dict')
+    said = {**DEFAULTS_OF_HUGGING_FACE, 'num_attention_heads': HEADS_OF_HUGGING_FACE[tower], **(said[0] or {}),
+            **(said[1] or {})}
+    return {**said, 'hidden_act': str(said['hidden_act'])}
+
+
 def _alike(shown: Variant) -> Variant | None:
     """A named model of the same sizes, for its heads: some of open_clip's are not 64 wide."""
     return next((told for told in known_variants().values() if not _differences(told, shown._replace(resolution=None))),
@@ -234,6 +278,8 @@ def _question(shown: Variant, checkpoint: Checkpoint) -> str:
         more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
         if names:
             lines.append(f'  of these sizes with {kind}: {", ".join(names[:SHOWN])}{more}')
+    if checkpoint.hugging_face:
+        lines.append('Its config.json tells, as Hugging Face has it beside the file: put it there.')
     example = ', --cfg-options model.clip_name=MODEL/WEIGHTS' if alike else ''
     lines.append(f'Give its name as model.clip_name{example}; tools/text_embeddings.py takes --clip-name. For one '
                  'without a name: model.backbone.gelu=quick or =plain.')

@@ -79,7 +79,7 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
         meta.setdefault('PALETTE', palette(len(meta['CLASSES'])))
         content['state_dict'] = OrderedDict(weights)  # which takes an attribute
         told = {**getattr(weights, '_metadata', {})}
-        told[''] = {**told.get('', {}), 'checkpoint': Checkpoint(weights, meta, filename)}
+        told[''] = {**told.get('', {}), 'checkpoint': Checkpoint(clip_checkpoint.own_names(weights), meta, filename)}
         content['state_dict']._metadata = told
     else:
         meta |= {'CLASSES': None, 'PALETTE': None}  # which mmseg's `init_segmentor` takes, whatever the file

@@ -168,6 +168,8 @@ class CLIPRC(EncoderDecoder):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
         """Every way of loading weights, torch's, mmcv's and mmseg's, passes here, and is strict."""
+        if not prefix:
+            clip_checkpoint.rename(state_dict)
         if (checkpoint := local_metadata.get('checkpoint')) is not None:  # mmcv's way: see `mmcv_repairs`
             self.take_classes(checkpoint)
             if checkpoint_meta.is_slim(checkpoint):

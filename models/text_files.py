@@ -3,6 +3,7 @@ import codecs
 import io
 from pathlib import Path
 
+from . import file_kinds
 from .errors import UserError
 
 MARKED = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
@@ -40,6 +41,7 @@ def lines_of(path: str | Path, what: str) -> list[str]:
         UserError: no text, or no line in it; `what` says what the lines are.
         FileNotFoundError: no such file.
     """
+    file_kinds.check_text(Path(path), what)
     lines = [line.strip() for line in read_text(path, what).splitlines()]
     lines = [line for line in lines if line]
     if not lines:

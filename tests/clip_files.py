@@ -58,6 +58,44 @@ def clip_weights(*, width: int = 64, layers: int = 3, embed: int = 32, patch: in
     }
 
 
+def hugging_face_weights(*, width: int = 64, layers: int = 2, embed: int = 24, patch: int = 8, resolution: int = 16,
+                         text_width: int = 32, text_layers: int = 2, vocabulary: int = 49408) -> dict[str, Tensor]:
+    """State dict with the names and shapes of transformers' CLIPModel; its values need no generator."""
+    def norm(name: str, size: int) -> dict[str, tuple[int, ...]]:
+        return {f'{name}.weight': (size,), f'{name}.bias': (size,)}
+
+    def linear(name: str, into: int, out: int) -> dict[str, tuple[int, ...]]:
+        return {f'{name}.weight': (out, into), f'{name}.bias': (out,)}
+
+    def tower(prefix: str, size: int, depth: int) -> dict[str, tuple[int, ...]]:
+        shapes = {}
+        for layer in (f'{prefix}.encoder.layers.{index}' for index in range(depth)):
+            for kind in ('k', 'v', 'q', 'out'):
+                shapes |= linear(f'{layer}.self_attn.{kind}_proj', size, size)
+            shapes |= norm(f'{layer}.layer_norm1', size) | norm(f'{layer}.layer_norm2', size)
+            shapes |= linear(f'{layer}.mlp.fc1', size, 4 * size) | linear(f'{layer}.mlp.fc2', 4 * size, size)
+        return shapes
+
+    shapes = {
+        'logit_scale': (),
+        'text_model.embeddings.token_embedding.weight': (vocabulary, text_width),
+        'text_model.embeddings.position_embedding.weight': (77, text_width),
+        **tower('text_model', text_width, text_layers), **norm('text_model.final_layer_norm', text_width),
+        'vision_model.embeddings.class_embedding': (width,),
+        'vision_model.embeddings.patch_embedding.weight': (width, 3, patch, patch),
+        'vision_model.embeddings.position_embedding.weight': (1 + (resolution // patch)**2, width),
+        **norm('vision_model.pre_layrnorm', width), **tower('vision_model', width, layers),
+        **norm('vision_model.post_layernorm', width),
+        'visual_projection.weight': (embed, width), 'text_projection.weight': (embed, text_width)}
+    weights = {}
+    for index, (name, shape) in enumerate(shapes.items()):
+        count = torch.Size(shape).numel()
+        waves = torch.sin(torch.arange(count, dtype=torch.float64)**2 * (0.37 + 0.011 * index) + index).reshape(shape)
+        scale = 0.2 if len(shape) < 2 else 2 * (count // shape[0])**-0.5
+        weights[name] = (scale * waves + ('norm' in name and name.endswith('.weight'))).float()
+    return weights
+
+
 def open_clip_model(sizes: dict[str, int], **settings) -> nn.Module:
     """open_clip's own CLIP of sizes such as `VIT_B_16`."""
     import open_clip

@@ -10,9 +10,10 @@ from mmcv.runner import HOOKS, Hook
 from PIL import Image
 
 from tests.clip_files import clip_weights
-from tests.conftest import make_voc
+from tests.conftest import REPOSITORY, make_voc
 
 TRAIN, TEST, FLOPS = 'tools/train.py', 'test.py', 'get_flops.py'
+PICTURES = REPOSITORY / 'tests/data/custom/val/pictures'
 
 
 @pytest.fixture
@@ -118,6 +119,41 @@ def test_resuming_in_another_setting(fails, tiny_configs, trained, tmp_path):
 def test_clip_itself_as_checkpoint(fails, tiny_configs, clip_file, tmp_path):
     error = fails(TEST, tiny_configs['inductive'], clip_file, '--eval', 'mIoU', '--work-dir', tmp_path)
     assert str(clip_file) in error and 'model.pretrained' in error
+
+
+def test_config_and_checkpoint_in_each_others_place(fails, tiny_configs, trained, tmp_path):
+    config, checkpoint = tiny_configs['inductive'], trained / 'iter_2.pth'
+    error = fails(TEST, config, config, '--eval', 'mIoU')
+    assert f'{config} is no checkpoint: it is a Python file, as configs are' in error and 'opcode' not in error
+    error = fails(TEST, checkpoint, config, '--eval', 'mIoU')
+    assert f'{checkpoint} is no config: it is a checkpoint of PyTorch' in error and 'comes after it' in error
+    error = fails('tools/demo.py', PICTURES, '--checkpoint', checkpoint, '--config', checkpoint)
+    assert f'{checkpoint} is no config: it is a checkpoint of PyTorch' in error
+    error = fails('tools/export.py', config, '--slim', tmp_path / 'slim.safetensors')
+    assert f'{config} is no checkpoint' in error and '--config' in error
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('clip', 'is CLIP itself, no CLIP-RC checkpoint'), ('resnet', 'but of another model: it has layer1.0.conv1.weight'),
+    ('mmseg', 'It may be of another model: it has no backbone.region_level_bridge')])
+def test_weights_of_another_model(fails, clip_file, tmp_path, name, words):
+    path = clip_file if name == 'clip' else tmp_path / 'it.pth'
+    if name != 'clip':
+        torch.save({f'{"backbone." if name == "mmseg" else ""}layer1.0.conv1.weight': torch.ones(1)}, path)
+    error = fails('tools/demo.py', PICTURES, '--checkpoint', path)
+    assert str(path) in error and words in error
+    if name != 'mmseg':
+        assert words in fails('tools/export.py', path, '--slim', tmp_path / 'slim.safetensors')
+
+
+def test_a_clip_rc_in_place_of_its_clip(fails, tiny_configs, trained, tmp_path):
+    path = trained / 'iter_2.pth'
+    error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--cfg-options', f'model.pretrained={path}',
+                  f'model.pretrained_text={path}')
+    assert f'{path} holds no CLIP image transformer' in error and 'a CLIP-RC checkpoint, from which' in error
+    error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--cfg-options',
+                  f'model.pretrained={trained}')
+    assert f'{trained} is a folder: name a file in it: ' in error and 'iter_2.pth' in error
 
 
 @pytest.mark.parametrize('shape', [(15, 32), (20, 64)])

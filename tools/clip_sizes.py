@@ -4,8 +4,8 @@ from pathlib import Path
 from mmcv import Config, ConfigDict
 
 from models import checkpoint_meta, clip_checkpoint
-from models.clip_checkpoint import Checkpoint
-from models.clip_variant import Variant, is_clip_rc, variant_of
+from models.clip_checkpoint import Checkpoint, is_clip_rc
+from models.clip_variant import Variant, variant_of
 from models.errors import UserError
 from tools.download_clip import MODELS
 
@@ -93,7 +93,7 @@ def require_clip(path: str | None, option: str = '--cfg-options model.pretrained
     """
     if path is None:
         raise UserError('the config names no CLIP file (model.pretrained, model.pretrained_text).')
-    if not Path(path).is_file():
+    if not Path(path).exists():
         name = Path(path).stem
         what, which = ('it', f' {name}') if name in MODELS else ('OpenAI\'s', '')
         raise UserError(f'no CLIP file {path}. Fetch {what} with\n    python tools/download_clip.py{which}\n'

@@ -9,7 +9,7 @@ from pprint import pformat
 
 from mmcv import Config, ConfigDict, DictAction
 
-from models import own_parts
+from models import file_kinds, own_parts
 from models.config_text import with_pairs
 from models.errors import UserError
 from tools.config_names import SETTINGS, check_names, check_workflow
@@ -76,8 +76,11 @@ def load_config(args: Namespace) -> Config:
         config.merge_from_dict(options)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise UserError(f'{" ".join(options)}: does not fit the config: {error}') from error
-    for needed in ('model', 'data'):
-        if needed not in config:
+    for needed in ('model', 'data', 'model.backbone', 'model.decode_head', 'data.test'):
+        part = config
+        for name in needed.split('.'):
+            part = part.get(name) if isinstance(part, (Config, dict)) else None
+        if part is None:
             raise UserError(f'{path} has no `{needed}`: it is not a whole config, but may be a base of one.')
     unknown = [f'data.{name}' for name in config.data if name not in DATA_SETTINGS]
     if unknown:
@@ -170,6 +173,7 @@ def read_config(path: str | Path) -> Config:
 
 def _read(path: Path) -> Config:
     """mmcv's reading, without what it leaves behind when it fails: a search path, and the complaint of a file."""
+    file_kinds.check_config(path)
     if not path.is_file():
         raise UserError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
     search_path, complain = [*sys.path], sys.unraisablehook

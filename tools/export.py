@@ -174,6 +174,7 @@ def megabytes(file: str | Path) -> str:
 def main() -> None:
     args = parse_arguments()
     checkpoint = clip_checkpoint.read(args.checkpoint)
+    clip_checkpoint.check_clip_rc(checkpoint)
     config = None
     if args.config is not None:
         config = load_config(Namespace(config=args.config, data_root=None, options={}, cfg_options={}))

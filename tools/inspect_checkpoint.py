@@ -20,8 +20,8 @@ from torch import Tensor
 
 from datasets import ZeroShotDataset
 from models import checkpoint_meta, clip_checkpoint, own_parts
-from models.clip_checkpoint import DEAD, Checkpoint, depth
-from models.clip_variant import KINDS_OF_GELU, is_clip_rc, names_alike, saved_by_openai, sizes_shown, variant_of
+from models.clip_checkpoint import DEAD, UNUSED_OF_CLIP, Checkpoint, check_numbers, depth, is_clip_rc, other_kind
+from models.clip_variant import KINDS_OF_GELU, names_alike, saved_by_openai, sizes_shown, variant_of
 from models.config_text import read_config_text
 from models.errors import UserError
 from tools import launch, published
@@ -34,6 +34,7 @@ KINDS = {
     'official': 'CLIP-RC, saved by the published code, as the official files are',
     'untold': 'CLIP-RC, with no word on who trained it',
     'clip': 'CLIP',
+    'text': "CLIP's text tower alone, which tools/text_embeddings.py --clip takes",
     'other': 'neither CLIP-RC nor CLIP',
 }
 VIT = {(768, 12): 'ViT-B', (1024, 24): 'ViT-L', (1280, 32): 'ViT-H'}  # (width, layers)
@@ -53,10 +54,33 @@ def inspect(checkpoint: Checkpoint) -> dict:
         'dead_tensors': sum(bool(DEAD.match(name)) for name in weights),
     }
     try:
-        return found | (_clip_rc(checkpoint) or _clip(checkpoint) or {
+        found |= (_clip_rc(checkpoint) or _clip(checkpoint) or {
+            'kind': 'text' if holds_text_alone(checkpoint) else 'other', 'remark': other_kind(checkpoint),
             'shapes': {name: list(tensor.shape) for name, tensor in weights.items()}})
+        return found | {'fault': fault(checkpoint) if found['kind'] != 'other' else None}
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
+
+
+def holds_text_alone(checkpoint: Checkpoint) -> bool:
+    """Whether a file holds the text tower of a CLIP and no image tower."""
+    try:
+        shown = sizes_shown(checkpoint)
+    except UserError:  # no CLIP
+        return False
+    return bool(shown.text) and not shown.vision and not is_clip_rc(checkpoint)
+
+
+def fault(checkpoint: Checkpoint) -> str | None:
+    """What keeps a file of CLIP or CLIP-RC from use: numbers that are no weights, or not finite."""
+    clip = not is_clip_rc(checkpoint)
+    weights = {name: tensor for name, tensor in checkpoint.weights.items()
+               if name not in UNUSED_OF_CLIP and (clip or tensor.is_floating_point())}
+    try:
+        check_numbers(weights, 'it')
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _shapes(weights: dict[str, Tensor], prefix: str, **dimensions: int) -> list[tuple[int, ...]] | None:
@@ -187,7 +211,8 @@ def _clip(checkpoint: Checkpoint) -> dict | None:
     return {
         'kind': 'clip',
         'name': f'{VIT[form]}/{build["patch"]}' if form in VIT else None,
-        'format': 'OpenAI' if saved_by_openai(checkpoint) else 'open_clip',
+        'format': ('OpenAI' if saved_by_openai(checkpoint) else
+                   'Hugging Face\'s transformers' if checkpoint.hugging_face else 'open_clip'),
         'gelu': gelu,
         'names': [] if gelu else names_alike(shown),
         'sizes': {**build, 'resolution': shown.resolution},
@@ -210,10 +235,12 @@ def lines(found: dict) -> Iterator[tuple[str, str]]:
     """What is known of a file as (name, text); a name is empty where the text goes on."""
     yield 'file', f'{found["file"]}, {found["bytes"] / 1e6:.1f} MB'
     clip = f' {found["name"] or ""}, as {found["format"]} saves it' if found['kind'] == 'clip' else ''
-    yield 'kind', KINDS[found['kind']] + clip.replace(' ,', ',')
+    yield 'kind', KINDS[found['kind']] + clip.replace(' ,', ',') + found.get('remark', '')
     dead = f', {found["dead_tensors"]} of them dead weight' if found['dead_tensors'] else ''
     yield 'tensors', f'{found["tensors"]}{dead}; {found["parameters"] / 1e6:.1f}M values'
-    if found['kind'] == 'other':
+    if found['fault']:
+        yield 'fault', found['fault']
+    if found['kind'] in ('text', 'other'):
         yield from (('' if place else 'such as', f'{name} {shape}')
                     for place, (name, shape) in enumerate([*found['shapes'].items()][:SHOWN]))
         return
@@ -227,7 +254,8 @@ def lines(found: dict) -> Iterator[tuple[str, str]]:
 
 def _clip_lines(found: dict) -> Iterator[tuple[str, str]]:
     if found['gelu']:
-        yield 'GELU', f'{KINDS_OF_GELU[found["gelu"]]}, as OpenAI trained it'
+        yield 'GELU', KINDS_OF_GELU[found['gelu']] + (
+            ', as OpenAI trained it' if found['format'] == 'OpenAI' else ', as config.json beside it says')
     else:
         yield 'GELU', 'not told by the file: name it to train with it, --cfg-options model.clip_name=NAME'
         yield 'of these sizes', some(found['names']) if found['names'] else 'none: give model.backbone.gelu instead'

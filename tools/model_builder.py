@@ -111,8 +111,7 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
     Raises:
         UserError: they do not fit; the message names the file and the tensors.
     """
-    if any(name.startswith('visual.') for name in checkpoint.weights):
-        raise UserError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint: it belongs in model.pretrained.')
+    clip_checkpoint.check_clip_rc(checkpoint)
     weights = checkpoint.weights
     if checkpoint_meta.is_slim(checkpoint):
         weights = clip_checkpoint.completed(weights, model.state_dict())

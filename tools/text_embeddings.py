@@ -110,12 +110,12 @@ def main() -> None:
     model = config.model if config is not None else {}
     clip = args.clip or require_clip(model.get('pretrained_text') or model.get('pretrained') or str(REPOSITORY / CLIP),
                                       '--clip FILE')
+    logger = get_root_logger()
     source = clip_checkpoint.read(clip)
     told = {} if args.clip else told_by_config(model)  # the config tells nothing of another file
     if args.clip_name:
         told['name'] = args.clip_name
     launch.make_folder(args.out.absolute().parent)
-    logger = get_root_logger()
     rows = cached_embeddings(source, facts, **told).numpy()
     part = args.out.with_name(f'.{args.out.name}.part')
     with part.open('wb') as stream:

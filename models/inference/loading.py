@@ -8,7 +8,7 @@ from mmcv import Config, ConfigDict
 from mmseg.datasets import DATASETS
 from mmseg.models.builder import MODELS
 
-from .. import checkpoint_meta, clip_checkpoint, own_parts
+from .. import checkpoint_meta, clip_checkpoint, file_kinds, own_parts
 from ..clip_checkpoint import Checkpoint
 from ..clip_variant import text_encoder_of, told_by_config
 from ..config_text import read_config_text
@@ -77,10 +77,6 @@ def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         model.load_state_dict(checkpoint.weights)
     except UserError as error:
         raise UserError(f'{checkpoint.path}: {error}') from error
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise UserError(f'{checkpoint.path}: {name} has values that are not finite: it cannot have been trained '
-                             'whole. Copy it again, or use an earlier checkpoint.')
     if amp not in (None, 'bfloat16', 'float16'):
         raise UserError(f'amp={amp!r} is neither bfloat16 nor float16.')
     model.amp_dtype = amp and getattr(torch, amp)
@@ -157,9 +153,11 @@ def _device(asked: str | torch.device | None) -> torch.device:
 def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
             told: checkpoint_meta.Description | None) -> Config:
     """The config that is named, or the one that the checkpoint carries."""
+    clip_checkpoint.check_clip_rc(checkpoint)
     if isinstance(config, Config):
         found = config
     elif config is not None:
+        file_kinds.check_config(Path(config))
         if not Path(config).is_file():
             raise UserError(f'no config file {config}; the configs are in {REPOSITORY / "configs"}.')
         try:
@@ -171,13 +169,13 @@ def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         found = Config(told.config if told else read_config_text(checkpoint.meta.get('config') or ''))
     if not isinstance(found.get('model'), dict) or not isinstance(found.get('data'), dict):
         where = 'the config' if config is not None else f'{checkpoint.path} does not say how it was trained: it'
+        other = '' if 'backbone.region_level_bridge' in checkpoint.weights else ' It may be of another model: it has ' \
+            'no backbone.region_level_bridge, as a CLIP-RC has.'
         raise UserError(f'{where} has no whole `model` and `data`: name the config of its training '
-                         '(tools/inspect_checkpoint.py finds it).')
+                        f'(tools/inspect_checkpoint.py finds it).{other}')
     for part in ('backbone', 'text_encoder', 'decode_head') if told else ():  # sizes that a config leaves to its CLIP
         said = {key: value for key, value in (found.model.get(part) or {}).items() if value is not None}
         found.model[part] = {**(told.config['model'].get(part) or {}), **said}
-    if any(name.startswith('visual.') for name in checkpoint.weights):
-        raise UserError(f'{checkpoint.path} is CLIP itself, no CLIP-RC checkpoint.')
     return found
 
 
@@ -247,7 +245,7 @@ class TextTower:
     def _file(self) -> Path:
         for file in self.files[:1] if self.named else self.files:
             for place in (Path(file), REPOSITORY / file, REPOSITORY / 'pretrained' / Path(file).name):
-                if place.is_file():
+                if place.exists():
                     return place
         name = Path(self.files[0]).name
         fetch = f'Fetch it with\n    python {REPOSITORY / "tools/download_clip.py"}\nor name' if name == Path(

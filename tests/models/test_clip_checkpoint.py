@@ -100,7 +100,7 @@ def test_bytes_that_were_lost(file, place):
         read(file)
 
 
-@pytest.mark.parametrize('content', [b'half', b'\x87\xbd\xc1\xf7z', b'M\x9e', b'{"a": 1}'])
+@pytest.mark.parametrize('content', [b'\x87\xbd\xc1\xf7z', b'M\x9e', bytes(300)])
 def test_files_that_are_no_checkpoint(tmp_path, content):
     file = tmp_path / 'page.pth'
     file.write_bytes(content)
@@ -269,3 +269,41 @@ def test_a_part_of_a_text_tower_is_none(tmp_path, name):
     torch.save(weights, tmp_path / 'clip.pt')
     with pytest.raises(ValueError, match=f'clip.pt holds no CLIP text encoder: {name}'):
         text_tower(read(tmp_path / 'clip.pt'))
+
+
+# ---- numbers that are no weights
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn])
+def test_weights_of_every_floating_type(tmp_path, dtype):
+    weights = {name: value.to(dtype) if value.is_floating_point() else value
+               for name, value in clip_weights(**SMALL).items()}
+    torch.save(weights, tmp_path / 'clip.pt')
+    model = vision_encoder()
+    load_vision_tower(model, read(tmp_path / 'clip.pt'))
+    assert torch.equal(model.proj, weights['visual.proj'].float())
+    assert torch.equal(text_tower(read(tmp_path / 'clip.pt'))['text_projection'], weights['text_projection'].float())
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda value: value.to(torch.int8), r'\(torch\.int8\).*quantised'),
+    (lambda value: value.to(torch.complex64), r'\(torch\.complex64\)'),
+    (lambda value: torch.full_like(value, float('nan')), 'has values that are not finite'),
+    (lambda value: torch.full(value.shape, 1e300, dtype=torch.float64), 'not finite')])
+def test_numbers_that_are_no_weights(tmp_path, change, words):
+    for name, load in (('visual.proj', lambda clip: load_vision_tower(vision_encoder(), clip)),
+                       ('text_projection', text_tower)):
+        weights = clip_weights(**SMALL)
+        torch.save({**weights, name: change(weights[name])}, tmp_path / 'clip.pt')
+        with pytest.raises(ValueError, match=rf'{name.removeprefix("visual.")} .*{words}') as error:
+            load(read(tmp_path / 'clip.pt'))
+        assert str(tmp_path / 'clip.pt') in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('value', [
+    torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csr(), torch.empty(3, device='meta'),
+    torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)], ids=['sparse', 'csr', 'meta', 'quantised'])
+def test_tensors_that_are_no_tables(tmp_path, value):
+    torch.save({**clip_weights(**SMALL), 'visual.proj': value}, tmp_path / 'clip.pt')
+    with pytest.raises(ValueError, match=r'clip\.pt has tensors that are no tables of plain.*_rebuild_') as error:
+        read(tmp_path / 'clip.pt')
+    assert 'weights_only=False' not in str(error.value), 'that would not help'

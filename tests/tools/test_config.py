@@ -195,3 +195,13 @@ def test_float16_that_cannot_be(elsewhere, lines):
     (elsewhere / 'leaf.py').write_text(f'_base_ = {str(LEAF)!r}\n{lines}')
     with pytest.raises(UserError, match=r'\bamp\b'):
         load('leaf.py')
+
+
+@pytest.mark.parametrize(('text', 'missing'), [
+    ('model = dict()', 'data'), ('model = dict(type="CLIPRC")\ndata = dict(test=dict())', 'model.backbone'),
+    ('model = dict(backbone=dict(), decode_head=dict())\ndata = dict()', 'data.test'),
+    ('model = "a"\ndata = dict()', 'model.backbone'), ('data = None\nmodel = dict()', 'data')])
+def test_what_a_whole_config_has(tmp_path, text, missing):
+    (tmp_path / 'config.py').write_text(text)
+    with pytest.raises(ValueError, match=rf'config\.py has no `{missing}`: it is not a whole config'):
+        load(tmp_path / 'config.py')

@@ -7,7 +7,7 @@ import torch
 from mmcv import Config
 
 from datasets import COCOStuff164k, PascalVOC20
-from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights
+from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights, hugging_face_weights
 from tests.conftest import GOLDEN, LEAVES, REPOSITORY
 from tools import inspect_checkpoint, launch
 from tools.inspect_checkpoint import dataset_of, inspect, lines
@@ -248,6 +248,34 @@ def test_something_else(said, tmp_path, weights):
     assert found['kind'] == 'neither CLIP-RC nor CLIP'
     assert found['such as'].splitlines()[0].split()[0] == next(iter(weights))
     assert 'test it' not in found
+
+
+def test_clip_as_hugging_face_saves_it(said, tmp_path):
+    torch.save(hugging_face_weights(vocabulary=60), tmp_path / 'pytorch_model.bin')
+    found = said(tmp_path / 'pytorch_model.bin')
+    assert found['kind'] == "CLIP, as Hugging Face's transformers saves it" and 'width 64' in found['image tower']
+    assert found['GELU'].startswith('not told by the file')
+    (tmp_path / 'config.json').write_text(json.dumps({
+        'text_config': {'num_attention_heads': 4}, 'vision_config': {'num_attention_heads': 4, 'hidden_act': 'gelu'}}))
+    assert said(tmp_path / 'pytorch_model.bin')['GELU'] == 'plain GELU, as config.json beside it says'
+
+
+def test_a_wrapped_clip_and_parts_of_one(said, tmp_path):
+    weights = clip_weights()
+    torch.save({'model': {f'_orig_mod.{name}': value for name, value in weights.items()}}, tmp_path / 'clip.pt')
+    assert said(tmp_path / 'clip.pt')['kind'] == 'CLIP, as OpenAI saves it'
+    torch.save({**{f'clip.{name}': value for name, value in weights.items()}, 'a': torch.ones(1)}, tmp_path / 'more.pt')
+    assert "below 'clip.' in it is one" in said(tmp_path / 'more.pt')['kind']
+    torch.save({name: value for name, value in weights.items() if 'visual' not in name}, tmp_path / 'text.pt')
+    assert said(tmp_path / 'text.pt')['kind'].startswith("CLIP's text tower alone")
+
+
+@pytest.mark.parametrize(('change', 'words'), [(lambda value: value.to(torch.int8), r'torch.int8'),
+                                               (lambda value: value / 0, 'not finite')])
+def test_what_keeps_a_file_from_use(said, tmp_path, change, words):
+    weights = clip_weights()
+    torch.save({**weights, 'visual.proj': change(weights['visual.proj'])}, tmp_path / 'clip.pt')
+    assert words in said(tmp_path / 'clip.pt')['fault']
 
 
 # ---- errors

@@ -121,7 +121,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
     ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
     ('cat\n', ['--out', 'rows.txt'], 'must end in .npy'),
     ('cat\n', ['--clip', 'nowhere.pt'], 'no file nowhere.pt'),
-    ('cat\n', ['--clip', 'bad.txt'], 'bad.txt is truncated or damaged, or no checkpoint'),
+    ('cat\n', ['--clip', 'bad.txt'], "bad.txt is no checkpoint: it is a text file that begins 'a photo'"),
 ])
 def test_bad_input(run, clip_file, tmp_path, names, options, words):
     (tmp_path / 'bad.txt').write_text('a photo\n')
