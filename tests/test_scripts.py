@@ -156,10 +156,11 @@ def test_fully_supervised_among_decoys(run, tiny_configs, tmp_path, decoys):
     assert not [name for name in load(tmp_path / 'iter_4.pth')['state_dict'] if 'recovery' in name]
 
 
-def test_a_run_into_the_folder_of_another_says_so(run, tiny_configs, tmp_path):
-    first, again, on = (run('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--no-validate',
-                            '--cfg-options', 'runner.max_iters=2', *options).stderr
-                        for options in ([], [], ['--auto-resume']))
+def test_a_run_into_the_folder_of_another_says_so(run, trained, tiny_configs, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    first = log(tmp_path)
+    again, on = (run('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--no-validate',
+                     '--cfg-options', 'runner.max_iters=2', *options).stderr for options in ([], ['--auto-resume']))
     warning = f'checkpoints of an earlier run (--auto-resume would go on with it) are moved to {tmp_path}/earlier_1'
     assert warning not in first and warning in again and 'moved' not in on
 

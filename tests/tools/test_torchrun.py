@@ -347,7 +347,7 @@ def test_a_machine_that_falls_silent(machines, script, folder):
 
 
 def test_two_machines_of_one_number(machines, script, folder):
-    first, second = start_both(machines, script, folder, 0, 0)
+    first, second = start_both(machines, script, folder, 0, 0, wait=25)
     until(lambda: first.poll() is not None and second.poll() is not None)
     assert any(machine.last_words() == 'error: two of the 2 machines have NODE_RANK=0: each needs its own.'
                for machine in machines)
