@@ -379,7 +379,7 @@ def check_numbers(weights: dict[str, Tensor], source: str) -> None:
     if retyped:
         raise UserError(f'{_some(retyped, 3)}: no weights, which are of a floating-point type, as if {source} was '
                         'quantised. Use the file before that, in float32, float16 or bfloat16.')
-    spoilt = [name for name, tensor in weights.items() if not tensor.float().isfinite().all()]
+    spoilt = [name for name, tensor in weights.items() if not (tensor.is_meta or tensor.float().isfinite().all())]
     if spoilt:
         raise UserError(f'{_some(spoilt, 3)} has values that are not finite, in {source}: it cannot have been trained '
                         'whole. Copy it again, or use an earlier one.')
