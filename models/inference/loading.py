@@ -173,6 +173,10 @@ def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
             'no backbone.region_level_bridge, as a CLIP-RC has.'
         raise UserError(f'{where} has no whole `model` and `data`: name the config of its training '
                         f'(tools/inspect_checkpoint.py finds it).{other}')
+    tests = found.data.get('test')
+    while isinstance(tests, list) or isinstance(tests, dict) and 'datasets' in tests:  # several: the first one's
+        tests = (tests if isinstance(tests, list) else tests['datasets'])[0]
+    found.data.test = tests
     for part in ('backbone', 'text_encoder', 'decode_head') if told else ():  # sizes that a config leaves to its CLIP
         said = {key: value for key, value in (found.model.get(part) or {}).items() if value is not None}
         found.model[part] = {**(told.config['model'].get(part) or {}), **said}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..colours import palette
 from ..errors import UserError
+from ..label_format import label_format
 from ..windows import Pasted
 from . import drawing
 
@@ -37,7 +38,7 @@ class Result:
     def __init__(self, picture: np.ndarray, words: Sequence[str], pasted: Pasted, *, threshold: float | None = None,
                  settings: dict | None = None, penalty: Sequence[float] = (), note: str = ''):
         self.picture, self.words, self.settings = picture, list(words), settings or {}
-        self.nothing = 255 if len(words) <= 255 else 65535
+        dtype, self.nothing = label_format(len(words))
         self.palette = palette(len(words))
         self._pasted = pasted
         best = pasted.best()
@@ -50,7 +51,7 @@ class Result:
         unnamed = labels >= len(words)  # those of "anything else"
         if threshold is not None:
             unnamed |= self.best < threshold
-        self.labels = np.where(unnamed, self.nothing, labels).astype(np.uint8 if self.nothing == 255 else np.uint16)
+        self.labels = np.where(unnamed, self.nothing, labels).astype(dtype)
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -108,7 +109,7 @@ class Result:
 
     def index_picture(self) -> Image.Image:
         """The labels as a PNG keeps them: 8 bits with the words' colours, or 16 bits for more than 255 words."""
-        if self.nothing > 255:
+        if self.labels.dtype != np.uint8:
             return Image.fromarray(self.labels)
         image = Image.fromarray(self.labels)
         shades = [*self.palette, *[(0, 0, 0)] * (256 - len(self.palette))]  # of fewer, Pillow would keep fewer bits

@@ -227,7 +227,7 @@ def read_results(file: Path) -> dict:
     """
     try:
         return json.loads(file.read_text())
-    except UserError as error:
+    except ValueError as error:
         raise UserError(f'{file} is no file of results, or damaged: {error}. What is missing is made anew.') from error
 
 
