@@ -24,18 +24,18 @@ class ClassSplit:
         for index, name in enumerate(self.names):
             if not isinstance(name, str) or not all(synonyms(name)):
                 raise UserError(f'class {index} is named {name!r}: a name, or names with commas between them, is '
-                                 'needed.')
+                                'needed.')
         for field in ('names', 'unseen_names'):  # frozen: this is the way
             object.__setattr__(self, field, tuple(', '.join(synonyms(str(name))) for name in getattr(self, field)))
         words = Counter(word for name in self.names for word in synonyms(name))
         twice = [word for word, count in words.items() if count > 1]
         if twice:
             raise UserError(f'class names occur twice: {"; ".join(twice)}. A name, also one of several, is of one '
-                             'class.')
+                            'class.')
         strangers = [name for name in self.unseen_names if name not in self.names]
         if strangers:
             raise UserError(f'unseen names classes that the data set lacks: {"; ".join(strangers)}. Its classes: '
-                             f'{"; ".join(self.names)}. Name unseen ones of these: unseen=[...], or a text file.')
+                            f'{"; ".join(self.names)}. Name unseen ones of these: unseen=[...], or a text file.')
         if len(set(self.unseen_names)) == len(self.names):
             raise UserError('the split leaves no seen class to train on.')
 

@@ -226,8 +226,8 @@ class MaskColours:
             colours = [[int(code) >> 16, int(code) >> 8 & 255, int(code) & 255] for code in unknown[:5]]
             more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
             raise UserError(f'{path}: the palette has no colour {", ".join(map(str, colours))}{more}. Add them to '
-                             'palette, or to ignored_colours if they are no class. (Thousands of colours come from '
-                             'smooth resizing: masks must be saved without.)')
+                            'palette, or to ignored_colours if they are no class. (Thousands of colours come from '
+                            'smooth resizing: masks must be saved without.)')
         return self.meanings[places]
 
 

@@ -114,8 +114,8 @@ class ZeroShotDataset(CustomDataset):
             raise UserError(f'{cls.__name__} needs the names of its classes: classes=[...].')
         if cls.CLASSES is not None and len(names) != len(cls.CLASSES):
             raise UserError(f'{cls.__name__} has {len(cls.CLASSES)} classes, classes=[...] names {len(names)}: it may '
-                             'rename them, all of them, in their order. For a choice of them make masks of your own, '
-                             'with type=\'ZeroShotDataset\'.')
+                            'rename them, all of them, in their order. For a choice of them make masks of your own, '
+                            'with type=\'ZeroShotDataset\'.')
         if unseen is None:
             unseen = [names[cls.CLASSES.index(name)] for name in cls.UNSEEN]
         split = ClassSplit(tuple(names), tuple(listed(unseen, 'unseen class names')))

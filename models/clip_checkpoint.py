@@ -159,9 +159,9 @@ def check_known(value: torch_files.Plain | torch_files.Unknown, path: str | Path
                             f'data ({value.name}): save it with weights in float32.')
         if isinstance(value, torch_files.Unknown):
             raise UserError(f'{path} cannot be read safely: where tensors and plain values belong it has {value.name},'
-                             ' a part of a program, and nothing of a file is run here. If you trust where it came '
-                             "from, save its weights alone: torch.save({'state_dict': "
-                             f"torch.load({str(path)!r}, weights_only=False)['...']}}, 'weights.pth')")
+                            ' a part of a program, and nothing of a file is run here. If you trust where it came '
+                            "from, save its weights alone: torch.save({'state_dict': "
+                            f"torch.load({str(path)!r}, weights_only=False)['...']}}, 'weights.pth')")
         if isinstance(value, str) and CONTROL.search(value):
             raise UserError(f'{path} has control characters in its texts: {ascii(value[:80])}. Copy it again.')
         if isinstance(value, dict):
@@ -205,7 +205,7 @@ def read_embeddings(path: str | Path) -> Tensor:
         table = np.lib.format.open_memmap(path, mode='r')  # takes neither pickles nor sizes that the file has not
     except FileNotFoundError:
         raise UserError(f'no embedding file {path}. Name none (load_text_embedding=None) to have the embeddings '
-                         'computed from CLIP.') from None
+                        'computed from CLIP.') from None
     except Exception as error:  # of any kind: numpy parses a header that may hold anything
         what = file_kinds.kind_of(Path(path)) if Path(path).is_file() else None
         told = f': it is {what}' if what is not None and what != file_kinds.TABLE else ''
@@ -216,7 +216,7 @@ def read_embeddings(path: str | Path) -> Tensor:
     wrong = ~(rows.isfinite().all(1) & rows.any(1))
     if wrong.any():
         raise UserError(f'{path}: row {int(wrong.nonzero()[0])} is no text embedding: it has infinite values or none, '
-                         'or is zero. Make the file again.')
+                        'or is zero. Make the file again.')
     return rows
 
 
@@ -233,7 +233,7 @@ def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
                if name.startswith('visual.')}
     if 'positional_embedding' not in weights or 'class_embedding' not in weights:
         raise UserError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding){other_kind(clip)}: '
-                         'a CLIP ViT file is needed.')
+                        'a CLIP ViT file is needed.')
     check_names(clip)
     own = {name: tensor for name, tensor in encoder.state_dict().items() if not _not_of_clip(name)}
     positions = weights['positional_embedding']
@@ -275,7 +275,7 @@ def check_names(clip: Checkpoint) -> None:
     strangers = [name for name in clip.weights if not name.startswith(known)]
     if strangers:
         raise UserError(f'{clip.path} is no CLIP file of a kind that is known here{other_kind(clip)}: not known here: '
-                         f'{", ".join(strangers[:8])}.')
+                        f'{", ".join(strangers[:8])}.')
 
 
 def other_kind(clip: Checkpoint) -> str:

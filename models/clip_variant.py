@@ -89,7 +89,7 @@ def text_variant_of(checkpoint: Checkpoint, *, heads: int | None = None, gelu: s
         raise UserError(f'{checkpoint.path} holds no CLIP text encoder.')
     if text['vocab_size'] != VOCABULARY:
         raise UserError(f'{checkpoint.path} has a vocabulary of {text["vocab_size"]} tokens, CLIP\'s has '
-                         f'{VOCABULARY}: it was trained with another tokenizer, which is not supported.')
+                        f'{VOCABULARY}: it was trained with another tokenizer, which is not supported.')
     return text | ({'transformer_heads': heads} if heads else {})
 
 
@@ -124,7 +124,7 @@ def sizes_shown(checkpoint: Checkpoint) -> Variant:
         resolution = math.isqrt(len(weights['visual.positional_embedding']) - 1) * vision['patch_size']
     elif any(name.startswith('visual.') for name in weights) or text is None:
         raise UserError(f'{checkpoint.path} is no CLIP ViT{clip_checkpoint.other_kind(checkpoint)}: the CLIPs that '
-                         'are known here are those of OpenAI and open_clip whose image tower is a plain ViT.')
+                        'are known here are those of OpenAI and open_clip whose image tower is a plain ViT.')
     return Variant(vision or {}, text or {}, resolution)
 
 
@@ -192,10 +192,10 @@ def _named(name: str) -> Variant:
     tags = [other.partition('/')[2] for other in known if other.startswith(f'{architecture}/')]
     if tags:
         raise UserError(f'{name!r} is no name of open_clip\'s: {architecture}/WEIGHTS is one, WEIGHTS being any of '
-                         f'{", ".join(tags)}.')
+                        f'{", ".join(tags)}.')
     architectures = dict.fromkeys(other.partition('/')[0] for other in known)
     raise UserError(f'{name!r} is no name of a CLIP ViT that is known here. A name is MODEL/WEIGHTS, such as '
-                     f'ViT-B-16/openai; models: {", ".join(architectures)}.')
+                    f'ViT-B-16/openai; models: {", ".join(architectures)}.')
 
 
 def _differences(told: Variant, shown: Variant) -> list[str]:
@@ -211,10 +211,10 @@ def _check_name(name: str, told: Variant, shown: Variant, checkpoint: Checkpoint
     differences = _differences(told, shown)
     if differences:
         raise UserError(f'{checkpoint.path} is not {name}: {"; ".join(differences)}. Name the right file, or '
-                         'correct its name (model.clip_name).')
+                        'correct its name (model.clip_name).')
     if saved_by_openai(checkpoint) and told.vision['gelu'] != 'quick':
         raise UserError(f'{checkpoint.path} is of OpenAI\'s format, so its GELU is QuickGELU; {name} has '
-                         f'{KINDS_OF_GELU[told.vision["gelu"]]}. Correct model.clip_name, or leave it out.')
+                        f'{KINDS_OF_GELU[told.vision["gelu"]]}. Correct model.clip_name, or leave it out.')
 
 
 def _of_hugging_face(file: Path, shown: Variant) -> Variant:

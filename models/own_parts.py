@@ -30,7 +30,7 @@ def names(config: dict) -> list[str]:
     if not isinstance(imports, (list, tuple)) or not all(isinstance(name, str) for name in imports) or \
             set(wanted) - {'imports', 'allow_failed_imports'}:
         raise UserError(f"custom_imports={wanted!r}: names of modules are needed, dict(imports=['my_head']) for the "
-                         'file my_head.py beside the config.')
+                        'file my_head.py beside the config.')
     return list(imports)
 
 
@@ -69,10 +69,10 @@ def _import(name: str, path: Path) -> ModuleType:
             raise UserError(f'{path} imports {name!r} (custom_imports), which fails: {error}') from error
         file = path.resolve().parent / f'{name.replace(".", "/")}.py'
         raise UserError(f'{path} imports {name!r} (custom_imports), and there is no such module: neither {file}, nor '
-                         'one on PYTHONPATH.') from error
+                        'one on PYTHONPATH.') from error
     except Exception as error:  # whatever the user's own code raises
         raise UserError(f'{path} imports {name!r} (custom_imports), which fails: {type(error).__name__}: '
-                         f'{error}') from error
+                        f'{error}') from error
 
 
 def _check_place(module: ModuleType, name: str, folder: Path) -> None:
@@ -82,7 +82,7 @@ def _check_place(module: ModuleType, name: str, folder: Path) -> None:
     found = getattr(sys.modules[first], '__file__', None)
     if meant and found and Path(found).resolve() not in [file.resolve() for file in meant]:
         raise UserError(f'{meant[0]} has the name of another module, {found}, which is imported in its place: rename '
-                         'yours, and its name in custom_imports.')
+                        'yours, and its name in custom_imports.')
 
 
 def where(error: BaseException | None) -> str:

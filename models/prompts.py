@@ -45,8 +45,8 @@ def templates_of(prompt_set: str | Sequence[str]) -> tuple[str, ...]:
         templates = tuple(lines_of(prompt_set, 'prompts'))
     else:
         raise UserError(f'no prompt set and no text file {prompt_set!r}; there are {", ".join(PROMPT_SETS)}. Of your '
-                         'own texts, such as "an aerial photo of a {}", make a text file, one a line, or in a config a '
-                         'list.')
+                        'own texts, such as "an aerial photo of a {}", make a text file, one a line, or in a config a '
+                        'list.')
     if not templates:
         raise UserError('a prompt set needs one text at least, such as "a photo of a {}".')
     for template in templates:

@@ -61,7 +61,7 @@ class RegionClueHead(BaseModule):
         for name, value in (('channels', channels), ('embed_dims', embed_dims)):
             if value not in (None, in_channels):
                 raise UserError(f'{name}={value} but in_channels={in_channels}: the decoder has the width of CLIP\'s '
-                                 'space.')
+                                'space.')
         self.img_size = img_size
         self.class_head = build_head({'type': 'TextClassHead', 'embed_dims': in_channels, **(class_head or {})})
         self.losses = build_loss({'type': 'MaskLoss', **(loss_decode or {})})

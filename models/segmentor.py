@@ -133,7 +133,7 @@ class CLIPRC(EncoderDecoder):
         for name, known in (('seen_idx', seen), ('all_idx', both)):
             if decode_head.get(name) is not None and sorted(decode_head[name]) != sorted(known):
                 raise UserError(f'decode_head.{name}={list(decode_head[name])} differs from the segmentor\'s '
-                                 f'{sorted(known)}.')
+                                f'{sorted(known)}.')
 
     @property
     def setting(self) -> Setting:

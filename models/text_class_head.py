@@ -46,7 +46,7 @@ class TextClassHead(nn.Module):
         """
         if not all(0 <= index < num_classes for index in seen):
             raise UserError(f'seen classes {list(seen)} of a model with {num_classes} classes: each is from 0 to '
-                             f'{num_classes - 1}.')
+                            f'{num_classes - 1}.')
         self.num_classes = num_classes
         self.setting = setting
         device = None if self.seen is None else self.seen.device
@@ -67,9 +67,9 @@ class TextClassHead(nn.Module):
         wanted = (self.num_classes, self.embed_dims)
         if tuple(embeddings.shape) != wanted:
             raise UserError(f'{source}: shape {tuple(embeddings.shape)}, but this model has {wanted[0]} classes in '
-                             f'a space of width {wanted[1]}, so {wanted} is needed. Embeddings belong to a class '
-                             'list and to a CLIP: use those of this dataset and this CLIP, or name none to have '
-                             'them computed.')
+                            f'a space of width {wanted[1]}, so {wanted} is needed. Embeddings belong to a class '
+                            'list and to a CLIP: use those of this dataset and this CLIP, or name none to have '
+                            'them computed.')
         device = None if self.seen is None else self.seen.device
         self.embeddings = embeddings.float().to(device)
 
@@ -77,7 +77,7 @@ class TextClassHead(nn.Module):
         """(C, E): the seen rows while an inductive model trains, else all."""
         if self.embeddings is None:
             raise UserError('the model has no text embeddings yet: build it with tools.model_builder, or call '
-                             'set_embeddings with one row per class.')
+                            'set_embeddings with one row per class.')
         inductive_training = self.training and self.setting is Setting.INDUCTIVE
         return self.embeddings[self.seen] if inductive_training else self.embeddings
 

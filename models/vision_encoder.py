@@ -47,8 +47,8 @@ def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: to
         return torch.ones(1 + height * width, prompts + 1 + height * width, dtype=torch.bool, device=device)
     if height % side or width % side:
         raise UserError(f'a grid of {height}x{width} patches cannot be divided into {side}x{side} regions: '
-                         'use a picture or crop size whose sides in patches are multiples of '
-                         f'{side}, or another region_level_bridge_size.')
+                        'use a picture or crop size whose sides in patches are multiples of '
+                        f'{side}, or another region_level_bridge_size.')
     row = torch.arange(height, device=device) // (height // side)
     column = torch.arange(width, device=device) // (width // side)
     cell_of_patch = (row[:, None] * side + column).flatten()  # (Gh*Gw,)
@@ -104,7 +104,7 @@ class CLIPVisionEncoder(BaseModule):
             raise UserError(f'prompt_dim={prompt_dim}: only prompts of the width of the encoder ({width}) are known.')
         if total_d_layer not in (None, layers - 1):
             raise UserError(f'total_d_layer={total_d_layer}: only {layers - 1}, a new set of prompts before every '
-                             f'one of the {layers} blocks, is supported.')
+                            f'one of the {layers} blocks, is supported.')
         if input_resolution % patch_size:
             raise UserError(f'input_resolution={input_resolution} is not a whole number of patches of {patch_size}.')
         self.input_resolution = input_resolution
@@ -141,7 +141,7 @@ class CLIPVisionEncoder(BaseModule):
         height, width = image.shape[2:]
         if height % self.patch_size or width % self.patch_size:
             raise UserError(f'a picture of {height}x{width} pixels is not made of whole patches of '
-                             f'{self.patch_size}x{self.patch_size}.')
+                            f'{self.patch_size}x{self.patch_size}.')
         grid = height // self.patch_size, width // self.patch_size
         visible = self.visible
         if grid != (self.input_resolution // self.patch_size,) * 2:

@@ -32,7 +32,7 @@ def sliding(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int
     """
     if not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
         raise UserError(f'test_cfg: windows of {crop[0]}x{crop[1]} pixels every {stride[0]}x{stride[1]} pixels do not '
-                         'cover a picture: the stride must be from 1 to the crop_size.')
+                        'cover a picture: the stride must be from 1 to the crop_size.')
     starts = []
     for length, side, step in zip(size, crop, stride, strict=True):
         count = max(length - side + step - 1, 0) // step + 1

@@ -124,7 +124,7 @@ def main() -> None:
     model = build_model(config, checkpoint)
     if not len(model.decode_head.class_head.unseen):
         raise UserError('every class of this config counts as seen (fully supervised, or cross-dataset): there is '
-                         'nothing to weigh against each other.')
+                        'nothing to weigh against each other.')
     check_classes(checkpoint, config)
     load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)

@@ -47,7 +47,7 @@ def fill_in(config: Config, checkpoint: Checkpoint | None = None) -> None:
     if 'width' not in model.backbone:
         source = checkpoint.path if checkpoint is not None else model.get('pretrained')
         raise UserError(f'the config leaves out the sizes of its CLIP (model.backbone.width), and {source} does not '
-                         'show them.')
+                        'show them.')
 
 
 def _told(model: ConfigDict, checkpoint: Checkpoint | None) -> dict:
@@ -80,7 +80,7 @@ def _check_untold(model: ConfigDict, stored: dict, checkpoint: Checkpoint) -> No
         said = model.backbone.get(key, trained)
         if said != trained:
             raise UserError(f'{checkpoint.path} was trained with model.backbone.{key}={trained}, the config says '
-                             f'{said}. Leave it out: the checkpoint tells it.')
+                            f'{said}. Leave it out: the checkpoint tells it.')
 
 
 def require_clip(path: str | None, option: str = '--cfg-options model.pretrained=FILE model.pretrained_text=FILE'
@@ -97,5 +97,5 @@ def require_clip(path: str | None, option: str = '--cfg-options model.pretrained
         name = Path(path).stem
         what, which = ('it', f' {name}') if name in MODELS else ('OpenAI\'s', '')
         raise UserError(f'no CLIP file {path}. Fetch {what} with\n    python tools/download_clip.py{which}\n'
-                         f'or name one that you have: {option}')
+                        f'or name one that you have: {option}')
     return path

@@ -115,7 +115,7 @@ def pictures_of(folder: Path, out: Path) -> list[Source]:
              (out.resolve() == folder.resolve() or not file.resolve().is_relative_to(out.resolve()))]
     if not files:
         raise UserError(f'{folder} holds no pictures ({", ".join(ENDINGS)}). Name a picture, a video, or the folder '
-                         'that holds them.')
+                        'that holds them.')
     stems = Counter(file.with_suffix('') for file in files)
     names = [file.with_suffix('') if stems[file.with_suffix('')] == 1 else file for file in files]
     names = names if len({*names}) == len(names) else files  # there is an a.png.jpg beside an a.png and an a.jpg
@@ -254,7 +254,7 @@ def segment_video(model: Segmenter, file: Path, args: argparse.Namespace, folder
     video.release()
     if pixels > MOST_PIXELS:
         raise UserError(f'{file} has frames of more than {MOST_PIXELS:,} pixels, the most that are taken: make it '
-                         'smaller.')
+                        'smaller.')
     made_of, options = {**origin(file, args), 'every': args.every}, asked_for(args)
     frames, count, summaries, writer = folder / f'{file.stem}.frames', 0, [], None
     part, whole = folder / f'.{file.stem}.part.mp4', folder / f'{file.stem}.overlay.mp4'

@@ -122,8 +122,8 @@ def write_slim(checkpoint: Checkpoint, original: Segmenter, pictures: Sequence[n
             share = min(share, agreement(original, exported, pictures, OTHER_PROMPTS))
         if share < LEAST_AGREEMENT:
             raise UserError(f'in {args.dtype} only {100 * share:.2f} % of the pixels keep their label, and '
-                             f'{100 * LEAST_AGREEMENT:.0f} % are asked for: nothing is written. Try another --dtype, '
-                             'or pictures such as those of the training: --picture FILE ...')
+                            f'{100 * LEAST_AGREEMENT:.0f} % are asked for: nothing is written. Try another --dtype, '
+                            'or pictures such as those of the training: --picture FILE ...')
     text = 'without a text tower' if tower is None else f'with the text tower of {tower.source}'
     logger = get_root_logger()
     logger.info('%.3f %% of the pixels of %d pictures keep their label', 100 * share, len(pictures))
@@ -145,7 +145,7 @@ def write_onnx(model: Segmenter, pictures: Sequence[np.ndarray], file: Path) -> 
             get_root_logger().info('%d classes, onnxruntime against PyTorch: %s', classes, found)
             if found.other_labels or found.difference > LARGEST_DIFFERENCE:
                 raise UserError(f'onnxruntime segments otherwise than PyTorch, with {classes} classes: {found}. '
-                                 f'Nothing is written. Other versions may help: {OTHER_VERSIONS}')
+                                f'Nothing is written. Other versions may help: {OTHER_VERSIONS}')
         part_of_json.write_text(json.dumps(about, ensure_ascii=False) + '\n', encoding='utf-8')
     get_root_logger().info('%s: %s; what its user must know: %s', file, megabytes(file), file.with_suffix('.json'))
 
@@ -162,7 +162,7 @@ def write_onnx_text(model: Segmenter, file: Path) -> None:
         difference = onnx_models.compare_text(encoder, part, [f'a photo of a {word}' for word in model.class_names])
         if not difference < LARGEST_DIFFERENCE:
             raise UserError(f'onnxruntime embeds texts otherwise than PyTorch, by {difference:.1e}: nothing is '
-                             f'written. Other versions may help: {OTHER_VERSIONS}')
+                            f'written. Other versions may help: {OTHER_VERSIONS}')
     get_root_logger().info('%s: %s, the text tower of %s; embeddings differ by %.1e at most', file, megabytes(file),
                            model.tower.source, difference)
 

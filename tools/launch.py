@@ -140,7 +140,7 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
     wanted = gpu_id if gpu_id is not None else local_rank if args.launcher != 'none' else 0
     if gpus == 0 and args.device != 'cpu' and (args.device == 'cuda' or gpu_id is not None):
         raise UserError('a GPU was asked for, but PyTorch sees none. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or '
-                         'use --device cpu.')
+                        'use --device cpu.')
     use_cuda = gpus > 0 and args.device != 'cpu'
     if use_cuda and wanted >= gpus:
         raise UserError(f'GPU {wanted} was asked for, but PyTorch sees {gpus}: one process per GPU.')
@@ -152,7 +152,7 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
     if args.launcher == 'pytorch':
         if 'RANK' not in os.environ:
             raise UserError('--launcher pytorch is for processes that torchrun started: use dist_train.sh, or '
-                             '`torchrun --nproc_per_node N ... --launcher pytorch`.')
+                            '`torchrun --nproc_per_node N ... --launcher pytorch`.')
         dist.init_process_group('nccl' if use_cuda else 'gloo')
     else:
         init_dist(args.launcher, backend='nccl' if use_cuda else 'gloo')

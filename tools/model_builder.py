@@ -44,7 +44,7 @@ def common_facts(config: Config) -> DatasetFacts:
         for dataset in dataset_configs(config.data.get(part, {})):
             if _facts_of(dataset) != facts:
                 raise UserError(f'data.{part} has other classes, another split or another prompt set than data.test: '
-                                 'a model is trained and scored on one split.')
+                                'a model is trained and scored on one split.')
     return facts
 
 
@@ -68,7 +68,7 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     split = dataset_facts(config).split
     if len(split.names) < 2:
         raise UserError(f'the data set has one class, {split.names[0]}: a model tells classes apart, it needs two at '
-                         'least. Background can be one.')
+                        'least. Background can be one.')
     fill_in(config, checkpoint)
     model = config.model.copy()
     fully = model.get('novel_class') is not None and len(model.novel_class) == 0
@@ -78,7 +78,7 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     for name, known in lists.items():
         if model.get(name) is not None and sorted(model[name]) != known:
             raise UserError(f'model.{name}={list(model[name])} differs from the dataset\'s split, where it is '
-                             f'{known}. Leave it out: the dataset knows its split.')
+                            f'{known}. Leave it out: the dataset knows its split.')
     model.update(lists, load_text_embedding=None, text_encoder=None)
     _check_sizes(config)
     amp_dtype, compiles = _amp_dtype(config), config.get('compile', False)
@@ -99,7 +99,7 @@ def _amp_dtype(config: Config) -> torch.dtype | None:
     known = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
     if not isinstance(amp, dict) or set(amp) != {'dtype'} or amp['dtype'] not in known:
         raise UserError(f'amp={amp!r}: amp.dtype is bfloat16 or float16 (in a config amp=dict(dtype=\'bfloat16\')); '
-                         'amp=None is float32.')
+                        'amp=None is float32.')
     return known[amp['dtype']]
 
 
@@ -165,9 +165,9 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
     differences = [f'{what}: {"; ".join(some[:5])}{f" and {len(some) - 5} more" if len(some) > 5 else ""}'
                    for what, some in (('only there', lost), ('only here', new)) if some]
     raise UserError(f'{checkpoint.path} was trained on {len(trained_on)} classes, the config\'s data set has '
-                     f'{len(names)}: {", ".join(differences) or "the same in another order"}. Use the config of the '
-                     'checkpoint (tools/inspect_checkpoint.py finds it). To test it on classes it was not trained on: '
-                     'a config of configs/cross_dataset, or --cfg-options cross_dataset=True.')
+                    f'{len(names)}: {", ".join(differences) or "the same in another order"}. Use the config of the '
+                    'checkpoint (tools/inspect_checkpoint.py finds it). To test it on classes it was not trained on: '
+                    'a config of configs/cross_dataset, or --cfg-options cross_dataset=True.')
 
 
 def _check_sizes(config: Config) -> None:
@@ -185,7 +185,7 @@ def _check_sizes(config: Config) -> None:
     resolution = config.model.backbone.get('input_resolution', 512)
     if size != resolution:
         raise UserError(f'model.decode_head.img_size={size} but model.backbone.input_resolution={resolution}: '
-                         'they are the same size, that of a training crop and of a test window.')
+                        'they are the same size, that of a training crop and of a test window.')
     crops = [('model.test_cfg.crop_size', config.model.test_cfg.get('crop_size'))]
     for dataset in dataset_configs(config.data.get('train', {})):
         crops += [(f'{step.type} of the training pipeline', step.get('crop_size', step.get('size')))
@@ -193,7 +193,7 @@ def _check_sizes(config: Config) -> None:
     for where, crop in crops:
         if crop is not None and tuple(crop) != (size, size):
             raise UserError(f'{where} is {tuple(crop)}, but this model is built for {size}x{size} pixels '
-                             '(model.backbone.input_resolution, model.decode_head.img_size): make them equal.')
+                            '(model.backbone.input_resolution, model.decode_head.img_size): make them equal.')
 
 
 def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint | None = None) -> None:

@@ -90,13 +90,13 @@ def obtain(archives: list[Archive], folder: Path) -> None:
             if differs:
                 part.unlink()
                 raise UserError(f'what came for {path} {differs}, and was deleted. Run this again, or get it by hand '
-                                 f'from {" or ".join(archive.urls)}')
+                                f'from {" or ".join(archive.urls)}')
             part.replace(path)
         else:
             differs = compare(archive, path)
             if differs:
                 raise UserError(f'{path} {differs}: it is cut off, or another file. Delete it, and get it again from '
-                                 f'{" or ".join(archive.urls)} or with --download.')
+                                f'{" or ".join(archive.urls)} or with --download.')
 
 
 def part_of(archive: Archive, folder: Path) -> Path:
@@ -127,7 +127,7 @@ def fetch(archive: Archive, part: Path) -> None:
                 raise OSError(error.errno, error.strerror, str(part)) from error
             failures.append(f'{url}: {error}')
     raise UserError(f'cannot download {archive.name} ({"; ".join(failures)}). Run this again to go on, or get it by '
-                     f'hand and put it into {part.parent}')
+                    f'hand and put it into {part.parent}')
 
 
 def compare(archive: Archive, path: Path) -> str | None:
@@ -182,7 +182,7 @@ def list_aug(benchmark: Benchmark, root: Path) -> None:
             names = names_in(root / split.names)
             if len(names) != split.count:
                 raise UserError(f'{root / split.names} names {len(names):,} pictures, expected {split.count:,}. '
-                                 'Delete it and run this again.')
+                                'Delete it and run this again.')
             own.update(names)
     sbd = {name for part in ('train', 'val') for name in names_in(root / sources.SBD_LISTS / f'{part}.txt')}
     write_list(root / sources.VOC_LISTS / 'aug.txt', sbd - own)
@@ -221,7 +221,7 @@ def main() -> None:
     if not verify(args.benchmark, benchmark, root, args.workers):
         remedy = 'Run this without --verify to make what lacks.' if args.verify else 'Run this again.'
         raise UserError(f'{args.benchmark} in {root} is not whole, see above. What is there is never made again: '
-                         f'delete files that are wrong. {remedy}')
+                        f'delete files that are wrong. {remedy}')
     print(f'{args.benchmark} is whole.')
 
 

@@ -131,7 +131,7 @@ class TrainingRunner(IterBasedRunner):
         for key in ('betas', 'momentum'):
             if (key in self.optimizer.param_groups[0]) != (key in said[0]):
                 raise UserError(f'the optimizer of {checkpoint} is another one than {type(self.optimizer).__name__}, '
-                                 'of the config: a run goes on with the one that it began with.')
+                                'of the config: a run goes on with the one that it began with.')
         for group, options in zip(self.optimizer.param_groups, said, strict=True):
             group.pop('initial_lr', None)  # which the schedule takes from the learning rate
             group.update(options)

@@ -101,7 +101,7 @@ def tests_that_count(folder: Path) -> list[Run]:
     files = [*folder.glob('eval_*.json'), *folder.glob('eval_results/eval_*.json')]
     if not files:
         raise UserError(f'no eval_*.json in {folder}: test a checkpoint first, `python test.py CONFIG CHECKPOINT '
-                         f'--eval mIoU --work-dir {folder}`.')
+                        f'--eval mIoU --work-dir {folder}`.')
     groups: dict[tuple, list[Run]] = {}
     for file in sorted(files, key=lambda file: file.stat().st_mtime):
         test = read_test(file, folder)

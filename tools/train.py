@@ -82,8 +82,8 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
     steps, rest = divmod(total, at_once)
     if rest or steps < 1:
         raise UserError(f'a total batch of {total} is not a multiple of {at_once}, which {world_size} process(es) of '
-                         f'{config.data.samples_per_gpu} pictures do at once: change data.samples_per_gpu '
-                         '(--cfg-options data.samples_per_gpu=N).')
+                        f'{config.data.samples_per_gpu} pictures do at once: change data.samples_per_gpu '
+                        '(--cfg-options data.samples_per_gpu=N).')
     logger.info('total batch: %d pictures a step (processes: %d, pictures each: %d, accumulated: %d); the config\'s: '
                 '%s (%s)', total, world_size, config.data.samples_per_gpu, steps,
                 config.get('total_batch_size', 'not known'), config.get('total_batch_size_source', 'yours'))
@@ -139,13 +139,13 @@ def check_same_task(checkpoint: Checkpoint, description: dict) -> None:
     anew = 'start a new run from its weights with --load-from.'
     if then['setting'] != description['setting']:
         raise UserError(f'{checkpoint.path} is of a run in the {then["setting"]} setting, the config is '
-                         f'{description["setting"]}: {anew}')
+                        f'{description["setting"]}: {anew}')
     if then['class_names'] != description['class_names']:
         raise UserError(f'{checkpoint.path} is of a run with other classes than the config has: {anew}')
     if then['split'] != description['split']:
         raise UserError(f'in the run of {checkpoint.path} the unseen classes were '
-                         f'{", ".join(then["split"]["unseen"]) or "none"}; in the config they are '
-                         f'{", ".join(description["split"]["unseen"]) or "none"}: {anew}')
+                        f'{", ".join(then["split"]["unseen"]) or "none"}; in the config they are '
+                        f'{", ".join(description["split"]["unseen"]) or "none"}: {anew}')
 
 
 class DescribeCheckpoints(Hook):
@@ -180,10 +180,10 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
     checkpoint = clip_checkpoint.read(path) if path else None
     if resume and not checkpoint_meta.is_ours(checkpoint):
         raise UserError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
-                         f'Use its weights alone: --load-from {resume}')
+                        f'Use its weights alone: --load-from {resume}')
     if resume and checkpoint_meta.is_slim(checkpoint):
         raise UserError(f'{resume} is a slim checkpoint, which has no optimizer state to resume. Use its weights '
-                         f'alone: --load-from {resume}')
+                        f'alone: --load-from {resume}')
     return checkpoint, bool(resume)
 
 
@@ -234,7 +234,7 @@ def check_settings(config: Config) -> None:
             raise UserError(f'{name}=True: there are no epochs here, lengths are iterations.')
     if not re.fullmatch(r'[^{}/]*_\{\}\.pth', template := saving.get('filename_tmpl', 'iter_{}.pth')):
         raise UserError(f'checkpoint_config.filename_tmpl={template!r}: it must end in _{{}}.pth, as a run that goes '
-                         'on finds its checkpoints by their numbers.')
+                        'on finds its checkpoints by their numbers.')
     for name, least in COUNTS.items():
         part, key = name.split('.')
         value = (config.get(part) or {}).get(key, None if name in NEEDED else least)
@@ -281,7 +281,7 @@ def main() -> None:
     config = load_config(args)
     if config.get('cross_dataset'):
         raise UserError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
-                         'config of configs/coco, and test with this one.')
+                        'config of configs/coco, and test with this one.')
     check_settings(config)
     place = launch.start(args, asked_gpu(args))
     work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')

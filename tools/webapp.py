@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.checkpoint == str(MINIATURE) and not MINIATURE.is_file():
         raise UserError(f'no {MINIATURE}, the model that ships with the project: restore it (git checkout), or name '
-                         'another one with --checkpoint FILE.')
+                        'another one with --checkpoint FILE.')
     if not 0 <= args.port <= 65535:
         raise UserError(f'--port {args.port}: a number from 0 to 65535 is needed.')
     return args

@@ -136,7 +136,7 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
     texts = [word, *_competing(word, segmenter.class_names if words is None else clean_words(words))]
     if len(texts) == 1:
         raise UserError(f'nothing competes with {word!r}: name other words (--words "sky, grass"), of which each '
-                         'pixel takes the best.')
+                        'pixel takes the best.')
     array = read_picture(picture)
     with segmenter.using(texts) as model:
         image, meta = segmenter.prepare(array)
@@ -158,7 +158,7 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
         regional = region_logits(decoded, len(texts))
         if (regional.mean(dim=1) - decoded.logits).abs().max() > 0.01 * (1 + decoded.logits.abs().max()):
             raise UserError(f'{type(model.decode_head).__name__} does not make its mask logits as the mean over the '
-                             'regions of queries times pixels: which region speaks cannot be told of it.')
+                            'regions of queries times pixels: which region speaks cannot be told of it.')
         by_region = pasted.resizing(regional[0, :, 0]).float().cpu().numpy()
         shown = Image.fromarray(array).resize(pasted.size[::-1])
         return Explanation(

@@ -51,7 +51,7 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
         return _model_of(checkpoint, None, clip=clip, device=device, clip_name=clip_name, amp=amp)
     except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
         raise UserError(f'{checkpoint.path}: the config that it carries is damaged ({type(error).__name__}: {error}). '
-                         'Copy it again, or name the config of its training: config=FILE (--config FILE).') from error
+                        'Copy it again, or name the config of its training: config=FILE (--config FILE).') from error
 
 
 def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None, *, clip: str | os.PathLike | None,
@@ -136,7 +136,7 @@ def _check_sizes(config: Config) -> None:
     for side, step in zip(windows.get('crop_size') or (), windows.get('stride') or (), strict=True):
         if side != resolution or not step >= side / 4:
             raise UserError(f'the config\'s windows of {side} pixels every {step} pixels: they are of {resolution} '
-                             'pixels, and every quarter of that at most.')
+                            'pixels, and every quarter of that at most.')
 
 
 def _device(asked: str | torch.device | None) -> torch.device:
@@ -146,7 +146,7 @@ def _device(asked: str | torch.device | None) -> torch.device:
         raise UserError(f'device={asked!r} is none: cpu, cuda or cuda:1 are.') from error
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f'{device} was asked for, but PyTorch sees {torch.cuda.device_count()} GPUs. Check nvidia-smi '
-                         'and CUDA_VISIBLE_DEVICES, or use the CPU.')
+                        'and CUDA_VISIBLE_DEVICES, or use the CPU.')
     return device
 
 
@@ -255,5 +255,5 @@ class TextTower:
         fetch = f'Fetch it with\n    python {REPOSITORY / "tools/download_clip.py"}\nor name' if name == Path(
             USUAL_CLIP).name else 'Name'
         raise UserError(f'no CLIP file {self.files[0]}, and {self.source} holds no text tower: new words need one. '
-                         f'{fetch} the CLIP that the checkpoint was trained with: clip=FILE (--clip FILE). A '
-                         'checkpoint that tools/export.py has made with its text tower needs none.')
+                        f'{fetch} the CLIP that the checkpoint was trained with: clip=FILE (--clip FILE). A '
+                        'checkpoint that tools/export.py has made with its text tower needs none.')

@@ -86,7 +86,7 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
             if file.read(4) in STARTS_OF_TIFF:
                 raise UserError(f'{path} is a TIFF of a kind that is not read here: save it as PNG.') from error
         raise UserError(f'{path} is no picture of a kind that is known here ({", ".join(ENDINGS)}), or it is '
-                         'damaged.') from error
+                        'damaged.') from error
     except PermissionError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
     except Exception as error:  # of any kind, see `opened`

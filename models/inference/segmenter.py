@@ -175,7 +175,7 @@ class Segmenter:
         if likeness < RELATED:
             self._encoder = None
             raise UserError(f'{self.tower.source} is not the CLIP of the model\'s training: it embeds {word!r} '
-                             f'otherwise (cosine {likeness:.2f}). Name the right one: clip=FILE, --clip FILE.')
+                            f'otherwise (cosine {likeness:.2f}). Name the right one: clip=FILE, --clip FILE.')
         if likeness < SAME:
             get_logger('mmseg').warning(
                 '%s embeds %r otherwise than the training did (cosine %.2f): another CLIP, or the training read its '
@@ -190,4 +190,4 @@ class Segmenter:
             longest = max(count_tokens(template.format(synonym)) for template in templates) + 2  # start and end
             if longest > CONTEXT_LENGTH:
                 raise UserError(f'{shown!r} is too long: CLIP reads {CONTEXT_LENGTH} tokens with the prompt, this has '
-                                 f'{longest}. Say it in fewer words.')
+                                f'{longest}. Say it in fewer words.')

@@ -61,7 +61,7 @@ def about(model: Segmenter) -> dict:
     side, penalty = head.img_size, head.class_head.seen_penalty
     if not (resize.get('keep_ratio') and resize.get('min_size') and normalise.get('to_rgb') and scale):
         raise UserError('the config\'s test pipeline does not resize pictures by their short side (Resize with '
-                         'keep_ratio and min_size) and Normalize them.')
+                        'keep_ratio and min_size) and Normalize them.')
     short = max(min(scale), resize.min_size)
     if short < side:
         raise UserError(f'the config\'s test pipeline makes pictures of {short} pixels, a window needs {side}.')

@@ -158,7 +158,7 @@ def main() -> None:
                    if name not in results]
         if missing:
             raise UserError(f'{args.table} lacks {len(missing)} results, such as {missing[0]}: let the '
-                             'experiment end.')
+                            'experiment end.')
         print(tables(results))
         return
     work = args.work_dir.absolute()

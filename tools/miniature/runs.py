@@ -116,11 +116,11 @@ def open_folder(work: Path, command: str, other: str = 'WORK_DIR=DIR') -> None:
         code, _, maker = found.partition(' ')
         maker = f'{maker}, not {command}' if code == version() else 'another version of the code'
         raise UserError(f'{work} was made by {maker}. Remove it (rm -r {shlex.quote(str(work))}), or name another '
-                         f'folder: {other}')
+                        f'folder: {other}')
     free = shutil.disk_usage(work).free / 2**20
     if free < 500:
         raise UserError(f'{free:.0f} MB free in {work}, 500 are needed. Make room, or name a folder on a larger disk: '
-                         f'{other}')
+                        f'{other}')
     write_whole(stamp, wanted)
 
 
@@ -258,7 +258,7 @@ def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line
         return
     if shutil.disk_usage(log.parent).free < 50 * 2**20:
         raise UserError(f'the disk of {log.parent} is full. Make room and run this again: it goes on where it '
-                         'stopped.')
+                        'stopped.')
     remedy = [] if of is None else [f'If a file is damaged, begin that run anew: rm -r {shlex.quote(str(of))}']
     raise UserError('\n'.join([f'{script} stopped (exit status {process.returncode}). Its last words, of {log}:',
                                 *last, *remedy]))

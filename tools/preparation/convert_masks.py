@@ -79,5 +79,5 @@ def sbd_labels(content: bytes) -> np.ndarray:
         raise UserError('no MATLAB file with a mask of SBD, or a damaged one') from error
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise UserError(f'its mask has the shape {labels.shape} and the type {labels.dtype}: 8-bit labels (H, W) are '
-                         'expected')
+                        'expected')
     return labels

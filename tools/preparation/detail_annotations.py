@@ -60,7 +60,7 @@ def read(path: Path) -> dict[str, list[Drawing]]:
     except (KeyError, TypeError) as error:
         what = f'no {error}' if isinstance(error, KeyError) else error
         raise UserError(f'{path} is not laid out as PASCAL in Detail\'s annotations ({what}). trainval_merged.json as '
-                         'published is needed.') from error
+                        'published is needed.') from error
     return splits
 
 

@@ -37,7 +37,7 @@ def parallel(function: Callable, tasks: Iterable[tuple], workers: int) -> Iterat
             yield from (future.result() for future in done)
     except BrokenProcessPool as error:
         raise UserError('a worker process was killed, most likely for want of memory. Run this again with fewer: '
-                         '--workers 1') from error
+                        '--workers 1') from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -112,7 +112,7 @@ def inner_path(name: str, archive: Path) -> PurePosixPath:
         raise UserError(f'{archive} is damaged: it holds a file without a name. Delete it and get it again.')
     if path.is_absolute() or '..' in path.parts:
         raise UserError(f'{archive} holds a file {name!r}, whose path leads out of the folder. This is not the '
-                         'published archive: delete it and get it again.')
+                        'published archive: delete it and get it again.')
     return path
 
 
@@ -190,4 +190,4 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f'to {purpose}, {needed / 1e9:.2f} GB are needed in {folder} and {free / 1e9:.2f} GB are '
-                         'free. Make room, or name a folder on a larger disk with --root.')
+                        'free. Make room, or name a folder on a larger disk with --root.')

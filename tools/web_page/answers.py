@@ -49,7 +49,7 @@ class Deadline(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if time.monotonic() > self.end:
             raise UserError(f'stopped after {self.seconds:g} seconds, the most that a request may take: give fewer '
-                             'words or a smaller picture.')
+                            'words or a smaller picture.')
         return func(*args, **(kwargs or {}))
 
 
