@@ -172,6 +172,20 @@ class GivesBuffers(Hook):
         runner.model.module.backbone.register_buffer('mean_of_mine', torch.zeros(3))
 
 
+@HOOKS.register_module(force=True)
+class GivesBuffersLater(Hook):
+    def before_train_iter(self, runner):
+        runner.model.module.backbone.register_buffer('mean_of_mine', torch.zeros(3))
+
+
+def test_a_hook_that_changes_the_model_in_the_first_iteration(fails, tiny_configs, tmp_path):
+    (tmp_path / 'hooks.py').write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\n"
+                                       "custom_hooks = [dict(type='GivesBuffersLater')]\n")
+    error = fails(TRAIN, tmp_path / 'hooks.py', '--work-dir', tmp_path / 'work')
+    assert 'backbone.mean_of_mine' in error and 'would load nowhere' in error
+    assert not list((tmp_path / 'work').glob('*.pth'))
+
+
 @pytest.mark.parametrize(('lines', 'words'), [
     ("custom_hooks = [dict(type='EMAHook')]", ['EMAHook', 'ema_', 'would load nowhere']),
     ("custom_hooks = [dict(type='GivesBuffers')]", ['GivesBuffers', 'backbone.mean_of_mine', 'would load nowhere']),

@@ -72,6 +72,7 @@ class TrainingRunner(IterBasedRunner):
         self.files = []  # of the batches of this step and of the last one of the step before
         self.random_states = []
         self.of_config = []  # hooks, which `begin_hooks` begins
+        self.tensors = self._model.state_dict().keys()  # by name, as they must stay
         self.last_good: Path | None = None  # checkpoint
         self.register_hook(checkpoints, priority='NORMAL')
         self.register_hook(CheckLoss(), priority='HIGHEST')
@@ -105,14 +106,20 @@ class TrainingRunner(IterBasedRunner):
             UserError: one lacks a package, or gives the model parameters or buffers, with which its checkpoints would
                 load nowhere.
         """
-        model = getattr(self.model, 'module', self.model)
         for hook in self.of_config:
-            before, name = model.state_dict().keys(), type(hook).__name__
-            with building(f'hook {name}'):
+            with building(f'hook {type(hook).__name__}'):
                 hook.before_run(self)
-            if changed := sorted(before ^ model.state_dict().keys()):
-                raise UserError(f'{name} changes which tensors the model has ({changed[0]} and {len(changed) - 1} '
-                                'more): its checkpoints would load nowhere. Take it out of custom_hooks.')
+            self._check_tensors(type(hook).__name__)
+
+    def _check_tensors(self, hook: str) -> None:
+        """Raises a UserError where `hook` has changed which tensors the model has."""
+        if changed := sorted(self.tensors ^ self._model.state_dict().keys()):
+            raise UserError(f'{hook} changes which tensors the model has ({changed[0]} and {len(changed) - 1} more): '
+                            'its checkpoints would load nowhere. Take it out of custom_hooks.')
+
+    @property
+    def _model(self) -> torch.nn.Module:
+        return getattr(self.model, 'module', self.model)
 
     def progress(self, done: int) -> dict[str, int]:
         """What a run that goes on after `done` iterations must know: pictures so far, and how many make a step."""
@@ -169,6 +176,8 @@ class TrainingRunner(IterBasedRunner):
             launch.Stopped: it was, and a checkpoint is written.
         """
         super().train(data_loader, **kwargs)
+        if self.iter == self.began[0] + 1:
+            self._check_tensors('a hook')
         asked = self.stop.agreed()
         if asked and self.iter < self.max_iters and self.iter % self.iterations_a_step == 0:
             self.end(asked, self.iter)
@@ -197,10 +206,11 @@ class TrainingRunner(IterBasedRunner):
     def check_weights(self) -> None:
         """
         Raises:
-            UserError: a parameter is not finite; the message names the files of the last batches.
+            UserError: a parameter is not finite, and the message names the files of the last batches; or the model has
+                other tensors than at the start.
         """
-        model = getattr(self.model, 'module', self.model)
-        for name, parameter in model.named_parameters():
+        self._check_tensors('a hook')
+        for name, parameter in self._model.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():
                 raise UserError(self.not_finite(f'the weights ({name}) are'))
 
