@@ -67,6 +67,8 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError('nothing to do with the results: use --eval mIoU, --out, --format-only, --show or --show-dir.')
     if args.eval and args.format_only:
         raise UserError('--eval and --format-only exclude each other.')
+    if unknown := {*args.eval_options} - {'imgfile_prefix'}:
+        raise UserError(f'--eval-options {" ".join(sorted(unknown))}: there is imgfile_prefix alone.')
     check_metrics(args.eval or [])
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: the name must end in .pkl or .pickle.')
@@ -82,7 +84,9 @@ def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndar
                            palette=dataset.PALETTE, opacity=args.opacity)
     if args.show_dir:
         name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
-        drawn.save(launch.make_folder(Path(args.show_dir) / part) / str(name).replace('/', '_'))
+        file = Path(args.show_dir) / part / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(file)
     if args.show:
         drawn.show()
 

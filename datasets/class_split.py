@@ -27,8 +27,8 @@ class ClassSplit:
                                 'needed.')
         for field in ('names', 'unseen_names'):  # frozen: this is the way
             object.__setattr__(self, field, tuple(', '.join(synonyms(str(name))) for name in getattr(self, field)))
-        words = Counter(word for name in self.names for word in synonyms(name))
-        twice = [word for word, count in words.items() if count > 1]
+        words = Counter(' '.join(word.split()).casefold() for name in self.names for word in synonyms(name))
+        twice = [word for word, count in words.items() if count > 1]  # CLIP reads small letters
         if twice:
             raise UserError(f'class names occur twice: {"; ".join(twice)}. A name, also one of several, is of one '
                             'class.')

@@ -1,4 +1,5 @@
 """Pipeline steps that load a picture and its mask, and say which file is wrong when one is."""
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -75,6 +76,8 @@ class LoadLabels:
         pass
 
     def __call__(self, results: dict) -> dict:
+        if 'ann_info' not in results:  # in testing, where scores load the masks
+            return results
         path = f'{results["seg_prefix"]}/{results["ann_info"]["seg_map"]}'
         labels = load_mask(path, results['masks'])
         if 'img' in results:
@@ -99,6 +102,8 @@ def load_mask(path: str, masks: 'MaskIds | MaskColours') -> np.ndarray:
         raise UserError(f'{path} is a folder, no mask.') from None
     except NoPicture:
         raise
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
     except Exception as error:  # of any kind: Pillow trusts the file
         raise UserError(f'{path}: broken mask, it does not decode. Copy it again.') from error
     if lossy:
@@ -153,7 +158,22 @@ class MaskIds:
 
     @staticmethod
     def decode(image: Image.Image) -> np.ndarray:
-        return np.asarray(image)
+        """The ids as they are in the file.
+
+        Raises:
+            UserError: a palette of greys, of which it is not clear whether its places or its greys are the ids.
+        """
+        depth = re.fullmatch(r'L;([24])\w?', str(image.tile[0][3])) if image.tile else None  # greys of 2 or 4 bits,
+        values = np.asarray(image) // (255 // (2**int(depth[1]) - 1) if depth else 1)  # which Pillow spreads to 255
+        if image.mode == 'P':
+            used = np.unique(values)
+            colours = np.asarray(image.palette.colors and image.getpalette('RGB')).reshape(-1, 3)
+            colours = colours[used[used < len(colours)]]
+            if (colours == colours[:, :1]).all() and (colours[:, 0] != used[:len(colours)]).any():
+                raise UserError('the mask has a palette of greys, whose places and values are not the same: '
+                                f'{used[:4].tolist()} are shown as {colours[:4, 0].tolist()}. Save it as greys of 8 '
+                                'bits, without a palette, that are the ids.')
+        return values
 
     def labels(self, ids: np.ndarray, path: str) -> np.ndarray:
         """Mask (H, W) of ids -> class indices (H, W).
@@ -194,11 +214,7 @@ class MaskColours:
     """
 
     def __init__(self, palette: Sequence[Sequence[int]], ignored: Sequence[Sequence[int]] = ()):
-        colours = [colour if isinstance(colour, str) else tuple(colour) for colour in (*palette, *ignored)]
-        for colour in colours:
-            if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
-                shown = colour if isinstance(colour, str) else list(colour)
-                raise UserError(f'palette: {shown} is no colour; [red, green, blue], each 0 to 255, is one.')
+        colours = checked_colours([*palette, *ignored])
         if len(set(colours)) != len(colours):
             twice = sorted({colour for colour in colours if colours.count(colour) > 1})
             raise UserError(f'palette: {", ".join(str(list(colour)) for colour in twice)} means two things.')
@@ -229,6 +245,16 @@ class MaskColours:
                             'palette, or to ignored_colours if they are no class. (Thousands of colours come from '
                             'smooth resizing: masks must be saved without.)')
         return self.meanings[places]
+
+
+def checked_colours(colours: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """Raises a UserError where one is no colour (red, green, blue), each 0 to 255."""
+    for colour in colours:
+        if not isinstance(colour, (list, tuple)) or len(colour) != 3 or not all(
+                isinstance(value, int) and 0 <= value <= 255 for value in colour):
+            shown = list(colour) if isinstance(colour, tuple) else colour
+            raise UserError(f'palette: {shown} is no colour; [red, green, blue], each 0 to 255, is one.')
+    return [tuple(colour) for colour in colours]
 
 
 def _codes(colours: np.ndarray) -> np.ndarray:

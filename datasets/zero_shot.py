@@ -23,7 +23,7 @@ from models.text_files import read_text
 from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import pictures_in, require, some
-from .loading import LoadPicture, MaskColours, MaskIds, check_size, load_mask, upright_size
+from .loading import LoadPicture, MaskColours, MaskIds, check_size, checked_colours, load_mask, upright_size
 from .metrics import areas, mean_of, zero_shot_scores
 from .pipeline import fitted
 
@@ -80,6 +80,8 @@ class ZeroShotDataset(CustomDataset):
                  ignored_colours: Sequence[Sequence[int]] = (), **kwargs):
         self.facts = self.describe(classes, unseen, prompt_set)
         names = self.facts.split.names
+        if not isinstance(reduce_zero_label, bool):
+            raise UserError(f'reduce_zero_label={reduce_zero_label!r} is neither True nor False.')
         if colour_masks:
             if palette is None or reduce_zero_label or ignore_index is not None:
                 raise UserError('colour_masks=True needs palette=[[red, green, blue], ...], one colour a class, and '
@@ -87,7 +89,7 @@ class ZeroShotDataset(CustomDataset):
             self.masks = MaskColours(palette, ignored_colours)
         else:
             self.masks = MaskIds(names, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index)
-        if palette is not None and len(palette) != len(names):
+        if palette is not None and len(checked_colours(palette)) != len(names):
             raise UserError(f'palette has {len(palette)} colours for {len(names)} classes: one colour a class is '
                             'needed.')
         known = {*signature(ZeroShotDataset).parameters, *signature(CustomDataset).parameters} - {
@@ -149,7 +151,7 @@ class ZeroShotDataset(CustomDataset):
             names = pictures_in(img_dir, img_suffix, ann_dir, seg_map_suffix)
             stems = [name.removesuffix(img_suffix) for name in names]
         else:
-            stems = [line.strip() for line in read_text(split).splitlines() if line.strip()]
+            stems = [line.strip().replace('\\', '/') for line in read_text(split).splitlines() if line.strip()]
         where = f'split file {split}' if split is not None else f'folder {img_dir}'
         if not stems:
             raise UserError(f'the {where} names no picture. {remedy}')
@@ -208,12 +210,11 @@ class ZeroShotDataset(CustomDataset):
 
     def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
         """Label maps (H, W) -> PNG files with the dataset's own label ids, the format of a test server."""
-        os.makedirs(imgfile_prefix, exist_ok=True)
         first = int(self.reduce_zero_label)
         dtype, files = label_format(first + len(self.CLASSES)).dtype, []
         for labels, index in zip(results, indices if indices is not None else range(len(self)), strict=True):
-            stem = os.path.splitext(self.img_infos[index]['filename'])[0].replace('/', '_')
-            files.append(os.path.join(imgfile_prefix, f'{stem}.png'))
+            files.append(os.path.join(imgfile_prefix, os.path.splitext(self.img_infos[index]['filename'])[0] + '.png'))
+            os.makedirs(os.path.dirname(files[-1]), exist_ok=True)
             Image.fromarray(labels.astype(dtype) + dtype(first)).save(files[-1])
         return files
 

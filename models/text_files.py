@@ -31,7 +31,7 @@ def read_text(path: str | Path, what: str = '') -> str:
         text = '\0'
     if '\0' in text:  # UTF-16 without its mark, or no text at all
         raise UserError(f'{path} is no UTF-8 text{of}: save it in that encoding (UTF-16 needs a byte-order mark).')
-    return io.StringIO(text, newline=None).read()
+    return io.StringIO(text.removesuffix('\x1a'), newline=None).read()  # the end of a text in old Windows
 
 
 def lines_of(path: str | Path, what: str) -> list[str]:

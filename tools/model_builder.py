@@ -19,6 +19,7 @@ from models.errors import UserError
 from models.prompts import synonyms
 from models.segmentor import build
 from models.text_encoder import embed_class_names
+from models.windows import sliding
 from tools.clip_sizes import fill_in, require_clip
 from tools.config import as_data, dataset_configs
 
@@ -172,12 +173,16 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
 
 def _check_sizes(config: Config) -> None:
     """Crops and windows have the size that the model was built for; nothing else is said of windows."""
-    windows = config.model.test_cfg
+    windows = config.model.get('test_cfg')
+    if not isinstance(windows, dict):
+        raise UserError(f'model.test_cfg={windows!r}: a dict is needed, with {", ".join(WINDOW_SETTINGS)}.')
     unknown = [f'model.test_cfg.{name}' for name in windows if name not in WINDOW_SETTINGS]
     if unknown:
         raise UserError(f'{", ".join(unknown)}: test_cfg has {", ".join(WINDOW_SETTINGS)}.')
     if windows.get('mode', 'slide') not in ('slide', 'whole'):
         raise UserError(f'model.test_cfg.mode={windows.mode!r} is neither slide nor whole.')
+    if windows.get('mode', 'slide') == 'slide' and windows.get('crop_size') and windows.get('stride'):
+        sliding(windows.crop_size, windows.crop_size, windows.stride)
     at_once = windows.get('windows_at_once')
     if at_once is not None and (type(at_once) is not int or at_once < 1):
         raise UserError(f'model.test_cfg.windows_at_once={at_once!r} is no whole number from 1 up.')

@@ -2,6 +2,8 @@
 import logging
 import pickle
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -9,12 +11,12 @@ from mmcv import Config
 from mmseg.datasets import build_dataset
 from PIL import Image
 
-from datasets.loading import MaskIds
+from datasets.loading import MaskIds, load_mask
 from datasets.metrics import areas
 from datasets.zero_shot import missing_classes, warn_of_missing_classes
 from models.errors import UserError
 from tests.conftest import REPOSITORY
-from tools.loaders import evaluation_dataset
+from tools.loaders import evaluation_dataset, training_dataset
 
 EXAMPLE = REPOSITORY / 'tests/data/custom'
 COLOURS = ['red', 'yellow', 'green', 'blue', 'purple']
@@ -363,3 +365,73 @@ def test_test_pipelines_without_a_flip(tmp_path, wrapped):
                             if wrapped else steps)]
     sample = dataset_of(plain(tmp_path), pipeline=pipeline)[0]
     assert sample['img'][0].shape == (3, 64, 64) and len(sample['img']) == len(sample['img_metas']) == 1
+
+
+# ---- what newcomers met
+
+@pytest.mark.parametrize('bits', [2, 4])
+def test_greys_of_few_bits_are_the_ids_of_the_file(tmp_path, bits):
+    """Pillow spreads them to 255."""
+    ids = np.arange(2**bits, dtype=np.uint8).reshape(2, -1)
+    file = tmp_path / 'mask.png'
+    rows = b''.join(b'\0' + np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:].ravel()).tobytes()
+                    for row in ids)
+    head = struct.pack('>2I5B', ids.shape[1], 2, bits, 0, 0, 0, 0)
+    file.write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        for kind, data in ((b'IHDR', head), (b'IDAT', zlib.compress(rows)), (b'IEND', b''))))
+    masks = MaskIds([str(index) for index in range(2**bits)])
+    assert np.array_equal(load_mask(str(file), masks), ids)
+
+
+def test_a_palette_of_greys_that_are_not_the_ids(tmp_path):
+    ids = np.array([[0, 1, 3, 255]], np.uint8)
+    Image.fromarray(ids).save(tmp_path / 'mask.gif')
+    with pytest.raises(UserError, match=r'mask\.gif: the mask has a palette of greys.*\[0, 1, 2, 3\] are shown as '
+                                        r'\[0, 1, 3, 255\]'):
+        load_mask(str(tmp_path / 'mask.gif'), MaskIds(COLOURS))
+    image = Image.fromarray(ids)
+    image.putpalette([value for grey in range(256) for value in (grey, grey, grey)])
+    image.save(tmp_path / 'mask.png')
+    assert load_mask(str(tmp_path / 'mask.png'), MaskIds(COLOURS)).tolist() == ids.tolist()
+
+
+def test_results_of_nested_folders_do_not_meet(tmp_path):
+    root = plain(tmp_path)
+    for kind, ending in (('pictures', '.jpg'), ('masks', '.png')):
+        (root / 'val' / kind / 'a').mkdir()
+        shutil.copy(root / 'val' / kind / f'00{ending}', root / 'val' / kind / 'a' / f'b{ending}')
+        shutil.copy(root / 'val' / kind / f'01{ending}', root / 'val' / kind / f'a_b{ending}')
+    dataset = dataset_of(root)
+    assert len({*dataset.format_results([np.zeros((2, 2), np.uint8)] * 8, str(tmp_path / 'out'))}) == 8
+
+
+def test_a_test_pipeline_may_load_masks(tmp_path):
+    pipeline = [*TRAIN, dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])]
+    assert dataset_of(plain(tmp_path), pipeline=pipeline)[0]['img'][0].shape == (3, 128, 128)
+
+
+def test_a_split_of_windows(tmp_path):
+    root = plain(tmp_path)
+    for kind, ending in (('pictures', '.jpg'), ('masks', '.png')):
+        (root / 'val' / kind / 'a').mkdir()
+        shutil.copy(root / 'val' / kind / f'00{ending}', root / 'val' / kind / 'a' / f'b{ending}')
+    (root / 'split.txt').write_bytes('00\r\na\\b\r\n\x1a'.encode('utf-16'))
+    assert [sample['filename'] for sample in dataset_of(root, split='split.txt').img_infos] == ['00.jpg', 'a/b.jpg']
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'reduce_zero_label': 'False'}, "reduce_zero_label='False' is neither True nor False"),
+    ({'palette': [[1., .2, .3]] * 5}, 'is no colour'), ({'palette': [[300, 0, 3]] * 5}, 'is no colour'),
+    ({'classes': ['red', 'yellow', 'green', 'blue', 'Blue ']}, 'class names occur twice: blue'),
+])
+def test_arguments_that_cannot_be(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        dataset_of(plain(tmp_path), **changes)
+
+
+@pytest.mark.parametrize('times', [0, 1.5, None])
+def test_repeats_that_cannot_be(tmp_path, times):
+    with pytest.raises(UserError, match=rf'data\.train\.times={times}: a whole number'):
+        training_dataset(config_of(train={'type': 'RepeatDataset', 'times': times, 'dataset': settings(
+            plain(tmp_path), 'train')}))
