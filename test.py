@@ -9,6 +9,8 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent)  # this repository's `datasets`, whoever else has one
@@ -93,10 +95,13 @@ def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndar
 
 def write_scores(scores: dict[str, float], tested: dict, args: argparse.Namespace, folder: Path) -> Path:
     """JSON with what was tested and the scores; a score that does not exist is null."""
-    file = folder / f'eval_{"multi" if args.aug_test else "single"}_scale_{time.strftime("%Y%m%d_%H%M%S")}.json'
+    stem = f'eval_{"multi" if args.aug_test else "single"}_scale_{time.strftime("%Y%m%d_%H%M%S")}'
     metric = {name: None if math.isnan(value) else value for name, value in scores.items()}
-    file.write_text(json.dumps({**tested, 'metric': metric}, indent=1) + '\n')
-    return file
+    for number in count(1):
+        file = folder / f'{stem}{f"_{number}" if number > 1 else ""}.json'
+        with suppress(FileExistsError), file.open('x') as stream:  # another test's, that ended in the same second
+            stream.write(json.dumps({**tested, 'metric': metric}, indent=1) + '\n')
+            return file
 
 
 def main() -> None:

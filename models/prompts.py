@@ -34,8 +34,10 @@ def templates_of(prompt_set: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         UserError: no such set, no template, or one without `{}`.
     """
-    if not isinstance(prompt_set, str):
+    if isinstance(prompt_set, (list, tuple)):
         templates = tuple(prompt_set)
+    elif not isinstance(prompt_set, str):
+        raise UserError(f'prompts={prompt_set!r}: the name of a prompt set, a text file or a list of texts is needed.')
     elif prompt_set == 'imagenet80':
         from open_clip import OPENAI_IMAGENET_TEMPLATES  # slow to import
         templates = tuple(template('{}') for template in OPENAI_IMAGENET_TEMPLATES)

@@ -138,6 +138,9 @@ def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str | Sequence[s
 
     Each name enters each template (`'a photo of a {}'`) verbatim; the normalised embeddings of one class are
     averaged and normalised again. A class may have several names.
+
+    Raises:
+        UserError: an embedding is zero or not finite: the encoder's weights are damaged.
     """
     device = encoder.text_projection.device
     rows = []
@@ -149,4 +152,7 @@ def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str | Sequence[s
         encoded = torch.cat([encoder(some.to(device)) for some in tokens.split(TEXTS_AT_ONCE)])
         embeddings = F.normalize(encoded.float(), dim=-1)  # (texts, E)
         rows.append(F.normalize(embeddings.mean(dim=0), dim=-1))
+        if not (rows[-1].isfinite().all() and rows[-1].any()):
+            raise UserError(f'CLIP\'s text encoder makes no embedding of {synonyms[0]!r}, but zeros or infinite '
+                            'values: its weights are damaged. Fetch or copy the CLIP file again.')
     return torch.stack(rows)

@@ -99,7 +99,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
     from fastapi import FastAPI
 
     from tools.web_page import examples, layout
-    from tools.web_page.guard import Guard
+    from tools.web_page.guard import Guard, Impatient
 
     name = Path(args.checkpoint).name
     segmenter = demo.load(args)
@@ -118,7 +118,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
     get_root_logger().info('%s is served at http://%s:%d until Ctrl-C', name, f'[{host}]' if ':' in host else host,
                            port)
     config = uvicorn.Config(guarded, log_level='warning', timeout_graceful_shutdown=1, limit_concurrency=CONNECTIONS,
-                            ws='none', proxy_headers=False, server_header=False)
+                            ws='none', http=Impatient, proxy_headers=False, server_header=False)
     uvicorn.Server(config).run(sockets=[listener])
 
 

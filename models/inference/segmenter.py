@@ -5,6 +5,7 @@ W words, T templates, E CLIP space.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,9 +117,10 @@ class Segmenter:
         taken = {word.casefold() for word in words}
         others = parse_words(anything_else) if isinstance(anything_else, str) else list(anything_else)
         others = [other for other in clean_words(others, none_will_do=True) if other.casefold() not in taken]
-        if threshold is not None and not (isinstance(threshold, (int, float)) and 0 <= threshold <= 1):
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
             raise UserError(f'threshold={threshold!r} is not from 0 to 1.')
         arrays = [read_picture(picture) for picture in pictures]
+        threshold = None if threshold is None else float(threshold)
         settings = {'prompts': prompts or self.prompts, 'anything_else': others, 'threshold': threshold}
         with self.using(words + others, prompts) as model:
             prepared = [self.prepare(array) for array in arrays]

@@ -1,10 +1,15 @@
 """tools/web_page/guard.py: which requests reach the page."""
 import asyncio
 import json
+import socket
+import threading
+from urllib.request import urlopen
 
 import pytest
 
 pytest.importorskip('gradio')
+
+import uvicorn
 
 from tools.web_page import guard
 from tools.web_page.guard import Guard
@@ -113,18 +118,47 @@ def test_the_body_has_a_limit(tmp_path, monkeypatch):
     assert [body for _, body in page.got] == [FILE % bytes(1000) + b'--b--']
 
 
-def test_a_body_must_come_in_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, 'SECONDS', 0.2)
+@pytest.mark.parametrize('limit', ['SILENT', 'SLOWEST'])
+def test_a_body_must_come_in_time(tmp_path, monkeypatch, limit):
+    """Neither one that stops, nor one that drips."""
+    monkeypatch.setattr(guard, limit, {'SILENT': 0.2, 'SLOWEST': -1.02}[limit])  # 10 + 10 / -1.02: 0.2 seconds
     page, told = Page(tmp_path), []
 
-    async def never():
-        await asyncio.sleep(60)
+    async def slow():
+        await asyncio.sleep(60 if limit == 'SILENT' else 0.05)
+        return {'type': 'http.request', 'body': b'', 'more_body': True}
 
     async def send(message):
         told.append(message)
     asyncio.run(page.guard({'type': 'http', 'method': 'POST', 'path': guard.UPLOAD, 'query_string': b'', 'headers': [
-        (b'host', b'localhost'), (b'content-length', b'10')]}, never, send))
+        (b'host', b'localhost'), (b'content-length', b'10')]}, slow, send))
     assert told[0]['status'] == 408 and page.got == []
+
+
+def test_connections_without_a_request_are_closed(tmp_path, monkeypatch):
+    """Else a few hundred of them, which may be of any page in a visitor's browser, would shut the page."""
+    monkeypatch.setattr(guard, 'SILENT', 0.5)
+    page = Page(tmp_path)
+    server = uvicorn.Server(uvicorn.Config(page.guard, http=guard.Impatient, ws='none', lifespan='off',
+                                           limit_concurrency=4, log_level='error'))
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        listener.listen()
+        address = listener.getsockname()
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        idle = []
+        try:
+            idle += [socket.create_connection(address, timeout=20) for _ in range(5)]
+            idle[0].sendall(b'GET / HTTP/1.1\r\nX-a: ')
+            assert [connection.recv(1) for connection in idle] == [b''] * 5
+            with urlopen(f'http://localhost:{address[1]}/', timeout=20) as answer:
+                assert answer.status == 200
+        finally:
+            server.should_exit = True
+            thread.join()
+            for connection in idle:
+                connection.close()
 
 
 def test_an_upload_is_one_file_and_all_together_have_a_limit(tmp_path):

@@ -20,6 +20,7 @@ from tools.preparation.sources import Archive, Folder
 from tools.progress import Progress
 
 MOST_BYTES = 32 * 2**20  # of a member, or of what a tar says about one: the largest published image has a fifth of it
+LONGEST_NAME = 200  # characters
 
 
 class Member(NamedTuple):
@@ -148,7 +149,7 @@ def lacking(archive: Archive, members: Iterator[Member], root: Path) -> Iterator
     """What an archive holds for its folders under `root` and they lack; hidden files are left out.
 
     Raises:
-        UserError: a file in it is larger than any that is published, or its name has control characters.
+        UserError: a file in it is larger than any that is published, or its name has control characters or is too long.
     """
     folders = {(folder.inside, folder.endings[0]): folder for folder in archive.folders}
     present = {folder.target: set(os.listdir(root / folder.target)) for folder in archive.folders}
@@ -156,9 +157,9 @@ def lacking(archive: Archive, members: Iterator[Member], root: Path) -> Iterator
         folder = folders.get((str(member.path.parent), member.path.suffix))
         if folder is not None and not member.path.name.startswith('.'):
             name = member.path.stem + folder.endings[1]
-            if member.size > MOST_BYTES or not name.isprintable():
-                what = 'control characters in its name' if member.size <= MOST_BYTES else f'{member.size:,} bytes'
-                raise UserError(f'{archive.name} holds a file {str(member.path)!r} with {what}. This is not the '
+            if member.size > MOST_BYTES or not name.isprintable() or len(name) > LONGEST_NAME:
+                what = f'{member.size:,} bytes' if member.size > MOST_BYTES else 'a name that is none of a file'
+                raise UserError(f'{archive.name} holds a file {str(member.path)[:80]!r} with {what}. This is not the '
                                 'published archive: delete it and get it again.')
             if name not in present[folder.target]:
                 yield Job(member, folder, root / folder.target / name)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from ipaddress import ip_address
@@ -20,6 +21,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 UPLOAD = '/gradio_api/upload'
 POST = re.compile(r'/gradio_api/(upload|queue/join|call/\w+|cancel|reset)')
@@ -29,7 +31,8 @@ GET = re.compile(r'/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|
 HIDDEN = re.compile(rb'forwarded|x-forwarded-(?!proto$).*|x-gradio-server')  # Gradio believes what they say
 MOST_TEXT = 2 * 2**20  # bytes of a request that is no upload
 AROUND = 2**16  # bytes around the file of an upload
-SECONDS = 120  # in which a body must have arrived
+SILENT = 5  # seconds without a byte, after which a request has ended
+SLOWEST = 2**18  # bytes a second of a body, which has 10 seconds more
 UPLOADS_AT_ONCE = 8  # which are in memory until they are whole; others wait
 
 
@@ -109,10 +112,7 @@ class Guard:
             raise Refused(413, f'Too large: a file has {self.file_bytes / 2**20:g} MB at most.' if upload else
                           'Too large: give fewer words.')
         async with self.uploads if upload else nullcontext():
-            try:
-                body = await asyncio.wait_for(Request(scope, receive).body(), SECONDS)
-            except asyncio.TimeoutError:
-                raise Refused(408, f'Not sent within {SECONDS} seconds.') from None
+            body = await _whole(receive, 10 + int(length) / SLOWEST)
             if not upload:
                 return self._only_uploads(body)
             await self._check_upload(scope, body)
@@ -137,6 +137,33 @@ class Guard:
                 pass
         except (MultiPartException, KeyError):
             raise Refused(400, 'An upload is one file.') from None
+
+
+async def _whole(receive: Receive, seconds: float) -> bytes:
+    """A body that arrives within so many seconds, and never pauses for long."""
+    parts, end = [], time.monotonic() + seconds
+    try:
+        while True:
+            message = await asyncio.wait_for(receive(), max(0, min(SILENT, end - time.monotonic())))
+            if message['type'] == 'http.disconnect':
+                raise ClientDisconnect
+            parts.append(message.get('body', b''))
+            if not message.get('more_body'):
+                return b''.join(parts)
+    except asyncio.TimeoutError:
+        raise Refused(408, 'Not sent in time: try again.') from None
+
+
+class Impatient(H11Protocol):
+    """uvicorn's connection, closed if its first request does not come: open connections are limited."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.loop.call_later(SILENT, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
 
 
 def _name(host: str) -> str:
