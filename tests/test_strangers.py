@@ -22,6 +22,7 @@ from mmseg.apis import init_segmentor
 from torch import nn
 
 from models import clip_checkpoint, mmcv_repairs, torch_files
+from models.errors import UserError
 from models.inference import load_model
 from tests.clip_files import clip_weights, save_torchscript
 from tests.conftest import REPOSITORY
@@ -130,7 +131,7 @@ def test_what_mmcv_downloads_is_read_and_not_run(tmp_path, trace, monkeypatch):
     mmcv_repairs.apply()
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     file = hostile_checkpoint(tmp_path / 'it.pth', trace)
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UserError, match='cannot be read safely'):
         mmcv_checkpoint.load_from_http(file.as_uri(), map_location='cpu')
     assert not trace.exists()
 

@@ -111,7 +111,7 @@ def test_which_is_newest(tmp_path, caplog):
         write(CONTENT, tmp_path / f'{name}.pth')
     point_latest_to(tmp_path / 'iter_9.pth')
     (tmp_path / 'mine.pth').touch()
-    (tmp_path / 'stopped_iter_12.pth').write_bytes(b'damaged')
+    (tmp_path / 'stopped_iter_12.pth').write_bytes(b'\0damaged')
     assert [file.stem for file in numbered(tmp_path)] == ['stopped_iter_12', 'iter_10', 'best_hIoU_iter_10', 'iter_9']
     assert newest(tmp_path, LOGGER).path == str(tmp_path / 'iter_10.pth')
     assert 'stopped_iter_12.pth is truncated' in caplog.text and 'passed over' in caplog.text

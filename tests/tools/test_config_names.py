@@ -10,7 +10,7 @@ from mmcv import Config
 from models.errors import UserError
 from tests.conftest import REPOSITORY
 from tools.config import load_config
-from tools.loaders import build_data
+from tools.loaders import evaluation_dataset, training_dataset
 
 BASE = REPOSITORY / 'configs/custom/example.py'
 
@@ -107,6 +107,6 @@ def test_every_config_of_ours():
 def test_a_json_trains_on_the_same(tmp_path):
     """Lists of a JSON stand for tuples where mmseg needs these."""
     (tmp_path / 'mine.json').write_text(json.dumps(Config.fromfile(str(BASE))._cfg_dict.to_dict()))
-    for part in ('train', 'test'):
-        ours, from_json = (build_data(load(file), part) for file in (BASE, tmp_path / 'mine.json'))
+    for build in (training_dataset, lambda config: evaluation_dataset(config, 'test', scored=True)):
+        ours, from_json = (build(load(file)) for file in (BASE, tmp_path / 'mine.json'))
         assert repr(ours.pipeline) == repr(from_json.pipeline)

@@ -353,7 +353,7 @@ def test_bad_files(fails, clip_file, slim_file, tmp_path):
     wanted = '--slim', tmp_path / 'it.safetensors'
     assert 'truncated or damaged' in fails(damaged, *wanted)
     assert 'no file' in fails(tmp_path / 'nowhere.pth', *wanted)
-    assert 'how it was trained' in fails(clip_file, *wanted)
+    assert 'is CLIP itself, no CLIP-RC checkpoint' in fails(clip_file, *wanted)
     words = fails(slim_file, *wanted)
     assert 'no CLIP file tiny.pt' in words and '--no-text-tower' in words
     assert [path.name for path in tmp_path.iterdir()] == ['damaged.safetensors']

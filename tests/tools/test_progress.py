@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from models.errors import UserError
 from tools import launch
 from tools.progress import Progress
 
@@ -12,7 +13,7 @@ def said(capsys, monkeypatch, *, terminal: bool) -> str:
     with pytest.raises(ValueError), Progress(0, 40, 'pictures') as progress:
         for done in range(1, 39):
             progress.update(done)
-        raise ValueError('broken')
+        raise UserError('broken')
     return capsys.readouterr().err
 
 
@@ -29,7 +30,7 @@ def test_an_error_stands_on_a_line_of_its_own(capsys, monkeypatch):
     def main():
         for done in pictures():
             if done == 3:
-                raise ValueError('broken')
+                raise UserError('broken')
 
     with pytest.raises(SystemExit) as caught:
         launch.run(main)

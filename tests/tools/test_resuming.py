@@ -269,7 +269,7 @@ def test_a_damaged_best_checkpoint_keeps_no_run_from_going_on(train_here, tmp_pa
     scored |= {2: {'hIoU': 0.9}, 4: {'hIoU': 0.5}, 6: {'hIoU': 0.2}}
     settings = [*EVERY_2, 'evaluation.save_best=hIoU']
     train_here(tmp_path, at={3: ask()}, settings=settings)
-    (tmp_path / 'best_hIoU_iter_2.pth').write_bytes(b'damaged')
+    (tmp_path / 'best_hIoU_iter_2.pth').write_bytes(b'\0damaged')
     train_here(tmp_path, '--auto-resume', settings=settings)
     assert 'best_hIoU_iter_2.pth is truncated or damaged' in caplog.text and 'does not count as the best' in caplog.text
     assert best_of(tmp_path) == ['best_hIoU_iter_4.pth']

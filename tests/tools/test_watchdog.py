@@ -59,7 +59,7 @@ def test_a_call_that_holds_the_interpreter(run, troubled, tmp_path):
 
 
 def test_an_evaluation_that_hangs(run, troubled, tmp_path):
-    config = troubled('sleeps_for_ever', rank=1, part='val', after=2)  # its picture, then its labels
+    config = troubled('sleeps_for_ever', rank=1, part='val', after=1)
     said = blocks(fails(run, config, tmp_path / 'work', '--cfg-options', 'evaluation.interval=2'))
     assert 'it is testing pictures, 1 of 2 done' in said[1] and 'in sleeps_for_ever' in said[1]
     assert 'the others wait for this process' in said[1] and 'it waits for another process' in said[0]

@@ -7,7 +7,7 @@ from mmcv import Config
 from prettytable import PrettyTable
 
 from tools.launch import Place
-from tools.loaders import build_data, training_loader
+from tools.loaders import training_dataset, training_loader
 
 SAMPLES, BATCHES = 40, 20
 
@@ -20,7 +20,7 @@ def steps_of(dataset) -> tuple[list, list]:
 
 def step_times(config: Config) -> dict[str, float]:
     """Milliseconds a picture that each step of the training pipeline takes, in one process."""
-    dataset = steps_of(build_data(config, 'train'))[0][0]
+    dataset = steps_of(training_dataset(config))[0][0]
     took = defaultdict(float)
     for index in range(SAMPLES + 1):
         results = {'img_info': dataset.img_infos[index % len(dataset)],
