@@ -263,7 +263,8 @@ def test_options(fails, tiny_configs, tmp_path, script, options, words):
 
 @pytest.mark.parametrize(('options', 'words'), [
     (['--eval', 'mBoundary'], ['mBoundary', 'mIoU']), ([], ['--eval mIoU']),
-    (['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only']), (['--out', 'maps.txt'], ['maps.txt', '.pkl'])])
+    (['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only']), (['--out', 'maps.txt'], ['maps.txt', '.pkl']),
+    (['--format-only', '--eval-options', 'imgfile_prefx=a'], ['--eval-options imgfile_prefx', 'imgfile_prefix'])])
 def test_options_of_testing(fails, tiny_configs, trained, options, words):
     error = fails(TEST, tiny_configs['inductive'], trained / 'iter_2.pth', *options)
     for word in words:

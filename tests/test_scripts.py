@@ -1,4 +1,6 @@
 """The scripts end to end, as a user runs them: train, resume, test, on one and on two processes."""
+import argparse
+import importlib.util
 import json
 import math
 import os
@@ -329,3 +331,15 @@ def test_two_processes_score_as_one(run, tiny_configs, opinionated, tmp_path):
     for alone, shared in zip(*maps, strict=True):
         np.testing.assert_array_equal(alone, shared)
     assert (tmp_path / 'parts' / 'mine').exists(), "the user's own files were removed"
+
+
+def test_scores_of_one_second_have_files_of_their_own(tmp_path, monkeypatch):
+    """Of tests in one folder that end together."""
+    spec = importlib.util.spec_from_file_location('script_under_test', REPOSITORY / 'test.py')
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script.time, 'strftime', lambda form: '20260101_000000')
+    files = [script.write_scores({'mIoU': score}, {}, argparse.Namespace(aug_test=False), tmp_path)
+             for score in (0.1, 0.2, float('nan'))]
+    assert [json.loads(file.read_text())['metric']['mIoU'] for file in files] == [0.1, 0.2, None]
+    assert [file.stem.removeprefix('eval_single_scale_20260101_000000') for file in files] == ['', '_2', '_3']

@@ -98,6 +98,13 @@ def test_class_embeddings(encoder, templates):
         assert close(embedding, total / total.square().sum().sqrt())
 
 
+@pytest.mark.parametrize('value', [0., float('nan')])
+def test_an_encoder_that_gives_no_embedding(encoder, value):
+    encoder.text_projection.data.fill_(value)
+    with pytest.raises(UserError, match=r"no embedding of 'cat'.*weights are damaged"):
+        embed_class_names(encoder, ['cat'], ['{}'], fake_tokenizer([]))
+
+
 def test_a_class_with_several_names_is_the_mean_over_all_its_texts(encoder):
     templates = ['a photo of a {}', 'one {}']
     both, first = embed_class_names(encoder, [['sofa', 'couch'], 'sofa'], templates, fake_tokenizer([]))

@@ -109,6 +109,8 @@ def test_datasets_of_a_run_with_different_splits(config):
     ({'model.test_cfg.strid': (32, 32)}, 'test_cfg.strid: .*stride'),
     ({'model.test_cfg.mode': 'slid'}, "mode='slid'.*slide nor whole"),
     ({'model.test_cfg.windows_at_once': 0}, 'windows_at_once=0 .*from 1 up'),
+    ({'model.test_cfg': None}, 'model.test_cfg=None: a dict is needed'),
+    ({'model.test_cfg.stride': (80, 80)}, 'every 80x80 pixels do not cover a picture'),
     ({'compile': 'no'}, "compile='no' is neither True nor False"),
 ])
 def test_what_does_not_fit(config, options, words):

@@ -199,8 +199,8 @@ def test_a_sparse_tar_of_64_gb(tmp_path, header, words, open_file):
 
 
 @pytest.mark.parametrize('kind', ['zip', 'tar', 'tgz'])
-@pytest.mark.parametrize('name', ['a/\x1b[2Jit.jpg', 'a/i\nt.jpg', 'a/it\x9b.jpg'])
-def test_control_characters_in_names(tmp_path, kind, name):
+@pytest.mark.parametrize('name', ['a/\x1b[2Jit.jpg', 'a/i\nt.jpg', 'a/it\x9b.jpg', f'a/{"a" * 300}.jpg'])
+def test_names_that_are_none_of_a_file(tmp_path, kind, name):
     made = data_archives.zipped({name: b'x'}) if kind == 'zip' else data_archives.tar(
         {name: b'x'}, 'w:gz' if kind == 'tgz' else 'w')
     (tmp_path / f'it.{kind}').write_bytes(made)

@@ -114,6 +114,11 @@ def test_threshold_and_anything_else(miniature, picture):
         assert np.array_equal(miniature.segment(picture, names, anything_else=nothing).labels, plain.labels)
 
 
+@pytest.mark.parametrize('threshold', [np.float32(0.3), np.int64(1)])
+def test_threshold_of_numpy(miniature, picture, threshold):
+    assert miniature.segment(picture, threshold=threshold).summary()['threshold'] == float(threshold)
+
+
 @pytest.mark.parametrize('threshold', [-0.1, 1.5])
 def test_threshold_out_of_range(miniature, picture, threshold):
     with pytest.raises(ValueError, match='threshold'):
