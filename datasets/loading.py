@@ -169,13 +169,12 @@ class MaskIds:
         depth = re.fullmatch(r'L;([24])\w?', str(image.tile[0][3])) if image.tile else None  # greys of 2 or 4 bits,
         values = np.asarray(image) // (255 // (2**int(depth[1]) - 1) if depth else 1)  # which Pillow spreads to 255
         if image.mode == 'P':
-            used = np.unique(values)
-            colours = np.asarray(image.palette.colors and image.getpalette('RGB')).reshape(-1, 3)
-            colours = colours[used[used < len(colours)]]
-            if (colours == colours[:, :1]).all() and (colours[:, 0] != used[:len(colours)]).any():
+            used, colours = np.unique(values), np.reshape(image.getpalette('RGB'), (-1, 3))
+            greys = colours[used[used < len(colours)], 0]
+            if (colours == colours[:, :1]).all() and (greys != used[:len(greys)]).any():
                 raise UserError('the mask has a palette of greys, whose places and values are not the same: '
-                                f'{used[:4].tolist()} are shown as {colours[:4, 0].tolist()}. Save it as greys of 8 '
-                                'bits, without a palette, that are the ids.')
+                                f'{used[:4].tolist()} are shown as {greys[:4].tolist()}. Save it as greys of 8 bits, '
+                                'without a palette, that are the ids.')
         return values
 
     def labels(self, ids: np.ndarray, path: str) -> np.ndarray:

@@ -13,8 +13,11 @@ A part of another `type` may stand in the place of ours. Derived from ours, it h
                   their name are added up, all are logged; `recovery_loss_weight`, `recovery`.
 """
 import copy
+import getpass
 import inspect
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -268,7 +271,14 @@ class CLIPRC(EncoderDecoder):
                 yield from logits
 
     def compile_layers(self) -> None:
-        """Lets torch.compile work on each transformer block and decoder layer; state dicts stay as they are."""
+        """Lets torch.compile work on each transformer block and decoder layer; state dicts stay as they are.
+
+        Compiled code is kept apart for each kind of CPU instructions: torch 2.11 would take that of another
+        ATEN_CPU_CAPABILITY from its cache, and compute nonsense with it.
+        """
+        kind = torch.backends.cpu.get_cpu_capability().replace(' ', '_')
+        os.environ.setdefault('TORCHINDUCTOR_CACHE_DIR',
+                              f'{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{kind}')
         for layer in self.modules():
             if isinstance(layer, (ResidualAttentionBlock, CrossAttentionLayer)):
                 layer.compile()

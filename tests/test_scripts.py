@@ -264,7 +264,8 @@ def test_pictures_of_one_name_in_two_folders(run, tiny_configs, opinionated, tmp
     (root / 'ImageSets/Segmentation/val.txt').write_text('a/same\nb/same\n')
     run('test.py', tiny_configs['inductive'], opinionated, '--data-root', root, '--show-dir', tmp_path / 'shown',
         '--work-dir', tmp_path)
-    assert sorted(file.name for file in (tmp_path / 'shown').iterdir()) == ['a_same.png', 'b_same.png']
+    assert sorted(file.relative_to(tmp_path / 'shown').as_posix() for file in (tmp_path / 'shown').rglob('*.png')) == [
+        'a/same.png', 'b/same.png']
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh'])

@@ -390,6 +390,10 @@ def test_a_palette_of_greys_that_are_not_the_ids(tmp_path):
     with pytest.raises(UserError, match=r'mask\.gif: the mask has a palette of greys.*\[0, 1, 2, 3\] are shown as '
                                         r'\[0, 1, 3, 255\]'):
         load_mask(str(tmp_path / 'mask.gif'), MaskIds(COLOURS))
+    image = Image.fromarray(np.array([[0, 7]], np.uint8))  # VOC's palette, of which these two are grey
+    image.putpalette([0, 0, 0, 128, 0, 0, *[0] * 15, 128, 128, 128])
+    image.save(tmp_path / 'voc.png')
+    assert load_mask(str(tmp_path / 'voc.png'), MaskIds([str(index) for index in range(8)])).tolist() == [[0, 7]]
     image = Image.fromarray(ids)
     image.putpalette([value for grey in range(256) for value in (grey, grey, grey)])
     image.save(tmp_path / 'mask.png')

@@ -135,8 +135,20 @@ def test_compiled_layers_keep_their_names():
     assert len(compiled) == len(model.backbone.transformer.resblocks) + 2 * 3 + 2
 
 
-def test_compiled_layers_train():
+def test_compiled_code_is_of_one_kind_of_cpu(monkeypatch):
+    """torch's cache has one place for all."""
+    places = []
+    for kind in ('AVX2', 'AVX512'):
+        monkeypatch.delenv('TORCHINDUCTOR_CACHE_DIR', raising=False)
+        monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda kind=kind: kind)
+        build().compile_layers()
+        places.append(os.environ['TORCHINDUCTOR_CACHE_DIR'])
+    assert places[0].endswith('_AVX2') and places[1].endswith('_AVX512')
+
+
+def test_compiled_layers_train(monkeypatch, tmp_path):
     """In earnest. Dropout draws otherwise when compiled."""
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
     layer, queries, pixels = CrossAttentionLayer(16, heads=4), torch.randn(2, 6, 16), torch.randn(2, 9, 16)
     expected = layer.eval()(queries, pixels)
     layer.compile()
