@@ -166,8 +166,11 @@ class MaskIds:
         Raises:
             UserError: a palette of greys, of which it is not clear whether its places or its greys are the ids.
         """
-        depth = re.fullmatch(r'L;([24])\w?', str(image.tile[0][3])) if image.tile else None  # greys of 2 or 4 bits,
-        values = np.asarray(image) // (255 // (2**int(depth[1]) - 1) if depth else 1)  # which Pillow spreads to 255
+        raw = image.tile[0][3] if image.tile else ''  # how the file packs its pixels
+        depth = re.fullmatch(r'L;([24])\w?', raw if isinstance(raw, str) else str(raw[0]))
+        values = np.asarray(image)
+        if depth:  # greys of 2 or 4 bits, which Pillow spreads to 255
+            values = values // (255 // (2**int(depth[1]) - 1))
         if image.mode == 'P':
             used, colours = np.unique(values), np.reshape(image.getpalette('RGB'), (-1, 3))
             greys = colours[used[used < len(colours)], 0]

@@ -174,8 +174,11 @@ def _config(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
         raise UserError(f'{where} has no whole `model` and `data`: name the config of its training '
                         f'(tools/inspect_checkpoint.py finds it).{other}')
     tests = found.data.get('test')
-    while isinstance(tests, list) or isinstance(tests, dict) and 'datasets' in tests:  # several: the first one's
-        tests = (tests if isinstance(tests, list) else tests['datasets'])[0]
+    while isinstance(tests, (list, tuple)) and tests or isinstance(tests, dict) and 'datasets' in tests:
+        tests = (tests['datasets'] if isinstance(tests, dict) else tests)[0]  # of several the first one
+    if not isinstance(tests, dict) or not isinstance(tests.get('pipeline'), (list, tuple)):
+        raise UserError(f'{"the config" if config is not None else checkpoint.path} has no data.test with a pipeline, '
+                        'which says how images are prepared: name the config of its training.')
     found.data.test = tests
     for part in ('backbone', 'text_encoder', 'decode_head') if told else ():  # sizes that a config leaves to its CLIP
         said = {key: value for key, value in (found.model.get(part) or {}).items() if value is not None}

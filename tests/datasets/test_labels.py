@@ -384,6 +384,15 @@ def test_greys_of_few_bits_are_the_ids_of_the_file(tmp_path, bits):
     assert np.array_equal(load_mask(str(file), masks), ids)
 
 
+def test_greys_of_four_bits_in_a_tiff(tmp_path):
+    fields = [(256, 4), (257, 1), (258, 4), (259, 1), (262, 1), (273, 8 + 2 + 12 * 8 + 4), (278, 1), (279, 2)]
+    (tmp_path / 'mask.tif').write_bytes(
+        b'II*\0' + struct.pack('<IH', 8, len(fields)) + b''.join(struct.pack('<HHII', tag, 4, 1, value)
+                                                                for tag, value in fields) + bytes(4) + b'\x01\x3f')
+    masks = MaskIds([str(index) for index in range(16)])
+    assert load_mask(str(tmp_path / 'mask.tif'), masks).tolist() == [[0, 1, 3, 15]]
+
+
 def test_a_palette_of_greys_that_are_not_the_ids(tmp_path):
     ids = np.array([[0, 1, 3, 255]], np.uint8)
     Image.fromarray(ids).save(tmp_path / 'mask.gif')

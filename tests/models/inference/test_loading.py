@@ -13,6 +13,7 @@ from PIL import Image
 
 from models import clip_checkpoint
 from models.clip_checkpoint import Checkpoint
+from models.errors import UserError
 from models.inference import load_model
 from models.text_encoder import CLIPTextEncoder, embed_class_names
 from tests.clip_files import clip_weights, save_torchscript
@@ -213,3 +214,18 @@ def test_beside_a_package_named_datasets(place, scene, tmp_path):
     lines = [line for line in done.stderr.splitlines() if not line.startswith('No CUDA runtime is found')]
     assert lines and all("the miniature's model, which knows its own drawn world only" in line for line in lines)
     assert len(json.loads((tmp_path / 'out/result.json').read_text())['words']) == 2
+
+
+@pytest.mark.parametrize(('test', 'taken'), [
+    (lambda one: [one, one], True), (lambda one: {'type': 'ConcatDataset', 'datasets': [one]}, True),
+    (lambda one: None, False), (lambda one: [], False), (lambda one: {}, False)])
+def test_the_test_data_of_a_config(test, taken):
+    """Of several the first says how images are prepared; without any it is said in one line."""
+    config = Config.fromfile(str(REPOSITORY / 'configs/miniature/inductive.py'))
+    config.data.test = test(config.data.test)
+    model = REPOSITORY / 'tools/miniature/model.safetensors'
+    if taken:
+        assert load_model(model, config).class_names
+    else:
+        with pytest.raises(UserError, match=r'no data\.test with a pipeline'):
+            load_model(model, config)
