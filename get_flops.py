@@ -15,10 +15,10 @@ import torch
 from prettytable import PrettyTable
 
 from models.errors import UserError
-from tools import launch
-from tools.config import add_config_arguments, load_config
-from tools.flop_count import Count, count
-from tools.model_builder import build_model, dataset_facts
+from tools.engine import process
+from tools.engine.build import build_model, dataset_facts
+from tools.engine.config import add_config_arguments, load_config
+from tools.engine.flop_count import Count, count
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -25,14 +25,11 @@ from mmseg.utils import get_root_logger
 
 from datasets import SeveralDatasets, ZeroShotDataset
 from datasets.zero_shot import METRICS, check_metrics
-from models import checkpoint_meta, clip_checkpoint, own_parts
+from models import plugins
 from models.errors import UserError
-from tools import launch, watchdog
-from tools.config import add_config_arguments, dataset_configs, load_config
-from tools.evaluation import collect, predict
-from tools.leaves import CROSS_DATASET
-from tools.loaders import evaluation_dataset, evaluation_loader
-from tools.model_builder import (
+from models.weights import files, metadata
+from tools.engine import hang, process
+from tools.engine.build import (
     build_model,
     check_classes,
     give_text_embeddings,
@@ -40,15 +37,19 @@ from tools.model_builder import (
     own_modules,
     warn_of_other_parts,
 )
-from tools.pictures import result_picture
+from tools.engine.config import add_config_arguments, dataset_configs, load_config
+from tools.engine.data import evaluation_dataset, evaluation_loader
+from tools.engine.evaluation import collect, predict
+from tools.engine.panels import result_picture
+from tools.results.leaves import CROSS_DATASET
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a CLIP-RC checkpoint.')
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint of ours or an official one')
-    launch.add_launch_arguments(parser)
-    watchdog.add_argument(parser)
+    process.add_launch_arguments(parser)
+    hang.add_argument(parser)
     parser.add_argument('--work-dir', help='folder for the JSON of the scores')
     parser.add_argument('--eval', nargs='+', metavar='METRIC', help=f'what to score: {", ".join(METRICS)}')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the label maps, a list of arrays, as a pickle')
@@ -107,13 +108,13 @@ def write_scores(scores: dict[str, float], tested: dict, args: argparse.Namespac
 def main() -> None:
     args = parse_arguments()
     config = load_config(args)
-    place = launch.start(args, args.gpu_id)
-    checkpoint = clip_checkpoint.read(args.checkpoint)
-    folder = launch.make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
+    place = process.start(args, args.gpu_id)
+    checkpoint = files.read(args.checkpoint)
+    folder = process.make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
     prefix = args.eval_options.get('imgfile_prefix', str(folder / 'format_results'))
     for place_for_results in [args.show_dir, args.out and Path(args.out).parent, args.format_only and prefix]:
         if place_for_results:
-            launch.make_folder(place_for_results)
+            process.make_folder(place_for_results)
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     if args.aug_test:
@@ -134,10 +135,10 @@ def main() -> None:
     logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
                 len(dataset.facts.split.unseen))
 
-    watchdog.Watchdog(place, args.hang_timeout, ends=args.end_on_hang)
+    hang.Watchdog(place, args.hang_timeout, ends=args.end_on_hang)
     parts, label_maps = [], []
     loader = evaluation_loader(config, dataset, place)
-    for index, labels in predict(launch.wrap(model, place), loader, place):
+    for index, labels in predict(process.wrap(model, place), loader, place):
         if args.eval:
             parts += dataset.pre_eval(labels, index)
         if args.out:
@@ -161,13 +162,13 @@ def main() -> None:
     if args.eval:
         scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
         tested = {'config': args.config, 'checkpoint': os.path.realpath(args.checkpoint),  # latest.pth is a link
-                  'iteration': checkpoint_meta.iterations_done(checkpoint), 'data_root': dataset.data_root,
+                  'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'pictures': len(dataset), 'protocol': config.get('protocol'),
                   'setting': CROSS_DATASET if config.get('cross_dataset') else trained_in,
-                  'own_modules': sorted({*own_parts.names(config), *own_modules(checkpoint)}),
+                  'own_modules': sorted({*plugins.names(config), *own_modules(checkpoint)}),
                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.class_names import PROMPT_SETS, lines_of, synonyms, templates_of
 from models.errors import UserError
-from models.prompts import PROMPT_SETS, lines_of, synonyms, templates_of
 
 
 @dataclass(frozen=True)

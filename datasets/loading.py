@@ -11,7 +11,7 @@ from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import ExifTags, Image
 
 from models.errors import UserError
-from models.inference.pictures import NoPicture, has_transparency, opened, read_picture
+from models.image_io import NoPicture, has_transparency, opened, read_picture
 from models.label_format import label_format
 
 

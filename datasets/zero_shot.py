@@ -16,7 +16,7 @@ from PIL import Image
 from prettytable import PrettyTable
 
 from models.errors import UserError
-from models.inference.pictures import opened
+from models.image_io import opened
 from models.label_format import label_format
 from models.text_files import read_text
 

@@ -8,7 +8,7 @@ warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)
 
 # isort: split
-from . import mmcv_repairs
+from . import mmcv_compat
 from .losses import MaskLoss
 from .region_clue_head import RegionClueHead
 from .segmentor import CLIPRC
@@ -16,6 +16,6 @@ from .text_class_head import TextClassHead
 from .text_encoder import CLIPTextEncoder
 from .vision_encoder import CLIPVisionEncoder
 
-mmcv_repairs.apply()
+mmcv_compat.apply()
 
 __all__ = ['CLIPRC', 'CLIPTextEncoder', 'CLIPVisionEncoder', 'MaskLoss', 'RegionClueHead', 'TextClassHead']

@@ -10,8 +10,8 @@ from mmseg.models.builder import LOSSES
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .maps import Resizing, class_slices
 from .precision import widened
+from .resizing import Resizing, class_slices
 
 
 def focal_terms(x: Tensor, *, positive: bool, alpha: float = 0.25) -> tuple[Tensor, Tensor]:

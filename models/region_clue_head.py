@@ -15,10 +15,10 @@ from mmseg.models.builder import HEADS, build_head, build_loss
 from torch import Tensor
 
 from .errors import UserError
-from .label_mapping import training_labels
 from .linear import Linear, linear
-from .maps import Resizing, class_slices, resize
 from .precision import widened
+from .resizing import Resizing, class_slices, resize
+from .training_labels import training_labels
 from .two_stream_decoder import DecoderStream, RecoveryDecoder, exchange
 from .vision_encoder import ImageFeatures
 

@@ -28,17 +28,17 @@ from mmseg.models import EncoderDecoder, build_segmentor
 from mmseg.models.builder import MODELS, SEGMENTORS, build_backbone
 from torch import Tensor, nn
 
-from . import checkpoint_meta, clip_checkpoint
-from .clip_checkpoint import Checkpoint
 from .clip_layers import ResidualAttentionBlock
-from .clip_variant import text_encoder_of, told_by_config
 from .errors import UserError, building
-from .label_mapping import Setting
-from .maps import Resizing, resize
 from .precision import short_products
+from .resizing import Resizing, resize
+from .sliding_window import Pasted, Window, sliding
 from .text_encoder import embed_class_names
+from .training_labels import Setting
 from .two_stream_decoder import CrossAttentionLayer
-from .windows import Pasted, Window, sliding
+from .weights import files, metadata
+from .weights.clip_variant import text_encoder_of, told_by_config
+from .weights.files import Checkpoint
 
 
 def build(model: dict) -> 'CLIPRC':
@@ -119,7 +119,7 @@ class CLIPRC(EncoderDecoder):
         self.text_encoder = None
         if load_text_embedding is not None:
             self.decode_head.class_head.set_embeddings(
-                clip_checkpoint.read_embeddings(load_text_embedding), source=load_text_embedding)
+                files.read_embeddings(load_text_embedding), source=load_text_embedding)
         elif text_encoder is not None and class_names is not None:
             self.text_encoder = build_backbone(text_encoder).requires_grad_(False)
 
@@ -162,22 +162,22 @@ class CLIPRC(EncoderDecoder):
     def init_weights(self) -> None:
         """Loads CLIP's weights, where named, for training. All else has its initial values since construction."""
         if self.pretrained is not None:
-            clip_checkpoint.load_vision_tower(self.backbone, clip_checkpoint.read(self.pretrained))
+            files.load_vision_tower(self.backbone, files.read(self.pretrained))
         if self.text_encoder is not None and self.pretrained_text is not None:
-            tower = clip_checkpoint.text_tower(clip_checkpoint.read(self.pretrained_text))
-            clip_checkpoint.check(tower, self.text_encoder.state_dict(), self.pretrained_text)
+            tower = files.text_tower(files.read(self.pretrained_text))
+            files.check(tower, self.text_encoder.state_dict(), self.pretrained_text)
             self.text_encoder.load_state_dict(tower)
             self.decode_head.class_head.embeddings = None  # of other weights
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
         """Every way of loading weights, torch's, mmcv's and mmseg's, passes here, and is strict."""
         if not prefix:
-            clip_checkpoint.rename(state_dict)
-        if (checkpoint := local_metadata.get('checkpoint')) is not None:  # mmcv's way: see `mmcv_repairs`
+            files.rename(state_dict)
+        if (checkpoint := local_metadata.get('checkpoint')) is not None:  # mmcv's way: see `mmcv_compat`
             self.take_classes(checkpoint)
-            if checkpoint_meta.is_slim(checkpoint):
-                state_dict.update(clip_checkpoint.completed(state_dict, self.state_dict()))
-        clip_checkpoint.adapt(state_dict, self.state_dict(), prefix)
+            if metadata.is_slim(checkpoint):
+                state_dict.update(files.completed(state_dict, self.state_dict()))
+        files.adapt(state_dict, self.state_dict(), prefix)
         if self.text_encoder is not None:
             self.decode_head.class_head.embeddings = None  # of other weights
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
@@ -187,12 +187,12 @@ class CLIPRC(EncoderDecoder):
 
         Their text embeddings come from a checkpoint of ours, or by the text tower in an official one.
         """
-        head, told = self.decode_head.class_head, checkpoint_meta.description(checkpoint)
+        head, told = self.decode_head.class_head, metadata.description(checkpoint)
         if told is not None and self.num_classes == 0:
             seen = [index for index, name in enumerate(told.class_names) if name not in told.unseen_names]
             self.set_classes(len(told.class_names), seen, self_training=told.setting == Setting.TRANSDUCTIVE.value)
             head.set_embeddings(told.embeddings, source=checkpoint.path)
-        elif head.embeddings is None and self.text_encoder is None and clip_checkpoint.holds_text_tower(checkpoint):
+        elif head.embeddings is None and self.text_encoder is None and files.holds_text_tower(checkpoint):
             encoder = text_encoder_of(checkpoint, **self.tower)
             names = checkpoint.meta['CLASSES']
             if self.num_classes == 0:

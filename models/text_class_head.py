@@ -10,8 +10,8 @@ from mmseg.models.builder import HEADS
 from torch import Tensor, nn
 
 from .errors import UserError
-from .label_mapping import Setting
 from .precision import full_products, widened
+from .training_labels import Setting
 from .vision_encoder import ImageFeatures
 
 
@@ -76,7 +76,7 @@ class TextClassHead(nn.Module):
     def rows_in_use(self) -> Tensor:
         """(C, E): the seen rows while an inductive model trains, else all."""
         if self.embeddings is None:
-            raise UserError('the model has no text embeddings yet: build it with tools.model_builder, or call '
+            raise UserError('the model has no text embeddings yet: build it with tools.engine.build, or call '
                             'set_embeddings with one row per class.')
         inductive_training = self.training and self.setting is Setting.INDUCTIVE
         return self.embeddings[self.seen] if inductive_training else self.embeddings

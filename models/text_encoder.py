@@ -12,9 +12,9 @@ from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
-from .clip_checkpoint import check, depth
 from .clip_layers import LayerNorm, Transformer
 from .errors import UserError
+from .weights.files import check, depth
 
 if TYPE_CHECKING:
     from open_clip import SimpleTokenizer

@@ -171,7 +171,7 @@ def fails(monkeypatch, capfd, cache):
     """Runs a script in this process; returns the error that it ends with."""
     import torch
 
-    from tools import launch
+    from tools.engine import process
 
     def call(script: str, *arguments) -> str:
         spec = importlib.util.spec_from_file_location('script_under_test', REPOSITORY / script)
@@ -180,7 +180,7 @@ def fails(monkeypatch, capfd, cache):
         forget_loggers()
         monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            launch.run(module.main)
+            process.run(module.main)
         assert isinstance(caught.value.code, str), 'no error, or one of the command line'
         assert caught.value.code.startswith('error: ')
         output = capfd.readouterr()

@@ -38,11 +38,11 @@ from torch import nn  # noqa: E402
 
 from datasets.class_split import ClassSplit, listed  # noqa: E402
 from datasets.loading import LoadPicture, MaskColours, MaskIds, load_mask  # noqa: E402
-from models import checkpoint_meta, clip_checkpoint  # noqa: E402
-from models.config_text import read_config_text  # noqa: E402
+from models.class_names import templates_of  # noqa: E402
 from models.inference import load_model, parse_words, read_picture  # noqa: E402
 from models.inference.words import clean_words  # noqa: E402
-from models.prompts import templates_of  # noqa: E402
+from models.weights import files, metadata  # noqa: E402
+from models.weights.config_text import read_config_text  # noqa: E402
 from tools.inspect_checkpoint import inspect, lines  # noqa: E402
 from tools.preparation import convert_masks, unpack  # noqa: E402
 
@@ -142,7 +142,7 @@ def archives(folder: Path) -> None:
 
 def descriptions(folder: Path) -> None:
     """Checkpoints that say something of themselves; they are damaged value by value, not byte by byte."""
-    file = clip_checkpoint.read(REPOSITORY / 'tools/miniature/model.safetensors')
+    file = files.read(REPOSITORY / 'tools/miniature/model.safetensors')
     (folder / 'ours.meta').write_bytes(pickle.dumps(file.meta))
     config = {part: file.meta['clip_rc']['config'][part] for part in ('model', 'data')}
     (folder / 'official.meta').write_bytes(pickle.dumps({
@@ -153,9 +153,9 @@ def descriptions(folder: Path) -> None:
 # ---- readers
 
 def read_checkpoint(path: Path) -> None:
-    found = clip_checkpoint.read(path)
+    found = files.read(path)
     list(lines(inspect(found)))
-    clip_checkpoint.depth(found.weights, 'transformer.resblocks')
+    files.depth(found.weights, 'transformer.resblocks')
     for tensor in found.weights.values():
         tensor.sum()  # of all that it claims to hold
 
@@ -191,21 +191,21 @@ def read_archive(path: Path) -> None:
                 member.read()
 
 
-MODEL: list[clip_checkpoint.Checkpoint] = []  # the miniature's, once it is read
+MODEL: list[files.Checkpoint] = []  # the miniature's, once it is read
 
 
 def read_described(path: Path) -> None:
-    MODEL[:] = MODEL or [clip_checkpoint.read(REPOSITORY / 'tools/miniature/model.safetensors')]
+    MODEL[:] = MODEL or [files.read(REPOSITORY / 'tools/miniature/model.safetensors')]
     meta = pickle.loads(path.read_bytes())  # our own
     torch.save({'state_dict': MODEL[0].weights, 'meta': meta}, path.with_suffix('.pth'))
-    checkpoint = clip_checkpoint.read(path.with_suffix('.pth'))
+    checkpoint = files.read(path.with_suffix('.pth'))
     _refusable(lambda: list(lines(inspect(checkpoint))))
-    _refusable(lambda: checkpoint_meta.description(checkpoint))
+    _refusable(lambda: metadata.description(checkpoint))
     load_model(checkpoint, device='cpu')
 
 
 READERS = {'.pth': read_checkpoint, '.pt': read_checkpoint, '.safetensors': read_checkpoint,
-           '.npy': clip_checkpoint.read_embeddings,
+           '.npy': files.read_embeddings,
            **dict.fromkeys(('.jpg', '.png', '.gif', '.webp', '.tiff', '.bmp'), read_data),
            '.config': lambda path: read_config_text(path.read_text(errors='replace')), '.names': read_names,
            '.prompts': lambda path: templates_of(str(path)), '.words': read_words,

@@ -23,9 +23,9 @@ import tools  # noqa: F401  first: it quietens the imports below
 # isort: split
 import torch
 
-from models import clip_checkpoint
-from tools.checkpoints import LATEST, NUMBER, numbered
-from tools.config import REPOSITORY
+from models.weights import files
+from tools.engine.checkpoints import LATEST, NUMBER, numbered
+from tools.engine.config import REPOSITORY
 from tools.miniature.runs import CLIP
 from tools.miniature.world import write_world
 
@@ -71,7 +71,7 @@ def killed(arguments: list[str], folder: Path, draws: random.Random, writing: bo
 
 def whole(file: Path) -> bool:
     try:
-        return bool(clip_checkpoint.read(file).weights)
+        return bool(files.read(file).weights)
     except ValueError:
         return False
 

@@ -25,8 +25,8 @@ import numpy as np
 from prettytable import PrettyTable
 
 from models.inference import load_model
-from tools import launch
-from tools.config import REPOSITORY
+from tools.engine import process
+from tools.engine.config import REPOSITORY
 from tools.miniature.runs import CLIP
 from tools.miniature.world import write_world
 
@@ -126,9 +126,9 @@ def report(name: str, samples: list[Sample], seconds: float) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Do long runs stay flat?')
-    parser.add_argument('--iterations', type=launch.at_least_one, default=1000, help='of training (default: 1000)')
-    parser.add_argument('--pictures', type=launch.at_least_one, default=500, help='of a test (default: 500)')
-    parser.add_argument('--requests', type=launch.at_least_one, default=1000,
+    parser.add_argument('--iterations', type=process.at_least_one, default=1000, help='of training (default: 1000)')
+    parser.add_argument('--pictures', type=process.at_least_one, default=500, help='of a test (default: 500)')
+    parser.add_argument('--requests', type=process.at_least_one, default=1000,
                         help='pictures that a model is asked for (default: 1000)')
     parser.add_argument('--workers', type=int, nargs='*', default=[2, 0], help='of the loaders (default: 2 0)')
     args = parser.parse_args()
@@ -162,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

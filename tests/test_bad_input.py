@@ -36,7 +36,7 @@ def truncated_clip(path, clip_file):
 
 
 @pytest.mark.parametrize(('write', 'words'), [
-    (None, ['no CLIP file', 'python tools/download_clip.py']),
+    (None, ['no CLIP file', 'python tools/download.py']),
     (truncated_clip, ['truncated', 'again']),
     (lambda path, _: path.write_text('<html>404</html>'), ['is a web page', 'Fetch']),
     (lambda path, _: torch.save({'fc.weight': torch.ones(2)}, path), ['CLIP']),

@@ -10,13 +10,13 @@ from mmcv import Config
 from mmcv.runner import build_optimizer
 from mmseg.datasets import DATASETS
 
-from models.clip_checkpoint import Checkpoint
 from models.clip_layers import GELUS
+from models.weights.files import Checkpoint
 from tests.clip_files import VIT_B_16, VIT_B_32, VIT_L_14, clip_by_shape
 from tests.conftest import GOLDEN, REPOSITORY
-from tools.config import as_data, as_text, load_config
-from tools.config_names import check_names, check_workflow
-from tools.model_builder import build_model, dataset_facts
+from tools.engine.build import build_model, dataset_facts
+from tools.engine.config import as_data, as_text, load_config
+from tools.engine.config_names import check_names, check_workflow
 
 CONFIGS = REPOSITORY / 'configs'
 LEAVES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)

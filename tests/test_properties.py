@@ -19,14 +19,14 @@ from datasets import ClassSplit, ZeroShotDataset
 from datasets.loading import MaskColours
 from datasets.metrics import harmonic_mean, mean_of
 from datasets.sampling import PassSampler, SeededSamples
-from models import torch_files
-from models.config_text import read_config_text
+from models.class_names import synonyms, templates_of
 from models.inference import parse_words
 from models.inference.words import clean_words
-from models.label_mapping import Setting, training_labels
-from models.maps import Resizing
-from models.prompts import synonyms, templates_of
-from models.windows import Pasted, Window, sliding
+from models.resizing import Resizing
+from models.sliding_window import Pasted, Window, sliding
+from models.training_labels import Setting, training_labels
+from models.weights import torch_files
+from models.weights.config_text import read_config_text
 
 IGNORE = 255
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import REPOSITORY, make_voc
-from tools.pictures import LINE, MARGIN
+from tools.engine.panels import LINE, MARGIN
 
 NO_CLIP = ['--cfg-options', 'model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
 SCORES = ['aAcc', 'mIoU', 'mAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU']

@@ -21,12 +21,13 @@ from mmcv.runner import load_checkpoint
 from mmseg.apis import init_segmentor
 from torch import nn
 
-from models import clip_checkpoint, mmcv_repairs, torch_files
+from models import mmcv_compat
 from models.errors import UserError
 from models.inference import load_model
+from models.weights import files, torch_files
 from tests.clip_files import clip_weights, save_torchscript
 from tests.conftest import REPOSITORY
-from tools import launch
+from tools.engine import process
 
 SMALL = {'vocabulary': 60, 'text_width': 8, 'text_layers': 1}
 
@@ -128,7 +129,7 @@ def test_embeddings_are_read_and_not_run(fails, tiny_configs, tmp_path, trace):
 
 
 def test_what_mmcv_downloads_is_read_and_not_run(tmp_path, trace, monkeypatch):
-    mmcv_repairs.apply()
+    mmcv_compat.apply()
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     file = hostile_checkpoint(tmp_path / 'it.pth', trace)
     with pytest.raises(UserError, match='cannot be read safely'):
@@ -162,7 +163,7 @@ def test_parts_that_are_not_read_may_be_anything(tmp_path, trace, protocol, zipp
     meta = {'CLASSES': ['cat'], 'iter': 3, 'env': strange_parts(trace), 'best': np.float32(1)}
     torch.save({'state_dict': weights, 'meta': meta, **strange_parts(trace)}, tmp_path / 'it.pth',
                pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    read = clip_checkpoint.read(tmp_path / 'it.pth')
+    read = files.read(tmp_path / 'it.pth')
     assert read.weights.keys() == weights.keys() and read.meta['CLASSES'] == ['cat'] and read.meta['best'] == 1
     assert all(torch.equal(read.weights[name], weights[name]) for name in weights)
     assert not trace.exists()
@@ -186,7 +187,7 @@ def test_an_unknown_object_is_a_name_and_nothing_else(tmp_path, trace):
 def test_what_is_read_is_plain(tmp_path, content, name):
     torch.save(content, tmp_path / 'it.pth')
     with pytest.raises(ValueError, match=rf'it\.pth.*( has {name}, .*\[\'\.\.\.\'\]|\(meta\) is damaged)'):
-        clip_checkpoint.read(tmp_path / 'it.pth')
+        files.read(tmp_path / 'it.pth')
 
 
 def test_tensors_of_every_kind(tmp_path):
@@ -246,7 +247,7 @@ def test_an_archive_of_a_gpu_of_long_ago(tmp_path):
             if not name.endswith(('byteorder', 'serialization_id')):
                 content = new.read(name).replace(b'  __buffers__ = []\n', b'')  # as before torch 1.7
                 old.writestr(name, content.replace(b'X\x03\x00\x00\x00cpu', b'X\x06\x00\x00\x00cuda:0'))
-    found, wanted = (clip_checkpoint.read(tmp_path / f'{name}.pt').weights for name in ('old', 'new'))
+    found, wanted = (files.read(tmp_path / f'{name}.pt').weights for name in ('old', 'new'))
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
@@ -257,7 +258,7 @@ def test_the_code_of_an_archive_is_not_run(tmp_path, trace):
     assert trace.exists(), 'it does nothing where it is run, either'
     trace.unlink()
     with pytest.raises(ValueError, match='damaged, or no checkpoint'):  # only its code could tell what is what
-        clip_checkpoint.read(tmp_path / 'it.pt')
+        files.read(tmp_path / 'it.pt')
     assert not trace.exists()
 
 
@@ -267,7 +268,7 @@ def test_a_hostile_pickle_in_an_archive(tmp_path, trace):
         for name in whole.namelist():
             changed.writestr(name, pickle.dumps(Payload(trace), 2) if name.endswith('data.pkl') else whole.read(name))
     with pytest.raises(ValueError, match=r'it\.pt cannot be read safely: .* posix\.mkdir'):
-        clip_checkpoint.read(tmp_path / 'it.pt')
+        files.read(tmp_path / 'it.pt')
     assert not trace.exists()
 
 
@@ -323,7 +324,7 @@ def test_a_table_of_a_header(tmp_path):
     for shape in ('(1000000, 1000000)', '(99999999999, 0)', '(1, -1)', '(' * 5000, '(1e400, 2)'):
         header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
         (tmp_path / 'it.npy').write_bytes(b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + bytes(64))
-        check_memory(tmp_path / 'it.npy', clip_checkpoint.read_embeddings)
+        check_memory(tmp_path / 'it.npy', files.read_embeddings)
 
 
 def test_a_header_of_safetensors(tmp_path):
@@ -335,7 +336,7 @@ def test_a_header_of_safetensors(tmp_path):
     check_memory(tmp_path / 'it.safetensors')
 
 
-def check_memory(path: Path, read: Callable[[Path], object] = clip_checkpoint.read) -> None:
+def check_memory(path: Path, read: Callable[[Path], object] = files.read) -> None:
     """The file is refused, and that takes less than 300 MB."""
     Path('/proc/self/clear_refs').write_text('5')
     before = peak()
@@ -361,7 +362,7 @@ MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
     (lambda model: model['test_cfg'].update(crop_size=(1, 1), stride=(1, 1)), 'windows of 1 pixels'),
     (lambda model: model.update(decode_head=3), 'damaged'), (lambda model: model.update(test_cfg=[1]), 'it')])
 def test_what_a_config_in_a_checkpoint_may_ask_for(change, words):
-    checkpoint = clip_checkpoint.read(MINIATURE)
+    checkpoint = files.read(MINIATURE)
     change(checkpoint.meta['clip_rc']['config']['model'])
     with pytest.raises(ValueError, match=words) as error:
         load_model(checkpoint, device='cpu')
@@ -371,7 +372,7 @@ def test_what_a_config_in_a_checkpoint_may_ask_for(change, words):
 @pytest.mark.parametrize('change', [{'img_scale': [10**6, 64]}, {'img_scale': [[10**6, 64]]}, {'img_ratios': [1e6]},
                                     {'transforms': [{'type': 'Pad', 'size': (1, 10**6)}]}, {'img_scale': float('nan')}])
 def test_how_large_a_config_in_a_checkpoint_makes_pictures(change):
-    checkpoint = clip_checkpoint.read(MINIATURE)
+    checkpoint = files.read(MINIATURE)
     checkpoint.meta['clip_rc']['config']['data']['test']['pipeline'][1].update(change)
     with pytest.raises(ValueError, match='makes pictures too large') as error:
         load_model(checkpoint, device='cpu')
@@ -380,7 +381,7 @@ def test_how_large_a_config_in_a_checkpoint_makes_pictures(change):
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_weights_that_are_not_finite(value):
-    checkpoint = clip_checkpoint.read(MINIATURE)
+    checkpoint = files.read(MINIATURE)
     name = next(iter(checkpoint.weights))
     checkpoint.weights[name] = torch.full_like(checkpoint.weights[name], value)
     with pytest.raises(ValueError, match=rf'{re.escape(str(MINIATURE))}: {re.escape(name)} has values that are not'):
@@ -390,7 +391,7 @@ def test_weights_that_are_not_finite(value):
 def test_prompts_of_a_checkpoint_are_not_read_from_a_file(tmp_path, monkeypatch):
     (tmp_path / 'secret').write_text('secret {}\n')
     monkeypatch.chdir(tmp_path)
-    checkpoint = clip_checkpoint.read(MINIATURE)
+    checkpoint = files.read(MINIATURE)
     checkpoint.meta['clip_rc']['prompt_set'] = 'secret'
     with pytest.raises(ValueError, match='damaged'):
         load_model(checkpoint, device='cpu')
@@ -401,7 +402,7 @@ def test_prompts_of_a_checkpoint_are_not_read_from_a_file(tmp_path, monkeypatch)
 def test_class_names_of_an_official_checkpoint_are_not_read_from_a_file(tmp_path, monkeypatch):
     (tmp_path / 'secret').write_text('{}\nsecret\n')
     monkeypatch.chdir(tmp_path)
-    checkpoint = clip_checkpoint.read(MINIATURE)
+    checkpoint = files.read(MINIATURE)
     config = checkpoint.meta['clip_rc']['config']
     config['data']['test'].update(classes='secret', prompt_set='secret')
     strange = checkpoint._replace(meta={'config': '\n'.join(f'{name} = {value!r}' for name, value in config.items())})
@@ -415,17 +416,17 @@ def test_class_names_of_an_official_checkpoint_are_not_read_from_a_file(tmp_path
 def test_texts_do_not_reach_the_terminal_raw(fails, tmp_path, meta, words):
     torch.save({'state_dict': clip_weights(**SMALL), 'meta': meta}, tmp_path / 'it.pth')
     error = fails('tools/inspect_checkpoint.py', tmp_path / 'it.pth')
-    assert re.search(rf'it\.pth.*{words}', error) and not clip_checkpoint.CONTROL.search(error)
+    assert re.search(rf'it\.pth.*{words}', error) and not files.CONTROL.search(error)
 
 
 def test_errors_do_not_reach_the_terminal_raw():
-    assert launch.plain_message(ValueError('a \x1b[2J\nb')) == 'a \\x1b[2J\nb'
+    assert process.plain_message(ValueError('a \x1b[2J\nb')) == 'a \\x1b[2J\nb'
 
 
 def test_modules_that_a_checkpoint_names_are_not_imported(tmp_path, monkeypatch, trace):
     (tmp_path / 'strange.py').write_text(f'import os\nos.mkdir({str(trace)!r})\n')
     monkeypatch.syspath_prepend(str(tmp_path))
-    checkpoint = clip_checkpoint.read(MINIATURE)
+    checkpoint = files.read(MINIATURE)
     checkpoint.meta['clip_rc']['config']['custom_imports'] = {'imports': ['strange']}
     load_model(checkpoint, device='cpu')
     assert not trace.exists()

@@ -24,13 +24,13 @@ from prettytable import PrettyTable
 from models import CLIPRC
 from models.errors import UserError
 from models.precision import cpu_has, supported
-from tools import launch
 from tools.benchmarking import growth, loader, subjects
 from tools.benchmarking.measuring import Job, machine, matrix_rate, measure, peak_memory
-from tools.config import REPOSITORY, add_config_arguments, load_config
-from tools.flop_count import floors
-from tools.launch import Place
-from tools.progress import Progress
+from tools.engine import process
+from tools.engine.config import REPOSITORY, add_config_arguments, load_config
+from tools.engine.flop_count import floors
+from tools.engine.process import Place
+from tools.engine.progress import Progress
 
 MODES = {'test': 'one window, and a whole test image from its file to its scores',
          'train': 'forward and backward pass of a training step',
@@ -53,13 +53,13 @@ def parse_arguments() -> argparse.Namespace:
     add_config_arguments(parser)
     for mode, text in MODES.items():
         parser.add_argument(f'--{mode}', action='store_true', help=text)
-    launch.add_launch_arguments(parser)
+    process.add_launch_arguments(parser)
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='products in this type too, beside float32')
     parser.add_argument('--emulate', action='store_true',
                         help='also time a type of --amp that this CPU has no instructions for')
     parser.add_argument('--against', choices=['oracle'], help='the method word for word, tests/oracle.py, too')
-    parser.add_argument('--batch', type=launch.at_least_one, default=1, help='windows, and pictures of a step')
-    parser.add_argument('--repeats', type=launch.at_least_one, default=5, help='after one to warm up (default: 5)')
+    parser.add_argument('--batch', type=process.at_least_one, default=1, help='windows, and pictures of a step')
+    parser.add_argument('--repeats', type=process.at_least_one, default=5, help='after one to warm up (default: 5)')
     parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.json, and with --growth PREFIX.png')
     args = parser.parse_args()
     if args.launcher != 'none':
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     if args.growth and not args.out:
         raise UserError('--growth needs --out PREFIX for its plot.')
     if args.out:
-        launch.make_folder(Path(args.out).absolute().parent)
+        process.make_folder(Path(args.out).absolute().parent)
     if not any(getattr(args, mode) for mode in MODES):
         args.test = args.train = True
     return args
@@ -201,7 +201,7 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     args = parse_arguments()
     config = load_config(args)
-    place = launch.start(args)
+    place = process.start(args)
     if args.amp and place.device.type == 'cpu' and not args.emulate and not cpu_has(getattr(torch, args.amp)):
         sys.stdout.write(f'this CPU has no instructions for {args.amp}: its rows are left out; --emulate times them\n')
         args.amp = None
@@ -230,4 +230,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -20,11 +20,11 @@ from datasets import SeededSamples, ZeroShotDataset
 from datasets.several import parts_of
 from datasets.zero_shot import warn_of_missing_classes
 from models.errors import UserError
-from tools import launch
-from tools.config import add_config_arguments, load_config
-from tools.loaders import evaluation_dataset, training_dataset
-from tools.model_builder import dataset_facts
-from tools.pictures import overlay, side_by_side
+from tools.engine import process
+from tools.engine.build import dataset_facts
+from tools.engine.config import add_config_arguments, load_config
+from tools.engine.data import evaluation_dataset, training_dataset
+from tools.engine.panels import overlay, side_by_side
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('--part', choices=['train', 'val', 'test'], default='train', help='(default: %(default)s)')
     parser.add_argument('--out', metavar='DIR', required=True, help='folder for the pictures')
-    parser.add_argument('--count', type=launch.at_least_one, default=20,
+    parser.add_argument('--count', type=process.at_least_one, default=20,
                         help='how many, taken at even distances from the whole (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the random crops and flips (default: %(default)s)')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the class colours, in (0, 1] (default: 0.5)')
@@ -73,7 +73,7 @@ def main() -> None:
     if not 0 < args.opacity <= 1:
         raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
     config = load_config(args)
-    folder = launch.make_folder(args.out)
+    folder = process.make_folder(args.out)
     dataset_facts(config)  # a data set of this project, or a message that says so
     dataset = training_dataset(config) if args.part == 'train' else \
         evaluation_dataset(config, args.part, scored=False)
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

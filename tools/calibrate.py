@@ -27,14 +27,15 @@ from torch import Tensor, nn
 
 from datasets.metrics import zero_shot_scores
 from datasets.zero_shot import percent
-from models import CLIPRC, clip_checkpoint
+from models import CLIPRC
 from models.errors import UserError
-from models.label_mapping import Setting
-from tools import launch
-from tools.config import add_config_arguments, load_config
-from tools.loaders import evaluation_dataset, evaluation_loader
-from tools.model_builder import build_model, check_classes, give_text_embeddings, load_weights
-from tools.progress import Progress
+from models.training_labels import Setting
+from models.weights import files
+from tools.engine import process
+from tools.engine.build import build_model, check_classes, give_text_embeddings, load_weights
+from tools.engine.config import add_config_arguments, load_config
+from tools.engine.data import evaluation_dataset, evaluation_loader
+from tools.engine.progress import Progress
 
 SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 
@@ -47,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
                         help='(default: 0 to 0.4 in steps of 0.02)')
     parser.add_argument('--out', metavar='PREFIX', help='PREFIX.csv and PREFIX.png are written (default: '
                                                         'seen_penalty in calibration/ beside the checkpoint)')
-    launch.add_launch_arguments(parser)
+    process.add_launch_arguments(parser)
     args = parser.parse_args()
     if not all(map(math.isfinite, args.penalties)):
         raise UserError('--penalties: numbers are needed.')
@@ -114,10 +115,10 @@ def plot(rows: dict[float, dict[str, float]], published: float, file: Path) -> N
 def main() -> None:
     args = parse_arguments()
     config = load_config(args)
-    place = launch.start(args)
-    checkpoint = clip_checkpoint.read(args.checkpoint)
+    place = process.start(args)
+    checkpoint = files.read(args.checkpoint)
     prefix = Path(args.out or Path(args.checkpoint).absolute().parent / 'calibration/seen_penalty')
-    launch.make_folder(prefix.absolute().parent)
+    process.make_folder(prefix.absolute().parent)
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     dataset = evaluation_dataset(config, 'test', scored=True)
     split = dataset.facts.split
@@ -132,7 +133,7 @@ def main() -> None:
     penalties = sorted({*args.penalties, used})
     loader = evaluation_loader(config, dataset, place)
     rows = {penalty: zero_shot_scores(iou, split.seen, split.unseen) for penalty, iou in zip(
-        penalties, measure(launch.wrap(BestOfEachSide(model), place), loader, penalties))}
+        penalties, measure(process.wrap(BestOfEachSide(model), place), loader, penalties))}
 
     table = PrettyTable(['seen penalty', *(name.replace('_', ' ') for name in SCORES)])
     table.align = 'r'
@@ -158,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -25,13 +25,13 @@ import numpy as np
 from mmseg.utils import get_root_logger
 from PIL import Image, ImageOps
 
+from models.class_names import lines_of, templates_of
 from models.errors import UserError
+from models.image_io import ENDINGS, MOST_PIXELS
 from models.inference import Result, Segmenter, drawing, load_model, parse_words, read_picture
-from models.inference.pictures import ENDINGS, MOST_PIXELS
-from models.prompts import lines_of, templates_of
-from tools import launch
-from tools.config import IS_RUN, read_config
-from tools.progress import Progress
+from tools.engine import process
+from tools.engine.config import IS_RUN, read_config
+from tools.engine.progress import Progress
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 RESULT = re.compile(r'\.(overlay|labels)\.png$|^contact_sheet(_\d+)?\.png$')
@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     add_word_arguments(parser)
     parser.add_argument('--out', metavar='DIR', default='work_dirs/demo', help='(default: %(default)s)')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, from 0 to 1 (default: 0.5)')
-    parser.add_argument('--every', type=launch.at_least_one, default=1, metavar='N',
+    parser.add_argument('--every', type=process.at_least_one, default=1, metavar='N',
                         help='of a video, every Nth frame (default: 1)')
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
@@ -306,7 +306,7 @@ def main() -> None:
     sources = pictures_of(args.source, Path(args.out)) if is_folder else [Source(args.source, args.source.stem)]
     model = load(args)
     model.warned = True  # `tell_doubts` does, in the end
-    folder, logger = launch.make_folder(args.out), get_root_logger()
+    folder, logger = process.make_folder(args.out), get_root_logger()
     lock = (folder / '.lock').open('w')  # held until this process ends
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -334,4 +334,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

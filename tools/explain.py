@@ -28,8 +28,9 @@ from PIL import Image
 from models.errors import UserError
 from models.inference import parse_words
 from models.inference.drawing import font_for
-from models.inference.explaining import Explanation, explain
-from tools import demo, launch
+from tools import demo
+from tools.engine import process
+from tools.explaining.explanation import Explanation, explain
 
 MARK, CELL = '#ff2fa0', '#3ddc84'  # what is found, and the region that speaks most; a region's own cell
 ENDINGS = ('.png', '.pdf', '.svg', '.jpg', '.webp')
@@ -45,9 +46,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, metavar='FILE.png',
                         help=f'the figure ({", ".join(ENDINGS)}); FILE.json comes beside it (default: NAME.explain.png '
                              'here, NAME the picture\'s)')
-    parser.add_argument('--window', type=launch.at_least_one, metavar='N',
+    parser.add_argument('--window', type=process.at_least_one, metavar='N',
                         help='of the picture\'s windows, row by row (default: the one with most of the word)')
-    parser.add_argument('--block', type=launch.at_least_one, metavar='N',
+    parser.add_argument('--block', type=process.at_least_one, metavar='N',
                         help='of the vision encoder, whose attention is drawn (default: the last)')
     args = parser.parse_args()
     args.out = args.out or Path(f'{Path(args.picture).stem}.explain.png')
@@ -213,7 +214,7 @@ def main() -> None:
         raise UserError(f'--word {args.word!r} is several: one is explained at a time; the others belong to --words.')
     told = explain(segmenter, args.picture, word, None if args.words is None else parse_words(args.words),
                    window=args.window, block=args.block)
-    launch.make_folder(args.out.absolute().parent)
+    process.make_folder(args.out.absolute().parent)
     draw(told).savefig(args.out, dpi=100)
     numbers = told.summary()
     beside = args.out.with_suffix('.json')
@@ -225,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

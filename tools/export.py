@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from mmseg.utils import get_root_logger
 
-from models import clip_checkpoint
-from models.clip_checkpoint import Checkpoint
 from models.errors import UserError
 from models.inference import Segmenter, load_model, read_picture
-from tools import launch
-from tools.config import IS_RUN, load_config
+from models.weights import files
+from models.weights.files import Checkpoint
+from tools.engine import process
+from tools.engine.config import IS_RUN, load_config
+from tools.engine.progress import MB
 from tools.exporting import onnx_models, slim
-from tools.progress import MB
 
 LEAST_AGREEMENT = 0.98  # share of the pixels that must keep their label
 LARGEST_DIFFERENCE = 1e-3  # of scores and of unit embeddings, onnxruntime against PyTorch
@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
 @contextmanager
 def unfinished(file: Path) -> Iterator[Path]:
     """Where to write what is `file` when all went well; else nothing is left of it."""
-    launch.make_folder(file.absolute().parent)
+    process.make_folder(file.absolute().parent)
     part = file.with_name(f'.{file.stem}.part{file.suffix}')
     try:
         yield part
@@ -173,8 +173,8 @@ def megabytes(file: str | Path) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    checkpoint = clip_checkpoint.read(args.checkpoint)
-    clip_checkpoint.check_clip_rc(checkpoint)
+    checkpoint = files.read(args.checkpoint)
+    files.check_clip_rc(checkpoint)
     config = None
     if args.config is not None:
         config = load_config(Namespace(config=args.config, data_root=None, options={}, cfg_options={}))
@@ -190,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

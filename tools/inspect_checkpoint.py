@@ -19,14 +19,16 @@ from mmseg.datasets import DATASETS
 from torch import Tensor
 
 from datasets import ZeroShotDataset
-from models import checkpoint_meta, clip_checkpoint, own_parts
-from models.clip_checkpoint import DEAD, UNUSED_OF_CLIP, Checkpoint, check_numbers, depth, is_clip_rc, other_kind
-from models.clip_variant import KINDS_OF_GELU, names_alike, saved_by_openai, sizes_shown, variant_of
-from models.config_text import read_config_text
+from models import plugins
 from models.errors import UserError
-from tools import launch, published
-from tools.config import REPOSITORY
-from tools.leaves import CROSS_DATASET, Leaf, Sizes, leaves, setting_of
+from models.weights import files, metadata
+from models.weights.clip_variant import KINDS_OF_GELU, names_alike, saved_by_openai, sizes_shown, variant_of
+from models.weights.config_text import read_config_text
+from models.weights.files import DEAD, UNUSED_OF_CLIP, Checkpoint, check_numbers, depth, is_clip_rc, other_kind
+from tools.engine import process
+from tools.engine.config import REPOSITORY
+from tools.results import published
+from tools.results.leaves import CROSS_DATASET, Leaf, Sizes, leaves, setting_of
 
 KINDS = {
     'ours': 'CLIP-RC, trained by this code',
@@ -107,13 +109,13 @@ def sizes_of_weights(weights: dict[str, Tensor]) -> Sizes | None:
 
 def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     sizes, meta = sizes_of_weights(checkpoint.weights), checkpoint.meta
-    ours = checkpoint_meta.description(checkpoint) is not None
+    ours = metadata.description(checkpoint) is not None
     if sizes is None or not (ours or 'decode_head.q_proj.weight' in checkpoint.weights):
         return None
-    own_modules = own_parts.names(meta['clip_rc']['config']) if ours else []
+    own_modules = plugins.names(meta['clip_rc']['config']) if ours else []
     told = _told_by_us(meta['clip_rc']) if ours else _told_by_mmseg(meta)
     best = meta.get('hook_msgs') or {}
-    slim = checkpoint_meta.is_slim(checkpoint)
+    slim = metadata.is_slim(checkpoint)
     fitting = [leaf for leaf in leaves().values() if not own_modules and _fits(leaf, sizes, told, slim=slim)]
     fitting = sorted(_narrowest(fitting), key=lambda leaf: -len(leaf.config.get('published', {})))
     configs = [leaf.name for leaf in fitting]
@@ -126,7 +128,7 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
         'sizes': sizes._asdict(),
         'own_modules': own_modules,
         'text_tower_layers': depth(checkpoint.weights, 'text_encoder.transformer.resblocks'),
-        'iteration': checkpoint_meta.iterations_done(checkpoint),
+        'iteration': metadata.iterations_done(checkpoint),
         'seed': meta.get('seed'),
         'best_score': float(best['best_score']) if best.get('best_score') is not None else None,
         'best_checkpoint': Path(best['best_ckpt']).name if best.get('best_ckpt') else None,
@@ -316,7 +318,7 @@ def main() -> None:
     parser.add_argument('file', metavar='FILE', help='.pth, .pt or .safetensors')
     parser.add_argument('--json', action='store_true', help='everything, for machines')
     args = parser.parse_args()
-    found = inspect(clip_checkpoint.read(args.file))
+    found = inspect(files.read(args.file))
     if args.json:
         print(json.dumps(found, indent=1))
         return
@@ -326,4 +328,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -18,14 +18,14 @@ import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
 from models.errors import UserError
-from tools import downloads, launch
-from tools.config import REPOSITORY
+from tools.engine import downloads, process
+from tools.engine.config import REPOSITORY
+from tools.engine.progress import Progress
 from tools.preparation import detail_annotations, sources
 from tools.preparation.parallel import parallel, write_whole
 from tools.preparation.sources import BENCHMARKS, Archive, Benchmark
 from tools.preparation.unpack import check_space, png, unpack
 from tools.preparation.verify import folders_that_lack, names_in, stems, verify
-from tools.progress import Progress
 
 
 def say(text: str) -> None:
@@ -65,7 +65,7 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another one does.
     """
-    with (launch.make_folder(folder) / '.lock').open('w') as lock:
+    with (process.make_folder(folder) / '.lock').open('w') as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, who may outlive a killed run
         except BlockingIOError:
@@ -207,7 +207,7 @@ def main() -> None:
     action = parser.add_mutually_exclusive_group()
     action.add_argument('--download', action='store_true', help='get the archives that are missing from their owners')
     action.add_argument('--verify', action='store_true', help='only check what is there, and change nothing')
-    parser.add_argument('--workers', type=launch.at_least_one, default=len(os.sched_getaffinity(0)), metavar='N',
+    parser.add_argument('--workers', type=process.at_least_one, default=len(os.sched_getaffinity(0)), metavar='N',
                         help='processes (default: as many as this one may use cores, %(default)s)')
     args = parser.parse_args()
     benchmark, root = BENCHMARKS[args.benchmark], args.root.expanduser().absolute()
@@ -226,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -10,7 +10,7 @@
 #                                      (default: ~/.cache/clip-rc)
 #
 # With Python 3.11 on Linux x86_64 the tested versions are installed and their hashes checked
-# (tools/dependencies/tested.lock); else what requirements.txt admits, with the tested torch.
+# (tools/environment/tested.lock); else what requirements.txt admits, with the tested torch.
 # Environments are keyed by Python, torch and a hash of what is asked for, so several clones
 # share one. Each step can be interrupted and run again. mmcv-full is compiled once per torch
 # and Python version (5 to 15 minutes on 2 cores) and its wheel is kept.
@@ -57,7 +57,7 @@ case $version in
   *) fail "Python 3.10, 3.11 or 3.12 is needed, '$python' is $("$python" -V 2>&1)." "Name another one: PYTHON=python3.11 bash tools/setup_env.sh" ;;
 esac
 
-lock="$repo/tools/dependencies/tested.lock"
+lock="$repo/tools/environment/tested.lock"
 # The lock's lines of one package, or of all but one.
 locked() { awk -v start="$1==" '/^[a-z]/ { mine = index($0, start) == 1 } mine' "$lock"; }
 all_but() { awk -v start="$1==" '/^[a-z]/ { mine = index($0, start) != 1 } mine' "$lock"; }

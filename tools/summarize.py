@@ -28,10 +28,11 @@ from prettytable import PrettyTable
 
 from datasets.metrics import zero_shot_scores
 from models.errors import UserError
-from tools import launch, leaves, published
-from tools.leaves import Leaf
+from tools.engine import process
 from tools.preparation.sources import BENCHMARKS
-from tools.published import SCORES
+from tools.results import leaves, published
+from tools.results.leaves import Leaf
+from tools.results.published import SCORES
 
 OURS = 'this code'
 HEAD = 'protocol', 'setting', 'scores of'
@@ -363,7 +364,7 @@ def main() -> None:
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing or not folders:
         raise UserError(f'no folder {", ".join(missing) or out.parent}: name the work folders of tested runs.')
-    launch.make_folder(out.parent)
+    process.make_folder(out.parent)
     if text.is_dir() or picture.is_dir():
         raise UserError(f'--out {out}: {text} or {picture} is a folder. Name another one.')
     found = blocks([run for folder in folders for run in tests_that_count(folder)])
@@ -374,4 +375,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -23,14 +23,14 @@ from mmcv import Config
 from mmseg.utils import get_root_logger
 
 from datasets import BY_NAME, ClassSplit, DatasetFacts
-from models import clip_checkpoint
-from models.clip_variant import told_by_config
+from models.class_names import PROMPT_SETS, lines_of
 from models.errors import UserError
-from models.prompts import PROMPT_SETS, lines_of
-from tools import launch
-from tools.clip_sizes import require_clip
-from tools.config import IS_RUN, REPOSITORY, load_config
-from tools.model_builder import cached_embeddings, dataset_facts
+from models.weights import files
+from models.weights.clip_variant import told_by_config
+from tools.engine import process
+from tools.engine.build import cached_embeddings, dataset_facts
+from tools.engine.clip_sizes import require_clip
+from tools.engine.config import IS_RUN, REPOSITORY, load_config
 
 CLIP = 'pretrained/ViT-B-16.pt'
 
@@ -111,11 +111,11 @@ def main() -> None:
     clip = args.clip or require_clip(model.get('pretrained_text') or model.get('pretrained') or str(REPOSITORY / CLIP),
                                       '--clip FILE')
     logger = get_root_logger()
-    source = clip_checkpoint.read(clip)
+    source = files.read(clip)
     told = {} if args.clip else told_by_config(model)  # the config tells nothing of another file
     if args.clip_name:
         told['name'] = args.clip_name
-    launch.make_folder(args.out.absolute().parent)
+    process.make_folder(args.out.absolute().parent)
     rows = cached_embeddings(source, facts, **told).numpy()
     part = args.out.with_name(f'.{args.out.name}.part')
     with part.open('wb') as stream:
@@ -128,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

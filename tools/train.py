@@ -23,25 +23,26 @@ from torch import nn
 
 from datasets.several import parts_of
 from datasets.zero_shot import check_metrics, warn_of_missing_classes
-from models import CLIPRC, checkpoint_meta, clip_checkpoint, own_parts
-from models.clip_checkpoint import Checkpoint
+from models import CLIPRC, plugins
 from models.errors import UserError, building
-from models.label_mapping import Setting
 from models.precision import cpu_has, supported
-from tools import checkpoints, launch, scaled_optimizer, watchdog  # noqa: F401  scaled_optimizer registers its hook
-from tools.clip_sizes import require_clip
-from tools.config import add_config_arguments, as_text, load_config
-from tools.evaluation import Evaluation
-from tools.loaders import evaluation_dataset, evaluation_loader, training_loader
-from tools.model_builder import build_model, common_facts, describe, give_text_embeddings, load_weights
-from tools.runner import TrainingRunner
+from models.training_labels import Setting
+from models.weights import files, metadata
+from models.weights.files import Checkpoint
+from tools.engine import checkpoints, hang, process, scaled_optimizer  # noqa: F401  scaled_optimizer registers its hook
+from tools.engine.build import build_model, common_facts, describe, give_text_embeddings, load_weights
+from tools.engine.clip_sizes import require_clip
+from tools.engine.config import add_config_arguments, as_text, load_config
+from tools.engine.data import evaluation_dataset, evaluation_loader, training_loader
+from tools.engine.evaluation import Evaluation
+from tools.engine.runner import TrainingRunner
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a CLIP-RC model.')
     add_config_arguments(parser)
-    launch.add_launch_arguments(parser)
-    watchdog.add_argument(parser)
+    process.add_launch_arguments(parser)
+    hang.add_argument(parser)
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--load-from', metavar='CKPT', help='start from these weights; schedule and warm-up start anew')
     parser.add_argument('--resume-from', metavar='CKPT', help='go on with a run of ours from this checkpoint')
@@ -158,7 +159,7 @@ class DescribeCheckpoints(Hook):
         runner.meta['clip_rc'] = self.description
 
 
-def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, place: launch.Place, logger
+def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, place: process.Place, logger
                    ) -> tuple[Checkpoint | None, bool]:
     """The checkpoint to start from, if any, and whether its run is to be resumed; the first process decides.
 
@@ -167,7 +168,7 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
     Raises:
         UserError: it can't be read, or has no run of ours to resume.
     """
-    launched = launch.restarted_job(place)
+    launched = process.restarted_job(place)
     path = resume = args.resume_from or config.get('resume_from')
     load_from = args.load_from or config.get('load_from')
     if launched is not None and load_from and not Path(load_from).exists():  # the first try has put it aside
@@ -176,12 +177,12 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
     if place.rank == 0 and (launched is not None or (args.auto_resume and resume is None)):
         found = checkpoints.newest(work_dir, logger, since=0 if args.auto_resume else launched)
         path = resume = resume if found is None else found.path
-    path, resume = launch.of_first((path or load_from, resume), place)
-    checkpoint = clip_checkpoint.read(path) if path else None
-    if resume and not checkpoint_meta.is_ours(checkpoint):
+    path, resume = process.of_first((path or load_from, resume), place)
+    checkpoint = files.read(path) if path else None
+    if resume and not metadata.is_ours(checkpoint):
         raise UserError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
                         f'Use its weights alone: --load-from {resume}')
-    if resume and checkpoint_meta.is_slim(checkpoint):
+    if resume and metadata.is_slim(checkpoint):
         raise UserError(f'{resume} is a slim checkpoint, which has no optimizer state to resume. Use its weights '
                         f'alone: --load-from {resume}')
     return checkpoint, bool(resume)
@@ -250,14 +251,14 @@ def check_settings(config: Config) -> None:
         raise UserError(f'evaluation.save_best={best!r} is no score; there are {", ".join(known)}.')
 
 
-def evaluation_hook(config: Config, place: launch.Place) -> Evaluation:
+def evaluation_hook(config: Config, place: process.Place) -> Evaluation:
     """Tests on `data.val` while training; `save_best='hIoU'` keeps the best checkpoint."""
     loader = evaluation_loader(config, evaluation_dataset(config, 'val', scored=True), place)
     with building('evaluation'):
         return Evaluation(loader, place, **(config.get('evaluation') or {}))
 
 
-def build_run(config: Config, model: nn.Module, place: launch.Place, batch: tuple[int, int], **options
+def build_run(config: Config, model: nn.Module, place: process.Place, batch: tuple[int, int], **options
               ) -> TrainingRunner:
     """The runner with the config's optimizer and hooks.
 
@@ -283,24 +284,24 @@ def main() -> None:
         raise UserError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
                         'config of configs/coco, and test with this one.')
     check_settings(config)
-    place = launch.start(args, asked_gpu(args))
-    work_dir = launch.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
+    place = process.start(args, asked_gpu(args))
+    work_dir = process.make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
     if place.rank == 0:
-        launch.hold(work_dir)
+        process.hold(work_dir)
     timestamp = time.strftime('%Y%m%d_%H%M%S')
     logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
     for handler in logger.handlers:
         handler.stream.reconfigure(errors='backslashreplace')  # of paths that are not UTF-8
     checkpoint, resumes = starting_point(args, config, work_dir, place, logger)
-    iterations_done = checkpoint_meta.iterations_done(checkpoint) if resumes else 0
+    iterations_done = metadata.iterations_done(checkpoint) if resumes else 0
     seeds = [args.seed, config.get('seed'), checkpoint.meta.get('seed') if resumes else None, None]
     if resumes and args.seed not in (None, checkpoint.meta.get('seed')):
         logger.warning('the run began with seed %s and goes on with %d: from here on other pictures come',
                        checkpoint.meta.get('seed'), args.seed)
-    config.seed = seed = launch.common_seed(next((known for known in seeds if known is not None), None), place)
+    config.seed = seed = process.common_seed(next((known for known in seeds if known is not None), None), place)
     config.work_dir = str(work_dir)
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
-    launch.set_seed(seed, deterministic=args.deterministic)
+    process.set_seed(seed, deterministic=args.deterministic)
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
     as_given = deepcopy(config)  # what this run writes down: with the same options it is this run again
     batch = set_batch(config, place.world_size, args.total_batch_size, logger)
@@ -337,14 +338,14 @@ def main() -> None:
 
     meta = {'CLASSES': list(facts.split.names), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
-    wrapped = launch.wrap(model, place, find_unused_parameters=bool(config.get('find_unused_parameters')))
-    launch.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
+    wrapped = process.wrap(model, place, find_unused_parameters=bool(config.get('find_unused_parameters')))
+    process.set_seed(seed + place.rank + iterations_done, deterministic=args.deterministic)  # dropout's own draws
     runner = build_run(config, wrapped, place, batch, work_dir=str(work_dir), logger=logger, meta=meta)
     runner.timestamp = timestamp
     if evaluation is not None:
         runner.register_hook(evaluation, priority='LOW')
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
-    runner.register_hook(watchdog.Watchdog(place, args.hang_timeout, ends=args.end_on_hang), priority='LOWEST')
+    runner.register_hook(hang.Watchdog(place, args.hang_timeout, ends=args.end_on_hang), priority='LOWEST')
     if resumes:
         runner.resume(checkpoint.path, iterations_done, pictures)
     if iterations_done >= config.runner.max_iters:
@@ -357,9 +358,9 @@ def main() -> None:
             logger.warning('checkpoints of %s are moved to %s', 'more iterations' if same_run else
                            'an earlier run (--auto-resume would go on with it)', aside)
         (work_dir / Path(args.config).with_suffix('.py').name).write_text(as_text(as_given), encoding='utf-8')
-        own_parts.keep(Path(args.config), work_dir)
+        plugins.keep(Path(args.config), work_dir)
     runner.run([loader], [('train', 1)])
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -24,8 +24,9 @@ from mmseg.utils import get_root_logger
 
 from datasets.miniature import Miniature
 from models.errors import UserError
-from tools import demo, launch
-from tools.config import REPOSITORY
+from tools import demo
+from tools.engine import process
+from tools.engine.config import REPOSITORY
 from tools.web_page.answers import Limits
 
 CONNECTIONS = 256  # at once; a visitor's browser has up to six
@@ -43,18 +44,18 @@ def parse_arguments() -> argparse.Namespace:
                              'other machines in, this machine\'s own name and addresses')
     parser.add_argument('--port', type=int, default=7860, help='0: any that is free (default: 7860)')
     limits = parser.add_argument_group('limits of a request')
-    limits.add_argument('--max-upload-mb', type=launch.at_least_one, default=32, metavar='N',
+    limits.add_argument('--max-upload-mb', type=process.at_least_one, default=32, metavar='N',
                         help='size of the picture\'s file (default: 32)')
-    limits.add_argument('--max-kept-mb', type=launch.at_least_one, default=1024, metavar='N',
+    limits.add_argument('--max-kept-mb', type=process.at_least_one, default=1024, metavar='N',
                         help='size of all uploaded files, which are kept for an hour or two; more are refused '
                              '(default: 1024)')
-    limits.add_argument('--max-pixels', type=launch.at_least_one, default=16_000_000, metavar='N',
+    limits.add_argument('--max-pixels', type=process.at_least_one, default=16_000_000, metavar='N',
                         help='of the picture (default: 16000000)')
-    limits.add_argument('--max-words', type=launch.at_least_one, default=200, metavar='N',
+    limits.add_argument('--max-words', type=process.at_least_one, default=200, metavar='N',
                         help='of all lists together, each synonym counted (default: 200)')
-    limits.add_argument('--max-seconds', type=launch.at_least_one, default=60, metavar='N',
+    limits.add_argument('--max-seconds', type=process.at_least_one, default=60, metavar='N',
                         help='the model\'s work is stopped then (default: 60)')
-    limits.add_argument('--max-waiting', type=launch.at_least_one, default=16, metavar='N',
+    limits.add_argument('--max-waiting', type=process.at_least_one, default=16, metavar='N',
                         help='requests in the queue; more are refused (default: 16)')
     args = parser.parse_args()
     if args.checkpoint == str(MINIATURE) and not MINIATURE.is_file():
@@ -91,7 +92,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
     Args:
         folder: for examples, and for uploads, which are kept for a while.
     """
-    uploads = launch.make_folder(folder / 'uploads')
+    uploads = process.make_folder(folder / 'uploads')
     os.environ['GRADIO_TEMP_DIR'] = str(uploads)
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # Gradio reads both when it is imported
     import gradio
@@ -105,7 +106,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, folder: Path) -> No
     segmenter = demo.load(args)
     drawn = []
     if segmenter.class_names == Miniature.CLASSES:
-        drawn = examples.draw(launch.make_folder(folder / 'examples'))
+        drawn = examples.draw(process.make_folder(folder / 'examples'))
     page = layout.build(segmenter, Limits(args.max_pixels, args.max_words, args.max_seconds),
                         name=name, examples=drawn).queue(max_size=args.max_waiting, api_open=False)
     app = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, '/', footer_links=[], show_error=False,
@@ -132,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -1,6 +1,6 @@
 """Anyone's picture, anyone's words: `load_model(checkpoint).segment(picture, words)`. Needs nothing of `datasets`."""
-from .loading import load_model
-from .pictures import read_picture
+from ..image_io import read_picture
+from .load import load_model
 from .result import Result
 from .segmenter import Segmenter
 from .words import parse_words

@@ -13,7 +13,7 @@ from PIL import Image
 from ..colours import palette
 from ..errors import UserError
 from ..label_format import label_format
-from ..windows import Pasted
+from ..sliding_window import Pasted
 from . import drawing
 
 MOST_LINES = 30  # of a legend

@@ -16,17 +16,17 @@ from mmcv.utils import get_logger
 from mmseg.datasets.pipelines import Compose
 from torch import Tensor
 
-from ..config_text import with_pairs
+from ..class_names import synonyms, templates_of
 from ..errors import UserError
-from ..prompts import synonyms, templates_of
+from ..image_io import Picture, read_picture
 from ..segmentor import CLIPRC
 from ..text_encoder import CONTEXT_LENGTH, CLIPTextEncoder, count_tokens, embed_class_names
-from .pictures import Picture, read_picture
+from ..weights.config_text import with_pairs
 from .result import Result
 from .words import clean_words, parse_words
 
 if TYPE_CHECKING:
-    from .loading import TextTower
+    from .load import TextTower
 
 KEPT = 10_000  # embeddings of new words; of CLIP ViT-B/16 they take 20 MB
 MINIATURE = ('This is the miniature\'s model, which knows its own drawn world only: colours with paint, stripes, dots '

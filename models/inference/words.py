@@ -1,8 +1,8 @@
 """Words as people type them -> class names with their synonyms."""
 from collections.abc import Sequence
 
+from ..class_names import synonyms
 from ..errors import UserError
-from ..prompts import synonyms
 
 
 def parse_words(text: str) -> list[str]:

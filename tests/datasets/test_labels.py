@@ -16,7 +16,7 @@ from datasets.metrics import areas
 from datasets.zero_shot import missing_classes, warn_of_missing_classes
 from models.errors import UserError
 from tests.conftest import REPOSITORY
-from tools.loaders import evaluation_dataset, training_dataset
+from tools.engine.data import evaluation_dataset, training_dataset
 
 EXAMPLE = REPOSITORY / 'tests/data/custom'
 COLOURS = ['red', 'yellow', 'green', 'blue', 'purple']

@@ -12,7 +12,7 @@ import datasets  # noqa: F401  registers
 from datasets.loading import LoadLabels, LoadPicture, MaskColours, MaskIds
 from models.inference import read_picture
 from tests.conftest import make_voc
-from tests.models.inference.test_pictures import png_bomb, save_kinds
+from tests.models.test_image_io import png_bomb, save_kinds
 from tools.preparation.convert_masks import decode
 
 JPEG, MASK = 'JPEGImages/{}_000.jpg', 'SegmentationClass/{}_000.png'

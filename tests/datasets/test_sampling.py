@@ -12,8 +12,8 @@ from mmseg.datasets import build_dataset
 from torch.utils.data import DataLoader
 
 from datasets import PassSampler, SeededSamples
-from tools.launch import Place
-from tools.loaders import start_worker, training_loader
+from tools.engine.data import start_worker, training_loader
+from tools.engine.process import Place
 
 
 def keys(count: int, size: int = 7, **arguments) -> list[tuple[int, int]]:

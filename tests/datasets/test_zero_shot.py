@@ -8,14 +8,7 @@ from mmcv import Config
 from mmseg.datasets import build_dataset
 from PIL import Image
 
-from datasets import (
-    ADE20K150,
-    COCOStuff164k,
-    PascalContext59,
-    PascalContext60,
-    PascalVOC20,
-    ZeroShotDataset,
-)
+from datasets import ADE20K150, COCOStuff164k, PascalContext59, PascalContext60, PascalVOC20, ZeroShotDataset
 
 VOC = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
        'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from models import CLIPVisionEncoder, RegionClueHead
-from models.label_mapping import Setting
+from models.training_labels import Setting
 from models.vision_encoder import ImageFeatures
 
 SIZES = {'input_resolution': 64, 'width': 32, 'layers': 3, 'heads': 4, 'output_dim': 16, 'num_tokens': 3,

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from models.clip_checkpoint import read, read_embeddings
+from models.class_names import lines_of
 from models.file_kinds import TEXT, WEIGHTS, check_config, check_text, kind_of
-from models.prompts import lines_of
+from models.weights.files import read, read_embeddings
 
 
 def image(ending: str) -> bytes:

@@ -8,9 +8,9 @@ import torch
 from mmcv import ConfigDict
 from mmseg.models import build_segmentor
 
-from models.clip_checkpoint import DEAD
-from models.maps import Resizing
+from models.resizing import Resizing
 from models.text_encoder import tokenize
+from models.weights.files import DEAD
 from tests.conftest import GOLDEN, golden_config
 from tests.models.naive import inputs_of
 

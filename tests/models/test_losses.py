@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from models import maps
+from models import resizing
 from models.losses import MaskLoss, MaskTerms, pair_count
-from models.maps import Resizing
+from models.resizing import Resizing
 from tests.conftest import REPOSITORY
 from tests.models.naive import bilinear, close
 from tests.test_scripts import free_port
@@ -52,7 +52,7 @@ def as_they_are(logits):
 @pytest.fixture(params=[1, 2, 3], ids=lambda classes: f'{classes}_at_once')
 def at_once(request, monkeypatch):
     """Classes that are worked on together."""
-    monkeypatch.setitem(maps.AT_ONCE, 'cpu', request.param * H * W)
+    monkeypatch.setitem(resizing.AT_ONCE, 'cpu', request.param * H * W)
 
 
 def test_terms_match_loops(at_once):

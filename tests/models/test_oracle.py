@@ -9,7 +9,7 @@ from mmcv import ConfigDict
 from mmseg.models import build_segmentor
 from torch import nn
 
-from models import CLIPRC, maps
+from models import CLIPRC, resizing
 from tests.conftest import GOLDEN, golden_config
 from tests.models.naive import close, randomized, unit
 from tests.oracle import Oracle
@@ -36,7 +36,7 @@ def build(case: str, classes: int | None = None) -> CLIPRC:
 @pytest.fixture(params=[1, 3, 10**4], ids=lambda classes: f'{classes}_at_once')
 def at_once(request, monkeypatch):
     """Classes whose maps, of 96 x 112 pixels, are worked on together."""
-    monkeypatch.setitem(maps.AT_ONCE, 'cpu', request.param * 96 * 112)
+    monkeypatch.setitem(resizing.AT_ONCE, 'cpu', request.param * 96 * 112)
 
 
 @torch.no_grad()
@@ -126,9 +126,9 @@ def test_a_whole_picture_goes_through_once(size, inside):
     picture = fill.image(3, (1, 3, *size))
     scores = model.whole_inference(picture, [meta], True)
     assert seen == [(1, 3, *inside)] and scores.shape == (1, 6, 40, 50)
-    image = maps.resize(picture, inside)
+    image = resizing.resize(picture, inside)
     oracle = Oracle(model)
-    logits = maps.resize(oracle.decode(*oracle.encode(image))[0], size)
+    logits = resizing.resize(oracle.decode(*oracle.encode(image))[0], size)
     expected = model.decode_head.class_head.scores(logits)
-    assert close(scores, maps.resize(expected, (40, 50)))
+    assert close(scores, resizing.resize(expected, (40, 50)))
     assert torch.equal(model.segment(picture, [meta])[0], scores[0].argmax(dim=0))

@@ -9,9 +9,9 @@ from mmseg.models.builder import BACKBONES, HEADS, LOSSES, SEGMENTORS
 from torch import nn
 
 import models
-from models.clip_checkpoint import read, text_tower
-from models.label_mapping import Setting
 from models.text_encoder import embed_class_names
+from models.training_labels import Setting
+from models.weights.files import read, text_tower
 from tests.conftest import golden_config
 from tests.models.naive import bilinear, close, unit
 

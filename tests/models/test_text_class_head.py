@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models import TextClassHead
-from models.label_mapping import Setting
+from models.training_labels import Setting
 from tests.models.naive import close, features, unit
 
 E, CLASSES, SEEN = 16, 5, [3, 0, 2]

@@ -18,10 +18,10 @@ from torch import nn
 
 from datasets.zero_shot import ZeroShotDataset
 from models import CLIPRC, losses
-from tools import launch
-from tools.evaluation import Evaluation, collect, predict
-from tools.loaders import evaluation_loader
-from tools.runner import Stop
+from tools.engine import process
+from tools.engine.data import evaluation_loader
+from tools.engine.evaluation import Evaluation, collect, predict
+from tools.engine.runner import Stop
 from tools.train import initial_model
 
 SIDE = 64
@@ -46,9 +46,9 @@ def pictures(classes: list[list[int]], seed: int) -> dict[str, DataContainer]:
 
 def model_of(config: Config) -> CLIPRC:
     """The same in every process, without dropout; it has an opinion on every pixel, unlike one that starts."""
-    launch.set_seed(0)
+    process.set_seed(0)
     model = initial_model(config, None)
-    launch.set_seed(1)  # whoever is first embeds the class names, which draws
+    process.set_seed(1)  # whoever is first embeds the class names, which draws
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.
@@ -58,9 +58,9 @@ def model_of(config: Config) -> CLIPRC:
     return model
 
 
-def one_step(config: Config, batch: dict[str, DataContainer], place: launch.Place) -> Step:
+def one_step(config: Config, batch: dict[str, DataContainer], place: process.Place) -> Step:
     """What a step logs and the gradients that the optimizer would get."""
-    wrapped = launch.wrap(model_of(config).double().train(), place)
+    wrapped = process.wrap(model_of(config).double().train(), place)
     outputs = wrapped.train_step(batch, None)
     outputs['loss'].backward()
     return dict(outputs['log_vars']), {name: parameter.grad for name, parameter in wrapped.module.named_parameters()
@@ -72,12 +72,12 @@ def first(dataset: ZeroShotDataset, count: int) -> ZeroShotDataset:
     return dataset
 
 
-def scored(config: Config, place: launch.Place, folder: Path) -> dict[int, tuple]:
+def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tuple]:
     """Number of pictures -> their label maps and scores, as test.py has them, and scores while training."""
     model, results = model_of(config), {}
     for count in range(1, 6):
         dataset = first(build_dataset(config.data.test, {'test_mode': True}), count)
-        loader, wrapped = evaluation_loader(config, dataset, place), launch.wrap(model, place)
+        loader, wrapped = evaluation_loader(config, dataset, place), process.wrap(model, place)
         maps, parts = [], []
         for index, labels in predict(wrapped, loader, place):
             maps.append(labels)
@@ -97,7 +97,7 @@ def scored(config: Config, place: launch.Place, folder: Path) -> dict[int, tuple
 def process(folder: Path) -> None:
     """What one of several processes does; the first one writes it down. Two train as well."""
     args = SimpleNamespace(launcher='pytorch', local_rank=0, device='cpu')
-    place = launch.start(args)
+    place = process.start(args)
     configs = {setting: Config.fromfile(folder / f'{setting}.py') for setting in SETTINGS}
     results = {'scored': scored(configs['inductive'], place, folder)}
     if place.world_size == 2:

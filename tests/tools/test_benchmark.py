@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.conftest import LEAVES, REPOSITORY
 from tools.benchmarking import growth, measuring, subjects
-from tools.flop_count import attention_flops, count, floors
-from tools.launch import Place
+from tools.engine.flop_count import attention_flops, count, floors
+from tools.engine.process import Place
 
 CPU = Place(torch.device('cpu'))
 

@@ -10,10 +10,10 @@ from mmseg.datasets import build_dataset
 from PIL import Image
 
 from tests.conftest import make_voc
-from tools import launch
 from tools.calibrate import BestOfEachSide, measure
-from tools.loaders import evaluation_loader
-from tools.model_builder import build_model
+from tools.engine import process
+from tools.engine.build import build_model
+from tools.engine.data import evaluation_loader
 
 PENALTIES = [0., 0.03, 0.1, 0.4, 1.5]
 
@@ -34,7 +34,7 @@ def case(tiny_configs, tmp_path_factory):
 
     model.extract_feat, model.decode_head.forward = lambda img: img, decode
     dataset = build_dataset(config.data.test, {'test_mode': True})
-    place = launch.Place(torch.device('cpu'))
+    place = process.Place(torch.device('cpu'))
     return model, evaluation_loader(config, dataset, place), place
 
 
@@ -48,10 +48,10 @@ def test_scores_are_those_of_a_test_at_each_penalty(case):
         labels = []
         for batch in loader:
             with torch.no_grad():
-                labels += launch.wrap(model, place).eval()(return_loss=False, **batch)
+                labels += process.wrap(model, place).eval()(return_loss=False, **batch)
         scores = dataset.evaluate(labels)
         expected.append([scores[f'IoU.{name}'] for name in dataset.CLASSES])
-    found = measure(launch.wrap(BestOfEachSide(model), place), loader, PENALTIES)
+    found = measure(process.wrap(BestOfEachSide(model), place), loader, PENALTIES)
     assert np.allclose(np.array(found), np.array(expected), atol=1e-3, equal_nan=True)
     assert np.nanmax(np.abs(np.array(expected[0]) - expected[2])) > 0.01, 'the penalty changes nothing: too easy'
     assert np.nanmax(np.array(expected[-1])[head.seen.tolist()]) == 0, 'a huge penalty leaves seen classes'

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models.inference.explaining import Attention, Explanation, Reading
-from models.windows import Window
+from models.sliding_window import Window
 from tools.explain import draw
+from tools.explaining.explanation import Attention, Explanation, Reading
 
 
 @pytest.fixture

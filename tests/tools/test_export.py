@@ -13,15 +13,17 @@ from mmseg.apis import inference_segmentor, init_segmentor
 from PIL import Image
 
 from datasets.loading import LoadPicture
-from models import clip_checkpoint, mmcv_repairs
+from models import mmcv_compat
 from models.inference import load_model, read_picture
+from models.weights import files
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
-from tests.models.inference.test_pictures import save_kinds
-from tools import export, inspect_checkpoint, launch
-from tools.config import load_config
+from tests.models.test_image_io import save_kinds
+from tools import export, inspect_checkpoint
+from tools.engine import process
+from tools.engine.build import build_model, load_weights
+from tools.engine.config import load_config
 from tools.exporting import onnx_models, slim
-from tools.model_builder import build_model, load_weights
 from tools.train import initial_model, starting_point
 
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
@@ -41,9 +43,9 @@ def exports(monkeypatch, cache):
 def fails(exports, monkeypatch):
     """Runs the script; the error that it ends with."""
     def fails(*arguments) -> str:
-        monkeypatch.setattr(launch.time, 'sleep', lambda _: None)
+        monkeypatch.setattr(process.time, 'sleep', lambda _: None)
         with pytest.raises(SystemExit) as caught:
-            launch.run(lambda: exports(*arguments))
+            process.run(lambda: exports(*arguments))
         assert str(caught.value.code).startswith('error: '), caught.value.code
         return caught.value.code
     return fails
@@ -97,7 +99,7 @@ def test_a_slim_file_segments_as_its_checkpoint(exports, checkpoint, picture, tm
 
 
 def test_what_a_slim_file_holds(slim_file, checkpoint):
-    read, before = clip_checkpoint.read(slim_file), clip_checkpoint.read(checkpoint)
+    read, before = files.read(slim_file), files.read(checkpoint)
     assert set(read.weights) == {name for name in before.weights if 'recovery' not in name}
     for name, tensor in read.weights.items():
         exact = torch.equal(before.weights[name].half().float(), before.weights[name])
@@ -109,7 +111,7 @@ def test_what_a_slim_file_holds(slim_file, checkpoint):
 
 @pytest.mark.parametrize('name', ['tiny', 'miniature'])
 def test_no_path_of_a_machine_is_left(name, slim_file):
-    meta = clip_checkpoint.read(MINIATURE if name == 'miniature' else slim_file).meta
+    meta = files.read(MINIATURE if name == 'miniature' else slim_file).meta
     texts = list(texts_of(meta))
     assert len(texts) > 50 and not [text for text in texts if text.startswith(('/', '~'))]
     clip = meta['clip_rc']['config']['model']['pretrained_text']
@@ -123,7 +125,7 @@ def test_files_of_another_checkout_are_named_from_the_repository():
 
 
 def test_mmseg_takes_a_slim_file(tiny_configs, checkpoint, slim_file, picture):
-    mmcv_repairs.apply()
+    mmcv_compat.apply()
     first, second = (init_segmentor(str(tiny_configs['inductive']), str(file), device='cpu')
                      for file in (checkpoint, slim_file))
     assert second.CLASSES == list(first.CLASSES)
@@ -141,19 +143,19 @@ def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
 def test_training_starts_from_a_slim_file(tiny_configs, slim_file, checkpoint, tmp_path):
     config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options={}, cfg_options={}))
     args = Namespace(resume_from=None, auto_resume=False, load_from=str(slim_file))
-    model = initial_model(config, starting_point(args, config, tmp_path, launch.Place(torch.device('cpu')), None)[0])
-    trained = clip_checkpoint.read(checkpoint).weights
+    model = initial_model(config, starting_point(args, config, tmp_path, process.Place(torch.device('cpu')), None)[0])
+    trained = files.read(checkpoint).weights
     for name, value in model.state_dict().items():
         if 'recovery' not in name:
             assert torch.allclose(value, trained[name], rtol=1e-3, atol=1e-7), name
     assert float(model.decode_head.recovery_decoder.linear_q_in.weight.std()) == pytest.approx(0.02, rel=0.1)
     args = Namespace(resume_from=str(slim_file), auto_resume=False, load_from=None)
     with pytest.raises(ValueError, match='no optimizer state .* --load-from'):
-        starting_point(args, config, tmp_path, launch.Place(torch.device('cpu')), None)
+        starting_point(args, config, tmp_path, process.Place(torch.device('cpu')), None)
 
 
 def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
-    read = clip_checkpoint.read(slim_file)
+    read = files.read(slim_file)
     config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options={}, cfg_options={}))
     name = 'decode_head.decoder_v.layers.2.norm3.bias'
     for weights, words in (({key: value for key, value in read.weights.items() if key != name}, f'missing: {name}'),
@@ -163,7 +165,7 @@ def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
 
 
 def test_inspect_tells_what_the_miniature_is():
-    found = inspect_checkpoint.inspect(clip_checkpoint.read(MINIATURE))
+    found = inspect_checkpoint.inspect(files.read(MINIATURE))
     assert found['kind'] == 'slim' and found['configs'] == ['configs/miniature/inductive.py']
     assert dict(inspect_checkpoint.lines(found))['decoder'] == '3 layers; recovery left out'
 
@@ -177,9 +179,9 @@ def test_the_miniature_that_ships_knows_new_words_by_the_clip_that_ships():
 @pytest.fixture(scope='module')
 def official(tiny_configs, checkpoint, tmp_path_factory):
     """As the published code leaves one: text tower, dead tensors, the config as text, no word of ours."""
-    read, tower = clip_checkpoint.read(checkpoint), clip_weights()
+    read, tower = files.read(checkpoint), clip_weights()
     weights = {**read.weights, **{f'text_encoder.{name}': value.float() for name, value in tower.items()
-                                  if name.startswith(clip_checkpoint.TEXT_TOWER)},
+                                  if name.startswith(files.TEXT_TOWER)},
                'decode_head.decoder_q.layers.0.norm1.bias': torch.zeros(32)}
     config = Config.fromfile(str(tiny_configs['inductive']))
     config.model.update(load_text_embedding='/away/voc.npy', pretrained='/away/ViT.pt', pretrained_text='/away/ViT.pt')
@@ -192,9 +194,9 @@ def official(tiny_configs, checkpoint, tmp_path_factory):
 
 def test_an_official_file_is_told_what_it_is(exports, official, checkpoint, picture, tmp_path):
     exports(official, '--slim', tmp_path / 'it.safetensors')
-    read = clip_checkpoint.read(tmp_path / 'it.safetensors')
-    assert not any(clip_checkpoint.DEAD.match(name) for name in read.weights)
-    assert clip_checkpoint.holds_text_tower(read) and not [text for text in texts_of(read.meta) if text[0:1] == '/']
+    read = files.read(tmp_path / 'it.safetensors')
+    assert not any(files.DEAD.match(name) for name in read.weights)
+    assert files.holds_text_tower(read) and not [text for text in texts_of(read.meta) if text[0:1] == '/']
     entry = read.meta['clip_rc']
     assert (entry['setting'], entry['prompt_set'], len(entry['split']['unseen'])) == ('inductive', 'single', 5)
     original, again = load_model(checkpoint), load_model(tmp_path / 'it.safetensors')
@@ -202,7 +204,7 @@ def test_an_official_file_is_told_what_it_is(exports, official, checkpoint, pict
     assert torch.allclose(original.embed(original.class_names), again.embed(again.class_names), atol=1e-5)
     assert (original.segment(picture).labels == again.segment(picture).labels).mean() > 0.98
     exports(tmp_path / 'it.safetensors', '--slim', tmp_path / 'again.safetensors', '--dtype', 'float32')
-    assert clip_checkpoint.read(tmp_path / 'again.safetensors').meta['clip_rc']['config'] == entry['config']
+    assert files.read(tmp_path / 'again.safetensors').meta['clip_rc']['config'] == entry['config']
 
 
 def test_an_official_file_without_meta_needs_its_config(fails, official, tmp_path):

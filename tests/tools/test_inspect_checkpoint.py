@@ -9,10 +9,11 @@ from mmcv import Config
 from datasets import COCOStuff164k, PascalVOC20
 from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights, hugging_face_weights
 from tests.conftest import GOLDEN, LEAVES, REPOSITORY
-from tools import inspect_checkpoint, launch
+from tools import inspect_checkpoint
+from tools.engine import process
+from tools.engine.build import build_model, dataset_facts, describe
 from tools.inspect_checkpoint import dataset_of, inspect, lines
-from tools.leaves import leaves
-from tools.model_builder import build_model, dataset_facts, describe
+from tools.results.leaves import leaves
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def fails(monkeypatch):
     def fails(path) -> str:
         monkeypatch.setattr(sys, 'argv', ['inspect_checkpoint.py', str(path)])
         with pytest.raises(SystemExit) as caught:
-            launch.run(inspect_checkpoint.main)
+            process.run(inspect_checkpoint.main)
         assert caught.value.code.startswith('error: ') and '\n' not in caught.value.code
         return caught.value.code
     return fails
@@ -308,4 +309,4 @@ def test_an_official_file_is_understood_in_a_moment(tmp_path, monkeypatch):
     """No model is built."""
     monkeypatch.setattr('mmseg.models.builder.build_segmentor', None)
     monkeypatch.setattr('torch.nn.Module.__init__', None)
-    assert list(lines(inspect(inspect_checkpoint.clip_checkpoint.read(official(tmp_path / 'it.pth')))))
+    assert list(lines(inspect(inspect_checkpoint.files.read(official(tmp_path / 'it.pth')))))

@@ -17,17 +17,18 @@ from mmseg.datasets import build_dataset
 from PIL import Image
 
 from datasets.miniature import COLOURS, PATTERNS, Miniature
-from models import CLIPTextEncoder, clip_checkpoint
+from models import CLIPTextEncoder
 from models.text_encoder import embed_class_names
+from models.weights import files
 from tests.conftest import REPOSITORY
-from tools import launch
-from tools.evaluation import predict
-from tools.launch import Place
-from tools.loaders import evaluation_loader, training_loader
+from tools.engine import process
+from tools.engine.build import build_model
+from tools.engine.data import evaluation_loader, training_loader
+from tools.engine.evaluation import predict
+from tools.engine.process import Place
 from tools.miniature import experiment, pictures, quickstart, runs, train_clip, world
 from tools.miniature.runs import Run
 from tools.miniature.train_clip import ImageTower
-from tools.model_builder import build_model
 from tools.train import initial_model
 
 UNSEEN = Miniature.describe().split.unseen
@@ -127,7 +128,7 @@ def test_swatches_differ():
 
 @pytest.fixture(scope='module')
 def clip():
-    return clip_checkpoint.read(runs.CLIP)
+    return files.read(runs.CLIP)
 
 
 def test_the_shipped_clip_is_small_and_in_the_format_of_openai(clip):
@@ -148,7 +149,7 @@ def test_the_shipped_clip_names_pictures(clip):
     tower = ImageTower(width=len(weights['class_embedding']), layers=layers, embed_dim=weights['proj'].shape[1])
     tower.load_state_dict(weights)
     drawn, classes = zip(*(train_clip.draw(2, index, most=1) for index in range(150)))
-    names = embed_class_names(CLIPTextEncoder.like(clip_checkpoint.text_tower(clip)), Miniature.CLASSES,
+    names = embed_class_names(CLIPTextEncoder.like(files.text_tower(clip)), Miniature.CLASSES,
                               ['a photo of a {}'])
     found = (tower(train_clip.normalised(torch.from_numpy(np.stack(drawn)))) @ names.T).argmax(dim=1)
     right = found == torch.tensor(classes)[:, 0]
@@ -160,8 +161,8 @@ def test_clip_training_writes_a_clip(run, tmp_path):
     done = run('tools/miniature/train_clip.py', tmp_path / 'clip.pt', '--iterations', 2, '--batch', 4, '--pool', 8,
                '--width', 64, '--layers', 1, '--embed-dim', 16)
     assert 'iteration 2 of 2' in done.stdout + done.stderr
-    written = clip_checkpoint.read(tmp_path / 'clip.pt')
-    tower = clip_checkpoint.text_tower(written)
+    written = files.read(tmp_path / 'clip.pt')
+    tower = files.text_tower(written)
     assert CLIPTextEncoder.like(tower).text_projection.shape[1] == 16
     assert written.weights['visual.proj'].shape == (64, 16)
 
@@ -227,10 +228,10 @@ def test_sigterm_ends_the_script_under_way(tmp_path):
     script.write_text('import time\nprint("up", flush=True)\ntime.sleep(300)\n')
     main = tmp_path / 'main.py'
     main.write_text(f'import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\n'
-                    'from pathlib import Path\nfrom tools import launch\nfrom tools.miniature import runs\n'
+                    'from pathlib import Path\nfrom tools.engine import process\nfrom tools.miniature import runs\n'
                     'def main():\n    runs.end_on_sigterm()\n    runs.open_folder(Path(sys.argv[2]), "one")\n'
                     '    runs.execute([sys.argv[1]], Path(sys.argv[2]) / "log", lambda line: print(line, flush=True))\n'
-                    'launch.run(main)\n')
+                    'process.run(main)\n')
     with subprocess.Popen([sys.executable, main, script, tmp_path / 'work'], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == 'up\n'
@@ -321,9 +322,9 @@ def learning(tmp_path_factory) -> dict[str, dict[str, float]]:
         'data.val.data_root': str(folder / 'world'), 'model.pretrained': str(runs.CLIP),
         'model.pretrained_text': str(runs.CLIP), 'model.decode_head.class_head': {'seen_penalty': 0.}})
     place, iterations = Place(torch.device('cpu')), 500
-    launch.set_seed(0)
+    process.set_seed(0)
     model = initial_model(config, None)
-    wrapped = launch.wrap(model, place)
+    wrapped = process.wrap(model, place)
     dataset = build_dataset(config.data.val, {'test_mode': True})
 
     def scores() -> dict[str, float]:
@@ -390,7 +391,7 @@ def test_a_table_of_what_is_no_result(monkeypatch, tmp_path, text, said):
         Path('results.json').write_text(text)
     monkeypatch.setattr(sys, 'argv', ['experiment.py', '--table', 'results.json'])
     with pytest.raises(SystemExit) as caught:
-        launch.run(experiment.main)
+        process.run(experiment.main)
     assert said in caught.value.code
 
 

@@ -17,7 +17,8 @@ from PIL import ExifTags, Image
 
 from tests import data_archives
 from tests.web_server import serving
-from tools import downloads, launch, prepare_data
+from tools import prepare_data
+from tools.engine import downloads, process
 from tools.preparation import detail_annotations, parallel, sources, verify
 
 MAKERS = {'voc12': data_archives.voc12, 'coco_stuff164k': data_archives.coco_stuff164k,
@@ -73,7 +74,7 @@ class Case:
         self.monkeypatch.setattr(sys, 'argv', ['prepare_data.py', self.name, '--root', str(self.root), '--workers', '1',
                                                *arguments])
         try:
-            launch.run(prepare_data.main)
+            process.run(prepare_data.main)
         except SystemExit as error:
             return error.code
         return 0

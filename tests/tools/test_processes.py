@@ -12,9 +12,9 @@ from PIL import Image
 from tests.conftest import LEAVES, REPOSITORY, TINY, make_voc
 from tests.test_scripts import free_port
 from tests.tools.one_process import BATCHES, SETTINGS, Step, one_step, pictures, scored
-from tools import launch
+from tools.engine import process
 
-ALONE = launch.Place(torch.device('cpu'))
+ALONE = process.Place(torch.device('cpu'))
 
 
 def joined(*batches: dict[str, DataContainer]) -> dict[str, DataContainer]:

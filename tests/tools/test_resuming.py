@@ -20,7 +20,8 @@ import torch.distributed as dist
 import tools
 from tests.conftest import REPOSITORY
 from tests.test_scripts import free_port
-from tools import launch, runner, train
+from tools import train
+from tools.engine import process, runner
 
 ITERATIONS = 11
 NO_CLIP = ['model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
@@ -54,11 +55,11 @@ class Run:
                 *options, '--cfg-options', *settings))])
             try:
                 train.main()
-            except launch.Stopped as stopped:
+            except process.Stopped as stopped:
                 self.ended = stopped
             finally:
-                while launch.AT_END:  # as at a process's end
-                    launch.AT_END.pop()()
+                while process.AT_END:  # as at a process's end
+                    process.AT_END.pop()()
         return losses
 
 
@@ -166,7 +167,7 @@ def test_evaluation_neither_changes_the_run_nor_is_lost(whole, train_here, tmp_p
     assert_same_run(folder, scored)
     assert [line['iter'] for line in evaluations(scored)] == [4, 8]
 
-    from tools import evaluation
+    from tools.engine import evaluation
     predict, asked = evaluation.predict, []
 
     def interrupted(*args):
@@ -194,7 +195,7 @@ def test_evaluation_neither_changes_the_run_nor_is_lost(whole, train_here, tmp_p
 
 def test_the_last_evaluation_is_broken_off_and_again(train_here, tmp_path, monkeypatch):
     """The run is not over before it is done, though no iteration is left."""
-    from tools import evaluation
+    from tools.engine import evaluation
     predict, rounds = evaluation.predict, []
 
     def interrupted(*args):
@@ -223,7 +224,7 @@ def best_of(folder: Path) -> list[str]:
 def scored(monkeypatch):
     """Evaluations after n iterations give `scores[n]`, which this gives."""
     from datasets import ZeroShotDataset
-    from tools.evaluation import Evaluation
+    from tools.engine.evaluation import Evaluation
     now, scores, evaluate = [0], {}, Evaluation._do_evaluate
     monkeypatch.setattr(ZeroShotDataset, 'evaluate', lambda *args, **kwargs: scores[now[0]])
     monkeypatch.setattr(Evaluation, '_do_evaluate',
@@ -290,8 +291,8 @@ def test_whether_an_evaluation_lacks_is_the_first_process_s_word(train_here, tmp
     settings = ['evaluation.interval=2', 'checkpoint_config.interval=2', 'runner.max_iters=2']
     train_here(tmp_path, settings=settings)
     (tmp_path / 'evaluations.jsonl').unlink()
-    of_first = launch.of_first
-    monkeypatch.setattr(launch, 'of_first', lambda value, place: value is False or of_first(value, place))
+    of_first = process.of_first
+    monkeypatch.setattr(process, 'of_first', lambda value, place: value is False or of_first(value, place))
     train_here(tmp_path, '--auto-resume', settings=settings)
     assert not (tmp_path / 'evaluations.jsonl').exists()
 
@@ -440,8 +441,8 @@ def test_another_batch(train_here, tmp_path, caplog):
 
 def test_a_signal_in_the_midst_of_agreeing(monkeypatch):
     """It counts the next time."""
-    stop = runner.Stop(launch.Place(torch.device('cpu'), 0, 2))
-    monkeypatch.setattr(launch.Place, 'distributed', True)
+    stop = runner.Stop(process.Place(torch.device('cpu'), 0, 2))
+    monkeypatch.setattr(process.Place, 'distributed', True)
     monkeypatch.setattr(dist, 'all_reduce', lambda *args, **kwargs: stop._asked(signal.SIGTERM, None))
     assert stop.agreed() is None
     monkeypatch.setattr(dist, 'all_reduce', lambda *args, **kwargs: None)
@@ -517,7 +518,7 @@ def test_a_bad_batch_of_a_step_of_several_is_named(train_here, tmp_path, monkeyp
 
 def test_loader_workers_that_end_do_not_disturb_the_last_checkpoint(train_here, tmp_path, monkeypatch):
     """Told to end with the training, they do so after a time, even while a large checkpoint is written."""
-    from tools import checkpoints
+    from tools.engine import checkpoints
 
     def slow(*args):
         for worker in multiprocessing.active_children():
@@ -544,11 +545,11 @@ def test_two_runs_in_one_folder(tmp_path):
     with (tmp_path / '.run').open('a') as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         done = subprocess.run(
-            [sys.executable, '-c', 'import sys; from pathlib import Path; from tools import launch; '
-             'launch.run(lambda: launch.hold(Path(sys.argv[1]), patience=0))', tmp_path],
+            [sys.executable, '-c', 'import sys; from pathlib import Path; from tools.engine import process; '
+             'process.run(lambda: process.hold(Path(sys.argv[1]), patience=0))', tmp_path],
             cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 1 and f'error: another run writes to {tmp_path}: wait' in done.stderr
-    launch.hold(tmp_path, patience=0)
+    process.hold(tmp_path, patience=0)
 
 
 def started(folder: Path, *command) -> subprocess.Popen:

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from datasets.metrics import zero_shot_scores
-from tools import launch, summarize
-from tools.leaves import leaves
-from tools.published import SCORES
+from tools import summarize
+from tools.engine import process
+from tools.results.leaves import leaves
+from tools.results.published import SCORES
 
 VOC = 'configs/voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16.py'
 TRANSDUCTIVE = 'configs/voc12/clip_rc_zero_vit-b_512x512_20k_voc_10_16_st.py'
@@ -52,7 +53,7 @@ def fails(monkeypatch):
     def fails(*arguments) -> str:
         monkeypatch.setattr(sys, 'argv', ['summarize.py', *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            launch.run(summarize.main)
+            process.run(summarize.main)
         assert caught.value.code.startswith('error: ')
         return caught.value.code
     return fails

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from datasets import BY_NAME, COCOStuff164k, PascalVOC20
-from models import clip_checkpoint
-from models.prompts import PROMPT_SETS, templates_of
+from models.class_names import PROMPT_SETS, templates_of
 from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
+from models.weights import files
 from tests.clip_files import clip_weights, save_torchscript
 from tests.conftest import REPOSITORY
 
@@ -18,7 +18,7 @@ DATA = REPOSITORY / 'tests/data'
 
 
 def expected(clip, names, templates) -> np.ndarray:
-    tower = clip_checkpoint.text_tower(clip_checkpoint.read(clip))
+    tower = files.text_tower(files.read(clip))
     return embed_class_names(CLIPTextEncoder.like(tower), names, templates).numpy()
 
 
@@ -38,7 +38,7 @@ def test_token_ids_are_those_of_clip():
                                                  ('motorbike', 'motorcycle'), ('diningtable', 'dining table')])
 def test_real_embeddings_have_the_expected_neighbours(name, neighbour):
     """CLIP ViT-B/16's own embeddings of VOC's classes (one prompt) and COCO-Stuff's (fifteen)."""
-    voc, coco = (clip_checkpoint.read_embeddings(DATA / f'text_embeddings/{file}.npy')
+    voc, coco = (files.read_embeddings(DATA / f'text_embeddings/{file}.npy')
                  for file in ('voc12_single', 'coco_multi'))
     assert voc.shape == (20, 512) and coco.shape == (171, 512) and voc.dtype == torch.float32
     for table in (voc, coco):
@@ -88,7 +88,7 @@ def test_one_class_is_enough(run, clip_file, tmp_path):
 def test_a_config_brings_its_clip_and_classes(run, tiny_configs, clip_file, tmp_path):
     """Four heads of eight, which the weights alone do not tell."""
     run(SCRIPT, tiny_configs['inductive'], '--out', tmp_path / 'rows.npy')
-    tower = clip_checkpoint.text_tower(clip_checkpoint.read(clip_file))
+    tower = files.text_tower(files.read(clip_file))
     rows = embed_class_names(CLIPTextEncoder.like(tower, 4), PascalVOC20.CLASSES, templates_of('single')).numpy()
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
     assert np.abs(rows - expected(clip_file, PascalVOC20.CLASSES, templates_of('single'))).max() > 1e-3
@@ -104,7 +104,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
         torch.save(weights, file)
     else:
         torch.save({'state_dict': {f'text_encoder.{name}': value for name, value in weights.items()
-                                   if name.startswith(clip_checkpoint.TEXT_TOWER)}}, file)
+                                   if name.startswith(files.TEXT_TOWER)}}, file)
     (tmp_path / 'names.txt').write_text('cat\ndog\n')
     run(SCRIPT, tmp_path / 'names.txt', '--clip', file, '--out', tmp_path / 'rows.npy')
     save_torchscript(weights, tmp_path / 'reference.pt')

@@ -21,12 +21,12 @@ import os, signal, sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
 import tools
 import torch, torch.distributed as dist
-from tools import launch
+from tools.engine import process
 dist.init_process_group('gloo')
 attempt, rank, folder, wish = os.environ['TORCHELASTIC_RESTART_COUNT'], dist.get_rank(), sys.argv[1], sys.argv[2]
 open(f'{{folder}}/{{attempt}}.{{rank}}.{{os.getpid()}}', 'w').close()
 if wish == 'lose the other':
-    launch.run(lambda: dist.all_reduce(torch.zeros(1)) if rank == 0 else os.kill(os.getpid(), signal.SIGKILL))
+    process.run(lambda: dist.all_reduce(torch.zeros(1)) if rank == 0 else os.kill(os.getpid(), signal.SIGKILL))
 if wish == 'crash at last' and rank == 1:
     raise RuntimeError('out of luck')
 if attempt == '0' and rank == 1:

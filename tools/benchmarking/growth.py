@@ -12,16 +12,9 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from models import CLIPRC
 from tools.benchmarking.measuring import Job, free_memory, measure, peak_memory
-from tools.benchmarking.subjects import (
-    model_of,
-    plain_pass,
-    set_classes,
-    training_labels,
-    training_step,
-    window_labels,
-)
-from tools.launch import Place
-from tools.progress import Progress
+from tools.benchmarking.subjects import model_of, plain_pass, set_classes, training_labels, training_step, window_labels
+from tools.engine.process import Place
+from tools.engine.progress import Progress
 
 VALUES = {'classes': (20, 50, 100, 171, 400, 1000), 'side': (256, 512, 768, 1024), 'batch': (1, 2, 4, 8, 16, 32)}
 UNITS = {'classes': 'classes', 'side': 'side of the picture in pixels', 'batch': 'pictures in a batch'}

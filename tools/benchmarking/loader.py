@@ -6,8 +6,8 @@ from collections import defaultdict
 from mmcv import Config
 from prettytable import PrettyTable
 
-from tools.launch import Place
-from tools.loaders import training_dataset, training_loader
+from tools.engine.data import training_dataset, training_loader
+from tools.engine.process import Place
 
 SAMPLES, BATCHES = 40, 20
 

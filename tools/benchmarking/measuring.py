@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from models.precision import cpu_has
-from tools.launch import Place
+from tools.engine.process import Place
 
 Job = Callable[[], object]
 

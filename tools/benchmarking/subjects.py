@@ -13,11 +13,11 @@ from torch import Tensor
 
 from datasets import ZeroShotDataset
 from models import CLIPRC
-from tools import launch
 from tools.benchmarking.measuring import Job
-from tools.evaluation import label_maps
-from tools.launch import Place
-from tools.model_builder import build_model
+from tools.engine import process
+from tools.engine.build import build_model
+from tools.engine.evaluation import label_maps
+from tools.engine.process import Place
 
 TEST_IMAGE = 375, 500  # a common size in PASCAL VOC
 
@@ -70,7 +70,7 @@ class TestImage:
         self.dataset = ZeroShotDataset(
             classes=classes, unseen=(), img_dir=str(pictures), ann_dir=str(masks), img_suffix='.jpg',
             seg_map_suffix='.png', pipeline=config.data.test.pipeline, test_mode=True)
-        self.place, self.model, self.wrapped = place, model, launch.wrap(model, place)
+        self.place, self.model, self.wrapped = place, model, process.wrap(model, place)
 
     def batch(self) -> dict:
         """What the loader gives."""

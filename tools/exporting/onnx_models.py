@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models import CLIPRC, CLIPTextEncoder
+from models.class_names import templates_of
 from models.errors import UserError
 from models.inference import Segmenter
-from models.maps import Resizing
-from models.prompts import templates_of
+from models.resizing import Resizing
 from models.text_encoder import tokenize
 
 OPSET = 18

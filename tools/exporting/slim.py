@@ -7,13 +7,14 @@ from mmcv import Config
 from safetensors.torch import save
 from torch import Tensor
 
-from models import CLIPRC, checkpoint_meta
-from models.clip_checkpoint import Checkpoint
-from models.config_text import read_config_text
+from models import CLIPRC
 from models.errors import UserError
-from models.inference.loading import TextTower
-from tools.config import REPOSITORY, as_data
-from tools.model_builder import build_model, dataset_facts, describe, give_text_embeddings, load_weights
+from models.inference.load import TextTower
+from models.weights import metadata
+from models.weights.config_text import read_config_text
+from models.weights.files import Checkpoint
+from tools.engine.build import build_model, dataset_facts, describe, give_text_embeddings, load_weights
+from tools.engine.config import REPOSITORY, as_data
 
 DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
 OF_A_MACHINE = ('data_root', 'load_text_embedding')  # of a config
@@ -31,7 +32,7 @@ def described(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
     Raises:
         UserError: it is damaged, or says too little, or does not fit its config.
     """
-    if (told := checkpoint_meta.description(checkpoint)) is not None:
+    if (told := metadata.description(checkpoint)) is not None:
         return _with_entry(checkpoint, {**checkpoint.meta['clip_rc'],
                                         'config': told.config if config is None else as_data(config)})
     remedy = 'name the config of its training: --config CONFIG (tools/inspect_checkpoint.py finds it).'
@@ -64,7 +65,7 @@ def portable_meta(checkpoint: Checkpoint, *, dtype: str) -> dict:
     modules = {'custom_imports': config['custom_imports']} if config.get('custom_imports') else {}  # names alone
     return {'CLASSES': entry['class_names'], **kept, 'clip_rc': {
         **entry, 'config': {'model': _portable(config['model']), 'data': {'test': test}, **modules},
-        checkpoint_meta.SLIM: dtype}}
+        metadata.SLIM: dtype}}
 
 
 def _portable(value):
@@ -109,5 +110,5 @@ def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> 
 
 
 def write(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
-    """Writes them as `models.clip_checkpoint.read` reads them."""
+    """Writes them as `models.weights.files.read` reads them."""
     path.write_bytes(save(weights, {'format': 'pt', 'meta': json.dumps(meta, ensure_ascii=False)}))

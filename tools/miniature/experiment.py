@@ -23,8 +23,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from models.errors import UserError
-from tools import launch
-from tools.config import REPOSITORY
+from tools.engine import process
+from tools.engine.config import REPOSITORY
 from tools.miniature import runs
 from tools.miniature.quickstart import PICTURES, VAL_PICTURES
 from tools.miniature.runs import Run
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='The experiment behind the README\'s numbers for the miniature.')
     parser.add_argument('--work-dir', type=Path, default=REPOSITORY / 'work_dirs/miniature_experiment',
                         help='folder of its runs, which go on there (default: work_dirs/miniature_experiment)')
-    parser.add_argument('--jobs', type=launch.at_least_one, default=os.cpu_count() or 1,
+    parser.add_argument('--jobs', type=process.at_least_one, default=os.cpu_count() or 1,
                         help='runs side by side (default: one for each processor core)')
     parser.add_argument('--table', type=Path, metavar='FILE.json', help='print the tables of these results, no more')
     args = parser.parse_args()
@@ -176,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -13,8 +13,8 @@ import tools  # noqa: F401  first: it quietens the imports below
 from prettytable import PrettyTable
 
 from datasets.miniature import Miniature
-from tools import launch
-from tools.config import REPOSITORY
+from tools.engine import process
+from tools.engine.config import REPOSITORY
 from tools.miniature import pictures, runs
 from tools.miniature.runs import Run
 
@@ -95,4 +95,4 @@ def draw(work: Path, *compared: Run) -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -24,14 +24,14 @@ from mmcv import Config
 
 from datasets.miniature import Miniature
 from models.errors import UserError
-from tools import launch
-from tools.config import REPOSITORY
+from tools.engine import process
+from tools.engine.config import REPOSITORY
 from tools.miniature.world import write_world
 
 CLIP = REPOSITORY / 'tools/miniature/clip.pt'
 # What results depend on.
 SOURCES = ('configs/_base_', 'configs/miniature', 'datasets', 'models', 'tools/miniature/world.py', 'tools/train.py',
-           'tools/loaders.py', 'tools/model_builder.py', 'test.py')
+           'tools/engine/data.py', 'tools/engine/build.py', 'test.py')
 PROGRESS = re.compile(r'Iter \[(\d+)/(\d+)\].* eta: ([\d:]+|.*?),.* loss: ([\d.]+|nan)')
 SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 
@@ -104,7 +104,7 @@ def open_folder(work: Path, command: str, other: str = 'WORK_DIR=DIR') -> None:
         UserError: it can't be written, lacks space, is in use, or is of another version or command.
     """
     try:
-        launch.make_folder(work)
+        process.make_folder(work)
     except UserError as error:
         raise UserError(f'{error} {other} does so.') from error
     stamp, wanted = work / 'version', f'{version()} {command}'
@@ -244,31 +244,31 @@ def execute(command: list, log: Path, watch: Callable[[str], None] = lambda line
     last = deque(maxlen=5)
     with log.open('a') as stream, subprocess.Popen(
             [sys.executable, str(REPOSITORY / script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors='replace', env={**os.environ, **MALLOC}, pass_fds=HELD) as process:
-        UNDER_WAY.add(process)
+            text=True, errors='replace', env={**os.environ, **MALLOC}, pass_fds=HELD) as child:
+        UNDER_WAY.add(child)
         try:
-            for line in process.stdout:
+            for line in child.stdout:
                 stream.write(line)
                 stream.flush()
                 last.append(line.rstrip())
                 watch(line)
         finally:
-            UNDER_WAY.discard(process)
-    if not process.returncode:
+            UNDER_WAY.discard(child)
+    if not child.returncode:
         return
     if shutil.disk_usage(log.parent).free < 50 * 2**20:
         raise UserError(f'the disk of {log.parent} is full. Make room and run this again: it goes on where it '
                         'stopped.')
     remedy = [] if of is None else [f'If a file is damaged, begin that run anew: rm -r {shlex.quote(str(of))}']
-    raise UserError('\n'.join([f'{script} stopped (exit status {process.returncode}). Its last words, of {log}:',
+    raise UserError('\n'.join([f'{script} stopped (exit status {child.returncode}). Its last words, of {log}:',
                                 *last, *remedy]))
 
 
 def end_on_sigterm() -> None:
     """SIGTERM ends this process as Ctrl-C does, and the scripts that it started."""
     def end(*_) -> None:
-        for process in list(UNDER_WAY):
-            process.terminate()
+        for child in list(UNDER_WAY):
+            child.terminate()
         raise KeyboardInterrupt
     signal.signal(signal.SIGTERM, end)
 

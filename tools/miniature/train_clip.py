@@ -28,7 +28,7 @@ from datasets.miniature import Miniature
 from models.clip_layers import LayerNorm, Transformer
 from models.errors import UserError
 from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
-from tools import launch
+from tools.engine import process
 from tools.miniature.world import draw_scene
 
 SIZE, PATCH = 64, 8  # pixels
@@ -131,14 +131,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('file', type=Path, help='is written when training ends')
-    parser.add_argument('--iterations', type=launch.at_least_one, default=2000, help='training steps')
-    parser.add_argument('--batch', type=launch.at_least_one, default=64, help='pictures of a step')
-    parser.add_argument('--width', type=launch.at_least_one, default=128, help='channels of the image tower, 64 a head')
-    parser.add_argument('--layers', type=launch.at_least_one, default=4, help='of the image tower')
-    parser.add_argument('--embed-dim', type=launch.at_least_one, default=64, help='channels of the embeddings')
+    parser.add_argument('--iterations', type=process.at_least_one, default=2000, help='training steps')
+    parser.add_argument('--batch', type=process.at_least_one, default=64, help='pictures of a step')
+    parser.add_argument('--width', type=process.at_least_one, default=128, help='channels of the image tower')
+    parser.add_argument('--layers', type=process.at_least_one, default=4, help='of the image tower')
+    parser.add_argument('--embed-dim', type=process.at_least_one, default=64, help='channels of the embeddings')
     parser.add_argument('--gelu', choices=['quick', 'plain'], default='quick', help='plain: in open_clip\'s format')
     parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
-    parser.add_argument('--pool', type=launch.at_least_one, default=20000,
+    parser.add_argument('--pool', type=process.at_least_one, default=20000,
                         help='drawn pictures; each is seen mirrored too')
     parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
     parser.add_argument('--kept', type=float, default=0.5, help='share of the patches that is looked at')
@@ -150,9 +150,9 @@ def main() -> None:
     args = parse_arguments()
     if args.file.is_dir():
         raise UserError(f'{args.file} is a folder: name a file in it, such as {args.file / "clip.pt"}.')
-    launch.make_folder(args.file.absolute().parent)
+    process.make_folder(args.file.absolute().parent)
     logger = get_logger('mmseg')
-    launch.set_seed(args.seed)
+    process.set_seed(args.seed)
     random = np.random.default_rng(args.seed)
     image_tower = ImageTower(width=args.width, layers=args.layers, embed_dim=args.embed_dim, gelu=args.gelu)
     text_encoder = CLIPTextEncoder(transformer_width=64, transformer_heads=1, transformer_layers=3,
@@ -197,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from datasets.miniature import COLOURS, PATTERNS, Miniature
 from models.errors import UserError
-from tools import launch
+from tools.engine import process
 
 SIZE = 128  # pixels a side
 HUES = {'red': 0, 'yellow': 55, 'green': 125, 'blue': 220, 'purple': 290}  # degrees
@@ -196,7 +196,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.folder.exists():
         raise UserError(f'{args.folder} exists already: remove it to draw it anew.')
-    launch.make_folder(args.folder.absolute().parent)
+    process.make_folder(args.folder.absolute().parent)
     if min(args.corners) < 3:
         raise UserError(f'--corners {min(args.corners)}: a shape has three at least.')
     write_world(args.folder, train=args.train, val=args.val, seed=args.seed, classes=args.classes,
@@ -204,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    process.run(main)

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from models.errors import UserError
-from models.inference.pictures import NoPicture, opened
+from models.image_io import NoPicture, opened
 
 IGNORE = 255
 MOST_BYTES_OF_MAT = 2**20  # SBD's have some 10,000; it may become 1,000 times as large in memory

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from models.errors import UserError
+from tools.engine.progress import Progress
 from tools.preparation.parallel import parallel, write_whole
 from tools.preparation.sources import Archive, Folder
-from tools.progress import Progress
 
 MOST_BYTES = 32 * 2**20  # of a member, or of what a tar says about one: the largest published image has a fifth of it
 LONGEST_NAME = 200  # characters

@@ -9,10 +9,10 @@ import numpy as np
 import datasets
 from datasets.loading import upright_size
 from models.errors import UserError
+from tools.engine.progress import Progress
 from tools.preparation.convert_masks import IGNORE, decode, label_ids
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Benchmark, Split
-from tools.progress import Progress
 
 SHOWN = 5  # files of a kind that are named
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
+from models.class_names import synonyms
 from models.errors import UserError
 from models.inference import Result, Segmenter, parse_words, read_picture
 from models.inference.words import clean_words
-from models.prompts import synonyms
 
 FORKED = multiprocessing.get_context('fork')  # which imports nothing anew; the child uses neither threads nor PyTorch
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import gradio
 
+from models.class_names import PROMPT_SETS
 from models.inference import Segmenter
-from models.prompts import PROMPT_SETS
 from tools.web_page.answers import Limits, answer
 from tools.web_page.examples import Example
 

@@ -1,0 +1,122 @@
+"""What a checkpoint of ours says of itself in `meta['clip_rc']`: plain JSON values, enough to use it alone."""
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..class_names import PROMPT_SETS
+from ..errors import UserError
+from .files import Checkpoint
+
+FORMAT = 1
+SLIM = 'slim'  # in the entry of a checkpoint that tools/export.py made: the number format of its weights
+
+
+class Description(NamedTuple):
+    """What a checkpoint of ours says."""
+    class_names: list[str]
+    unseen_names: list[str]
+    setting: str  # a value of `Setting`
+    prompt_set: str | tuple[str, ...]
+    config: dict  # of its training, as data
+    embeddings: Tensor  # (C, E) of its class names
+
+
+def describe(*, class_names: Sequence[str], unseen_names: Sequence[str], setting: str,
+             prompt_set: str | Sequence[str], config: dict, embeddings: np.ndarray) -> dict:
+    """The entry `clip_rc` of a checkpoint's meta.
+
+    Class names, split, prompt set, setting, config, and the text embeddings (float32, little endian, base64) with their
+    hash: the model has no other use for a text tower.
+
+    Args:
+        setting: a value of `Setting`.
+        config: of the training, as plain JSON values.
+        embeddings: (C, E) of the class names.
+    """
+    table = embeddings.astype('<f4')
+    return {
+        'format': FORMAT,
+        'class_names': list(class_names),
+        'split': {'seen': [name for name in class_names if name not in unseen_names],
+                  'unseen': [name for name in class_names if name in unseen_names]},
+        'setting': setting,
+        'prompt_set': prompt_set if isinstance(prompt_set, str) else list(prompt_set),
+        'config': config,
+        'text_embeddings': {'shape': list(table.shape), 'sha256': hashlib.sha256(table.tobytes()).hexdigest(),
+                            'base64': base64.b64encode(table.tobytes()).decode()},
+    }
+
+
+def is_ours(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint was saved by this project.
+
+    Raises:
+        UserError: by a newer version of it, which this one cannot read.
+    """
+    entry = checkpoint.meta.get('clip_rc')
+    if entry is None:
+        return False
+    if not isinstance(entry, dict):
+        raise UserError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.')
+    if entry.get('format') != FORMAT:
+        raise UserError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
+    return True
+
+
+def is_slim(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds no more than inference needs: no recovery decoder."""
+    return is_ours(checkpoint) and SLIM in checkpoint.meta['clip_rc']
+
+
+def iterations_done(checkpoint: Checkpoint) -> int | None:
+    """How many iterations of its run a checkpoint has seen; None if it does not tell."""
+    last = checkpoint.meta.get('iter')  # mmcv writes the index of the last one, counted from 0
+    return last + 1 if isinstance(last, int) else None
+
+
+def description(checkpoint: Checkpoint) -> Description | None:
+    """What a checkpoint of ours says; None if it is not ours.
+
+    Raises:
+        UserError: it is damaged: values lack, or the embeddings do not have the hash that it says.
+    """
+    if not is_ours(checkpoint):
+        return None
+    entry = checkpoint.meta['clip_rc']
+    try:
+        stored, prompt_set, unseen = entry['text_embeddings'], entry['prompt_set'], entry['split']['unseen']
+        names, setting, config, shape = entry['class_names'], entry['setting'], entry['config'], stored['shape']
+        data = base64.b64decode(stored['base64'])
+        prompts = [prompt_set] if isinstance(prompt_set, str) else prompt_set
+        if not all(isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
+                   for texts in (names, unseen, prompts, [setting])) or not isinstance(config, dict):
+            raise TypeError('texts, or a config, of another type')
+        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # and no file here is read for a stranger's
+            raise UserError('no prompt set')
+        table = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
+        if table.ndim != 2 or len(table) != len(names):
+            raise UserError(f'text embeddings of shape {shape} for {len(names)} classes')
+        hash_told = stored['sha256']
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
+    if hashlib.sha256(data).hexdigest() != hash_told:
+        raise UserError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
+    return Description(names, unseen, setting, prompt_set if isinstance(prompt_set, str) else tuple(prompt_set), config,
+                       torch.from_numpy(table))
+
+
+def embeddings(checkpoint: Checkpoint, class_names: Sequence[str], prompt_set: str | tuple[str, ...]) -> Tensor | None:
+    """The text embeddings (C, E) in a checkpoint of ours; None if it is not ours or of another class list.
+
+    Raises:
+        UserError: what it says of itself is damaged.
+    """
+    told = description(checkpoint)
+    if told is None or told.class_names != list(class_names) or told.prompt_set != prompt_set:
+        return None
+    return told.embeddings

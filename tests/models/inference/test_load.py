@@ -1,0 +1,231 @@
+"""A model from a checkpoint, by load_model or by mmseg, from anywhere, with the text tower it belongs to."""
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from mmcv import Config
+from mmseg.apis import inference_segmentor, init_segmentor
+from PIL import Image
+
+from models.errors import UserError
+from models.inference import load_model
+from models.text_encoder import CLIPTextEncoder, embed_class_names
+from models.weights import files
+from models.weights.files import Checkpoint
+from tests.clip_files import clip_weights, save_torchscript
+from tests.conftest import REPOSITORY, golden_config
+from tests.models.inference.conftest import MODEL
+
+
+@pytest.fixture(scope='module')
+def tiny(trained):
+    """A checkpoint of ours, of a training of 4 iterations."""
+    return trained / 'iter_4.pth'
+
+
+@pytest.fixture(scope='module')
+def noise():
+    return np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
+
+
+def test_what_the_checkpoint_tells(tiny):
+    model = load_model(tiny)
+    assert model.class_names[0] == 'aeroplane' and len(model.class_names) == 20 and len(model.seen_names) == 15
+    assert model.prompts == 'single' and model.device.type == ('cuda' if torch.cuda.is_available() else 'cpu')
+    assert not model.model.training
+
+
+def test_the_labels_are_those_of_test_py(run, tiny, tiny_configs, voc_root, tmp_path):
+    import pickle
+    run('test.py', tiny_configs['inductive'], tiny, '--out', tmp_path / 'labels.pkl', '--device', 'cpu')
+    wanted = pickle.loads((tmp_path / 'labels.pkl').read_bytes())
+    pictures = sorted((voc_root / 'JPEGImages').glob('val_*.jpg'))
+    for config in (None, tiny_configs['inductive'], Config.fromfile(str(tiny_configs['inductive']))):
+        results = load_model(tiny, config, device='cpu').segment(pictures)
+        # two JPEG decoders differ by a grey level here and there
+        assert all((result.labels == labels).mean() > 0.98 for result, labels in zip(results, wanted, strict=True))
+
+
+def test_the_config_in_a_checkpoint_is_not_run(tiny, tmp_path):
+    content = torch.load(tiny, weights_only=True)
+    content['meta'].pop('clip_rc')
+    content['meta']['config'] = f'open({str(tmp_path / "run")!r}, "w")\nmodel = dict(type="CLIPRC")\n'
+    torch.save(content, tmp_path / 'it.pth')
+    with pytest.raises(ValueError, match='does not say how it was trained.*name the config'):
+        load_model(tmp_path / 'it.pth')
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture
+def official(tmp_path, noise):
+    """A checkpoint as the published code saves them, and its text tower's weights."""
+    from mmseg.models import build_segmentor
+    model = golden_config('inductive')
+    names = ['cat', 'dog', 'sofa', 'tree', 'sky', 'sheep']
+    model['load_text_embedding'] = None
+    del model['class_names']  # which the published scripts put there
+    weights = build_segmentor(Config(model)._cfg_dict).state_dict()
+    tower = {f'text_encoder.{name}': tensor.float() for name, tensor in clip_weights(seed=3).items()
+             if name.startswith(files.TEXT_TOWER)}
+    norm = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+    steps = [dict(type='Resize', keep_ratio=True, min_size=64), dict(type='RandomFlip'), dict(type='Normalize', **norm),
+             dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])]
+    pipeline = [dict(type='LoadImageFromFile'),
+                dict(type='MultiScaleFlipAug', img_scale=(256, 64), flip=False, transforms=steps)]
+    config = Config(dict(model=model, data=dict(test=dict(type='ZeroPascalVOCDataset20', pipeline=pipeline))))
+    torch.save({'state_dict': {**weights, **tower}, 'meta': {'CLASSES': names, 'PALETTE': [[0, 0, 0]] * 6,
+                                                            'config': config.pretty_text}}, tmp_path / 'official.pth')
+    return tmp_path / 'official.pth', Checkpoint(tower, {}, 'tower')
+
+
+def test_an_official_checkpoint(official, noise):
+    """Its own text tower, its config read as data."""
+    model = load_model(official[0])
+    assert model.class_names == ('cat', 'dog', 'sofa', 'tree', 'sky', 'sheep')
+    novel = golden_config('inductive')['novel_class']
+    assert model.seen_names == tuple(name for index, name in enumerate(model.class_names) if index not in novel)
+    words = ['cat', 'pot, flower pot']
+    encoder = CLIPTextEncoder.like(files.text_tower(official[1]), heads=4)
+    wanted = embed_class_names(encoder, [['cat'], ['pot', 'flower pot']], ['a photo of a {}'])
+    assert torch.allclose(model.embed(words), wanted, atol=1e-6)
+    assert set(np.unique(model.segment(noise, words).labels)) <= {0, 1}
+
+
+def test_the_text_tower_of_a_clip_file(tiny, clip_file, noise, tmp_path):
+    """The named file, else the config's; a missing one is said when a word needs it, with the remedy."""
+    config = Config.fromfile(str(REPOSITORY / 'configs/voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16.py'))
+    config.model = load_model(tiny).config.model.copy()
+    config.data.test.pipeline = load_model(tiny).config.data.test.pipeline
+    wanted = load_model(tiny).embed(['balloon'])
+    config.model.pretrained = config.model.pretrained_text = str(tmp_path / 'gone.pt')
+    model = load_model(tiny, config)
+    model.segment(noise, ['cat', 'dog'])  # classes of the training
+    with pytest.raises(ValueError, match=r'(?s)no CLIP file .*gone.pt.*holds no text tower.*--clip'):
+        model.segment(noise, ['cat', 'balloon'])
+    assert torch.equal(load_model(tiny, config, clip=clip_file).embed(['balloon']), wanted)
+    with pytest.raises(ValueError, match='no CLIP file absent.pt'):
+        load_model(tiny, clip='absent.pt').embed(['balloon'])
+
+
+def test_parts_of_the_user_s_own(tiny, tmp_path):
+    """Their code is not run from a checkpoint: the config that imports it must be named."""
+    content = torch.load(tiny, weights_only=True)
+    content['meta']['clip_rc']['config']['model']['decode_head']['type'] = 'HeadOfTheirs'
+    torch.save(content, tmp_path / 'it.pth')
+    with pytest.raises(ValueError, match=r'(?s)HeadOfTheirs is not in the models registry.*name the config.*--config'):
+        load_model(tmp_path / 'it.pth')
+
+
+def test_another_clip_is_found_out(tiny, tmp_path):
+    save_torchscript(clip_weights(seed=9), tmp_path / 'other.pt')
+    with pytest.raises(ValueError, match=r'other.pt is not the CLIP of the model.*aeroplane.*cosine'):
+        load_model(tiny, clip=tmp_path / 'other.pt').embed(['balloon'])
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'checkpoint': 'missing.pth'}, 'no file missing.pth'), ({'config': 'missing.py'}, 'no config file missing.py'),
+    ({'checkpoint': REPOSITORY / 'tools/miniature/clip.pt'}, 'is CLIP itself|does not say how it was trained'),
+    ({'device': 'gpu'}, "device='gpu'"), ({'device': 'cuda:99'}, 'PyTorch sees'),
+    ({'config': REPOSITORY / 'configs/_base_/models/clip_rc.py'}, 'no whole `model` and `data`'),
+    ({'config': REPOSITORY / 'configs/miniature/inductive.py'}, 'does not fit this model')])
+def test_what_does_not_fit(tiny, change, message):
+    with pytest.raises(ValueError, match=message):
+        load_model(**{'checkpoint': tiny, **change})
+
+
+# ---- mmseg's own functions
+
+def test_init_segmentor(tiny, tiny_configs, noise):
+    """Classes, their split and their embeddings come from the checkpoint's meta."""
+    model = init_segmentor(str(tiny_configs['inductive']), str(tiny), device='cpu')
+    assert model.CLASSES[0] == 'aeroplane' and len(model.PALETTE) == len(model.CLASSES) == 20
+    labels, = inference_segmentor(model, noise[..., ::-1].copy())
+    assert np.array_equal(labels, load_model(tiny, device='cpu').segment(noise).labels)
+    assert model.decode_head.class_head.penalty.sum().item() == pytest.approx(1.5)
+
+
+def test_init_segmentor_of_weights_alone(tiny, tiny_configs, tmp_path):
+    weights = files.read(tiny).weights
+    torch.save(weights, tmp_path / 'it.pth')
+    model = init_segmentor(str(tiny_configs['inductive']), str(tmp_path / 'it.pth'), device='cpu')
+    assert model.CLASSES is None and torch.equal(model.backbone.proj, weights['backbone.proj'])
+
+
+def test_init_segmentor_of_a_slim_checkpoint(scene, tmp_path):
+    Image.fromarray(scene.picture).save(tmp_path / 'it.png')
+    model = init_segmentor(str(REPOSITORY / 'configs/miniature/inductive.py'), str(MODEL), device='cpu')
+    labels, = inference_segmentor(model, str(tmp_path / 'it.png'))
+    assert np.array_equal(labels, load_model(MODEL, device='cpu').segment(scene.picture).labels)
+    assert model.show_result(str(tmp_path / 'it.png'), [labels], out_file=str(tmp_path / 'out.png')) is None
+    assert (tmp_path / 'out.png').is_file()
+
+
+def test_init_segmentor_of_an_official_checkpoint(official, noise):
+    config = load_model(official[0]).config
+    model = init_segmentor(config, str(official[0]), device='cpu')
+    assert model.CLASSES[0] == 'cat'
+    encoder = CLIPTextEncoder.like(files.text_tower(official[1]), heads=4)
+    wanted = embed_class_names(encoder, model.CLASSES, ['a photo of a {}'])
+    assert torch.allclose(model.decode_head.class_head.embeddings, wanted, atol=1e-6)
+    labels, = inference_segmentor(model, noise[..., ::-1].copy())
+    assert labels.shape == noise.shape[:2]
+
+
+def test_other_models_of_mmseg_load_as_before(tmp_path):
+    from mmcv.runner import load_checkpoint, save_checkpoint
+    save_checkpoint(torch.nn.Linear(2, 3), str(tmp_path / 'it.pth'), meta={'CLASSES': ['a'], 'epoch': 3})
+    other = torch.nn.Linear(2, 3)
+    assert load_checkpoint(other, str(tmp_path / 'it.pth'))['meta']['epoch'] == 3
+    assert torch.equal(other.weight, torch.load(tmp_path / 'it.pth')['state_dict']['weight'])
+
+
+# ---- from another folder, beside another package named datasets
+
+USE = '''
+import sys
+import datasets as theirs
+sys.path.{place}({repository!r})
+from models.inference import load_model
+result = load_model({model!r}).segment('it.png', ['red dots', 'balloon'])
+result.save('out')
+import datasets
+assert datasets is theirs and datasets.NAME == 'decoy'
+print(result.labels.shape)
+'''
+
+
+@pytest.mark.parametrize('place', ['insert', 'append'])
+def test_beside_a_package_named_datasets(place, scene, tmp_path):
+    packages = tmp_path / 'packages'
+    (packages / 'datasets').mkdir(parents=True)
+    (packages / 'datasets/__init__.py').write_text("NAME = 'decoy'\n")
+    Image.fromarray(scene.picture).save(tmp_path / 'it.png')
+    code = USE.format(place='append' if place == 'append' else 'insert', repository=str(REPOSITORY), model=str(MODEL))
+    code = code.replace('.insert(', '.insert(0, ')
+    (tmp_path / 'use.py').write_text(textwrap.dedent(code))
+    done = subprocess.run([sys.executable, 'use.py'], cwd=tmp_path, env={'PYTHONPATH': str(packages), 'PATH': ''},
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == '(128, 128)\n', done.stdout + done.stderr
+    # torch 2.6 says so of itself where there is a CUDA compiler but no GPU.
+    lines = [line for line in done.stderr.splitlines() if not line.startswith('No CUDA runtime is found')]
+    assert lines and all("the miniature's model, which knows its own drawn world only" in line for line in lines)
+    assert len(json.loads((tmp_path / 'out/result.json').read_text())['words']) == 2
+
+
+@pytest.mark.parametrize(('test', 'taken'), [
+    (lambda one: [one, one], True), (lambda one: {'type': 'ConcatDataset', 'datasets': [one]}, True),
+    (lambda one: None, False), (lambda one: [], False), (lambda one: {}, False)])
+def test_the_test_data_of_a_config(test, taken):
+    """Of several the first says how images are prepared; without any it is said in one line."""
+    config = Config.fromfile(str(REPOSITORY / 'configs/miniature/inductive.py'))
+    config.data.test = test(config.data.test)
+    model = REPOSITORY / 'tools/miniature/model.safetensors'
+    if taken:
+        assert load_model(model, config).class_names
+    else:
+        with pytest.raises(UserError, match=r'no data\.test with a pipeline'):
+            load_model(model, config)

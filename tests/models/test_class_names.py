@@ -1,0 +1,67 @@
+"""Prompt sets, and the texts that a user gives."""
+import pytest
+
+from models.class_names import PROMPT_SETS, lines_of, synonyms, templates_of
+
+
+def test_single_prompt_has_no_full_stop():
+    assert templates_of('single') == ('a photo of a {}',)
+
+
+def test_the_fifteen_templates_of_coco_stuff():
+    sizes = ('', 'small ', 'medium ', 'large ')
+    photos = [f'{start} of a {size}{{}}.' for start in ('a photo', 'This is a photo') for size in sizes]
+    scenes = [f'{start} {{}} in the scene.' for start in (
+        'a', 'a photo of a', 'There is a', 'There is the', 'This is a', 'This is the', 'This is one')]
+    assert templates_of('coco15') == tuple(photos + scenes)
+    assert len(templates_of('coco15')) == 15
+
+
+def test_the_eighty_of_imagenet():
+    templates = templates_of('imagenet80')
+    assert len(set(templates)) == 80
+    assert {'a bad photo of a {}.', 'itap of a {}.', 'a tattoo of the {}.'} <= set(templates)
+
+
+@pytest.mark.parametrize('name', PROMPT_SETS)
+def test_every_template_takes_one_name(name):
+    for template in templates_of(name):
+        assert template.format('NAME').count('NAME') == 1
+
+
+def test_texts_of_the_user():
+    assert templates_of(['a {}', 'the {}!']) == ('a {}', 'the {}!')
+
+
+@pytest.mark.parametrize(('prompts', 'words'), [
+    ('haiku', 'haiku.*single.*coco15.*imagenet80'),
+    ([], 'one text at least'),
+    (['a {}', 'a photo'], "'a photo'.*needs one {}"),
+    (['{} and {}'], 'needs one {}'),
+    (['a {name}'], 'needs one {}'),
+    (['a {0}'], 'needs one {}'),
+    ([3], 'needs one {}'),
+])
+def test_prompts_that_are_none(prompts, words):
+    with pytest.raises(ValueError, match=words):
+        templates_of(prompts)
+
+
+def test_synonyms():
+    assert synonyms('sofa, couch') == ['sofa', 'couch']
+    assert synonyms('wall-concrete') == ['wall-concrete']
+
+
+def test_lines_of_a_file(tmp_path):
+    file = tmp_path / 'names.txt'
+    file.write_bytes('\ufeffcafé table\r\n\r\n  dog \n'.encode())
+    assert lines_of(file, 'class names') == ['café table', 'dog']
+
+
+@pytest.mark.parametrize(('content', 'words'), [(b' \n\n', 'is empty'),
+                                                (b'\xff\xfe\x00', 'no UTF-8 text')])
+def test_files_without_lines(tmp_path, content, words):
+    file = tmp_path / 'names.txt'
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        lines_of(file, 'class names')

@@ -1,0 +1,267 @@
+"""Parts of a user's own, in a folder outside the repository: found, kept, tested, shown beside ours; errors name them.
+"""
+import json
+import os
+import re
+import sys
+from argparse import Namespace
+
+import pytest
+import torch
+
+from models import plugins
+from models.weights import files
+from tests.conftest import REPOSITORY
+from tools.engine import process
+from tools.engine.build import build_model, load_weights
+from tools.engine.config import load_config
+from tools.inspect_checkpoint import inspect, lines
+
+LOSS = '''
+from mmseg.models.builder import LOSSES
+from helper import HALF
+from models import MaskLoss
+
+
+@LOSSES.register_module()
+class HalvedLoss(MaskLoss):
+    def __init__(self, *, halved=True, **options):
+        super().__init__(**options)
+        self.halved = halved
+
+    def forward(self, logits, labels, resizing):
+        losses = super().forward(logits, labels, resizing)
+        return {**losses, 'loss_mine': (HALF if self.halved else 1) * resizing(logits).square().mean()}
+'''
+CONFIG = '''
+_base_ = {base!r}
+custom_imports = dict(imports=[{module!r}])
+model = dict(decode_head=dict({part}))
+'''
+
+
+def write_config(file, base, module, part=''):
+    file.write_text(CONFIG.format(base=str(base), module=module, part=part))
+    return file
+
+
+def read(file):
+    return load_config(Namespace(config=str(file), data_root=None, options={}, cfg_options={}))
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    """Modules and folders of one test are unknown to the next."""
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.setattr(plugins, 'FOLDERS', set())
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(REPOSITORY) not in str(getattr(sys.modules[name], '__file__', None)):
+            del sys.modules[name]
+
+
+# ---- finding them
+
+def test_beside_the_config_or_on_the_path(tmp_path, tiny_configs, monkeypatch):
+    """Packages and helpers too; a name of ours stays ours."""
+    for folder in ('idea/package', 'elsewhere', 'idea/datasets'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'idea/package/loss.py').write_text(LOSS)
+    (tmp_path / 'idea/helper.py').write_text('HALF = 0.5\nfrom datasets import PascalVOC20\n')
+    (tmp_path / 'elsewhere/own_on_path.py').write_text('import models\n')
+    monkeypatch.syspath_prepend(tmp_path / 'elsewhere')
+    file = write_config(tmp_path / 'idea/mine.py', tiny_configs['inductive'], 'package.loss',
+                        "loss_decode=dict(type='HalvedLoss')")
+    file.write_text(file.read_text().replace("['package.loss']", "['package.loss', 'own_on_path']"))
+    monkeypatch.chdir(tmp_path / 'idea')
+    model = build_model(read('mine.py'))
+    assert type(model.decode_head.losses).__module__ == 'package.loss' and 'own_on_path' in sys.modules
+
+    plugins.keep(file, tmp_path)
+    assert (tmp_path / 'package/loss.py').read_text() == LOSS and (tmp_path / 'helper.py').is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {'idea', 'elsewhere', 'package', 'helper.py'}
+
+
+def test_a_folder_that_holds_this_repository_too(monkeypatch):
+    home = REPOSITORY.parent
+    monkeypatch.setattr(plugins, 'NOT_OWN', [REPOSITORY, home / 'venv'])
+    files = {'my_head.py': True, f'{REPOSITORY.name}/models/losses.py': False, 'venv/lib/x.py': False,
+             'lib/site-packages/x.py': False}
+    assert {name: plugins._is_own(home / name, home) for name in files} == files
+    assert plugins._is_own(REPOSITORY / 'configs/mine/head.py', REPOSITORY / 'configs/mine')
+
+
+@pytest.mark.parametrize(('name', 'text', 'words'), [
+    ('lost', None, ["imports 'lost'", 'no such module', '/lost.py']),
+    ('no.package', None, ["imports 'no.package'", 'no such module', '/no/package.py']),
+    ('broken', 'a = 1\nb = a / 0\n', ["imports 'broken'", 'ZeroDivisionError', '/broken.py, line 2)']),
+    ('needy', 'import no_such_thing\n', ["imports 'needy'", 'no_such_thing', '/needy.py, line 1)']),
+    ('typo', 'def f(:\n', ["imports 'typo'", 'SyntaxError', 'typo.py, line 1']),
+    ('taken', 'from models import MaskLoss\nfrom mmseg.models.builder import LOSSES\n'
+              'LOSSES.register_module(name="SegLoss")(MaskLoss)\n', ['SegLoss is already registered', 'line 3']),
+    ('datasets', 'a = 1\n', ['/datasets.py has the name of another module', '/datasets/__init__.py', 'rename']),
+])
+def test_modules_that_cannot_be_imported(tmp_path, tiny_configs, name, text, words):
+    if text is not None:
+        (tmp_path / f'{name}.py').write_text(text)
+    file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], name)
+    before = [*sys.path]
+    with pytest.raises(SystemExit) as caught:
+        process.run(lambda: read(file))
+    message = caught.value.code
+    assert message.startswith(f'error: {file if text is None or name != "datasets" else tmp_path}')
+    assert all(word in message for word in words), message
+    assert message.count('line') <= 1 and sys.path == before
+
+
+@pytest.mark.parametrize('written', ["'my_head'", "dict(import_='x')", 'dict(imports=[1])', '[1]',
+                                     'dict(imports=3)'])
+def test_custom_imports_written_in_another_way(tmp_path, tiny_configs, written):
+    file = tmp_path / 'mine.py'
+    file.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\ncustom_imports = {written}\n")
+    with pytest.raises(ValueError, match='custom_imports='):
+        read(file)
+
+
+def test_imports_that_may_fail(tmp_path, tiny_configs):
+    file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'lost')
+    file.write_text(file.read_text().replace("['lost']", "'lost', allow_failed_imports=True"))
+    assert read(file).custom_imports.imports == 'lost'
+
+
+def test_a_part_that_no_module_registers(tmp_path, tiny_configs):
+    file = tmp_path / 'mine.py'
+    file.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\nmodel = dict(decode_head=dict(type='NoHead'))\n")
+    with pytest.raises(ValueError, match=r"NoHead is not in the models registry.*custom_imports = dict\(imports"):
+        build_model(read(file))
+
+
+def test_an_error_in_a_part_says_where(tmp_path, tiny_configs):
+    (tmp_path / 'own_faulty.py').write_text(LOSS.replace('from helper import HALF\n', 'HALF = 1\n').replace(
+        'self.halved = halved', 'a, b = (1, 2, 3)').replace('HalvedLoss', 'FaultyLoss'))
+    file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'own_faulty',
+                        "loss_decode=dict(type='FaultyLoss')")
+    with pytest.raises(SystemExit) as caught:
+        process.run(lambda: build_model(read(file)))
+    assert re.fullmatch(r'error: ValueError: too many values to unpack \(expected 2.*\) '
+                        rf'\({tmp_path}/own_faulty.py, line 11\)', caught.value.code)
+
+
+# ---- the README's example, trained
+
+@pytest.fixture(scope='module')
+def idea(tmp_path_factory, tiny_configs):
+    """The folder of the README's section, for the tiny model; and a loss."""
+    section = (REPOSITORY / 'README.md').read_text().split('## Change a part')[1].split('\n## ')[0]
+    folder = tmp_path_factory.mktemp('beside') / 'my_idea'
+    folder.mkdir()
+    for name, text in re.findall(r'```python\n# my_idea/(\w+\.py).*?\n(.*?)```', section, flags=re.DOTALL):
+        assert name.startswith('my_') == ('../CLIP-RC/configs/miniature/inductive.py' in text)
+        (folder / name).write_text(text.replace('../CLIP-RC/configs/miniature/inductive.py',
+                                                str(tiny_configs['inductive'])))
+    assert sorted(path.name for path in folder.iterdir()) == ['cosine.py', 'my_cosine.py']
+    (folder / 'helper.py').write_text('HALF = 0.5\n')
+    (folder / 'halved.py').write_text(LOSS)
+    write_config(folder / 'inductive.py', tiny_configs['inductive'], 'halved', "loss_decode=dict(type='HalvedLoss')")
+    return folder
+
+
+@pytest.fixture(scope='module')
+def works(run, idea, trained):
+    """Work folders of ours, of the head, and of the loss under the name of our config, tested."""
+    folders = {'head': idea.parent / 'work/head', 'loss': idea.parent / 'work/loss'}
+    head = ['dist_train.sh', idea / 'my_cosine.py', folders['head'], 1, '--seed', 3, '--no-validate', '--auto-resume']
+    env = {'PORT': str(29500 + os.getpid() % 1000)}
+    run(*head, '--cfg-options', 'runner.max_iters=2', env=env)
+    run(*head, '--cfg-options', 'data.workers_per_gpu=1', env=env)
+    run('tools/train.py', idea / 'inductive.py', '--work-dir', folders['loss'], '--seed', 3, '--no-validate')
+    run('test.py', idea / 'my_cosine.py', folders['head'] / 'latest.pth', '--eval', 'mIoU')
+    # the run's own copies are enough
+    run('test.py', folders['loss'] / 'inductive.py', folders['loss'] / 'latest.pth', '--eval', 'mIoU')
+    return folders
+
+
+def losses(folder):
+    return {entry['iter']: entry for log in sorted(folder.glob('*.log.json')) for entry in
+            map(json.loads, log.read_text().splitlines()) if entry.get('mode') == 'train'}
+
+
+def test_they_are_trained(works, trained):
+    ours, head, loss = (losses(folder) for folder in (trained, works['head'], works['loss']))
+    assert [*ours] == [*head] == [*loss] == [1, 2, 3, 4]
+    assert all(entry['decode.loss_mine'] > 0 for entry in loss.values())
+    assert loss[1]['decode.loss_mask'] == pytest.approx(ours[1]['decode.loss_mask'], rel=1e-3), 'the same pictures'
+    assert head[1]['decode.loss_mask'] != pytest.approx(ours[1]['decode.loss_mask'], rel=0.05)
+    first, last = (torch.load(works['head'] / f'iter_{n}.pth', weights_only=True)['state_dict'] for n in (2, 4))
+    assert first['decode_head.scale'] != last['decode_head.scale']
+
+
+def test_a_run_keeps_the_code_of_its_parts(works, idea):
+    assert {path.name: path.read_text() for path in works['head'].glob('*.py') if path.name != 'my_cosine.py'} == {
+        'cosine.py': (idea / 'cosine.py').read_text()}
+    assert {'halved.py', 'helper.py', 'inductive.py'} == {path.name for path in works['loss'].glob('*.py')}
+
+
+def test_its_row_beside_ours(run, works, trained, tiny_configs, tmp_path):
+    run('test.py', tiny_configs['inductive'], trained / 'latest.pth', '--eval', 'mIoU', '--work-dir', tmp_path)
+    text = run('tools/summarize.py', tmp_path, *works.values(), '--out', tmp_path / 'table').stdout
+    head, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()
+                   if line.startswith('|')]
+    assert head == ['protocol', 'setting', 'scores of', 'aAcc', 'mIoU seen', 'mIoU unseen', 'hIoU', 'trained (M)',
+                    's / iteration']
+    assert {tuple(row[:2]) for row in rows} == {('VOC 2012, 15/5', 'inductive')}
+    assert [row[2].split(',')[0] for row in rows[:4]] == ['inductive', 'my_cosine', 'inductive', 'published: CLIP-RC']
+    assert all(float(row[-2]) > 0 for row in rows[:3]) and rows[3][-2:] == ['-', '-']
+    assert [row[-1] == '-' for row in rows[:3]] == [True, False, False], 'the log is beside the checkpoint'
+
+
+def test_other_scripts(run, idea, works):
+    assert 'total' in run('get_flops.py', idea / 'my_cosine.py', '--shape', 64).stdout
+    run('tools/calibrate.py', idea / 'my_cosine.py', works['head'] / 'latest.pth', '--penalties', 0)
+
+
+def test_what_a_checkpoint_tells(works, tiny_configs):
+    checkpoint = files.read(works['head'] / 'latest.pth')
+    found = inspect(checkpoint)
+    assert found['own_modules'] == ['cosine'] and found['configs'] == []
+    assert found['own_configs'] == [str(works['head'] / 'my_cosine.py')] and found['own_configs'][0] in found['test']
+    assert ('parts', 'of its user, too: 1: cosine (custom_imports)') in lines(found)
+    with pytest.raises(ValueError, match='decode_head.scale(.|\n)*modules of the user\'s own: cosine'):
+        load_weights(build_model(read(tiny_configs['inductive'])), checkpoint)
+    checkpoint = files.read(works['loss'] / 'latest.pth')
+    load_weights(build_model(read(tiny_configs['inductive'])), checkpoint)  # a loss leaves no weights
+    assert inspect(checkpoint)['configs'] == []
+
+
+def test_another_head_with_the_same_weights_is_said(run, works, tiny_configs, tmp_path):
+    (tmp_path / 'same.py').write_text(
+        'from mmseg.models.builder import HEADS\nfrom models import RegionClueHead\n'
+        'HEADS.register_module(name="SameHead")(type("SameHead", (RegionClueHead,), {}))\n')
+    file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'same', "type='SameHead'")
+    done = run('test.py', file, works['loss'] / 'latest.pth', '--eval', 'mIoU', '--work-dir', tmp_path)
+    assert 'was trained with the decode_head RegionClueHead, the config has SameHead' in done.stdout + done.stderr
+
+
+def test_what_inference_makes_of_its_checkpoint(run, works, idea, voc_root, tmp_path):
+    """Export keeps the names of its modules; explain does not tell what is not true of such a head."""
+    checkpoint, config = works['head'] / 'latest.pth', idea / 'my_cosine.py'
+    picture = next((voc_root / 'JPEGImages').glob('val_*.jpg'))
+    explained = run('tools/explain.py', picture, '--word', 'cat', '--checkpoint', checkpoint, '--config', config,
+                    check=False)
+    assert explained.returncode == 1 and 'CosineHead does not make its mask logits' in explained.stderr
+    slim = tmp_path / 'slim.safetensors'
+    run('tools/export.py', checkpoint, '--config', config, '--slim', slim, '--no-text-tower', '--dtype', 'float32')
+    assert 'of its user, too: 1: cosine' in run('tools/inspect_checkpoint.py', slim).stdout
+    run('tools/demo.py', picture, '--checkpoint', slim, '--config', config, '--out', tmp_path)
+    told = run('tools/demo.py', picture, '--checkpoint', slim, '--out', tmp_path, check=False).stderr
+    assert 'name the config that imports them: config=FILE (--config FILE)' in told
+
+
+def test_any_error_of_its_code_is_one_line_that_says_where(run, idea, tmp_path):
+    for file in idea.glob('*.py'):
+        (tmp_path / file.name).write_text(file.read_text().replace(' F.normalize(', ' G.normalize('))
+    done = run('tools/train.py', tmp_path / 'my_cosine.py', '--work-dir', tmp_path / 'w', '--no-validate', check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('error: NameError: ') and f'{tmp_path}/cosine.py, line ' in last
+    assert 'Traceback' not in done.stderr

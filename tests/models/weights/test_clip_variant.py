@@ -1,0 +1,215 @@
+"""Which CLIP a file is, and that open_clip's own models say the same as ours with their weights."""
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+
+from models import CLIPVisionEncoder
+from models.text_encoder import VOCABULARY, tokenize
+from models.weights import files
+from models.weights.clip_variant import known_variants, text_encoder_of, told_by_config, variant_of
+from models.weights.files import INTEGERS_OF_OPENAI, Checkpoint, load_vision_tower
+from tests.clip_files import VIT_B_16, VIT_B_32, VIT_L_14, clip_by_shape, clip_weights, open_clip_model
+from tests.models.naive import close
+
+SHAPES = {'ViT-B-16': VIT_B_16, 'ViT-B-32': VIT_B_32, 'ViT-L-14': VIT_L_14}
+TINY = {'embed_dim': 32, 'vision_cfg': {'image_size': 32, 'layers': 2, 'width': 128, 'patch_size': 8},
+        'text_cfg': {'context_length': 77, 'vocab_size': VOCABULARY, 'width': 64, 'heads': 1, 'layers': 2}}
+
+
+# ---- what a file is
+
+@pytest.mark.parametrize('name', SHAPES)
+def test_a_file_of_openai_tells_all(name):
+    sizes = SHAPES[name]
+    variant = variant_of(clip_by_shape(openai=True, **sizes))
+    assert variant.vision == {'patch_size': sizes['patch'], 'width': sizes['width'], 'layers': sizes['layers'],
+                              'output_dim': sizes['embed'], 'heads': sizes['width'] // 64, 'gelu': 'quick'}
+    assert variant.text == {'context_length': 77, 'vocab_size': VOCABULARY, 'transformer_width': sizes['text_width'],
+                            'transformer_layers': 12, 'embed_dim': sizes['embed'], 'gelu': 'quick',
+                            'transformer_heads': sizes['text_width'] // 64}
+    assert variant == known_variants()[f'{name}/openai'] and variant.resolution == 224
+
+
+@pytest.mark.parametrize(('name', 'gelu'), [
+    ('ViT-B-16/laion2b_s34b_b88k', 'plain'), ('ViT-B-16/dfn2b', 'quick'), ('ViT-B-32/openai', 'quick'),
+    ('ViT-B-32/laion400m_e32', 'quick'), ('ViT-B-32-quickgelu/laion400m_e32', 'quick'),
+    ('ViT-L-14/datacomp_xl_s13b_b90k', 'plain'), ('ViT-L-14/dfn2b_s39b', 'plain')])
+def test_a_name_tells_the_gelu(name, gelu):
+    shape = SHAPES[name.split('/')[0].removesuffix('-quickgelu')]
+    variant = variant_of(clip_by_shape(**shape), name=name)
+    assert variant.vision['gelu'] == variant.text['gelu'] == gelu
+    told = variant_of(clip_by_shape(**shape), name=name, gelu='plain')
+    assert told.vision['gelu'] == 'plain', 'whoever has it knows best'
+
+
+def test_every_known_name_is_a_model_that_loads():
+    """Of open_clip's models by their names: the tensors are those of our encoders."""
+    for name in dict.fromkeys(name.split('/')[0] for name in known_variants()):
+        variant = next(known for other, known in known_variants().items() if other.startswith(f'{name}/'))
+        with torch.device('meta'):
+            theirs = open_clip.create_model(name, device='meta').state_dict()
+            ours = CLIPVisionEncoder(input_resolution=variant.resolution, region_level_bridge_size=0, **variant.vision)
+        expected = {f'visual.{key}': value.shape for key, value in ours.state_dict().items()
+                    if 'prompt' not in key and 'bridge' not in key}
+        assert {key: value.shape for key, value in theirs.items() if key.startswith('visual.')} == expected
+
+
+def test_heads_that_are_not_64_wide():
+    shape = VIT_L_14 | {'width': 1280, 'layers': 32, 'embed': 1024, 'text_width': 1024, 'text_layers': 24}
+    for told in ({'name': 'ViT-H-14/laion2b_s32b_b79k'}, {'gelu': 'plain'}):
+        variant = variant_of(clip_by_shape(**shape), **told)
+        assert (variant.vision['heads'], variant.text['transformer_heads']) == (16, 16)
+        assert variant.vision['gelu'] == 'plain'
+
+
+def test_the_question():
+    with pytest.raises(ValueError, match='no tensor tells which GELU') as error:
+        variant_of(clip_by_shape(**VIT_L_14))
+    question = str(error.value)
+    assert 'clip.bin is a CLIP of width 1024 with 24 layers, patches of 14 pixels' in question
+    quick, plain = question.splitlines()[1:3]
+    assert 'with QuickGELU: ViT-L-14/openai, ViT-L-14/metaclip_400m' in quick and '-336' not in question
+    assert 'with plain GELU: ViT-L-14/laion400m_e31' in plain and 'and 4 more' in plain
+    assert 'model.clip_name=MODEL/WEIGHTS' in question and '--clip-name' in question
+    with pytest.raises(ValueError, match=r'(?s)which GELU.*model\.backbone\.gelu=quick') as error:
+        variant_of(Checkpoint(_open_clip_format(), {}, 'mine.pt'))
+    assert 'of these sizes' not in str(error.value) and '\n' not in str(error.value).split('?\n')[1]
+
+
+def _open_clip_format(**sizes: int) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in clip_weights(**sizes).items() if name not in INTEGERS_OF_OPENAI}
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('ViT-B-16/openai', 'is not ViT-B-16/openai: vision patch_size 16, in the file 32'),
+    ('ViT-B-32-256/datacomp_s34b_b86k', 'vision image size 256, in the file 224'),
+    ('ViT-B-32/laion3b', 'ViT-B-32/WEIGHTS is one, WEIGHTS being any of openai, laion400m_e31'),
+    ('ViT-B-32', 'ViT-B-32/WEIGHTS is one'),
+    ('ViT-B-33/openai', 'no name of a CLIP ViT .*: ViT-B-32, '),
+    ('RN50/openai', 'no name of a CLIP ViT'), ('ViT-B-16-SigLIP/webli', 'no name of a CLIP ViT'),
+    ('ViT-L-14-CLIPA/datacomp1b', 'no name of a CLIP ViT'), ('coca_ViT-B-32/laion2b_s13b_b90k', 'no name of a CLIP')])
+def test_names_that_are_wrong(name, words):
+    with pytest.raises(ValueError, match=words):
+        variant_of(clip_by_shape(**VIT_B_32), name=name)
+
+
+def test_a_name_that_contradicts_the_format():
+    with pytest.raises(ValueError, match="of OpenAI's format.*laion2b_s34b_b79k has plain GELU"):
+        variant_of(clip_by_shape(openai=True, **VIT_B_32), name='ViT-B-32/laion2b_s34b_b79k')
+
+
+@pytest.mark.parametrize(('model', 'kind'), [
+    ('RN50', 'a ResNet CLIP'), ('ViT-B-16-SigLIP', "timm's, as those of SigLIP"), ('EVA02-B-16', "timm's, as those of"),
+    ('coca_ViT-B-32', 'a CoCa'), ('ViT-L-14-CLIPA', ' ViT: the CLIPs that are known')])
+def test_other_models_of_open_clip(model, kind):
+    with torch.device('meta'):
+        weights = open_clip.create_model(model, device='meta').state_dict()
+    weights = files.own_names(weights)
+    for told in ({}, {'gelu': 'plain'}):
+        with pytest.raises(ValueError, match=f'other.pt is no CLIP.*{kind}'):
+            variant_of(Checkpoint(weights, {}, 'other.pt'), **told)
+
+
+def test_what_is_no_clip_at_all():
+    with pytest.raises(ValueError, match='no CLIP file .*: fc.weight'):
+        variant_of(Checkpoint({'fc.weight': torch.zeros(2)}, {}, 'some.pt'))
+    with pytest.raises(ValueError, match="saved by Hugging Face's transformers"):
+        variant_of(Checkpoint({'vision_model.embeddings.class_embedding': torch.zeros(2)}, {}, 'some.pt'))
+
+
+def test_an_official_checkpoint_is_of_openais_clip():
+    weights = {name.replace('visual.', 'backbone.') if 'visual' in name else f'text_encoder.{name}': value
+               for name, value in _open_clip_format(width=128).items()}
+    variant = variant_of(Checkpoint(weights, {}, 'official.pth'))
+    assert (variant.vision['gelu'], variant.vision['heads'], variant.text['gelu']) == ('quick', 2, 'quick')
+    assert variant.resolution is None
+
+
+def test_another_tokenizer():
+    file = Checkpoint(clip_weights(vocabulary=60), {}, 'other.pt')
+    with pytest.raises(ValueError, match='vocabulary of 60 tokens.*another tokenizer'):
+        text_encoder_of(file)
+
+
+@pytest.mark.parametrize(('model', 'told'), [
+    ({'backbone': {'gelu': 'plain'}, 'pretrained': 'a.pt', 'pretrained_text': 'a.pt'}, (None, 'plain', None)),
+    ({'backbone': {'gelu': 'plain'}, 'pretrained': 'a.pt', 'pretrained_text': 'b.pt'}, (None, None, None)),
+    ({'backbone': {'gelu': 'plain'}, 'text_encoder': {'transformer_heads': 4, 'gelu': 'quick'}}, (4, 'quick', None)),
+    ({'clip_name': 'ViT-B-32/openai', 'text_encoder': None, 'backbone': {}}, (None, None, 'ViT-B-32/openai')), ({}, (
+        None, None, None))])
+def test_what_a_config_tells(model, told):
+    assert tuple(told_by_config(model).values()) == told
+
+
+# ---- the same numbers as open_clip
+
+@pytest.fixture(params=['quick', 'plain'])
+def gelu(request):
+    return request.param
+
+
+@pytest.fixture
+def theirs(gelu) -> open_clip.CLIP:
+    """open_clip's model of a small CLIP with random weights, large enough to tell the two GELUs apart."""
+    torch.manual_seed(1)
+    model = open_clip.CLIP(**TINY, quick_gelu=gelu == 'quick').eval().requires_grad_(False)
+    for name, value in model.state_dict().items():
+        value.add_(0.1 * torch.randn_like(value) if name.endswith(('bias', 'weight')) else 0)
+    return model
+
+
+@pytest.mark.parametrize('write', ['safetensors', 'bin', 'epoch.pt', 'module.pt', 'custom_text.pt'])
+def test_text_embeddings_are_those_of_open_clip(theirs, gelu, tmp_path, write):
+    weights, file = theirs.state_dict(), tmp_path / f'open_clip_model.{write}'
+    if write == 'safetensors':
+        safetensors.torch.save_file(weights, file)
+    elif write == 'epoch.pt':
+        weights = {f'module.{name}': value for name, value in weights.items()}
+        torch.save({'epoch': 3, 'name': 'run', 'state_dict': weights, 'optimizer': {}}, file)
+    elif write == 'module.pt':
+        torch.save({f'module.{name}': value for name, value in weights.items()}, file)
+    elif write == 'custom_text.pt':
+        torch.save(open_clip.CustomTextCLIP(**TINY, init_logit_bias=-10).state_dict() | {
+            name if name.startswith(('visual.', 'logit_')) else f'text.{name}': value
+            for name, value in weights.items()}, file)
+    else:
+        torch.save(weights, file)
+    clip = files.read(file)
+    tokens = tokenize(['a photo of a cat', 'two dogs, and a sofa in the garden'])
+    ours, other = (text_encoder_of(clip, gelu=kind) for kind in (gelu, {'quick': 'plain', 'plain': 'quick'}[gelu]))
+    assert close(ours(tokens), theirs.encode_text(tokens), 1e-5)
+    assert not close(other(tokens), theirs.encode_text(tokens), 1e-4), 'the test does not tell them apart'
+
+
+def test_the_image_tower_is_that_of_open_clip(theirs, gelu):
+    """Without prompts and regions, and with the class embedding once: CLIP-RC adds it twice."""
+    clip = Checkpoint(theirs.state_dict(), {}, 'clip.bin')
+    vision = variant_of(clip, gelu=gelu).vision
+    encoder = CLIPVisionEncoder(input_resolution=32, num_tokens=0, region_level_bridge_size=0, **vision).eval()
+    load_vision_tower(encoder, clip)
+    encoder.prompt_norm = torch.nn.Identity()
+    with torch.no_grad():
+        encoder.class_embedding /= 2
+        pictures = torch.randn(2, 3, 32, 32)
+        assert close(encoder(pictures).cls, theirs.encode_image(pictures, normalize=True), 1e-5)
+
+
+@pytest.mark.parametrize('shape', ['ViT-B-32', 'ViT-L-14'])
+def test_true_shapes(shape, gelu):
+    """One block of each tower, of the true width and number of heads."""
+    sizes = SHAPES[shape] | {'layers': 1, 'text_layers': 1}
+    torch.manual_seed(0)
+    theirs = open_clip_model(sizes, quick_gelu=gelu == 'quick').eval().requires_grad_(False)
+    clip = Checkpoint(theirs.state_dict(), {}, 'clip.bin')
+    tokens = tokenize(['a photo of a cat'])
+    assert close(text_encoder_of(clip, gelu=gelu)(tokens), theirs.encode_text(tokens), 1e-5)
+    vision = variant_of(clip, gelu=gelu).vision
+    encoder = CLIPVisionEncoder(input_resolution=18 * sizes['patch'], num_tokens=2, region_level_bridge_size=9,
+                                **vision).eval()
+    load_vision_tower(encoder, clip)
+    x = 3 * torch.randn(1, 50, sizes['width'])
+    with torch.no_grad():
+        assert close(encoder.transformer.resblocks[0](x), theirs.visual.transformer.resblocks[0](x), 1e-5)
+        assert encoder(torch.randn(1, 3, 18 * sizes['patch'], 18 * sizes['patch'])).patches.shape[1:] == (
+            sizes['embed'], 18, 18)

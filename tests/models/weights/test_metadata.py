@@ -1,0 +1,78 @@
+"""What a checkpoint says of itself: plain JSON values that are enough to test it, read safely."""
+import base64
+import json
+
+import pytest
+import torch
+from mmcv import Config
+from mmcv.runner import save_checkpoint
+
+from models.weights import files, metadata
+from models.weights.files import Checkpoint
+from tools.engine.build import build_model, dataset_facts, describe
+
+
+@pytest.fixture
+def described(tiny_configs):
+    """(meta, facts, table)"""
+    config = Config.fromfile(str(tiny_configs['inductive']))
+    model, facts = build_model(config), dataset_facts(config)
+    table = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
+    model.decode_head.class_head.set_embeddings(table)
+    return {'iter': 3, 'clip_rc': describe(model, config)}, facts, table
+
+
+def known(facts):
+    return facts.split.names, facts.prompt_set
+
+
+def test_contents(described):
+    entry = described[0]['clip_rc']
+    assert entry['class_names'][:2] == ['aeroplane', 'bicycle'] and len(entry['class_names']) == 20
+    assert entry['split']['unseen'] == ['pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor']
+    assert entry['split']['seen'] == entry['class_names'][:15]
+    assert (entry['format'], entry['setting'], entry['prompt_set']) == (1, 'inductive', 'single')
+    assert entry['config']['model']['backbone']['layers'] == 3
+    assert entry['config']['data']['train']['pipeline'][0] == {'type': 'LoadPicture'}
+    assert entry['text_embeddings']['shape'] == [20, 32] and len(entry['text_embeddings']['sha256']) == 64
+
+
+def test_plain_json_there_and_back(described):
+    meta, facts, table = described
+    text = json.dumps(meta, allow_nan=False)
+    assert json.loads(text) == meta
+    assert torch.equal(metadata.embeddings(Checkpoint({}, json.loads(text), 'it'), *known(facts)), table)
+
+
+def test_read_without_running_code(described, tmp_path):
+    meta, facts, table = described
+    save_checkpoint(torch.nn.Linear(2, 2), str(tmp_path / 'it.pth'), meta=meta)
+    assert torch.load(tmp_path / 'it.pth', weights_only=True)['meta']['clip_rc'] == meta['clip_rc']
+    assert torch.equal(metadata.embeddings(files.read(tmp_path / 'it.pth'), *known(facts)), table)
+
+
+@pytest.mark.parametrize('place', [0, 1000, -1])
+def test_damage_is_found(described, place):
+    meta, facts, _ = described
+    stored = meta['clip_rc']['text_embeddings']
+    data = bytearray(base64.b64decode(stored['base64']))
+    data[place] ^= 1
+    stored['base64'] = base64.b64encode(data).decode()
+    with pytest.raises(ValueError, match='damaged'):
+        metadata.embeddings(Checkpoint({}, meta, 'it'), *known(facts))
+
+
+def test_whose_it_is(described):
+    meta, facts, _ = described
+    assert metadata.is_ours(Checkpoint({}, meta, 'it'))
+    for other in ({}, {'CLASSES': ['cat'], 'iter': 20000}):
+        assert not metadata.is_ours(Checkpoint({}, other, 'it'))
+        assert metadata.embeddings(Checkpoint({}, other, 'it'), *known(facts)) is None
+
+
+def test_a_newer_format_is_refused(described):
+    meta, facts, _ = described
+    meta['clip_rc']['format'] = 2
+    for read in (metadata.is_ours, lambda checkpoint: metadata.embeddings(checkpoint, *known(facts))):
+        with pytest.raises(ValueError, match='format 2.*reads 1.*update'):
+            read(Checkpoint({}, meta, 'it'))

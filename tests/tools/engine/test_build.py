@@ -1,0 +1,310 @@
+"""A model for a dataset: the split goes in from the dataset, the text embeddings from the first place that has them."""
+import logging
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmcv import Config, ConfigDict
+
+from models.text_encoder import CLIPTextEncoder, embed_class_names
+from models.training_labels import Setting
+from models.weights import files, metadata
+from models.weights.files import Checkpoint
+from tests.clip_files import clip_weights
+from tools.engine import build
+from tools.engine.build import build_model, check_classes, common_facts, dataset_facts, describe, give_text_embeddings
+
+SEEN, UNSEEN = list(range(15)), list(range(15, 20))
+
+
+@pytest.fixture
+def config(tiny_configs):
+    return Config.fromfile(str(tiny_configs['inductive']))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('CLIPRC_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache' / 'text_embeddings'
+
+
+@pytest.fixture
+def lines():
+    """What the project's logger says."""
+    class Lines(logging.Handler):
+        def emit(self, record):
+            said.append((record.levelname, record.getMessage()))
+
+    said, handler, logger = [], Lines(), logging.getLogger('mmseg')
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield said
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+# ---- the split
+
+@pytest.mark.parametrize(('name', 'setting', 'seen'), [
+    ('inductive', Setting.INDUCTIVE, SEEN), ('transductive', Setting.TRANSDUCTIVE, SEEN),
+    ('fully', Setting.FULLY_SUPERVISED, SEEN + UNSEEN)])
+def test_the_split_of_the_dataset_reaches_the_model(tiny_configs, name, setting, seen):
+    model = build_model(Config.fromfile(str(tiny_configs[name])))
+    class_head = model.decode_head.class_head
+    assert (model.setting, model.num_classes, class_head.seen.tolist()) == (setting, 20, seen)
+    assert class_head.unseen.tolist() == [index for index in range(20) if index not in seen]
+
+
+def test_another_split_of_the_dataset_is_another_model(config):
+    config.data.test.unseen = ['cat', 'aeroplane']
+    class_head = build_model(config).decode_head.class_head
+    assert class_head.unseen.tolist() == [0, 7]
+
+
+@pytest.mark.parametrize('lists', [
+    {'base_class': list(range(14))}, {'novel_class': [14, 15, 16, 17, 18, 19]}, {'both_class': list(range(21))},
+    {'novel_class': [], 'base_class': SEEN}])
+def test_lists_that_disagree_with_the_split(config, lists):
+    config.model.update(lists)
+    with pytest.raises(ValueError, match=f'model.{list(lists)[-1]}=.*split'):
+        build_model(config)
+
+
+@pytest.mark.parametrize('lists', [{'seen_idx': list(range(14))}, {'all_idx': list(range(21))}])
+def test_lists_of_the_head_that_disagree_with_the_split(config, lists):
+    config.model.decode_head.update(lists)
+    with pytest.raises(ValueError, match=next(iter(lists))):
+        build_model(config)
+
+
+def test_lists_that_agree_with_the_split(config):
+    config.model.update(base_class=SEEN, novel_class=UNSEEN, both_class=SEEN + UNSEEN)
+    config.model.decode_head.update(seen_idx=SEEN, all_idx=SEEN + UNSEEN)
+    assert build_model(config).decode_head.class_head.seen.tolist() == SEEN
+
+
+def test_datasets_of_a_run_with_different_splits(config):
+    config.data.val.unseen = ['cat']
+    with pytest.raises(ValueError, match='split'):
+        common_facts(config)
+
+
+# ---- sizes and names
+
+@pytest.mark.parametrize(('options', 'words'), [
+    ({'model.decode_head.img_size': 96}, 'img_size=96.*input_resolution=64'),
+    ({'data.train.pipeline.3.crop_size': (96, 96)}, 'RandomCrop.*96, 96.*64x64'),
+    ({'data.train.pipeline.7.size': (32, 64)}, 'Pad.*32, 64.*64x64'),
+    ({'model.test_cfg.crop_size': (128, 128)}, 'test_cfg.crop_size.*128, 128.*64x64'),
+    ({'model.backbone.region_level_bridge_size': 9}, '4x4 patches.*3x3 regions'),
+    ({'model.backbone.region_level_bridge_size': 5}, 'not a square'),
+    ({'model.backbone.total_d_layer': 1}, 'total_d_layer=1'),
+    ({'data.test.unseen': ['unicorn']}, 'unicorn'),
+    ({'data.test.type': 'PascalVOCDataset'}, 'PascalVOCDataset'),
+    ({'data.test.type': 'NoSuchDataset'}, 'NoSuchDataset'),
+    ({'model.backbone.num_token': 5}, "no 'num_token', it has .*num_tokens"),  # slips of the pen
+    ({'model.loss': 3}, "CLIPRC has no 'loss', it has .*decode_head"),
+    ({'model.test_cfg.strid': (32, 32)}, 'test_cfg.strid: .*stride'),
+    ({'model.test_cfg.mode': 'slid'}, "mode='slid'.*slide nor whole"),
+    ({'model.test_cfg.windows_at_once': 0}, 'windows_at_once=0 .*from 1 up'),
+    ({'model.test_cfg': None}, 'model.test_cfg=None: a dict is needed'),
+    ({'model.test_cfg.stride': (80, 80)}, 'every 80x80 pixels do not cover a picture'),
+    ({'compile': 'no'}, "compile='no' is neither True nor False"),
+])
+def test_what_does_not_fit(config, options, words):
+    config.merge_from_dict(options)
+    with pytest.raises(ValueError, match=words):
+        build_model(config)
+
+
+def test_crop_of_a_wrapped_dataset(config):
+    config.data.train.pipeline[3].crop_size = (96, 96)
+    config.data.train = ConfigDict(type='RepeatDataset', times=2, dataset=config.data.train)
+    with pytest.raises(ValueError, match='RandomCrop.*96, 96.*64x64'):
+        build_model(config)
+
+
+# ---- text embeddings
+
+def table(seed: int, classes: int = 20, width: int = 32) -> torch.Tensor:
+    return F.normalize(torch.randn(classes, width, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def our_checkpoint(config, rows: torch.Tensor) -> Checkpoint:
+    model = build_model(config)
+    model.decode_head.class_head.set_embeddings(rows)
+    return Checkpoint({}, {'clip_rc': describe(model, config)}, 'ours.pth')
+
+
+def official_checkpoint(seed: int) -> Checkpoint:
+    tower = {f'text_encoder.{name}': tensor for name, tensor in clip_weights(seed=seed).items()
+             if name.startswith(files.TEXT_TOWER)}
+    return Checkpoint(tower, {}, 'official.pth')
+
+
+def by_hand(checkpoint: Checkpoint, config) -> torch.Tensor:
+    encoder = CLIPTextEncoder.like(files.text_tower(checkpoint), heads=4)
+    facts = dataset_facts(config)
+    return embed_class_names(encoder, facts.split.names, facts.templates)
+
+
+def given(config, checkpoint: Checkpoint | None = None) -> torch.Tensor:
+    model = build_model(config)
+    give_text_embeddings(model, config, checkpoint)
+    return model.decode_head.class_head.embeddings
+
+
+@pytest.fixture
+def file(config, tmp_path):
+    """An embedding file that the config names."""
+    config.model.load_text_embedding = str(tmp_path / 'table.npy')
+    np.save(config.model.load_text_embedding, table(1).half().numpy())
+    return tmp_path / 'table.npy'
+
+
+def test_the_named_file_comes_first(config, file, lines):
+    config.model.pretrained = config.model.pretrained_text = 'missing.pt'
+    for checkpoint in (None, our_checkpoint(config, table(1).half().float())):
+        assert torch.equal(given(config, checkpoint), table(1).half().float())
+        assert not [text for level, text in lines if level == 'WARNING']
+    assert torch.equal(given(config, our_checkpoint(config, table(2))), table(1).half().float())
+    warnings = [text for level, text in lines if level == 'WARNING']
+    assert len(warnings) == 1 and str(file) in warnings[0] and 'load_text_embedding' in warnings[0]
+
+
+def test_our_checkpoint_needs_no_file(config, file):
+    config.model.pretrained = config.model.pretrained_text = 'missing.pt'
+    file.unlink()
+    assert torch.equal(given(config, our_checkpoint(config, table(2))), table(2))
+
+
+def test_our_checkpoint_of_other_classes_is_not_used(config, clip_file):
+    checkpoint = our_checkpoint(config, table(2))
+    for key, value in (('classes', [f'thing {i}' for i in range(20)]), ('prompt_set', 'coco15')):
+        other = config.copy()
+        other.data.test = config.data.test.copy()
+        other.data.test.update({key: value, 'unseen': []})
+        facts = dataset_facts(other)
+        assert metadata.embeddings(checkpoint, facts.split.names, facts.prompt_set) is None, key
+
+
+def test_the_text_tower_of_an_official_checkpoint(config, file):
+    config.model.pretrained = config.model.pretrained_text = 'missing.pt'
+    file.unlink()
+    rows = given(config, official_checkpoint(seed=8))
+    torch.testing.assert_close(rows, by_hand(official_checkpoint(seed=8), config))
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(20))
+
+
+def test_the_clip_file_comes_last(config, clip_file):
+    rows = given(config)
+    torch.testing.assert_close(rows, by_hand(files.read(clip_file), config))
+    assert not torch.allclose(rows, given(config, official_checkpoint(seed=8)))
+
+
+def test_without_any_source_the_error_names_the_command(config, tmp_path):
+    config.model.pretrained = config.model.pretrained_text = str(tmp_path / 'missing.pt')
+    config.model.load_text_embedding = str(tmp_path / 'missing.npy')
+    with pytest.raises(ValueError, match='missing.pt(.|\n)*python tools/download.py'):
+        given(config)
+
+
+@pytest.mark.parametrize(('shape', 'words'), [((15, 32), r'\(15, 32\).*20 classes'), ((20, 512), r'\(20, 512\).*32')])
+def test_a_file_of_another_shape(config, file, shape, words):
+    np.save(file, np.ones(shape, np.float16))
+    with pytest.raises(ValueError, match=words) as caught:
+        given(config)
+    assert str(file) in str(caught.value)
+
+
+def test_a_clip_of_another_width(config, tmp_path):
+    config.model.pretrained_text = str(tmp_path / 'wide.pt')
+    torch.save(clip_weights(embed=48), tmp_path / 'wide.pt')
+    with pytest.raises(ValueError, match=r'wide.pt.*\(20, 48\).*32'):
+        given(config)
+
+
+# ---- the cache
+
+def test_computed_once_for_each_tower_class_list_and_prompt_set(config, own_cache, monkeypatch):
+    runs = []
+
+    def embed(encoder, names, templates):
+        runs.append((tuple(names), tuple(templates)))
+        return table(len(runs), classes=len(names))
+
+    monkeypatch.setattr(build, 'embed_class_names', embed)
+    first = given(config)
+    assert torch.equal(given(config), first) and len(runs) == 1 and len(list(own_cache.iterdir())) == 1
+    given(config, official_checkpoint(seed=8))  # another tower
+    config.data.test.prompt_set = 'coco15'
+    given(config)
+    config.data.test.classes = [f'thing {index}' for index in range(20)]
+    config.data.test.unseen = []
+    given(config)
+    assert len(runs) == len(set(own_cache.iterdir())) == 4
+    assert [len(templates) for _, templates in runs] == [1, 1, 15, 15]
+    assert {file.suffix for file in own_cache.iterdir()} == {'.npy'}, 'a part was left over'
+
+
+def test_a_damaged_cache_entry_is_an_error_or_computed_again(config, own_cache):
+    rows = given(config)
+    [entry] = own_cache.iterdir()
+    entry.write_bytes(entry.read_bytes()[:100])
+    try:
+        assert torch.equal(given(config), rows)
+    except ValueError as error:
+        assert str(entry) in str(error)
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop(config, tmp_path, monkeypatch, lines):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('CLIPRC_CACHE', str(tmp_path / 'file'))
+    assert given(config).shape == (20, 32)
+    assert [text for level, text in lines if level == 'WARNING' and str(tmp_path / 'file') in text]
+
+
+# ---- a checkpoint's classes
+
+def trained_on(names) -> Checkpoint:
+    return Checkpoint({}, {'CLASSES': names} if names else {}, 'some.pth')
+
+
+def test_a_checkpoint_of_the_same_classes_or_of_unknown_ones(config):
+    names = dataset_facts(config).split.names
+    for known in (list(names), tuple(names), None):
+        check_classes(trained_on(known), config)
+
+
+@pytest.mark.parametrize(('names', 'words'), [
+    ([f'thing {index}' for index in range(171)], 'trained on 171 classes, the config.s data set has 20: only there: '
+                                                 'thing 0; .* and 166 more, only here: aeroplane; .* and 15 more'),
+    (lambda names: [*names, 'zebra'], 'trained on 21 classes, .*only there: zebra[^;]*$'),
+    (lambda names: names[::-1], 'the same in another order'),
+])
+def test_a_checkpoint_of_other_classes(config, names, words):
+    names = names(dataset_facts(config).split.names) if callable(names) else names
+    with pytest.raises(ValueError, match=words) as error:
+        check_classes(trained_on(names), config)
+    assert 'cross_dataset=True' in str(error.value) and 'some.pth' in str(error.value)
+    config.cross_dataset = True
+    check_classes(trained_on(names), config)
+
+
+def test_a_data_set_of_one_class(config):
+    config.data.test.update(type='ZeroShotDataset', classes=['cat'], unseen=[])
+    with pytest.raises(ValueError, match='has one class, cat: .*two at least'):
+        build_model(config)
+
+
+def test_prompts_and_synonyms_of_the_config(config, clip_file):
+    """Computed once from the config's own words; kept under them."""
+    names = ['sofa, couch', *(f'thing {index}' for index in range(19))]
+    config.data.test.update(classes=names, unseen=[], prompt_set=['a {} here', '{}'])
+    rows = given(config)
+    tower = CLIPTextEncoder.like(files.text_tower(files.read(clip_file)), 4)
+    expected = embed_class_names(tower, [['sofa', 'couch'], *names[1:]], ['a {} here', '{}'])
+    assert torch.allclose(rows, expected, atol=1e-6)
+    assert torch.equal(given(config), rows)

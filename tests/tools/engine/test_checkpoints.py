@@ -1,0 +1,154 @@
+"""Checkpoints are written whole or not at all, found again, and pruned."""
+import ctypes
+import errno
+import logging
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.weights.metadata import FORMAT
+from tests.conftest import REPOSITORY
+from tools.engine import checkpoints, process
+from tools.engine.checkpoints import LATEST, newest, numbered, point_latest_to, put_aside, write
+
+LOGGER = logging.getLogger('test')
+CONTENT = {'state_dict': {'weight': torch.arange(300_000.)}, 'meta': {'clip_rc': {'format': FORMAT}}}
+
+
+@pytest.mark.parametrize('place', ['save', 'fsync', 'replace', 'testzip'])
+def test_an_interrupted_one_does_not_take_the_place_of_a_whole_one(tmp_path, monkeypatch, place):
+    write(CONTENT, tmp_path / 'iter_1.pth')
+    before = (tmp_path / 'iter_1.pth').read_bytes()
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    owner = {'save': torch, 'fsync': os, 'replace': Path, 'testzip': checkpoints.zipfile.ZipFile}[place]
+    monkeypatch.setattr(owner, place, interrupted)
+    for name in ('iter_1.pth', 'iter_2.pth'):
+        with pytest.raises(KeyboardInterrupt):
+            write(CONTENT, tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == ['iter_1.pth']
+    assert (tmp_path / 'iter_1.pth').read_bytes() == before
+
+
+def test_what_is_written_is_read_back(tmp_path, monkeypatch):
+    """A disk that keeps other bytes than it was given."""
+    fsync = os.fsync
+
+    def damaging(handle: int) -> None:
+        fsync(handle)
+        part = tmp_path / 'iter_1.pth.part'
+        data = bytearray(part.read_bytes())
+        data[len(data) // 2] ^= 1
+        part.write_bytes(data)
+
+    monkeypatch.setattr(os, 'fsync', damaging)
+    with pytest.raises(OSError, match='not read back as it was written'):
+        write(CONTENT, tmp_path / 'iter_1.pth')
+    assert not list(tmp_path.iterdir())
+
+
+def on_a_small_disk(folder: Path, size: str) -> bool:
+    """Whether a disk of that size could be mounted there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.mount(b'tmpfs', str(folder).encode(), b'tmpfs', 0, f'size={size}'.encode()) == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    if not on_a_small_disk(folder, '2m'):
+        pytest.skip('no disk can be mounted here')
+    yield folder
+    subprocess.run(['umount', '--lazy', folder], check=True)
+
+
+def test_a_full_disk(small_disk):
+    write(CONTENT, small_disk / 'iter_1.pth')
+    with pytest.raises(OSError, match='No space') as caught:
+        write(CONTENT, small_disk / 'iter_2.pth')
+    assert caught.value.errno == errno.ENOSPC
+    assert [file.name for file in small_disk.iterdir()] == ['iter_1.pth']
+    assert torch.equal(torch.load(small_disk / 'iter_1.pth')['state_dict']['weight'], CONTENT['state_dict']['weight'])
+    assert 'the disk is full' in process.plain_message(caught.value)
+
+
+def test_training_onto_a_disk_that_fills_up(run, tiny_configs, trained, small_disk):
+    """One checkpoint fits; the log says so before the second is tried."""
+    size = (trained / 'iter_2.pth').stat().st_size
+    subprocess.run(['mount', '-o', f'remount,size={size * 3 // 2}', small_disk], check=True)
+    options = ['--work-dir', small_disk, '--no-validate', '--cfg-options', 'checkpoint_config.interval=1']
+    done = run('tools/train.py', tiny_configs['inductive'], *options, check=False)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f'error: the disk is full ({small_disk}/iter_2.pth). Make room')
+    assert 'more checkpoints of' in done.stderr and 'max_keep_ckpts=3' in done.stderr
+    assert [file.name for file in numbered(small_disk)] == ['iter_1.pth'] and not list(small_disk.glob('*.part'))
+    assert (small_disk / LATEST).resolve().name == 'iter_1.pth'
+    subprocess.run(['mount', '-o', 'remount,size=500m', small_disk], check=True)
+    run('tools/train.py', tiny_configs['inductive'], *options, '--auto-resume')
+    assert (small_disk / LATEST).resolve().name == 'iter_4.pth'
+
+
+def test_latest_is_there_at_any_moment(tmp_path, monkeypatch):
+    point_latest_to(tmp_path / 'iter_1.pth')
+    (tmp_path / f'{LATEST}.part').symlink_to('of a run that was killed')
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, 'unlink', lambda path, **options: (
+        unlink(path, **options) if path.name != LATEST else pytest.fail('the link was removed')))
+    point_latest_to(tmp_path / 'iter_2.pth')
+    assert os.readlink(tmp_path / LATEST) == 'iter_2.pth'
+
+
+def test_which_is_newest(tmp_path, caplog):
+    assert newest(tmp_path, LOGGER) is None
+    for name in ('iter_9', 'iter_10', 'best_hIoU_iter_10', 'stopped_iter_12'):
+        write(CONTENT, tmp_path / f'{name}.pth')
+    point_latest_to(tmp_path / 'iter_9.pth')
+    (tmp_path / 'mine.pth').touch()
+    (tmp_path / 'stopped_iter_12.pth').write_bytes(b'\0damaged')
+    assert [file.stem for file in numbered(tmp_path)] == ['stopped_iter_12', 'iter_10', 'best_hIoU_iter_10', 'iter_9']
+    assert newest(tmp_path, LOGGER).path == str(tmp_path / 'iter_10.pth')
+    assert 'stopped_iter_12.pth is truncated' in caplog.text and 'passed over' in caplog.text
+    os.utime(tmp_path / 'iter_9.pth', (time.time() + 100,) * 2)
+    assert newest(tmp_path, LOGGER, since=time.time() + 50).path == str(tmp_path / 'iter_9.pth')
+
+
+def test_putting_aside(tmp_path):
+    assert put_aside(tmp_path, beyond=0) is None and not list(tmp_path.iterdir())
+    (tmp_path / 'mine.pth').touch()
+    for number in (1, 2):
+        (tmp_path / 'iter_5.pth').write_text(str(number))
+        point_latest_to(tmp_path / 'iter_5.pth')
+        assert put_aside(tmp_path, beyond=0) == tmp_path / f'earlier_{number}'
+        assert (tmp_path / f'earlier_{number}' / LATEST).read_text() == str(number)
+    assert (tmp_path / 'mine.pth').exists() and not list(tmp_path.glob('iter*'))
+
+
+def test_random_states():
+    import random
+
+    import numpy as np
+    process.set_seed(3)
+    np.random.randn(), random.gauss(0, 1)  # both keep half of what they drew
+    state = checkpoints.random_state(torch.device('cpu'))
+
+    def draws() -> list[float]:
+        return [np.random.randn(), random.gauss(0, 1), np.random.randn(), random.random(), float(torch.randn(()))]
+
+    first = draws()
+    assert draws() != first
+    checkpoints.set_random_state(state, torch.device('cpu'))
+    assert draws() == first
+
+
+def test_kills(run, tmp_path):
+    """A short form of tests/kills.py: kills at random moments, each followed by --auto-resume."""
+    done = run('tests/kills.py', '--kills', 4, '--work-dir', tmp_path, '--seed', 0)
+    assert done.stdout.splitlines()[-1].startswith('4 kills: '), done.stdout
+    assert str(REPOSITORY) not in done.stdout

@@ -1,0 +1,179 @@
+"""Device, processes, seed, and errors that a user can act on."""
+import argparse
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmcv.utils import Registry, build_from_cfg
+from torch.utils.data import DataLoader, Dataset
+
+from models.errors import UserError, building
+from tools.engine import process
+
+
+def start(monkeypatch, *arguments, gpus: int = 0, gpu_id: int | None = None):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
+    parser = argparse.ArgumentParser()
+    process.add_launch_arguments(parser)
+    return process.start(parser.parse_args(list(arguments)), gpu_id)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name in ('LOCAL_RANK', 'RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '0')  # so that it is put back at the end
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(('arguments', 'gpus', 'gpu_id', 'device'), [
+    ([], 0, None, 'cpu'), ([], 2, None, 'cuda:0'), ([], 2, 1, 'cuda:1'), (['--device', 'cpu'], 2, None, 'cpu')])
+def test_device(monkeypatch, arguments, gpus, gpu_id, device):
+    place = start(monkeypatch, *arguments, gpus=gpus, gpu_id=gpu_id)
+    assert (str(place.device), place.rank, place.world_size, place.distributed) == (device, 0, 1, False)
+
+
+@pytest.mark.parametrize(('arguments', 'gpus', 'gpu_id', 'words'), [
+    (['--device', 'cuda'], 0, None, 'a GPU was asked for.*none'), ([], 0, 0, 'a GPU was asked for.*none'),
+    ([], 2, 2, 'GPU 2 .* sees 2'), (['--launcher', 'pytorch'], 0, None, 'torchrun'),
+    (['--launcher', 'pytorch', '--local_rank', '3'], 2, None, 'GPU 3 .* sees 2'),
+    (['--launcher', 'pytorch', '--local-rank', '3'], 2, None, 'one process per GPU'),
+])
+def test_what_is_not_there(monkeypatch, arguments, gpus, gpu_id, words):
+    with pytest.raises(ValueError, match=words):
+        start(monkeypatch, *arguments, gpus=gpus, gpu_id=gpu_id)
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise OSError('image file is truncated')
+        except OSError as error:
+            raise ValueError('/data/a b.jpg: broken picture: it ends.\nCopy it again.') from error
+
+
+def test_message_of_a_loader_worker():
+    with pytest.raises(ValueError) as caught:
+        list(DataLoader(Broken(), num_workers=1))
+    assert 'Original Traceback' in str(caught.value)
+    assert process.plain_message(caught.value) == '/data/a b.jpg: broken picture: it ends.\nCopy it again.'
+
+
+@pytest.mark.parametrize(('message', 'plain'), [
+    ('CLIPRC: CLIPVisionEncoder: input_resolution=60 is wrong.', 'input_resolution=60 is wrong.'),
+    ('PascalVOC20: /data/x.jpg: this picture is missing.', '/data/x.jpg: this picture is missing.'),
+    ('no file x.pth.', 'no file x.pth.'),
+    ('/data/x.pth is truncated: Fetch it again.', '/data/x.pth is truncated: Fetch it again.'),
+])
+def test_message_of_a_registry(message, plain):
+    assert process.plain_message(ValueError(message)) == plain
+
+
+ROOM = 'Make room and run this again; a training goes on with --auto-resume.'
+
+
+@pytest.mark.parametrize(('error', 'lines'), [
+    (UserError('no file x.pth.'), ['error: no file x.pth.']),
+    (PermissionError(13, 'Permission denied', '/data/x'), ["error: [Errno 13] Permission denied: '/data/x'"]),
+    (OSError(28, 'No space left on device'), [f'error: the disk is full. {ROOM}']),
+    (OSError(28, 'No space left on device', '/x'), [f'error: the disk is full (/x). {ROOM}'])])
+def test_run_ends_with_one_error(monkeypatch, error, lines):
+    def main():
+        raise error
+
+    monkeypatch.delenv('CLIPRC_TRACEBACK', raising=False)
+    with pytest.raises(SystemExit) as caught:
+        process.run(main)
+    assert caught.value.code.splitlines() == lines
+
+
+def test_ctrl_c_ends_as_the_shell_expects(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        process.run(main)
+    assert caught.value.code == 130 and capsys.readouterr().err == 'stopped.\n'
+
+
+class Uneven(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return list(zip([1], [2, 3], strict=True))
+
+
+def in_building() -> None:
+    with building('data.train'):
+        Uneven()[0]
+
+
+def through_a_registry() -> None:
+    with building('data.train'):
+        build_from_cfg({'type': Uneven.__getitem__, 'self': None, 'index': 0}, Registry('parts'))
+
+
+@pytest.mark.parametrize('main', [lambda: Uneven()[0], in_building, through_a_registry,
+                                  lambda: list(DataLoader(Uneven(), num_workers=1))])
+def test_errors_of_ours_keep_their_trace(main):
+    """Also those of the kinds that libraries raise for a wrong setting."""
+    with pytest.raises(ValueError, match='zip') as caught:
+        process.run(main)
+    assert not isinstance(caught.value, UserError)
+
+
+def test_the_trace_on_request(monkeypatch, capsys):
+    def main():
+        raise UserError('no file x.pth.')
+
+    monkeypatch.setenv('CLIPRC_TRACEBACK', '1')
+    with pytest.raises(SystemExit):
+        process.run(main)
+    assert 'Traceback' in capsys.readouterr().err
+
+
+def test_a_folder_that_can_be_written(tmp_path):
+    folder = process.make_folder(tmp_path / 'new' / 'folder')
+    assert folder.is_dir() and not list(folder.iterdir())
+    assert process.make_folder(str(folder)) == folder
+
+
+@pytest.mark.parametrize(('name', 'reason'), [('file', 'it is a file'), ('file/below', 'Not a directory')])
+def test_a_folder_that_cannot_be_made(tmp_path, name, reason):
+    (tmp_path / 'file').write_text('kept')
+    with pytest.raises(ValueError, match=f'cannot write to the folder .*{reason}') as caught:
+        process.make_folder(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert (tmp_path / 'file').read_text() == 'kept'
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_a_folder_that_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match='cannot write to the folder'):
+        process.make_folder(tmp_path)
+
+
+def test_seed():
+    def draws() -> tuple:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    process.set_seed(4)
+    first = draws()
+    process.set_seed(4)
+    assert draws() == first
+    process.set_seed(5)
+    assert all(one != other for one, other in zip(draws(), first))
+
+
+def test_a_seed_is_drawn_where_none_is_named():
+    place = process.Place(torch.device('cpu'))
+    assert process.common_seed(7, place) == 7
+    drawn = {process.common_seed(None, place) for _ in range(5)}
+    assert len(drawn) == 5 and all(0 <= seed < 2**31 for seed in drawn)

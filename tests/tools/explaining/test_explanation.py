@@ -1,0 +1,172 @@
+"""What regional clues do for a word: region-wise logits, attention of region tokens, and the same without them."""
+import numpy as np
+import pytest
+import torch
+
+from models import CLIPVisionEncoder
+from models.inference import load_model
+from tests.models.naive import SIZES, close, encoder, features, head, inputs_of, layer_norm, region_mask
+from tools.explaining.explanation import cell_of, explain, look, region_logits, silence
+
+P, R = 3, 4
+
+
+@torch.no_grad()
+def test_the_mean_of_the_regions_logits_is_the_models():
+    decoded = head()(features(grid=(4, 6)))
+    by_region = region_logits(decoded, 5)
+    assert by_region.shape == (2, 4, 5, 4, 6)
+    assert close(by_region.mean(dim=1), decoded.logits)
+    assert float(by_region.std(dim=1).max()) > 1e-3, 'the regions say the same: too easy'
+    one = decoded.queries[1, 3 * 5 + 2] @ decoded.pixels[1, 2 * 6 + 5]  # region 3, class 2, row 2, column 5
+    assert close(by_region[1, 3, 2, 2, 5], one)
+
+
+@pytest.mark.parametrize('grid', [(4, 4), (2, 6)])
+@torch.no_grad()
+def test_attention_of_region_tokens(grid):
+    """Against softmax(q k) computed for each head, token by token; each token sees its cell and itself."""
+    model = encoder()
+    image = torch.randn(1, 3, 16 * grid[0], 16 * grid[1])
+    calls = [inputs_of(block) for block in model.transformer.resblocks]
+    told, attention = look(model, image)
+    for mine, own in zip(told, model(image), strict=True):
+        assert torch.equal(mine, own)
+    assert [len(block.attn._forward_pre_hooks) for block in model.transformer.resblocks] == [0, 0, 0]
+
+    seen = region_mask(grid, 2, P)
+    count = grid[0] * grid[1]
+    for depth, block in enumerate(model.transformer.resblocks):
+        tokens, _, prompts = calls[depth][0]
+        x = layer_norm(torch.cat([tokens[0, :1], prompts[0], tokens[0, 1:]]), block.ln_1)
+        q, k, _ = (x @ block.attn.in_proj_weight.double().T + block.attn.in_proj_bias.double()).chunk(3, dim=1)
+        patches, itself = torch.zeros(count).double(), torch.zeros(R).double()
+        for region in range(R):
+            row = 1 + P + count + region
+            for part in (slice(8 * i, 8 * i + 8) for i in range(4)):
+                weights = torch.stack([(q[row, part] @ k[column, part] / 8**0.5).exp() if seen[row][column] else
+                                       torch.zeros(()).double() for column in range(len(x))])
+                weights = weights / weights.sum() / 4
+                patches += weights[1 + P:1 + P + count]
+                itself[region] += weights[row]
+        assert close(attention.patches[depth], patches.reshape(grid)) and close(attention.itself[depth], itself)
+
+    cells = cell_of(grid, 2)
+    for region in range(R):
+        total = attention.patches[:, cells == region].sum(dim=1) + attention.itself[:, region]
+        assert close(total, torch.ones(3))
+
+
+@torch.no_grad()
+def test_silenced_is_a_model_that_was_built_without():
+    model = encoder()
+    bare = CLIPVisionEncoder(**{**SIZES, 'region_level_bridge_size': 0}).eval()
+    bare.load_state_dict({**model.state_dict(), 'region_level_bridge': torch.zeros(0, SIZES['width'])})
+    image = torch.randn(1, 3, 64, 64)
+    before = model(image)
+    ways = silence(model, image, before)
+    for mine, expected in zip(ways['everywhere'], bare(image), strict=True):
+        assert torch.equal(mine, expected)
+    assert not close(ways['everywhere'].patches, before.patches), 'region tokens do nothing: too easy'
+    decoder = head()
+    assert torch.equal(decoder(ways['everywhere']).logits, decoder(bare(image)).logits)
+    assert ways['in the encoder'].regions is before.regions and torch.equal(
+        ways['in the encoder'].patches, ways['everywhere'].patches)
+    assert ways['in the head'].patches is before.patches and not ways['in the head'].regions.any()
+    for mine, again in zip(model(image), before, strict=True):
+        assert torch.equal(mine, again), 'silencing changed the model'
+
+
+def test_without_regions_shares_its_weights():
+    model = encoder()
+    silent = model.without_regions()
+    assert silent.conv1.weight is model.conv1.weight and silent.proj is model.proj
+    assert (model.side, len(model.region_level_bridge), model.visible.shape) == (2, 4, (21, 24))
+    assert (silent.side, len(silent.region_level_bridge), silent.visible.shape) == (0, 0, (17, 20))
+
+
+def test_cells():
+    assert cell_of((2, 4), 2).tolist() == [[0, 0, 1, 1], [2, 2, 3, 3]]
+    assert cell_of((3, 5), 1).unique().tolist() == [0]
+    assert cell_of((5, 5), 2).flatten().bincount().tolist() == [9, 6, 6, 4]
+
+
+# ---- of a whole picture
+
+@pytest.fixture(scope='module')
+def segmenter(trained):
+    """The tiny model, whose decoder has opinions: four iterations teach it none."""
+    loaded = load_model(trained / 'latest.pth', device='cpu')
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in loaded.model.decode_head.parameters():
+            if parameter.ndim == 2:
+                parameter.add_(torch.randn(parameter.shape, generator=generator))
+    return loaded
+
+
+@pytest.fixture(scope='module')
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (60, 150, 3), dtype=np.uint8)
+
+
+def test_what_is_told(segmenter, picture):
+    words = [segmenter.class_names[index] for index in (0, 5, 15)]
+    found = segmenter.segment(picture, words)
+    counts = np.bincount(found.labels.ravel(), minlength=3)
+    word = words.pop(int(counts.argmax()))
+    told = explain(segmenter, picture, word, words)
+    assert told.result.words == [word, *words] and told.size == (64, 160)
+    assert (told.result.labels == 0).sum() == counts.max()
+    assert told.windows == 3 and (told.window.height, told.window.width) == (64, 64)
+    assert told.by_region.shape == (4, 64, 64) and told.view.shape == (64, 64, 3)
+    penalty = 0.1 if word in segmenter.seen_names else 0.
+    assert np.allclose(1 / (1 + np.exp(-told.by_region.mean(axis=0))) - penalty, told.reading.scores, atol=1e-4)
+
+    where = told.reading.found
+    assert 0 < where.mean()
+    assert told.speaks == pytest.approx([float(region[where].mean()) for region in told.by_region], rel=1e-4)
+    numbers = told.summary()
+    assert numbers['loudest'] == int(told.speaks.argmax()) and numbers['found']
+    corner = where[32:, :32]  # region 2
+    assert numbers['regions'][2]['word_in_cell'] == pytest.approx(corner.mean(), abs=1e-4)
+    lead = (told.by_region[2] - told.by_region.mean(axis=0))[32:, :32][corner]
+    assert numbers['regions'][2]['lead_in_own_cell'] == (pytest.approx(lead.mean(), abs=1e-4) if len(lead) else None)
+    assert numbers['with_regions']['area'] == pytest.approx(where.mean(), abs=1e-4)
+    assert set(numbers['silenced']) == {'everywhere', 'in the encoder', 'in the head'}
+    assert len({silent['mean_score_where_found_with_regions'] for silent in numbers['silenced'].values()}) > 1
+
+
+def test_the_window(segmenter, picture):
+    """Without a number the one with most of the word; each window is told as it stands in the picture."""
+    words = segmenter.class_names[:4]
+    every = [explain(segmenter, picture, words[1], words, window=number) for number in (1, 2, 3)]
+    assert [told.window.left for told in every] == [0, 48, 96]
+    areas = [told.reading.found.mean() for told in every]
+    chosen = explain(segmenter, picture, words[1], words)
+    assert areas[chosen.number - 1] == max(areas)
+
+
+def test_words_that_name_the_same_do_not_compete(segmenter, picture):
+    first, second = segmenter.class_names[:2]
+    told = explain(segmenter, picture, f' {first.upper()} ', [f'{first}, something', second], block=2)
+    assert told.result.words == [first.upper(), second] and told.block == 2
+    names = explain(segmenter, picture, first).result.words
+    assert sorted(names) == sorted(segmenter.class_names) and names[0] == first
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'window': 4}, 'no window 4: the picture has 3'),
+    ({'block': 4}, 'no block 4: the encoder has 3'),
+    ({'words': ['aeroplane']}, 'nothing competes .*--words'),
+    ({'word': '  '}, 'no words'),
+])
+def test_bad_input(segmenter, picture, changes, message):
+    with pytest.raises(ValueError, match=message):
+        explain(segmenter, picture, **{'word': 'aeroplane', **changes})
+
+
+def test_a_model_without_region_tokens(segmenter, picture, monkeypatch):
+    monkeypatch.setattr(segmenter.model, 'backbone', segmenter.model.backbone.without_regions())
+    with pytest.raises(ValueError, match='this model has no region tokens'):
+        explain(segmenter, picture, 'aeroplane')

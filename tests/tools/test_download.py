@@ -1,0 +1,235 @@
+"""The CLIP download against a web server on this host that can misbehave in the ways real ones do."""
+
+import hashlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import open_clip
+import pytest
+
+from tests.web_server import serving
+from tools import download
+from tools.engine import downloads
+
+CONTENT = random.Random(0).randbytes(200_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+HALF = len(CONTENT) // 2
+
+
+@pytest.fixture
+def server():
+    with serving({'/clip.pt': CONTENT}) as server:
+        server.url += '/clip.pt'
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Small chunks, no waits, and no proxy between the script and the server."""
+    monkeypatch.setattr(downloads, 'RETRY_WAITS', (0, 0, 0))
+    monkeypatch.setattr(downloads, 'CHUNK', 1000)
+    monkeypatch.setenv('no_proxy', '*')
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / 'pretrained' / 'clip.pt'
+
+
+@pytest.fixture
+def part(out):
+    """Where the beginning of `out` is kept; its folder is there."""
+    out.parent.mkdir()
+    return out.with_name('clip.pt.part')
+
+
+def run(url, out, sha256=SHA256):
+    return download.main(['--url', url, '--out', str(out), '--sha256', sha256])
+
+
+def assert_one_error(capsys, *parts):
+    """The last line on stderr is the only error, has all of `parts` in it, and is no traceback."""
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if 'error: ' in line] == lines[-1:]
+    assert lines[-1].startswith('error: ')
+    assert not any('Traceback' in line for line in lines)
+    for text in parts:
+        assert str(text) in lines[-1]
+
+
+@pytest.mark.parametrize(('arguments', 'name'), [([], 'ViT-B-16'), *(([name], name) for name in download.MODELS)])
+def test_names_of_openais_files(monkeypatch, arguments, name):
+    asked = []
+    monkeypatch.setattr(download, 'download', lambda *request: asked.append(request))
+    assert download.main(arguments) == 0
+    [(url, out, sha256)] = asked
+    assert re.fullmatch('[0-9a-f]{64}', sha256) and url.split('/')[-2:] == [sha256, f'{name}.pt']
+    assert out == Path(__file__).resolve().parents[2] / 'pretrained' / f'{name}.pt'
+
+
+def test_hashes_are_those_that_open_clip_knows():
+    for name, sha256 in download.MODELS.items():
+        assert open_clip.get_pretrained_cfg(name.removesuffix('px'), 'openai')['url'].split('/')[-2] == sha256
+
+
+def test_runs_from_any_directory_with_the_standard_library_alone(tmp_path):
+    (tmp_path / 'clip.pt').write_bytes(CONTENT)
+    arguments = ['--out', 'clip.pt', '--sha256', SHA256.upper()]
+    done = subprocess.run([sys.executable, '-I', '-S', download.__file__, *arguments], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert 'already there' in done.stdout
+
+
+def test_fresh_download(server, out):
+    assert run(server.url, out) == 0
+    assert out.read_bytes() == CONTENT
+    assert [path.name for path in out.parent.iterdir()] == ['clip.pt']
+    assert server.ranges == [None]
+
+
+@pytest.mark.parametrize('terminal', [False, True])
+def test_server_without_content_length(server, out, capsys, monkeypatch, terminal):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal)
+    server.sends_length = False
+    assert run(server.url, out) == 0
+    assert out.read_bytes() == CONTENT
+    assert '%' not in capsys.readouterr().err
+
+
+def test_part_is_continued(server, out, part):
+    part.write_bytes(CONTENT[:150_000])
+    assert run(server.url, out) == 0
+    assert out.read_bytes() == CONTENT
+    assert not part.exists()
+    assert server.ranges == ['bytes=150000-']
+    assert server.sent == [50_000]
+
+
+def test_whole_part_is_only_verified(server, out, part):
+    part.write_bytes(CONTENT)
+    assert run(server.url, out) == 0
+    assert out.read_bytes() == CONTENT
+    assert server.sent == []
+
+
+def test_dropped_connection_is_continued_in_the_same_run(server, out):
+    server.drops = 1
+    assert run(server.url, out) == 0
+    assert out.read_bytes() == CONTENT
+    assert server.ranges == [None, f'bytes={HALF}-']
+    assert sum(server.sent) == len(CONTENT)
+
+
+def test_connection_that_keeps_dropping_leaves_the_part(server, out, capsys):
+    server.drops = 100
+    assert run(server.url, out) == 1
+    assert_one_error(capsys, server.url, out, 'by hand')
+    assert len(server.ranges) == 1 + len(downloads.RETRY_WAITS)
+    assert not out.exists()
+    assert out.with_name('clip.pt.part').read_bytes() == CONTENT[:sum(server.sent)]
+
+
+def test_server_without_range_starts_over(server, out, part):
+    server.supports_range = False
+    part.write_bytes(CONTENT[:HALF])
+    assert run(server.url, out) == 0
+    assert out.read_bytes() == CONTENT
+    assert server.ranges == [f'bytes={HALF}-']
+    assert server.sent == [len(CONTENT)]
+
+
+def test_wrong_hash_leaves_no_file(server, out, capsys):
+    server.files['/clip.pt'] = wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    assert run(server.url, out) == 1
+    assert list(out.parent.iterdir()) == []
+    assert_one_error(capsys, SHA256, hashlib.sha256(wrong).hexdigest(), server.url, 'run this again')
+
+
+def test_right_file_needs_no_network(server, out, part, capsys):
+    out.write_bytes(CONTENT)
+    assert run(server.url, out) == 0
+    assert 'already there' in capsys.readouterr().out
+    assert server.ranges == []
+
+
+def test_other_file_is_left_untouched(server, out, part, capsys):
+    out.write_bytes(b'something else')
+    assert run(server.url, out) == 1
+    assert out.read_bytes() == b'something else'
+    assert_one_error(capsys, out, SHA256, hashlib.sha256(b'something else').hexdigest(), 'delete it', '--out')
+    assert server.ranges == []
+
+
+def test_not_found_is_not_tried_again(server, out, capsys):
+    url = server.url.replace('clip.pt', 'missing.pt')
+    assert run(url, out) == 1
+    assert_one_error(capsys, '404', url, out, 'by hand')
+    assert len(server.ranges) == 1
+    assert list(out.parent.iterdir()) == []
+
+
+def test_unreachable_server(server, out, capsys):
+    server.server_close()
+    assert run(server.url, out) == 1
+    assert_one_error(capsys, server.url, out, 'by hand')
+    assert list(out.parent.iterdir()) == []
+
+
+def test_malformed_address(out, capsys):
+    assert run('clip.pt', out) == 1
+    assert_one_error(capsys, 'clip.pt', out)
+
+
+def test_folder_that_cannot_be_created(server, out, capsys):
+    out.parent.write_text('a file in the place of the folder')
+    assert run(server.url, out) == 1
+    assert_one_error(capsys, server.url, out, '--out', 'by hand')
+    assert out.parent.read_text() == 'a file in the place of the folder'
+    assert server.ranges == []
+
+
+@pytest.mark.parametrize(('missing', 'code'), [(0, 0), (1, 1)])
+def test_free_space_is_checked_for_what_is_still_to_come(server, out, part, capsys, monkeypatch, missing, code):
+    part.write_bytes(CONTENT[:HALF])
+    usage = namedtuple('usage', 'free')(len(CONTENT) - HALF - missing)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+    assert run(server.url, out) == code
+    assert out.exists() == (code == 0)
+    if code:
+        assert part.read_bytes() == CONTENT[:HALF]
+        assert_one_error(capsys, 'free', server.url, out)
+
+
+def test_interrupted_run_can_go_on(server, out, capsys, monkeypatch):
+    def interrupt(progress, have):
+        if have >= HALF:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(downloads.Progress, 'update', interrupt)
+        assert run(server.url, out) == 130
+    assert 'run this again' in capsys.readouterr().err.splitlines()[-1]
+    assert not out.exists()
+    assert run(server.url, out) == 0
+    assert out.read_bytes() == CONTENT
+    assert server.ranges == [None, f'bytes={HALF}-']
+
+
+def test_progress_in_a_log_is_a_line_every_ten_percent(server, out, capsys):
+    assert run(server.url, out) == 0
+    lines = re.findall(r'^ *(\d+)% of 0\.2 MB: [\d.]+ MB, [\d.]+ MB/s, \d+:\d\d left$', capsys.readouterr().err, re.M)
+    assert lines == [str(percent) for percent in range(10, 101, 10)]
+
+
+def test_progress_on_a_terminal_is_one_redrawn_line(server, out, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+    assert run(server.url, out) == 0
+    start, line, end = capsys.readouterr().err.split('\n')
+    assert line.startswith('\r') and line.count('%') == 200
+    assert (start, end) == (f'downloading {server.url} to {out}', '')

@@ -1,0 +1,185 @@
+"""Predictions for the pictures of a data set, by one process or several: what test.py and training share."""
+import math
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from inspect import signature
+from itertools import islice
+from pathlib import Path
+
+import mmcv.runner
+import numpy as np
+import torch
+from mmcv.engine import collect_results_cpu, collect_results_gpu
+from mmcv.runner import LoggerHook
+from mmseg.core import EvalHook
+from torch import nn
+from torch.utils.data import DataLoader
+
+from models.errors import UserError
+from models.label_format import label_format
+from models.weights import files
+from tools.engine import hang, process
+from tools.engine.checkpoints import EVALUATIONS, evaluations, note, random_states, save
+from tools.engine.process import Place
+from tools.engine.progress import Progress
+from tools.engine.runner import TrainingRunner
+
+AT_ONCE = 8  # pictures whose windows a GPU is given together
+
+
+def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, label map (H, W)) of each picture of this process's loader. The first one says how far it is."""
+    model.eval()
+    total, done = len(loader.dataset), 0
+    hang.alive(f'loading the first of {len(loader)} pictures to test')
+    at_once = AT_ONCE if place.device.type == 'cuda' else 1
+    batches = zip(loader.sampler, loader, strict=True)
+    with Progress(0, total, 'pictures') if place.rank == 0 else nullcontext() as progress:
+        while group := list(islice(batches, at_once)):
+            maps = label_maps(model, [batch for _, batch in group], place)
+            done += len(group)
+            hang.alive(f'testing pictures, {done} of {len(loader)} done')
+            for (index, _), labels in zip(group, maps, strict=True):
+                yield index, labels
+            if progress is not None:
+                progress.update(min(done * place.world_size, total))
+
+
+@torch.no_grad()
+def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.ndarray]:
+    """Label maps (H, W) of pictures as the loader gives them, each in a batch of its own."""
+    dtype = label_format(model.module.num_classes).dtype
+    if any(len(batch['img']) > 1 for batch in batches):  # several views of a picture, to be averaged
+        return [model(return_loss=False, **batch)[0].astype(dtype) for batch in batches]
+    pictures = [batch['img'][0][0].to(place.device, non_blocking=True) for batch in batches]
+    metas = [batch['img_metas'][0].data[0][0] for batch in batches]
+    sent = torch.uint8 if dtype is np.uint8 else torch.int32  # from the device
+    return [labels.to(sent).cpu().numpy().astype(dtype) for labels in model.module.segment(pictures, metas)]
+
+
+def collect(parts: list, count: int, place: Place, folder: Path, *, on_gpu: bool = False) -> list | None:
+    """The `count` results of all processes in the data set's order; None except on the first.
+
+    Args:
+        folder: in which they go through a folder of this call's own, which is removed afterwards, unless `on_gpu`.
+    """
+    if not place.distributed:
+        return parts
+    if on_gpu and torch.cuda.is_available():
+        return collect_results_gpu(parts, count)
+    own = None
+    if place.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        own = tempfile.mkdtemp(prefix='.collect-', dir=folder)
+    return collect_results_cpu(parts, count, process.of_first(own, place))
+
+
+class Evaluation(EvalHook):
+    """mmseg's evaluation while training, by the same code as test.py.
+
+    Args:
+        place: of this process.
+        gpu_collect: several GPUs: collect the results on GPUs.
+        tmpdir: several processes: the folder through which results are collected (default: the work folder).
+        options: of mmseg's `EvalHook`, and the `metric` of the data set.
+
+    Raises:
+        UserError: an option that none of them has.
+    """
+
+    OPTIONS = {'metric', 'gpu_collect', 'tmpdir', *signature(EvalHook).parameters,
+               *signature(mmcv.runner.EvalHook).parameters} - {
+        'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn', 'by_epoch', 'out_dir'}
+
+    def __init__(self, loader: DataLoader, place: Place, *, gpu_collect: bool = False, tmpdir: str | None = None,
+                 **options):
+        super().__init__(loader, **{'rule': 'greater', **options})
+        self.place, self.gpu_collect, self.tmpdir = place, gpu_collect, tmpdir
+
+    def before_run(self, runner: TrainingRunner) -> None:
+        super().before_run(runner)
+        if self.save_best and self.place.rank == 0:
+            self._know_best(runner)
+
+    def _best_files(self) -> list[Path]:
+        """What this has saved, now or before it was interrupted."""
+        key = '.+' if self.save_best == 'auto' else re.escape(self.save_best)
+        return [file for file in Path(self.out_dir).glob('best_*.pth')
+                if re.fullmatch(rf'best_{key}_iter_\d+\.pth', file.name)]
+
+    def _know_best(self, runner: TrainingRunner) -> None:
+        """The best checkpoint is the one in the folder; that which the run goes on from may be older, or another's."""
+        messages = runner.meta['hook_msgs']
+        for name in ('best_score', 'best_ckpt'):
+            messages.pop(name, None)
+        for file in self._best_files():
+            try:
+                score = (files.read(file).meta.get('hook_msgs') or {}).get('best_score')
+            except UserError as error:
+                runner.logger.warning('%s It does not count as the best one.', error)
+                continue
+            known = messages.get('best_score')
+            if score is not None and (known is None or not self.compare_func(known, score)):
+                messages['best_score'], messages['best_ckpt'] = score, str(file)
+
+    def before_train_iter(self, runner: TrainingRunner) -> None:
+        """mmcv's hook would evaluate here, before the first iteration of a run that goes on after `start`."""
+
+    def before_epoch(self, runner: TrainingRunner) -> None:
+        """mmcv's runner calls this once, before the first iteration: a run that was ended while evaluating does so."""
+        if runner.iter == 0:
+            return
+        done = runner.iter in evaluations(Path(runner.work_dir) / EVALUATIONS)
+        if process.of_first(done, self.place):
+            return
+        runner._iter -= 1  # as it was then
+        runner.mode = 'train'
+        if self._should_evaluate(runner):
+            self._do_evaluate(runner)
+            for hook in runner.hooks:
+                if isinstance(hook, LoggerHook):
+                    hook.after_train_iter(runner)
+        runner._iter += 1
+
+    def _do_evaluate(self, runner: TrainingRunner) -> None:
+        if not self._should_evaluate(runner):
+            return
+        runner.check_weights()
+        states = random_states(self.place)
+        dataset, parts = self.dataloader.dataset, []
+        for index, labels in predict(runner.model, self.dataloader, self.place):
+            if runner.stop.signal:
+                break
+            parts += dataset.pre_eval(labels, index)
+        if asked := runner.stop.agreed():
+            runner.end(asked, runner.iter + 1)  # and will evaluate when it goes on
+        folder = Path(self.tmpdir or runner.work_dir)
+        parts = collect(parts, len(dataset), self.place, folder, on_gpu=self.gpu_collect)
+        if self.place.rank == 0:
+            runner.log_buffer.clear()
+            runner.log_buffer.output['eval_iter_num'] = len(self.dataloader)
+            score = self.evaluate(runner, parts)
+            if self.save_best:
+                self._save_best(runner, score, states)
+            scores = {name: value for name, value in runner.log_buffer.output.items() if '.' not in name}
+            note(Path(runner.work_dir) / EVALUATIONS, runner.iter + 1, scores)
+
+    def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
+        """The best checkpoint so far, if this is it, takes the place of the one before."""
+        messages = runner.meta['hook_msgs']
+        if math.isnan(score):
+            runner.logger.warning('%s is no number (do masks have such classes?): this is no best checkpoint',
+                                  self.key_indicator)
+            return
+        if 'best_score' in messages and not self.compare_func(score, messages['best_score']):
+            return
+        path = Path(self.out_dir) / f'best_{self.key_indicator}_iter_{runner.iter + 1}.pth'
+        messages['best_score'], messages['best_ckpt'] = score, str(path)
+        save(runner, path, states, runner.iter + 1)
+        runner.last_good = path
+        for other in self._best_files():
+            if other != path:
+                other.unlink()
+        runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path.name)

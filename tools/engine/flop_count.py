@@ -1,0 +1,113 @@
+"""Parameters and FLOPs of a model, part by part, with fvcore. A multiply-add is one FLOP."""
+from math import prod
+from typing import NamedTuple
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
+from torch import nn
+
+from models import CLIPRC
+from models.training_labels import Setting
+
+# Part -> prefixes of the names of its modules.
+PARTS = {
+    'vision encoder': ('backbone',),
+    'two-stream decoder': ('decode_head.decoder_q', 'decode_head.decoder_v'),
+    'recovery decoder (training)': ('decode_head.recovery_decoder',),
+}
+REST = 'region alignment, projections, mask scores'
+
+
+class Count(NamedTuple):
+    """Of one part of the model, for one picture."""
+    parameters: int
+    trainable: int
+    flops: int
+
+
+def attention_flops(inputs: list, outputs: list) -> int:
+    """fvcore's handler of `scaled_dot_product_attention`: q (..., Nq, d), k (..., Nk, d), v (..., Nk, e)."""
+    query, key, value = (get_shape(tensor) for tensor in inputs[:3])
+    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+class _Window(nn.Module):
+    """One window through the model in testing."""
+
+    def __init__(self, model: CLIPRC):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.model.encode_decode(image, None)
+
+
+def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
+    """Counts of every part of the model for one picture of `size` (height, width) that goes through it whole.
+
+    The model must have text embeddings; their values do not matter. The sum over the parts is the model's.
+    """
+    analysis = FlopCountAnalysis(_Window(model.eval()), torch.zeros(1, 3, *size))
+    analysis.set_op_handle('aten::scaled_dot_product_attention', attention_flops)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
+    by_module = analysis.by_module()
+    counts = {}
+    for part, prefixes in PARTS.items():
+        parameters = [parameter for name, parameter in model.named_parameters()
+                      if name.startswith(tuple(f'{prefix}.' for prefix in prefixes))]
+        counts[part] = Count(sum(p.numel() for p in parameters),
+                             sum(p.numel() for p in parameters if p.requires_grad),
+                             int(sum(by_module[f'model.{prefix}'] for prefix in prefixes)))
+    whole = Count(sum(p.numel() for p in model.parameters()),
+                  sum(p.numel() for p in model.parameters() if p.requires_grad), int(analysis.total()))
+    counts[REST] = Count(*(total - sum(values) for total, values in zip(whole, zip(*counts.values()), strict=True)))
+    return counts
+
+
+class Floors(NamedTuple):
+    """Multiply-adds of what cannot be left out, for one picture of the trained size, by hand."""
+    plain: int  # forward pass of a plain ViT on as many tokens
+    window: int  # forward pass in testing
+    step: int  # forward and backward pass in training
+
+
+def floors(model: CLIPRC) -> Floors:
+    """Products and attention alone, each once; nothing elementwise.
+
+    What is counted once though the formula has it for every region or pixel: the text's part of `q_proj`, and CLS's
+    and the regions' of `lateral_proj`. Of prompts keys and values alone, as nothing else of them is read. A backward
+    pass costs a frozen layer as much as its forward pass, a trained one twice that, attention twice its forward pass;
+    the patch embedding has none.
+    """
+    encoder, head = model.backbone, model.decode_head
+    width, space = encoder.proj.shape
+    patch, prompts, regions = encoder.patch_size, encoder.num_tokens, encoder.side**2
+    pixels = (encoder.input_resolution // patch)**2
+    tokens, depth = 1 + prompts + pixels + regions, len(encoder.transformer.resblocks)
+    embedding = pixels * 3 * patch**2 * width
+    plain = embedding + depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    read = tokens - prompts
+    attention = depth * 2 * read * tokens * width
+    encoding = (embedding + depth * (10 * read + 2 * tokens + prompts) * width**2 + attention
+                + read * width * space)
+
+    def stream(own: int, other: int) -> int:
+        """A layer: q, output and both products of the feed-forward block; k and v; attention."""
+        return 10 * own * space**2 + 2 * other * space**2 + 2 * own * other * space
+
+    def decoding(classes: int, *, recovery: bool) -> int:
+        queries = max(regions, 1) * classes
+        layers = stream(queries, pixels) + stream(pixels, queries)
+        total = (queries + classes + pixels + regions + 1) * space**2 + classes * pixels * space
+        total += len(head.decoder_q.layers) * layers
+        if recovery:
+            total += (queries + pixels) * space**2 + (2 * queries + pixels) * space**2
+            total += len(head.recovery_decoder.decouple_q) * layers
+        return total
+
+    in_training = len(head.class_head.seen) if model.setting is Setting.INDUCTIVE else model.num_classes
+    return Floors(
+        plain=plain, window=encoding + decoding(model.num_classes, recovery=False),
+        step=2 * encoding - embedding + attention + 3 * decoding(
+            in_training, recovery=head.recovery_decoder is not None))

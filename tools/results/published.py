@@ -1,0 +1,88 @@
+"""What other papers printed for the benchmarks of this repository, in percent, each number once.
+
+CLIP-RC's own rows stand in its configs, as `published = dict(...)`; so does the protocol, `protocol = '...'`.
+"""
+from typing import NamedTuple
+
+Score = float | tuple[float, float] | None  # in percent; two numbers where print gives a range; None: not printed
+
+# Name of a protocol in the configs -> what it is: data, and numbers of seen / unseen classes.
+PROTOCOLS = {
+    'voc12': 'VOC 2012, 15/5',
+    'coco': 'COCO-Stuff 164k, 156/15',
+    'context60': 'Context (a), 60 classes, 50/10',
+    'context59': 'Context (b), 59 classes, 49/10',
+    'context59misindexed': 'Context (c), 59 classes, 49/10 mis-indexed',
+    'cross_voc20': 'COCO-Stuff model on VOC, 20',
+    'cross_context59': 'COCO-Stuff model on Context, 59',
+    'cross_context60': 'COCO-Stuff model on Context, 60',
+    'cross_ade20k150': 'COCO-Stuff model on ADE20K, 150',
+}
+SCORES = ('aAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
+DISAGREES = 'as printed; this hIoU is not that of these mIoUs'
+
+
+class Row(NamedTuple):
+    """A row of a printed table.
+
+    Args:
+        setting: a value of `models.training_labels.Setting`, or 'cross_dataset', where every class counts as seen.
+        protocols: those that it may be of; more than one where print does not say.
+    """
+    method: str
+    setting: str
+    protocols: tuple[str, ...]
+    aAcc: Score
+    mIoU_seen: Score
+    mIoU_unseen: Score
+    hIoU: Score
+    note: str = ''
+
+
+class Efficiency(NamedTuple):
+    """Trainable parameters in millions, GFLOPs of a 512x512 picture, pictures per second; None: not printed."""
+    method: str
+    protocol: str | None
+    trainable: float
+    gflops: float | None
+    pictures_per_second: float | None
+    note: str
+
+
+VOC, COCO, CONTEXT_A, CONTEXT_B, CONTEXT_C = (
+    (name,) for name in ('voc12', 'coco', 'context60', 'context59', 'context59misindexed'))
+ROWS = (
+    Row('ZegCLIP', 'inductive', VOC, 94.6, 91.9, 77.8, 84.3),
+    Row('ZegCLIP', 'transductive', VOC, 96.2, 92.3, 89.9, 91.1),
+    Row('ZegCLIP', 'fully_supervised', VOC, 96.3, 92.4, 90.9, 91.6),
+    Row('ZegCLIP', 'inductive', COCO, 62.0, 40.2, 41.1, 40.8, DISAGREES),
+    Row('ZegCLIP', 'transductive', COCO, 69.2, 40.7, 59.9, 48.5),
+    Row('ZegCLIP', 'fully_supervised', COCO, 69.9, 40.7, 63.2, 49.6),
+    Row('ZegCLIP', 'inductive', CONTEXT_A, 76.2, 46.0, 54.6, 49.9),
+    Row('ZegCLIP', 'transductive', CONTEXT_A, 77.3, 46.8, 68.5, 55.6),
+    Row('ZegCLIP', 'fully_supervised', CONTEXT_A, 77.5, 46.5, 78.7, 56.9, DISAGREES),
+    Row('ZegCLIP', 'cross_dataset', ('cross_voc20',), None, 93.6, None, None),
+    Row('ZegCLIP', 'cross_dataset', ('cross_context59', 'cross_context60'), None, 41.2, None, None,
+        '59 or 60 classes: print does not say'),
+    Row('Cascade-CLIP', 'inductive', VOC, None, 92.5, 83.0, 87.5),
+    Row('Cascade-CLIP', 'inductive', COCO, None, 41.2, 43.4, 42.3),
+    Row('Cascade-CLIP', 'inductive', CONTEXT_C, None, 55.9, 47.2, 51.2),
+    Row('OTSeg+', 'inductive', VOC, None, None, None, (87.1, 87.4)),
+    Row('OTSeg+', 'inductive', COCO, None, None, None, 41.5),
+    Row('OTSeg+', 'inductive', CONTEXT_B, None, None, None, 57.7),
+    Row('CLIP-RC, second-hand', 'inductive', VOC, None, None, None, 85.8, 'as papers list it that compare with it'),
+)
+# What is to be said of CLIP-RC's own row in a config: (protocol, setting) -> note.
+NOTES = {('context60', 'inductive'): 'second-hand; the protocol is not named there, very probably it is (a)'}
+
+GTX = 'on one 1080 Ti'
+EFFICIENCY = (
+    Efficiency('ZegCLIP', 'voc12', 13.8, 110.4, 9.0, GTX),
+    Efficiency('ZegCLIP', 'coco', 14.6, 123.9, 6.7, GTX),
+    Efficiency('CLIP-RC', None, 36.9, None, None, '36.94M, of which 8.41M are tensors that are never used'),
+)
+
+
+def others(protocol: str | None, setting: str) -> list[Row]:
+    """The rows of other papers under a protocol in a setting."""
+    return [row for row in ROWS if protocol in row.protocols and row.setting == setting]
