@@ -25,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Count parameters and GFLOPs of a CLIP-RC model.')
     add_config_arguments(parser)
     parser.add_argument('--shape', type=int, nargs='+', default=[512, 512], metavar='SIDE',
-                        help='height and width of the picture in pixels, or one side of a square')
+                        help='height and width of the image in pixels, or one side of a square')
     parser.add_argument('--fvcore', action='store_true', help='count with fvcore, the only counter there is')
     return parser.parse_args()
 
@@ -49,7 +49,7 @@ def main() -> None:
     for place, (part, counted) in enumerate(rows):
         table.add_row([part, f'{counted.parameters / 1e6:.2f}', f'{counted.trainable / 1e6:.2f}',
                        f'{counted.flops / 1e9:.2f}'], divider=place == len(rows) - 2)
-    sys.stdout.write(f'one {size[0]}x{size[1]} picture, {classes} classes, testing\n{table}\n')
+    sys.stdout.write(f'one {size[0]}x{size[1]} image, {classes} classes, testing\n{table}\n')
 
 
 if __name__ == '__main__':

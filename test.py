@@ -40,7 +40,7 @@ from tools.engine.build import (
 from tools.engine.config import add_config_arguments, dataset_configs, load_config
 from tools.engine.data import evaluation_dataset, evaluation_loader
 from tools.engine.evaluation import collect, predict
-from tools.engine.panels import result_picture
+from tools.engine.panels import result_image
 from tools.results.leaves import CROSS_DATASET
 
 
@@ -54,13 +54,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--eval', nargs='+', metavar='METRIC', help=f'what to score: {", ".join(METRICS)}')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the label maps, a list of arrays, as a pickle')
     parser.add_argument('--format-only', action='store_true',
-                        help='write label maps as PNG files with the data set\'s own ids, for a test server')
+                        help='write label maps as PNG files with the dataset\'s own ids, for a test server')
     parser.add_argument('--eval-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help='imgfile_prefix=DIR: where --format-only writes')
-    parser.add_argument('--show', action='store_true', help='open each result in the picture viewer')
-    parser.add_argument('--show-dir', metavar='DIR', help='write a picture of each result')
+    parser.add_argument('--show', action='store_true', help='open each result in the image viewer')
+    parser.add_argument('--show-dir', metavar='DIR', help='write an image of each result')
     parser.add_argument('--opacity', type=float, default=0.5,
-                        help='of the class colours in pictures, in (0, 1] (default: 0.5)')
+                        help='of the class colours in images, in (0, 1] (default: 0.5)')
     parser.add_argument('--aug-test', action='store_true', help='average six scales and their mirror images')
     parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to test on')
     parser.add_argument('--gpu-collect', action='store_true', help='several GPUs: collect the results on GPUs')
@@ -81,9 +81,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
-    """Writes and shows the picture of one result."""
+    """Writes and shows the image of one result."""
     part, dataset, index = dataset.locate(index)
-    drawn = result_picture(dataset.picture(index), dataset.true_labels(index), labels, split=dataset.facts.split,
+    drawn = result_image(dataset.image(index), dataset.true_labels(index), labels, split=dataset.facts.split,
                            palette=dataset.PALETTE, opacity=args.opacity)
     if args.show_dir:
         name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
@@ -132,7 +132,7 @@ def main() -> None:
                        model.setting.value)
     warn_of_other_parts(checkpoint, config)
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
-    logger.info('%s; %d pictures, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
+    logger.info('%s; %d images, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
                 len(dataset.facts.split.unseen))
 
     hang.Watchdog(place, args.hang_timeout, ends=args.end_on_hang)
@@ -163,7 +163,7 @@ def main() -> None:
         scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
         tested = {'config': args.config, 'checkpoint': os.path.realpath(args.checkpoint),  # latest.pth is a link
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
-                  'pictures': len(dataset), 'protocol': config.get('protocol'),
+                  'images': len(dataset), 'protocol': config.get('protocol'),
                   'setting': CROSS_DATASET if config.get('cross_dataset') else trained_in,
                   'own_modules': sorted({*plugins.names(config), *own_modules(checkpoint)}),
                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}

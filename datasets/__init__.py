@@ -2,7 +2,7 @@
 from .ade20k import ADE20K150
 from .class_split import ClassSplit, DatasetFacts
 from .coco_stuff import COCOStuff164k
-from .loading import LoadLabels, LoadPicture
+from .loading import LoadImage, LoadLabels
 from .miniature import Miniature
 from .pascal_context import PascalContext59, PascalContext60
 from .sampling import PassSampler, SeededSamples
@@ -15,6 +15,6 @@ BY_NAME = {'voc12': PascalVOC20, 'coco_stuff164k': COCOStuff164k, 'context59': P
            'context59misindexed': PascalContext59, 'context60': PascalContext60, 'ade20k': ADE20K150,
            'miniature': Miniature}
 
-__all__ = ['ADE20K150', 'BY_NAME', 'COCOStuff164k', 'ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadPicture',
+__all__ = ['ADE20K150', 'BY_NAME', 'COCOStuff164k', 'ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadImage',
            'Miniature', 'PascalContext59', 'PascalContext60', 'PascalVOC20', 'PassSampler', 'SeededSamples',
            'SeveralDatasets', 'ZeroShotDataset']

@@ -1,4 +1,4 @@
-"""ADE20K's 150 classes (Zhou et al. 2017), to test models of other data sets on."""
+"""ADE20K's 150 classes (Zhou et al. 2017), to test models of other datasets on."""
 from mmseg.datasets import DATASETS, ADE20KDataset
 
 from .zero_shot import ZeroShotDataset

@@ -1,4 +1,4 @@
-"""What a model must know of a data set: its class names, which of them are unseen, and its prompts."""
+"""What a model must know of a dataset: its class names, which of them are unseen, and its prompts."""
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class ClassSplit:
                             'class.')
         strangers = [name for name in self.unseen_names if name not in self.names]
         if strangers:
-            raise UserError(f'unseen names classes that the data set lacks: {"; ".join(strangers)}. Its classes: '
+            raise UserError(f'unseen names classes that the dataset lacks: {"; ".join(strangers)}. Its classes: '
                             f'{"; ".join(self.names)}. Name unseen ones of these: unseen=[...], or a text file.')
         if len(set(self.unseen_names)) == len(self.names):
             raise UserError('the split leaves no seen class to train on.')

@@ -1,4 +1,4 @@
-"""Pictures and masks in folders: found, or what lacks and how to mend it."""
+"""Images and masks in folders: found, or what lacks and how to fix it."""
 import os
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from models.errors import UserError
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
-def pictures_in(folder: str, suffix: str, masks: str | None = None, mask_suffix: str = '') -> list[str]:
+def images_in(folder: str, suffix: str, masks: str | None = None, mask_suffix: str = '') -> list[str]:
     """List the images in a folder and below by their paths in it, in order. Hidden files and folders are skipped.
 
     Args:
@@ -33,7 +33,7 @@ def pictures_in(folder: str, suffix: str, masks: str | None = None, mask_suffix:
                 (names if entry.is_file() else lost).append(os.path.relpath(entry.path, folder))
     lost = sorted(name for name in lost if name.endswith(suffix))
     if lost:
-        raise UserError(f'{folder}: links to no picture: {some(lost)}. Mend or remove them.')
+        raise UserError(f'{folder}: links to no image: {some(lost)}. Mend or remove them.')
     if masks and os.path.realpath(masks) == os.path.realpath(folder):  # of two endings that fit the longer one tells
         names = [name for name in names if not (name.endswith(mask_suffix) and
                                                 (len(mask_suffix) > len(suffix) or not name.endswith(suffix)))]
@@ -41,7 +41,7 @@ def pictures_in(folder: str, suffix: str, masks: str | None = None, mask_suffix:
     others = sorted(ending for ending in endings if ending.lower() in ENDINGS and not suffix.endswith(ending))
     if others:
         raise UserError(f'{folder} holds {", ".join(others)} files, and img_suffix is {suffix!r}: only those '
-                        'would be read. Name the right img_suffix, or convert the pictures to one kind.')
+                        'would be read. Name the right img_suffix, or convert the images to one kind.')
     return sorted(name for name in names if name.endswith(suffix))
 
 
@@ -50,7 +50,7 @@ def require(folder: str, names: list[str], what: str, option: str) -> None:
 
     Args:
         what: the files are, for the message, as in 'mask'.
-        option: the data set's argument that says their ending.
+        option: the dataset's argument that says their ending.
 
     Raises:
         UserError: some are missing.
@@ -63,7 +63,7 @@ def require(folder: str, names: list[str], what: str, option: str) -> None:
         siblings = os.listdir(os.path.join(folder, place)) if os.path.isdir(os.path.join(folder, place)) else []
         near = sorted(name for name in siblings if re.match(re.escape(stem) + '[^0-9A-Za-z]', name))
         remedy = f'There is {near[0]}: name its ending, as it is written, in {option}.' if near else \
-            'Put it there, or list only whole pairs of picture and mask in a file (split=FILE in the config, ' \
+            'Put it there, or list only whole pairs of image and mask in a file (split=FILE in the config, ' \
             'names without endings).'
         raise UserError(f'{folder}: {what} missing: {some(missing)}. {remedy}')
 

@@ -1,4 +1,4 @@
-"""Pipeline steps that load a picture and its mask, and say which file is wrong when one is."""
+"""Pipeline steps that load an image and its mask, and say which file is wrong when one is."""
 import re
 from collections.abc import Sequence
 from io import BytesIO
@@ -11,15 +11,15 @@ from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import ExifTags, Image
 
 from models.errors import UserError
-from models.image_io import NoPicture, has_transparency, opened, read_picture
+from models.image_io import InvalidImage, has_transparency, opened, read_image
 from models.label_format import label_format
 
 
 @PIPELINES.register_module()
-class LoadPicture(LoadImageFromFile):
-    """Load an image (H, W, 3), BGR, and mmseg's keys of it; the same image that `read_picture` gives.
+class LoadImage(LoadImageFromFile):
+    """Load an image (H, W, 3), BGR, and mmseg's keys of it; the same image that `read_image` gives.
 
-    OpenCV decodes plain JPEG and PNG files, as in mmseg's `LoadImageFromFile`. `read_picture` reads all others, as
+    OpenCV decodes plain JPEG and PNG files, as in mmseg's `LoadImageFromFile`. `read_image` reads all others, as
     OpenCV sees other colours in some of them than a viewer (transparency, CMYK), or none.
 
     Raises:
@@ -34,16 +34,16 @@ class LoadPicture(LoadImageFromFile):
                 plain = file.format in ('JPEG', 'MPO', 'PNG') and file.mode in ('L', 'RGB') and \
                     not has_transparency(file)
             if not _is_whole(data):
-                raise UserError(f'{path}: broken picture, its end is missing. Copy it again.')
+                raise UserError(f'{path}: broken image, its end is missing. Copy it again.')
             image = mmcv.imfrombytes(data, self.color_type, backend=self.imdecode_backend) if plain else \
-                read_picture(path)[..., ::-1]
+                read_image(path)[..., ::-1]
             image = np.ascontiguousarray(image, np.float32 if self.to_float32 else image.dtype)
         except FileNotFoundError:
-            raise UserError(f'{path}: this picture is missing.') from None
+            raise UserError(f'{path}: this image is missing.') from None
         except UserError:
             raise
         except Exception as error:  # of any kind: Pillow and OpenCV trust the file
-            raise UserError(f'{path}: broken picture, it does not decode. Copy it again.') from error
+            raise UserError(f'{path}: broken image, it does not decode. Copy it again.') from error
         results |= {'filename': str(path), 'ori_filename': results['img_info']['filename'], 'img': image}
         results |= dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), image.shape)
         results |= {'scale_factor': 1., 'img_norm_cfg': {'mean': np.zeros(3, np.float32), 'std': np.ones(3, np.float32),
@@ -103,7 +103,7 @@ def load_mask(path: str, masks: 'MaskIds | MaskColours') -> np.ndarray:
         raise UserError(f'{path}: this mask is missing.') from None
     except IsADirectoryError:
         raise UserError(f'{path} is a folder, no mask.') from None
-    except NoPicture:
+    except InvalidImage:
         raise
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
@@ -117,7 +117,7 @@ def load_mask(path: str, masks: 'MaskIds | MaskColours') -> np.ndarray:
 def check_size(path: str, labels: np.ndarray, size: tuple[int, int]) -> None:
     """Raises a UserError where the mask is not of its image's size (H, W)."""
     if labels.shape != size:
-        raise UserError(f'{path}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
+        raise UserError(f'{path}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its image '
                         f'{size[1]}x{size[0]}. They must be of one size.')
 
 
@@ -208,7 +208,7 @@ class MaskIds:
 
 
 class MaskColours:
-    """The colours of masks that are pictures, and the class that each means.
+    """The colours of masks that are images, and the class that each means.
 
     Args:
         palette: (red, green, blue), each 0 to 255, of each class.
@@ -234,13 +234,13 @@ class MaskColours:
     def decode(image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert('RGB'))
 
-    def labels(self, picture: np.ndarray, path: str) -> np.ndarray:
+    def labels(self, image: np.ndarray, path: str) -> np.ndarray:
         """Mask (H, W, 3) uint8 of colours -> class indices (H, W).
 
         Raises:
             UserError: it has other colours; the message names `path` and them.
         """
-        codes = _codes(picture)
+        codes = _codes(image)
         places = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
         unknown = np.unique(codes[self.codes[places] != codes])
         if len(unknown):
@@ -269,7 +269,7 @@ def _codes(colours: np.ndarray) -> np.ndarray:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Height and width of an opened picture as it is loaded: turned as its EXIF orientation says."""
+    """Height and width of an opened image as it is loaded: turned as its EXIF orientation says."""
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except Exception:  # of damaged EXIF data, which OpenCV disregards

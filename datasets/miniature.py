@@ -1,4 +1,4 @@
-"""The miniature: pictures of patterned shapes, drawn by tools/miniature/world.py. 15 seen and 5 unseen classes."""
+"""The miniature: images of patterned shapes, drawn by tools/miniature/world.py. 15 seen and 5 unseen classes."""
 from mmseg.datasets import DATASETS, PascalVOCDataset
 
 from .zero_shot import ZeroShotDataset

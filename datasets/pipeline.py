@@ -9,7 +9,7 @@ from models.errors import UserError
 from .loading import MaskColours, MaskIds
 
 # mmseg's steps, in whose place ours come, and what else than this they may not be asked for.
-OURS = {'LoadImageFromFile': ('LoadPicture', {}),
+OURS = {'LoadImageFromFile': ('LoadImage', {}),
         'LoadAnnotations': ('LoadLabels', {'imdecode_backend': 'pillow', 'file_client_args': {'backend': 'disk'}})}
 VOID = ('seg_pad_val', 'ignore_index', 'seg_fill_in')  # arguments of steps that mean pixels of no class
 

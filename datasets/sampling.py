@@ -1,6 +1,6 @@
 """Which sample comes when, and its random draws: both functions of the seed alone.
 
-The same seed gives the same pictures with any number of loader workers, and the same sequence of pictures with any
+The same seed gives the same images with any number of loader workers, and the same sequence of images with any
 number of processes.
 """
 import random

@@ -22,8 +22,8 @@ from models.text_files import read_text
 
 from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
-from .files import pictures_in, require, some
-from .loading import LoadPicture, MaskColours, MaskIds, check_size, checked_colours, load_mask, upright_size
+from .files import images_in, require, some
+from .loading import LoadImage, MaskColours, MaskIds, check_size, checked_colours, load_mask, upright_size
 from .metrics import areas, mean_of, zero_shot_scores
 from .pipeline import fitted
 
@@ -45,7 +45,7 @@ def check_metrics(metrics: str | Sequence[str]) -> list[str]:
 
 @DATASETS.register_module()
 class ZeroShotDataset(CustomDataset):
-    """mmseg's dataset of pictures and masks, with a split; with its arguments, the data set of anyone.
+    """mmseg's dataset of images and masks, with a split; with its arguments, the dataset of anyone.
 
     A subclass names CLASSES, PALETTE, UNSEEN and PROMPT_SET; a config may name them.
 
@@ -58,7 +58,7 @@ class ZeroShotDataset(CustomDataset):
         reduce_zero_label: id 0 of the masks is no class, and the classes count from 1.
         ignore_index: the id of pixels of no class in the masks (default: 255, or 65535 where 8 bits do not hold the
             classes).
-        colour_masks: the masks are pictures in the colours of `palette`, not of class ids.
+        colour_masks: the masks are images in the colours of `palette`, not of class ids.
         ignored_colours: colours of such masks that are no class.
 
     Attributes:
@@ -66,7 +66,7 @@ class ZeroShotDataset(CustomDataset):
             `models.label_format`.
 
     Raises:
-        UserError: a folder, a split file, a picture or a mask is missing, the split does not fit the classes, or the
+        UserError: a folder, a split file, an image or a mask is missing, the split does not fit the classes, or the
             pipeline says other things of the masks than the dataset does.
     """
 
@@ -138,7 +138,7 @@ class ZeroShotDataset(CustomDataset):
         for option, suffix in (('img_suffix', img_suffix), ('seg_map_suffix', seg_map_suffix)):
             if '.' not in suffix:
                 raise UserError(f'{option}={suffix!r}: the dot belongs to it, as in {"." + suffix!r}.')
-        for what, folder in (('pictures', img_dir), ('masks', ann_dir)):
+        for what, folder in (('images', img_dir), ('masks', ann_dir)):
             if folder is not None and not os.path.isdir(folder):
                 raise UserError(f'no folder {folder} of {what}. {remedy}')
         if ann_dir is not None and os.path.realpath(ann_dir) == os.path.realpath(img_dir) and \
@@ -148,13 +148,13 @@ class ZeroShotDataset(CustomDataset):
         if split is not None and not os.path.isfile(split):
             raise UserError(f'no split file {split}. {remedy}')
         if split is None:
-            names = pictures_in(img_dir, img_suffix, ann_dir, seg_map_suffix)
+            names = images_in(img_dir, img_suffix, ann_dir, seg_map_suffix)
             stems = [name.removesuffix(img_suffix) for name in names]
         else:
             stems = [line.strip().replace('\\', '/') for line in read_text(split).splitlines() if line.strip()]
         where = f'split file {split}' if split is not None else f'folder {img_dir}'
         if not stems:
-            raise UserError(f'the {where} names no picture. {remedy}')
+            raise UserError(f'the {where} names no image. {remedy}')
         twice = [stem for stem, count in Counter(stems).items() if count > 1]
         if twice:
             print_log(f'the {where} names {len(twice)} images more than once, which count once: {some(twice)}',
@@ -162,7 +162,7 @@ class ZeroShotDataset(CustomDataset):
         samples = [{'filename': stem + img_suffix,
                     **({} if ann_dir is None else {'ann': {'seg_map': stem + seg_map_suffix}})}
                    for stem in dict.fromkeys(stems)]
-        require(img_dir, [sample['filename'] for sample in samples], 'picture', 'img_suffix')
+        require(img_dir, [sample['filename'] for sample in samples], 'image', 'img_suffix')
         if ann_dir is not None:
             require(ann_dir, [sample['ann']['seg_map'] for sample in samples], 'mask', 'seg_map_suffix')
         print_log(f'Loaded {len(samples)} images', logger=get_root_logger())
@@ -174,7 +174,7 @@ class ZeroShotDataset(CustomDataset):
 
     def __getitem__(self, index: int) -> dict:
         """The sample, as the pipeline makes it; meanwhile others can read which it is."""
-        with whereabouts.at(self.picture_path(index), *([] if self.test_mode else [self.mask_path(index)])):
+        with whereabouts.at(self.image_path(index), *([] if self.test_mode else [self.mask_path(index)])):
             return super().__getitem__(index)
 
     def prepare_test_img(self, index: int) -> dict:
@@ -186,20 +186,20 @@ class ZeroShotDataset(CustomDataset):
         """As `SeveralDatasets.locate`."""
         return '', self, index
 
-    def picture_path(self, index: int) -> str:
+    def image_path(self, index: int) -> str:
         return os.path.join(self.img_dir, self.img_infos[index]['filename'])
 
     def mask_path(self, index: int) -> str:
         return os.path.join(self.ann_dir, self.img_infos[index]['ann']['seg_map'])
 
-    def picture(self, index: int) -> np.ndarray:
-        """The picture (H, W, 3), RGB, as it is loaded."""
-        return LoadPicture()({'img_prefix': self.img_dir, 'img_info': self.img_infos[index]})['img'][..., ::-1]
+    def image(self, index: int) -> np.ndarray:
+        """The image (H, W, 3), RGB, as it is loaded."""
+        return LoadImage()({'img_prefix': self.img_dir, 'img_info': self.img_infos[index]})['img'][..., ::-1]
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
-        """Mask (H, W) in class indices, `ignore_index` for no class, of the size of its picture."""
+        """Mask (H, W) in class indices, `ignore_index` for no class, of the size of its image."""
         labels = load_mask(self.mask_path(index), self.masks)
-        path = self.picture_path(index)
+        path = self.image_path(index)
         with opened(path, path) as image:
             check_size(self.mask_path(index), labels, upright_size(image))
         return labels
@@ -228,7 +228,7 @@ class ZeroShotDataset(CustomDataset):
         """Scores as fractions rounded to 1e-4, and the table of them into the log.
 
         Args:
-            results: per picture what `pre_eval` returns, or the predicted label map (H, W).
+            results: per image what `pre_eval` returns, or the predicted label map (H, W).
             metric: 'mIoU', 'mDice', 'mFscore', or several.
 
         Returns:

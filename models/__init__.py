@@ -2,7 +2,7 @@
 import logging
 import warnings
 
-# Notices that users can't mend; mmcv's operators ask for a CUDA compiler.
+# Notices that users can't fix; mmcv's operators ask for a CUDA compiler.
 warnings.filterwarnings('ignore', message='On January 1, 2023, MMCV will release')
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)

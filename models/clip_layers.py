@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .linear import Linear, linear
-from .precision import widened
+from .precision import upcast
 
 
 class LayerNorm(nn.LayerNorm):
     """LayerNorm that computes in float32 at least, whatever the type of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(widened(x), self.normalized_shape, widened(self.weight), widened(self.bias),
+        return F.layer_norm(upcast(x), self.normalized_shape, upcast(self.weight), upcast(self.bias),
                             self.eps).to(x.dtype)
 
 
@@ -85,7 +85,7 @@ class SelfAttention(nn.Module):
             rows: which of the N tokens.
         """
         q, k, _ = self._project(x, prompts)
-        return (widened(q[:, :, rows] * q.shape[3]**-0.5 @ k.transpose(2, 3)) + visible[rows]).softmax(dim=3)
+        return (upcast(q[:, :, rows] * q.shape[3]**-0.5 @ k.transpose(2, 3)) + visible[rows]).softmax(dim=3)
 
     def _project(self, x: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """q of the tokens, (B, H, N, W/H), k and v of prompts and tokens, (B, H, P + N, W/H)."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .precision import widened
+from .precision import upcast
 
 ROWS = 512  # queries at a time, whose weights should fit a processor's cache
 LANES = 2**16  # generators of random bits, whose states should too
@@ -113,14 +113,14 @@ class DroppedAttention(torch.autograd.Function):
 
 
 def _tiles(q: Tensor) -> Iterator[tuple[tuple[int, int], slice]]:
-    """Every picture and head, and of each some rows at a time."""
-    for picture in range(q.shape[0]):
+    """Every image and head, and of each some rows at a time."""
+    for image in range(q.shape[0]):
         for head in range(q.shape[1]):
             for start in range(0, q.shape[2], ROWS):
-                yield (picture, head), slice(start, start + ROWS)
+                yield (image, head), slice(start, start + ROWS)
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
     """(rows, d), (Nk, d) -> softmax weights (rows, Nk), in float32 at least."""
     scores = (q * q.shape[-1]**-0.5) @ k.T
-    return widened(scores).softmax(dim=1)
+    return upcast(scores).softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Pictures of any kind as people see them: upright, opaque, in colours of 8 bits."""
+"""Images of any kind as people see them: upright, opaque, in colours of 8 bits."""
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,23 +17,23 @@ ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
 FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')  # others, such as EPS, are programs, or little tried
 STARTS_OF_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
-Picture = str | os.PathLike | Image.Image | np.ndarray
+ImageSource = str | os.PathLike | Image.Image | np.ndarray
 
 
-class NoPicture(UserError):
-    """A picture that is not taken; the message says why, and what to do."""
+class InvalidImage(UserError):
+    """An image that is not taken; the message says why, and what to do."""
 
 
 @contextmanager
 def opened(source: str | os.PathLike | IO[bytes], name: str, *, most_pixels: int = MOST_PIXELS
            ) -> Iterator[Image.Image]:
-    """A picture file, not decoded yet, of whose size its header tells that it can be.
+    """An image file, not decoded yet, of whose size its header tells that it can be.
 
     Args:
         name: of the file, for the message.
 
     Raises:
-        NoPicture: it has more pixels than `most_pixels`.
+        InvalidImage: it has more pixels than `most_pixels`.
         Exception: of any kind, in opening or decoding it, as Pillow raises them for damaged files.
     """
     with warnings.catch_warnings():
@@ -48,10 +48,10 @@ def opened(source: str | os.PathLike | IO[bytes], name: str, *, most_pixels: int
             yield image
 
 
-def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarray:
-    """A picture (H, W, 3) uint8, RGB, as a viewer shows it.
+def read_image(source: ImageSource, *, most_pixels: int = MOST_PIXELS) -> np.ndarray:
+    """An image (H, W, 3) uint8, RGB, as a viewer shows it.
 
-    Turned as its EXIF data say; transparent parts on white; of an animation the first picture; of 16 bits the upper 8.
+    Turned as its EXIF data say; transparent parts on white; of an animation the first image; of 16 bits the upper 8.
 
     Args:
         source: a file, a PIL image, or an array: (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGB and opacity, of
@@ -59,19 +59,19 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
         most_pixels: what has more is refused before it is decoded.
 
     Raises:
-        UserError: no picture, a damaged or an empty one, or one that is too large; the message names the remedy.
+        UserError: no image, a damaged or an empty one, or one that is too large; the message names the remedy.
     """
     if isinstance(source, np.ndarray):
         return _upright(Image.fromarray(_bytes_of(source, most_pixels)), 'the array')
     if isinstance(source, Image.Image):
         if source.width * source.height > most_pixels:
-            raise _too_large('the picture', most_pixels)
-        return _upright(source, 'the picture')
+            raise _too_large('the image', most_pixels)
+        return _upright(source, 'the image')
     if not isinstance(source, (str, os.PathLike)):
-        raise UserError(f'a picture is a path, a PIL image or a numpy array, not {type(source).__name__}.')
+        raise UserError(f'an image is a path, a PIL image or a numpy array, not {type(source).__name__}.')
     path = Path(source)
     if path.is_dir():
-        raise UserError(f'{path} is a folder, no picture.')
+        raise UserError(f'{path} is a folder, no image.')
     if not path.is_file():
         raise UserError(f'{path} is no regular file.' if path.exists() else f'no file {path}.')
     if path.stat().st_size == 0:
@@ -79,13 +79,13 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
     try:
         with opened(path, str(path), most_pixels=most_pixels) as image:
             return _upright(image, str(path))
-    except NoPicture:
+    except InvalidImage:
         raise
     except UnidentifiedImageError as error:
         with path.open('rb') as file:
             if file.read(4) in STARTS_OF_TIFF:
                 raise UserError(f'{path} is a TIFF of a kind that is not read here: save it as PNG.') from error
-        raise UserError(f'{path} is no picture of a kind that is known here ({", ".join(ENDINGS)}), or it is '
+        raise UserError(f'{path} is no image of a kind that is known here ({", ".join(ENDINGS)}), or it is '
                         'damaged.') from error
     except PermissionError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
@@ -93,38 +93,38 @@ def read_picture(source: Picture, *, most_pixels: int = MOST_PIXELS) -> np.ndarr
         raise UserError(f'{path} is damaged, it does not decode. Copy it again.') from error
 
 
-def _too_large(name: str, most_pixels: int) -> NoPicture:
-    return NoPicture(f'{name} has more than {most_pixels:,} pixels, the most that are taken: make it smaller.')
+def _too_large(name: str, most_pixels: int) -> InvalidImage:
+    return InvalidImage(f'{name} has more than {most_pixels:,} pixels, the most that are taken: make it smaller.')
 
 
 def _bytes_of(array: np.ndarray, most_pixels: int) -> np.ndarray:
-    """An array of any of the kinds that `read_picture` takes -> (H, W), (H, W, 3) or (H, W, 4) uint8."""
+    """An array of any of the kinds that `read_image` takes -> (H, W), (H, W, 3) or (H, W, 4) uint8."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
-        raise UserError(f'an array of shape {array.shape} is no picture: (H, W), (H, W, 3) or (H, W, 4) is one.')
+        raise UserError(f'an array of shape {array.shape} is no image: (H, W), (H, W, 3) or (H, W, 4) is one.')
     if array.shape[0] * array.shape[1] > most_pixels:
         raise _too_large('the array', most_pixels)
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if array.dtype.kind == 'f':
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise UserError('a picture of floats has values from 0 to 1; make others uint8 first.')
+            raise UserError('an image of floats has values from 0 to 1; make others uint8 first.')
         return np.round(array * 255).astype(np.uint8)
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if array.dtype != np.uint8:
-        raise UserError(f'an array of {array.dtype} is no picture: uint8, uint16, bool or floats from 0 to 1.')
+        raise UserError(f'an array of {array.dtype} is no image: uint8, uint16, bool or floats from 0 to 1.')
     return np.ascontiguousarray(array)
 
 
 def _upright(image: Image.Image, name: str) -> np.ndarray:
     if 0 in image.size:
-        raise NoPicture(f'{name} has no pixels.')
+        raise InvalidImage(f'{name} has no pixels.')
     if max(image.size) > MOST_ELONGATED * min(image.size):
-        raise NoPicture(f'{name} is {image.width}x{image.height} pixels: one side is more than {MOST_ELONGATED} times '
-                         'the other. Cut it.')
-    image.load()  # whose errors are of the picture itself
+        raise InvalidImage(f'{name} is {image.width}x{image.height} pixels: one side is more than '
+                           f'{MOST_ELONGATED} times the other. Cut it.')
+    image.load()  # whose errors are of the image itself
     try:
         image = ImageOps.exif_transpose(image)
     except Exception:  # of damaged EXIF data
@@ -135,7 +135,7 @@ def _upright(image: Image.Image, name: str) -> np.ndarray:
         try:
             image = Image.fromarray(_bytes_of(np.asarray(image), image.width * image.height))
         except UserError as error:
-            raise NoPicture(f'{name}: {error}') from error
+            raise InvalidImage(f'{name}: {error}') from error
     elif image.mode == 'I':  # 16 bits in 32
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if has_transparency(image):

@@ -10,8 +10,8 @@ from mmseg.models.builder import LOSSES
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .precision import widened
-from .resizing import Resizing, class_slices
+from .precision import upcast
+from .resizing import Resizing, class_chunks
 
 
 def focal_terms(x: Tensor, *, positive: bool, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
@@ -54,11 +54,11 @@ class MaskTerms(torch.autograd.Function):
         classes = logits.shape[1]
         d_focal, d_dice = torch.zeros_like(logits), torch.zeros_like(logits)
         focal, dice, present, correct = (logits.new_zeros(()) for _ in range(4))
-        for picture, (small, label) in enumerate(zip(logits, labels.flatten(1), strict=True)):  # (C, h, w), (H*W,)
+        for image, (small, label) in enumerate(zip(logits, labels.flatten(1), strict=True)):  # (C, h, w), (H*W,)
             best = logits.new_full(label.shape, -torch.inf)
             own = torch.zeros_like(best)  # each pixel's logit of its label
             counts = torch.bincount(label[label < classes], minlength=classes)
-            for some in class_slices(classes, labels[0].numel(), logits.device):
+            for some in class_chunks(classes, labels[0].numel(), logits.device):
                 x = resizing(small[some]).flatten(1)  # (classes of the slice, H*W)
                 torch.maximum(best, x.amax(dim=0), out=best)
                 pixel = ((label >= some.start) & (label < some.stop)).nonzero()[:, 0]
@@ -68,12 +68,12 @@ class MaskTerms(torch.autograd.Function):
                 loss_own, slope_own = focal_terms(x_own, positive=True)
                 focal += loss.sum() - loss[place].sum() + loss_own.sum()
                 slope[place] = slope_own
-                d_focal[picture, some] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
+                d_focal[image, some] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
                 chosen = counts[some].nonzero()[:, 0]
                 if len(chosen):
                     value, slope = dice_terms(x[chosen], counts[some][chosen], chosen, place)
                     dice += value
-                    d_dice[picture, some.start + chosen] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
+                    d_dice[image, some.start + chosen] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
             present += counts.count_nonzero()
             correct += ((own >= best) & (label < classes)).sum()
         pixels = labels[0].numel()
@@ -150,4 +150,4 @@ class MaskLoss(nn.Module):
 
     def recovery(self, recovered: Tensor, original: Tensor) -> Tensor:
         """Mean absolute error against what is not trained to be easier: `original` is detached."""
-        return self.recovery_loss_weight * F.l1_loss(widened(recovered), widened(original).detach())
+        return self.recovery_loss_weight * F.l1_loss(upcast(recovered), upcast(original).detach())

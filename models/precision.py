@@ -14,7 +14,7 @@ def supported(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | 
     return torch.float16 if lacks_it and dtype is torch.bfloat16 else dtype
 
 
-def short_products(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     """Linear layers, convolutions and attention in `dtype`; None leaves everything as it is."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=supported(dtype, device))
 
@@ -36,8 +36,8 @@ def cpu_has(dtype: torch.dtype) -> bool:
     return seconds[1] < 8 * seconds[0]
 
 
-def full_products(device: torch.device) -> AbstractContextManager:
-    """Products in the type of their operands, also inside of `short_products`."""
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Products in the type of their operands, also inside of `autocast`."""
     in_short = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if in_short else nullcontext()
 
@@ -47,6 +47,6 @@ def checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
     return checkpoint(module, *inputs, use_reentrant=False)
 
 
-def widened(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """x in float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from .errors import UserError
 from .linear import Linear, linear
-from .precision import widened
-from .resizing import Resizing, class_slices, resize
+from .precision import upcast
+from .resizing import Resizing, class_chunks, resize
 from .training_labels import training_labels
 from .two_stream_decoder import DecoderStream, RecoveryDecoder, exchange
 from .vision_encoder import ImageFeatures
 
 
 class Decoded(NamedTuple):
-    """What the decoder makes of a picture, and what it made it from."""
+    """What the decoder makes of an image, and what it made it from."""
     logits: Tensor  # (B, C, Gh, Gw) mask logits
     queries: Tensor  # (B, Q, E) final
     pixels: Tensor  # (B, N, E) final
@@ -90,9 +90,9 @@ class RegionClueHead(BaseModule):
                        aligned=aligned.flatten(1, 2), text=text, patches=patches)
 
     def _project_queries(self, aligned: Tensor, text: Tensor) -> Tensor:
-        """`q_proj` of [aligned, text], (B, Q, E): the text's part is the same for all regions and pictures."""
+        """`q_proj` of [aligned, text], (B, Q, E): the text's part is the same for all regions and images."""
         for_aligned, for_text = self.q_proj.weight.chunk(2, dim=1)
-        return widened(linear(aligned, for_aligned) + linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
+        return upcast(linear(aligned, for_aligned) + linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
 
     def _project_pixels(self, features: ImageFeatures, patches: Tensor) -> Tensor:
         """`lateral_proj` of [regions, CLS, patch], (B, N, E): before the regions and CLS are spread over the pixels."""
@@ -100,7 +100,7 @@ class RegionClueHead(BaseModule):
         regions = linear(features.regions.permute(0, 2, 3, 1), for_regions).permute(0, 3, 1, 2)  # (B, E, r, r)
         regions = resize(regions, features.patches.shape[2:]).flatten(2).transpose(1, 2)  # (B, N, E)
         cls = linear(features.cls, for_cls, self.lateral_proj.bias)[:, None]  # (B, 1, E)
-        return widened(linear(patches, for_patches) + regions + cls)
+        return upcast(linear(patches, for_patches) + regions + cls)
 
     def resizing(self, logits: Tensor, size: tuple[int, int]) -> Resizing:
         """Of the mask logits (B, C, Gh, Gw) to `size`, by way of `img_size`."""
@@ -127,6 +127,6 @@ class RegionClueHead(BaseModule):
         logits = self(features).logits
         resizing = self.resizing(logits, size)
         scores = logits.new_empty(*logits.shape[:2], *size)
-        for some in class_slices(logits.shape[1], scores[:, 0].numel(), logits.device):
+        for some in class_chunks(logits.shape[1], scores[:, 0].numel(), logits.device):
             scores[:, some] = self.class_head.scores(resizing(logits[:, some]), some)
         return scores

@@ -1,4 +1,4 @@
-"""Maps of many classes at the size of a picture, some classes at a time: all of them together are never needed.
+"""Maps of many classes at the size of an image, some classes at a time: all of them together are never needed.
 
 B batch, C classes, h x w the map that the model gives, H x W pixels.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .precision import full_products
+from .precision import without_autocast
 
 # Elements of the maps that are worked on together: what a processor's cache holds, or what keeps a GPU busy.
 AT_ONCE = {'cpu': 2**20, 'cuda': 2**24}
@@ -42,16 +42,16 @@ class Resizing:
         return weights[0].T.contiguous()
 
     def __call__(self, maps: Tensor) -> Tensor:
-        with full_products(maps.device):
+        with without_autocast(maps.device):
             return self.rows @ maps @ self.columns.T
 
     def gradient(self, d_resized: Tensor) -> Tensor:
         """Gradient to the resized maps (..., H, W) -> to the maps (..., h, w)."""
-        with full_products(d_resized.device):
+        with without_autocast(d_resized.device):
             return self.rows.T @ d_resized @ self.columns
 
 
-def class_slices(num_classes: int, elements: int, device: torch.device) -> list[slice]:
+def class_chunks(num_classes: int, elements: int, device: torch.device) -> list[slice]:
     """All classes in order, cut where the maps of a slice, `elements` each, are enough to work on."""
     step = max(1, AT_ONCE.get(device.type, AT_ONCE['cpu']) // elements)
     return [slice(start, min(start + step, num_classes)) for start in range(0, num_classes, step)]
@@ -82,8 +82,8 @@ def best_class(maps: Iterable[Tensor]) -> Best:
     return Best(index, best)
 
 
-def resized_in_slices(maps: Tensor, resizing: Resizing) -> Iterator[Tensor]:
+def resized_in_chunks(maps: Tensor, resizing: Resizing) -> Iterator[Tensor]:
     """Maps (B, C, h, w) -> (B, some classes, H, W), one after the other."""
     pixels = len(resizing.rows) * len(resizing.columns)
-    for some in class_slices(maps.shape[1], len(maps) * pixels, maps.device):
+    for some in class_chunks(maps.shape[1], len(maps) * pixels, maps.device):
         yield resizing(maps[:, some])

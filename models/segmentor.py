@@ -1,10 +1,10 @@
 """CLIP-RC as an mmsegmentation segmentor: wiring only.
 
-    picture -> vision encoder -> region-clue head <- text embeddings
+    image -> vision encoder -> region-clue head <- text embeddings
 
 A part of another `type` may stand in the place of ours. Derived from ours, it has what is asked of it:
 
-    backbone      (BACKBONES) `forward(pictures)` -> ImageFeatures; `input_resolution`, `nearest_size`. What CLIP's
+    backbone      (BACKBONES) `forward(images)` -> ImageFeatures; `input_resolution`, `nearest_size`. What CLIP's
                   file does not hold, and what trains, has `prompt` in its name.
     decode_head   (HEADS) `forward(features)` -> Decoded, of which testing reads `logits` alone; `forward_train` ->
                   losses by name, `forward_test` -> scores; `class_head`, `img_size`, `num_classes`, `align_corners`.
@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from .clip_layers import ResidualAttentionBlock
 from .errors import UserError, building
-from .precision import short_products
+from .precision import autocast
 from .resizing import Resizing, resize
-from .sliding_window import Pasted, Window, sliding
+from .sliding_window import Stitched, Window, sliding
 from .text_encoder import embed_class_names
 from .training_labels import Setting
 from .two_stream_decoder import CrossAttentionLayer
@@ -200,7 +200,7 @@ class CLIPRC(EncoderDecoder):
             head.set_embeddings(embed_class_names(encoder, names, self.prompt_templates), source=checkpoint.path)
 
     def extract_feat(self, img: Tensor):
-        """Pictures (B, 3, H, W) -> `ImageFeatures`."""
+        """Images (B, 3, H, W) -> `ImageFeatures`."""
         class_head = self.decode_head.class_head
         if self.text_encoder is not None and class_head.embeddings is None:
             class_head.set_embeddings(embed_class_names(self.text_encoder, self.class_names, self.prompt_templates))
@@ -208,65 +208,65 @@ class CLIPRC(EncoderDecoder):
 
     def encode_decode(self, img: Tensor, img_metas: list[dict] | None) -> Tensor:
         """Window (B, 3, H, W) -> scores (B, C, H, W)."""
-        with short_products(img.device, self.amp_dtype):
+        with autocast(img.device, self.amp_dtype):
             return self.decode_head.forward_test(self.extract_feat(img), size=img.shape[2:])
 
     def forward_train(self, img: Tensor, img_metas: list[dict], gt_semantic_seg: Tensor) -> dict[str, Tensor]:
-        """Pictures (B, 3, H, W) and labels (B, 1, H, W) -> losses and the accuracy."""
-        with short_products(img.device, self.amp_dtype):
+        """Images (B, 3, H, W) and labels (B, 1, H, W) -> losses and the accuracy."""
+        with autocast(img.device, self.amp_dtype):
             return super().forward_train(img, img_metas, gt_semantic_seg)
 
-    def segment(self, pictures: Sequence[Tensor], metas: Sequence[dict]) -> list[Tensor]:
-        """Pictures (3, H, W), each of its own size -> class of each pixel, (H0, W0) int64, on their device.
+    def segment(self, images: Sequence[Tensor], metas: Sequence[dict]) -> list[Tensor]:
+        """Images (3, H, W), each of its own size -> class of each pixel, (H0, W0) int64, on their device.
 
-        All windows of all pictures go through the model in batches of `windows_at_once`; of scores no more exists at
+        All windows of all images go through the model in batches of `windows_per_batch`; of scores no more exists at
         a time than of some classes.
 
         Args:
-            metas: of each picture `img_shape`, its (H, W) without padding, and `ori_shape`, (H0, W0).
+            metas: of each image `img_shape`, its (H, W) without padding, and `ori_shape`, (H0, W0).
         """
-        return [scores.labels() for scores in self.paste(pictures, metas)]
+        return [scores.labels() for scores in self.stitch(images, metas)]
 
     def simple_test(self, img: Tensor, img_meta: list[dict], rescale: bool = True) -> list[np.ndarray]:
-        """Pictures (B, 3, H, W) -> their label maps, (H0, W0) or of the pictures' own size."""
-        return [scores.labels().cpu().numpy() for scores in self.paste(img, img_meta, rescale=rescale)]
+        """Images (B, 3, H, W) -> their label maps, (H0, W0) or of the images' own size."""
+        return [scores.labels().cpu().numpy() for scores in self.stitch(img, img_meta, rescale=rescale)]
 
     def slide_inference(self, img: Tensor, img_meta: list[dict], rescale: bool) -> Tensor:
-        """Pictures (B, 3, H, W) -> scores of all classes, (B, C, H0, W0), or at the pictures' own size."""
-        return torch.cat([scores.all() for scores in self.paste(img, img_meta, rescale=rescale)])
+        """Images (B, 3, H, W) -> scores of all classes, (B, C, H0, W0), or at the images' own size."""
+        return torch.cat([scores.all() for scores in self.stitch(img, img_meta, rescale=rescale)])
 
     whole_inference = slide_inference  # `test_cfg.mode` says which of them it is
 
-    def paste(self, pictures: Sequence[Tensor], metas: Sequence[dict], *, rescale: bool = True) -> list[Pasted]:
-        """Pictures as for `segment` -> the scores of each, which are made when they are asked for."""
+    def stitch(self, images: Sequence[Tensor], metas: Sequence[dict], *, rescale: bool = True) -> list[Stitched]:
+        """Images as for `segment` -> the scores of each, which are made when they are asked for."""
         places, views = [], []
-        for picture in pictures:
-            size = tuple(picture.shape[1:])
+        for image in images:
+            size = tuple(image.shape[1:])
             if self.test_cfg.mode == 'whole':
                 places.append([Window(0, 0, *size)])
-                views.append(resize(picture[None], self.backbone.nearest_size(size))[0])
+                views.append(resize(image[None], self.backbone.nearest_size(size))[0])
             else:
                 places.append(sliding(size, self.test_cfg.crop_size, self.test_cfg.stride))
-                views += [window.of(picture) for window in places[-1]]
+                views += [window.of(image) for window in places[-1]]
         logits, class_head = iter(self._logits(views)), _as_it_is(self.decode_head.class_head)
-        pasted = []
-        for picture, meta, windows in zip(pictures, metas, places, strict=True):
-            of_picture = torch.stack([next(logits) for _ in windows])
-            size = tuple(meta['img_shape'][:2]) if rescale else tuple(picture.shape[1:])
+        stitched = []
+        for image, meta, windows in zip(images, metas, places, strict=True):
+            of_image = torch.stack([next(logits) for _ in windows])
+            size = tuple(meta['img_shape'][:2]) if rescale else tuple(image.shape[1:])
             window = windows[0].height, windows[0].width
             by_way_of = [] if self.test_cfg.mode == 'whole' else [(self.decode_head.img_size,) * 2]
-            pasted.append(Pasted(
-                of_picture, windows, size=size, original=tuple(meta['ori_shape'][:2]) if rescale else size,
-                resizing=Resizing(tuple(of_picture.shape[2:]), *by_way_of, window, like=of_picture),
+            stitched.append(Stitched(
+                of_image, windows, size=size, original=tuple(meta['ori_shape'][:2]) if rescale else size,
+                resizing=Resizing(tuple(of_image.shape[2:]), *by_way_of, window, like=of_image),
                 scores=class_head.scores))
-        return pasted
+        return stitched
 
     def _logits(self, views: Sequence[Tensor]) -> Iterator[Tensor]:
         """Windows (3, h, w) -> mask logits (C, Gh, Gw) of each, those of one size together."""
-        at_once = self.test_cfg.get('windows_at_once') or (16 if views[0].is_cuda else 1)
+        at_once = self.test_cfg.get('windows_per_batch') or (16 if views[0].is_cuda else 1)
         for _, alike in groupby(views, key=lambda view: view.shape):
             for images in torch.stack(list(alike)).split(at_once):
-                with short_products(images.device, self.amp_dtype):
+                with autocast(images.device, self.amp_dtype):
                     logits = self.decode_head(self.extract_feat(images)).logits
                 yield from logits
 

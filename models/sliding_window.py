@@ -1,6 +1,6 @@
-"""Windows of a picture, and their mask logits -> the picture's scores and labels, some classes at a time.
+"""Windows of an image, and their mask logits -> the image's scores and labels, some classes at a time.
 
-n windows, C classes, h x w the map of a window's logits, H x W pixels of the picture, H0 x W0 of the original.
+n windows, C classes, h x w the map of a window's logits, H x W pixels of the image, H0 x W0 of the original.
 """
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .resizing import Best, Resizing, best_class, class_slices, resize
+from .resizing import Best, Resizing, best_class, class_chunks, resize
 
 
 class Window(NamedTuple):
-    """A part of a picture, in pixels."""
+    """A part of an image, in pixels."""
     top: int
     left: int
     height: int
     width: int
 
-    def of(self, picture: Tensor) -> Tensor:
+    def of(self, image: Tensor) -> Tensor:
         """The part of (..., H, W)."""
-        return picture[..., self.top:self.top + self.height, self.left:self.left + self.width]
+        return image[..., self.top:self.top + self.height, self.left:self.left + self.width]
 
 
 def sliding(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]) -> list[Window]:
@@ -32,7 +32,7 @@ def sliding(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int
     """
     if not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
         raise UserError(f'test_cfg: windows of {crop[0]}x{crop[1]} pixels every {stride[0]}x{stride[1]} pixels do not '
-                        'cover a picture: the stride must be from 1 to the crop_size.')
+                        'cover an image: the stride must be from 1 to the crop_size.')
     starts = []
     for length, side, step in zip(size, crop, stride, strict=True):
         count = max(length - side + step - 1, 0) // step + 1
@@ -40,13 +40,13 @@ def sliding(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int
     return [Window(top, left, min(crop[0], size[0]), min(crop[1], size[1])) for top in starts[0] for left in starts[1]]
 
 
-class Pasted:
-    """The scores of a picture from the mask logits of its windows, averaged where they overlap.
+class Stitched:
+    """The scores of an image from the mask logits of its windows, averaged where they overlap.
 
     Args:
         logits: (n, C, h, w).
         windows: their places.
-        size: (H, W) of the picture; or less, where it was padded below and on the right.
+        size: (H, W) of the image; or less, where it was padded below and on the right.
         original: (H0, W0), to which the averaged scores are resized.
         resizing: from (h, w) to a window's size.
         scores: mask logits of the classes of a slice -> scores.
@@ -66,7 +66,7 @@ class Pasted:
     def slices(self) -> Iterator[Tensor]:
         """Scores (1, some classes, H0, W0), one after the other."""
         pixels = max(self.share.numel(), self.original[0] * self.original[1])
-        for some in class_slices(self.logits.shape[1], pixels, self.logits.device):
+        for some in class_chunks(self.logits.shape[1], pixels, self.logits.device):
             summed = self.logits.new_zeros(some.stop - some.start, *self.share.shape)
             for window, logits in zip(self.windows, self.logits[:, some], strict=True):
                 window.of(summed).add_(self.scores(self.resizing(logits), some))

@@ -10,7 +10,7 @@ from mmseg.models.builder import HEADS
 from torch import Tensor, nn
 
 from .errors import UserError
-from .precision import full_products, widened
+from .precision import upcast, without_autocast
 from .training_labels import Setting
 from .vision_encoder import ImageFeatures
 
@@ -92,9 +92,9 @@ class TextClassHead(nn.Module):
 
         The mean is taken before the product, which it commutes with.
         """
-        class_queries = widened(queries).unflatten(1, (-1, self.rows_in_use().shape[0])).mean(dim=1)  # (B, C, E)
-        with full_products(queries.device):
-            return (class_queries @ widened(pixels).transpose(1, 2)).unflatten(2, grid)
+        class_queries = upcast(queries).unflatten(1, (-1, self.rows_in_use().shape[0])).mean(dim=1)  # (B, C, E)
+        with without_autocast(queries.device):
+            return (class_queries @ upcast(pixels).transpose(1, 2)).unflatten(2, grid)
 
     def scores(self, logits: Tensor, classes: slice = slice(None)) -> Tensor:
         """Mask logits (..., C, H, W) of all classes or of a slice of them -> test scores: sigmoid less the penalty."""

@@ -23,7 +23,7 @@ CONTEXT_LENGTH = 77
 VOCABULARY = 49408
 LONGEST_TOKEN = 24  # characters, of CLIP's vocabulary: "thinkbigsundaywithmarsha"
 KEPT_WORDS = 100_000  # in the tokenizer's cache
-TEXTS_AT_ONCE = 1024  # that the encoder is given: without a limit, a class of many synonyms and prompts takes gigabytes
+TEXTS_PER_BATCH = 1024  # without a limit, a class of many synonyms and prompts takes gigabytes
 
 
 @BACKBONES.register_module(name=['CLIPTextEncoder'])
@@ -149,7 +149,7 @@ def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str | Sequence[s
         tokens = tokenizer([template.format(synonym) for synonym in synonyms for template in templates],
                            encoder.context_length)
         tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1]  # nothing after the ends of all texts counts
-        encoded = torch.cat([encoder(some.to(device)) for some in tokens.split(TEXTS_AT_ONCE)])
+        encoded = torch.cat([encoder(some.to(device)) for some in tokens.split(TEXTS_PER_BATCH)])
         embeddings = F.normalize(encoded.float(), dim=-1)  # (texts, E)
         rows.append(F.normalize(embeddings.mean(dim=0), dim=-1))
         if not (rows[-1].isfinite().all() and rows[-1].any()):

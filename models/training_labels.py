@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .label_format import label_format
-from .resizing import Resizing, best_class, resized_in_slices
+from .resizing import Resizing, best_class, resized_in_chunks
 
 
 class Setting(str, Enum):
@@ -39,7 +39,7 @@ def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: T
         index_among_seen[seen] = torch.arange(len(seen), device=seen.device)
         return index_among_seen[labels]
     if setting is Setting.TRANSDUCTIVE:
-        maps = resized_in_slices(logits.detach()[:, unseen], resizing)
+        maps = resized_in_chunks(logits.detach()[:, unseen], resizing)
         guesses = unseen[best_class(some.sigmoid() for some in maps).index]  # (B, H, W)
         return torch.where(torch.isin(labels, unseen), guesses, labels)
     return labels

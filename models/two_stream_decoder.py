@@ -10,7 +10,7 @@ from .clip_layers import LayerNorm
 from .dropout import Dropout, attention
 from .errors import UserError
 from .linear import Linear
-from .precision import checkpointed, widened
+from .precision import checkpointed, upcast
 
 
 class CrossAttention(nn.Module):
@@ -97,6 +97,6 @@ class RecoveryDecoder(nn.Module):
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Final queries (B, Q, E) and pixels (B, N, E) -> aligned queries (B, Q, 2E) and patches (B, N, E)."""
-        queries, pixels = exchange(self.decouple_q, self.decouple_v, widened(self.linear_q_in(queries)),
-                                   widened(self.linear_k_in(pixels)))
+        queries, pixels = exchange(self.decouple_q, self.decouple_v, upcast(self.linear_q_in(queries)),
+                                   upcast(self.linear_k_in(pixels)))
         return self.linear_q_out(queries), self.linear_k_out(pixels)

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from .clip_layers import LayerNorm, Transformer
 from .errors import UserError
-from .precision import checkpointed, widened
+from .precision import checkpointed, upcast
 
 
 class ImageFeatures(NamedTuple):
-    """What the encoder says of a picture, each L2-normalised over E."""
+    """What the encoder says of an image, each L2-normalised over E."""
     cls: Tensor  # (B, E)
     patches: Tensor  # (B, E, Gh, Gw)
     regions: Tensor  # (B, E, r, r); (B, E, 1, 1) zeros where there are no region tokens
@@ -47,7 +47,7 @@ def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: to
         return torch.ones(1 + height * width, prompts + 1 + height * width, dtype=torch.bool, device=device)
     if height % side or width % side:
         raise UserError(f'a grid of {height}x{width} patches cannot be divided into {side}x{side} regions: '
-                        'use a picture or crop size whose sides in patches are multiples of '
+                        'use an image or crop size whose sides in patches are multiples of '
                         f'{side}, or another region_level_bridge_size.')
     row = torch.arange(height, device=device) // (height // side)
     column = torch.arange(width, device=device) // (width // side)
@@ -74,7 +74,7 @@ class CLIPVisionEncoder(BaseModule):
     """CLIP ViT with prompt and region tokens.
 
     Args:
-        input_resolution: side in pixels of the picture that the stored position table is for.
+        input_resolution: side in pixels of the image that the stored position table is for.
         patch_size: side of a patch in pixels.
         width, layers, heads, output_dim: D, blocks, attention heads, E.
         gelu: 'quick', as in OpenAI's CLIP, or 'plain', as in most of open_clip's.
@@ -136,11 +136,11 @@ class CLIPVisionEncoder(BaseModule):
         """image (B, 3, H, W), normalised, H and W multiples of the patch size.
 
         Raises:
-            UserError: the picture is not made of whole patches, or its grid not of whole regions.
+            UserError: the image is not made of whole patches, or its grid not of whole regions.
         """
         height, width = image.shape[2:]
         if height % self.patch_size or width % self.patch_size:
-            raise UserError(f'a picture of {height}x{width} pixels is not made of whole patches of '
+            raise UserError(f'an image of {height}x{width} pixels is not made of whole patches of '
                             f'{self.patch_size}x{self.patch_size}.')
         grid = height // self.patch_size, width // self.patch_size
         visible = self.visible
@@ -152,7 +152,7 @@ class CLIPVisionEncoder(BaseModule):
         run = checkpointed if self.with_cp and self.training else nn.Module.__call__
         tables = torch.cat([self.prompt_embeddings, self.deep_prompt_embeddings])
         for block, table in zip(self.transformer.resblocks, tables, strict=True):
-            prompts = self.prompt_dropout(widened(self.prompt_proj(table)).expand(x.shape[0], -1, -1))  # (B, P, D)
+            prompts = self.prompt_dropout(upcast(self.prompt_proj(table)).expand(x.shape[0], -1, -1))  # (B, P, D)
             x = run(block, x, visible, prompts)
         return self._read_out(x, grid)
 
@@ -185,7 +185,7 @@ class CLIPVisionEncoder(BaseModule):
         """Last block's tokens (B, N, D) -> features in CLIP's space."""
         others = x.shape[1] - self.side**2
         x = torch.cat([self.prompt_norm(x[:, :others]), x[:, others:]], dim=1)  # not on the regions
-        x = F.normalize(widened(self.ln_post(x) @ self.proj), dim=-1)  # (B, N, E)
+        x = F.normalize(upcast(self.ln_post(x) @ self.proj), dim=-1)  # (B, N, E)
         cls, patches, regions = x.split([1, grid[0] * grid[1], self.side**2], dim=1)
         if self.side == 0:
             regions = torch.zeros_like(cls)

@@ -1,4 +1,4 @@
-"""Fixtures: a small data set in VOC's layout, random CLIP files, small configs, scripts run as users run them."""
+"""Fixtures: a small dataset in VOC's layout, random CLIP files, small configs, scripts run as users run them."""
 import importlib.util
 import json
 import logging
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
 
 
 def make_voc(root: Path, *, train: int = 4, aug: int = 4, val: int = 3, size: tuple[int, int] = (72, 96)) -> Path:
-    """A data set in VOC's layout: coloured rectangles of random classes on noise; void (255) around them."""
+    """A dataset in VOC's layout: coloured rectangles of random classes on noise; void (255) around them."""
     random = np.random.default_rng(0)
     for folder in ('JPEGImages', 'SegmentationClass', 'SegmentationClassAug', 'ImageSets/Segmentation'):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -40,14 +40,14 @@ def make_voc(root: Path, *, train: int = 4, aug: int = 4, val: int = 3, size: tu
         names = [f'{split}_{i:03d}' for i in range(count)]
         (root / f'ImageSets/Segmentation/{split}.txt').write_text(''.join(f'{name}\n' for name in names))
         for name in names:
-            picture = random.integers(0, 60, (*size, 3), dtype=np.uint8)
+            image = random.integers(0, 60, (*size, 3), dtype=np.uint8)
             mask = np.zeros(size, dtype=np.uint8)
             for label in random.choice(np.arange(1, 21), 3, replace=False):
                 top, left = random.integers(0, size[0] - 30), random.integers(0, size[1] - 30)
                 mask[top:top + 28, left:left + 28] = 255
                 mask[top + 2:top + 26, left + 2:left + 26] = label
-                picture[top:top + 28, left:left + 28] = (37 * label % 256, 91 * label % 256, 53 * label % 256)
-            Image.fromarray(picture).save(root / f'JPEGImages/{name}.jpg', quality=90)
+                image[top:top + 28, left:left + 28] = (37 * label % 256, 91 * label % 256, 53 * label % 256)
+            Image.fromarray(image).save(root / f'JPEGImages/{name}.jpg', quality=90)
             Image.fromarray(mask).save(root / f'{masks}/{name}.png')
     return root
 
@@ -77,13 +77,13 @@ model = dict(
     decode_head=dict(img_size=64, in_channels=32, num_heads=4),
     test_cfg=dict(crop_size=crop, stride=(48, 48)))
 norm = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-train = [dict(type='LoadPicture'), dict(type='LoadLabels'),
+train = [dict(type='LoadImage'), dict(type='LoadLabels'),
          dict(type='Resize', img_scale=(256, 64), ratio_range=(0.5, 2.0)),
          dict(type='RandomCrop', crop_size=crop, cat_max_ratio=0.75), dict(type='RandomFlip', prob=0.5),
          dict(type='PhotoMetricDistortion'), dict(type='Normalize', **norm),
          dict(type='Pad', size=crop, pad_val=0, seg_pad_val=255), dict(type='DefaultFormatBundle'),
          dict(type='Collect', keys=['img', 'gt_semantic_seg'])]
-test = [dict(type='LoadPicture'), dict(type='MultiScaleFlipAug', img_scale=(256, 64), flip=False, transforms=[
+test = [dict(type='LoadImage'), dict(type='MultiScaleFlipAug', img_scale=(256, 64), flip=False, transforms=[
     dict(type='Resize', keep_ratio=True, min_size=64), dict(type='RandomFlip'), dict(type='Normalize', **norm),
     dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])])]
 data = dict(samples_per_gpu=2, workers_per_gpu=0, train=dict(data_root='{data}', pipeline=train),
@@ -112,7 +112,7 @@ def tiny_configs(tmp_path_factory, voc_root, clip_file) -> dict[str, Path]:
 
 @pytest.fixture
 def troubled(tiny_configs, tmp_path):
-    """Makes a config whose data set gets one process, or its loader workers, into trouble; see troubled_data.py."""
+    """Makes a config whose dataset gets one process, or its loader workers, into trouble; see troubled_data.py."""
     shutil.copy(REPOSITORY / 'tests/troubled_data.py', tmp_path / 'my_troubled_data.py')
 
     def make(way: str, *, rank: int = 0, part: str = 'train', after: int = 3, workers: int = 0) -> Path:

@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-SIZE = (14, 16)  # of all pictures, height and width; room for every label of every benchmark
+SIZE = (14, 16)  # of all images, height and width; room for every label of every benchmark
 COCO_STUFF_UNUSED = {'street sign': 11, 'hat': 25, 'shoe': 28, 'eye glasses': 29, 'plate': 44, 'mirror': 65,
                      'window': 67, 'desk': 68, 'door': 70, 'blender': 82, 'hair brush': 90}
 
 
 def jpeg(seed: int, size: tuple[int, int] = SIZE) -> bytes:
-    """A picture of noise."""
+    """An image of noise."""
     return encoded(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8), 'JPEG')
 
 
@@ -86,13 +86,13 @@ class Made:
 
     Attributes:
         files: name in the archive -> content, by the archive's name.
-        counts: of pictures, by split.
-        pictures, masks: path under the root -> content, and label ids (H, W).
+        counts: of images, by split.
+        images, masks: path under the root -> content, and label ids (H, W).
         lists: path under the root -> names.
     """
 
     def __init__(self):
-        self.files, self.counts, self.pictures, self.masks, self.lists = {}, {}, {}, {}, {}
+        self.files, self.counts, self.images, self.masks, self.lists = {}, {}, {}, {}, {}
 
     def archive(self, name: str) -> bytes:
         files = self.files[name]
@@ -107,7 +107,7 @@ def voc12() -> Made:
                         [f'2008_{number:06d}' for number in range(21, 31)]]
     tar_files, sbd_files = {f'{folder}/Annotations/2007_000001.xml': b'<xml/>'}, {}
     for seed, name in enumerate([*train, *val, *more, '2009_000099']):
-        made.pictures[f'{folder}/JPEGImages/{name}.jpg'] = tar_files[f'{folder}/JPEGImages/{name}.jpg'] = jpeg(seed)
+        made.images[f'{folder}/JPEGImages/{name}.jpg'] = tar_files[f'{folder}/JPEGImages/{name}.jpg'] = jpeg(seed)
         labels = mask([*range(21), 255], seed)
         if name in (*train, *val):
             path = f'{folder}/SegmentationClass/{name}.png'
@@ -119,7 +119,7 @@ def voc12() -> Made:
     for name, names in (('train', train), ('val', val), ('trainval', [*train, *val])):
         tar_files[f'{folder}/ImageSets/Segmentation/{name}.txt'] = lines(names)
         made.lists[f'{folder}/ImageSets/Segmentation/{name}.txt'] = names
-    # SBD divides the pictures of both, and more, in its own way.
+    # SBD divides the images of both, and more, in its own way.
     parts = {'train': [val[1], *more[5:], train[0]], 'val': [train[1], val[2], *more[:5]]}
     for name, names in parts.items():
         sbd_files[f'{sbd}/{name}.txt'] = lines(names)
@@ -139,7 +139,7 @@ def coco_stuff164k() -> Made:
         files = {f'{part}/': b''}
         for seed in range(count):
             name = f'{seed + 7 * len(part):012d}'
-            made.pictures[f'{root}/images/{part}/{name}.jpg'] = files[f'{part}/{name}.jpg'] = jpeg(seed)
+            made.images[f'{root}/images/{part}/{name}.jpg'] = files[f'{part}/{name}.jpg'] = jpeg(seed)
             labels = mask([*used, 255], seed)
             maps[f'{part}/{name}.png'] = encoded(labels.astype(np.uint8))
             made.masks[f'{root}/annotations/{part}/{name}_labelTrainIds.png'] = np.array(
@@ -157,11 +157,11 @@ def pascal_context(categories: list[int]) -> Made:
     made, folder = Made(), 'VOCdevkit/VOC2010'
     phases = {'2008_000003': 'val', '2008_000001': 'train', '2008_000002': 'train', '2008_000004': 'val',
               '2008_000009': 'test', **{f'2008_{number:06d}': 'train' for number in range(10, 20)}}
-    pictures, images, segments = {}, [], []
+    images, entries, segments = {}, [], []
     for seed, (name, phase) in enumerate(phases.items()):
-        made.pictures[f'{folder}/JPEGImages/{name}.jpg'] = pictures[f'{folder}/JPEGImages/{name}.jpg'] = jpeg(seed)
+        made.images[f'{folder}/JPEGImages/{name}.jpg'] = images[f'{folder}/JPEGImages/{name}.jpg'] = jpeg(seed)
         number = int(name.replace('_', ''))
-        images.append(dict(image_id=number, file_name=f'{name}.jpg', height=SIZE[0], width=SIZE[1], phase=phase,
+        entries.append(dict(image_id=number, file_name=f'{name}.jpg', height=SIZE[0], width=SIZE[1], phase=phase,
                            date_captured='yesterday'))
         labels = mask(list(range(60)), seed)
         made.masks[f'{folder}/SegmentationClassContext/{name}.png'] = labels
@@ -172,9 +172,9 @@ def pascal_context(categories: list[int]) -> Made:
     made.masks.pop(f'{folder}/SegmentationClassContext/2008_000009.png')
     made.lists = {f'{folder}/ImageSets/SegmentationContext/{phase}.txt':
                   sorted(name for name in phases if phases[name] == phase) for phase in ('train', 'val')}
-    annotations = dict(info=dict(year=2010), images=images, annos_segmentation=segments, annos_occlusion=[dict(ne=1)],
+    annotations = dict(info=dict(year=2010), images=entries, annos_segmentation=segments, annos_occlusion=[dict(ne=1)],
                        categories=[dict(category_id=2, name='aeroplane')])
-    made.files = {'VOCtrainval_03-May-2010.tar': pictures,
+    made.files = {'VOCtrainval_03-May-2010.tar': images,
                   'trainval_merged.json': {'': json.dumps(annotations).encode()}}
     made.counts = {'train': 12, 'val': 2}
     return made
@@ -189,7 +189,7 @@ def ade20k() -> Made:
             files[f'{root}/images/{part}/{name}.jpg'] = jpeg(seed)
             labels = mask(list(range(151)), seed)
             files[f'{root}/annotations/{part}/{name}.png'] = encoded(labels.astype(np.uint8))
-            made.pictures[f'ade/{root}/images/{part}/{name}.jpg'] = files[f'{root}/images/{part}/{name}.jpg']
+            made.images[f'ade/{root}/images/{part}/{name}.jpg'] = files[f'{root}/images/{part}/{name}.jpg']
             made.masks[f'ade/{root}/annotations/{part}/{name}.png'] = labels
         made.counts[short] = count
     made.files = {'ADEChallengeData2016.zip': files}

@@ -37,9 +37,9 @@ from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
 
 from datasets.class_split import ClassSplit, listed  # noqa: E402
-from datasets.loading import LoadPicture, MaskColours, MaskIds, load_mask  # noqa: E402
+from datasets.loading import LoadImage, MaskColours, MaskIds, load_mask  # noqa: E402
 from models.class_names import templates_of  # noqa: E402
-from models.inference import load_model, parse_words, read_picture  # noqa: E402
+from models.inference import load_model, parse_words, read_image  # noqa: E402
 from models.inference.words import clean_words  # noqa: E402
 from models.weights import files, metadata  # noqa: E402
 from models.weights.config_text import read_config_text  # noqa: E402
@@ -48,7 +48,7 @@ from tools.preparation import convert_masks, unpack  # noqa: E402
 
 SECONDS = 100  # for one input, beside whatever else the machine does
 MEMORY = 400_000_000  # bytes that reading one may take, of files of less than 1 MB
-OF_PICTURES = 3_000_000_000  # 100 million pixels, in the numbers of bytes that libraries make of them
+OF_IMAGES = 3_000_000_000  # 100 million pixels, in the numbers of bytes that libraries make of them
 ADDRESSES = 6_000_000_000  # bytes of address space beside what the libraries have
 
 
@@ -93,7 +93,7 @@ def checkpoints(folder: Path) -> None:
     (folder / 'archive.npy.npz').rename(folder / 'archive.npy')
 
 
-def pictures(folder: Path) -> None:
+def images(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     exif = Image.Exif()
@@ -161,13 +161,13 @@ def read_checkpoint(path: Path) -> None:
 
 
 def read_data(path: Path) -> None:
-    """As a picture, as a mask of ids and as a mask of colours."""
-    for step in (lambda: LoadPicture()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
+    """As an image, as a mask of ids and as a mask of colours."""
+    for step in (lambda: LoadImage()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
                  lambda: load_mask(str(path), MaskIds('abcde')),
                  lambda: load_mask(str(path), MaskColours([(1, 2, 3), (4, 5, 6)])),
                  lambda: convert_masks.label_ids(convert_masks.decode(path))):
         _refusable(step)
-    read_picture(path, most_pixels=20_000_000)
+    read_image(path, most_pixels=20_000_000)
 
 
 def _refusable(step: Callable[[], object]) -> None:
@@ -210,7 +210,7 @@ READERS = {'.pth': read_checkpoint, '.pt': read_checkpoint, '.safetensors': read
            '.config': lambda path: read_config_text(path.read_text(errors='replace')), '.names': read_names,
            '.prompts': lambda path: templates_of(str(path)), '.words': read_words,
            **dict.fromkeys(('.zip', '.tar', '.tgz'), read_archive), '.meta': read_described}
-PICTURES = ('.jpg', '.png', '.gif', '.webp', '.tiff', '.bmp')
+IMAGES = ('.jpg', '.png', '.gif', '.webp', '.tiff', '.bmp')
 
 
 # ---- damage
@@ -337,7 +337,7 @@ def change(file: Path, data: bytes, others: list[bytes], draws: random.Random) -
 
 def make_files(folder: Path) -> list[Path]:
     """Whole files of every kind, each of which is read without an error, or refused as it should be."""
-    for make in (checkpoints, pictures, texts, archives, descriptions):
+    for make in (checkpoints, images, texts, archives, descriptions):
         make(folder)
     return sorted(folder.iterdir())
 
@@ -373,7 +373,7 @@ def read_damaged(folder: Path, kinds: list[str], seed: int, first: int, count: i
             result = f'raised {type(error).__name__}: {error}'.splitlines()[0]
             traceback.print_exc()
         taken = peak_memory() - before
-        if taken > (OF_PICTURES if file.suffix in PICTURES else MEMORY):
+        if taken > (OF_IMAGES if file.suffix in IMAGES else MEMORY):
             result = f'took {taken / 1e6:.0f} MB'
         print('end', result, flush=True)
 

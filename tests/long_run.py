@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Do long runs stay flat? `python tests/long_run.py`, by hand; about 4 minutes on 2 CPU cores.
 
-The miniature is trained, evaluated and saved meanwhile, tested, and asked for many pictures of many sizes, each in
+The miniature is trained, evaluated and saved meanwhile, tested, and asked for many images of many sizes, each in
 processes that are looked at from outside: memory, open files and threads of the process and its loader workers. A run
 is flat if from its second quarter to its last the median of open files and that of threads did not rise, and that of
 memory rose by no more than 2 % or 16 MB, whichever is more.
@@ -30,9 +30,9 @@ from tools.engine.config import REPOSITORY
 from tools.miniature.runs import CLIP
 from tools.miniature.world import write_world
 
-TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'% of [\d,]+ pictures: ([\d,]+)')
-FEW = 20  # pictures of an evaluation while training
-SIDES = (48, 400)  # of the pictures asked for, in pixels
+TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'% of [\d,]+ images: ([\d,]+)')
+FEW = 20  # images of an evaluation while training
+SIDES = (48, 400)  # of the images asked for, in pixels
 
 
 class Sample(NamedTuple):
@@ -85,7 +85,7 @@ def watch(command: list, progress: re.Pattern, env: dict[str, str]) -> list[Samp
 
 
 def segment(requests: int) -> list[Sample]:
-    """Samples of this process, which segments so many pictures of random sizes, one after the other."""
+    """Samples of this process, which segments so many images of random sizes, one after the other."""
     model, random = load_model(REPOSITORY / 'tools/miniature/model.safetensors', device='cpu'), np.random.default_rng(0)
     words, samples = ['red dots', 'blue checks', 'green paint'], []
     for done in range(1, requests + 1):
@@ -127,9 +127,9 @@ def report(name: str, samples: list[Sample], seconds: float) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description='Do long runs stay flat?')
     parser.add_argument('--iterations', type=process.at_least_one, default=1000, help='of training (default: 1000)')
-    parser.add_argument('--pictures', type=process.at_least_one, default=500, help='of a test (default: 500)')
+    parser.add_argument('--images', type=process.at_least_one, default=500, help='of a test (default: 500)')
     parser.add_argument('--requests', type=process.at_least_one, default=1000,
-                        help='pictures that a model is asked for (default: 1000)')
+                        help='images that a model is asked for (default: 1000)')
     parser.add_argument('--workers', type=int, nargs='*', default=[2, 0], help='of the loaders (default: 2 0)')
     args = parser.parse_args()
     config, every, flat = REPOSITORY / 'configs/miniature/inductive.py', max(1, args.iterations // 8), []
@@ -141,7 +141,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / 'world'
-        write_world(world, train=400, val=args.pictures, seed=0)
+        write_world(world, train=400, val=args.images, seed=0)
         names = (world / 'ImageSets/Segmentation/val.txt').read_text().splitlines(keepends=True)
         (world / 'ImageSets/Segmentation/few.txt').write_text(''.join(names[:FEW]))
         env = {'CLIPRC_CACHE': f'{folder}/cache'}
@@ -155,9 +155,9 @@ def main() -> None:
                      'evaluation.save_best=hIoU', f'checkpoint_config.interval={every}',
                      'data.val.split=ImageSets/Segmentation/few.txt',
                      f'log_config.interval={max(1, args.iterations // 100)}'], TRAINING, env)
-            measure(f'test of {args.pictures} pictures, {workers} loader workers', watch,
+            measure(f'test of {args.images} images, {workers} loader workers', watch,
                     [REPOSITORY / 'test.py', config, work / 'latest.pth', '--eval', 'mIoU', *common], TESTING, env)
-    measure(f'{args.requests} pictures of {SIDES[0]} to {SIDES[1]} pixels asked for', segment, args.requests)
+    measure(f'{args.requests} images of {SIDES[0]} to {SIDES[1]} pixels asked for', segment, args.requests)
     sys.exit(not all(flat))
 
 

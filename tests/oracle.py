@@ -142,23 +142,23 @@ class Oracle:
             penalty[self.head.class_head.seen] = self.head.class_head.seen_penalty
         return logits.sigmoid() - penalty[:, None, None]
 
-    def picture_scores(self, picture: Tensor, original: tuple[int, int]) -> Tensor:
+    def image_scores(self, image: Tensor, original: tuple[int, int]) -> Tensor:
         """Sliding windows, one by one: (1, 3, H, W) -> (1, C, *original)."""
-        height, width = picture.shape[2:]
+        height, width = image.shape[2:]
         (crop_h, crop_w), (step_h, step_w) = self.model.test_cfg.crop_size, self.model.test_cfg.stride
-        total, count = 0, picture.new_zeros(1, 1, height, width)
+        total, count = 0, image.new_zeros(1, 1, height, width)
         for i in range(math.ceil(max(height - crop_h, 0) / step_h) + 1):
             for j in range(math.ceil(max(width - crop_w, 0) / step_w) + 1):
                 bottom, right = min(i * step_h + crop_h, height), min(j * step_w + crop_w, width)
                 top, left = max(bottom - crop_h, 0), max(right - crop_w, 0)
-                scores = self.scores(picture[:, :, top:bottom, left:right])
+                scores = self.scores(image[:, :, top:bottom, left:right])
                 total = total + F.pad(scores, (left, width - right, top, height - bottom))
                 count[:, :, top:bottom, left:right] += 1
         return F.interpolate(total / count, size=original, mode='bilinear', align_corners=False)
 
-    def label_map(self, picture: Tensor, original: tuple[int, int]) -> Tensor:
+    def label_map(self, image: Tensor, original: tuple[int, int]) -> Tensor:
         """(1, 3, H, W) -> (1, *original)."""
-        return self.picture_scores(picture, original).softmax(dim=1).argmax(dim=1)
+        return self.image_scores(image, original).softmax(dim=1).argmax(dim=1)
 
     def losses(self, image: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) and labels (B, 1, H, W) -> the losses of a training step, and the accuracy."""

@@ -1,6 +1,6 @@
-"""Can the real code learn real pictures? `python tests/overfit.py --data-root VOC2012_FOLDER` exits 1 if it can't.
+"""Can the real code learn real images? `python tests/overfit.py --data-root VOC2012_FOLDER` exits 1 if it can't.
 
-A small fully supervised model with an unfrozen vision encoder is trained by tools/train.py on 8 pictures and tested on
+A small fully supervised model with an unfrozen vision encoder is trained by tools/train.py on 8 images and tested on
 the same by test.py: at least 90% of the pixels of seen classes must be right. About 5 minutes on 2 CPU cores.
 """
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PICTURES = 8
+IMAGES = 8
 SEEN = range(1, 16)  # ids in VOC's files
 LEAST_ACCURACY = 0.90
 
@@ -28,12 +28,12 @@ model = dict(
                   region_level_bridge_size=4),
     decode_head=dict(img_size=96, in_channels=64, num_heads=4),
     test_cfg=dict(_delete_=True, mode='whole', crop_size=size))
-train = [dict(type='LoadPicture'), dict(type='LoadLabels'),
+train = [dict(type='LoadImage'), dict(type='LoadLabels'),
          dict(type='Resize', img_scale=size, keep_ratio=False), dict(type='Normalize', **norm),
          dict(type='DefaultFormatBundle'),
          dict(type='Collect', keys=['img', 'gt_semantic_seg'],
               meta_keys=('filename', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor'))]
-test = [dict(type='LoadPicture'), dict(type='MultiScaleFlipAug', img_scale=size, flip=False, transforms=[
+test = [dict(type='LoadImage'), dict(type='MultiScaleFlipAug', img_scale=size, flip=False, transforms=[
     dict(type='Resize', keep_ratio=False), dict(type='RandomFlip'), dict(type='Normalize', **norm),
     dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])])]
 split = dict(data_root='{data}', ann_dir='SegmentationClass', split='{names}')
@@ -47,12 +47,12 @@ log_config = dict(interval=50)
 '''
 
 
-def pictures_of_seen_classes(data: Path) -> list[str]:
-    """The first pictures of train.txt that hold no unseen class."""
+def images_of_seen_classes(data: Path) -> list[str]:
+    """The first images of train.txt that hold no unseen class."""
     names = (data / 'ImageSets/Segmentation/train.txt').read_text().split()
     chosen = [name for name in names if not np.isin(
         np.asarray(Image.open(data / f'SegmentationClass/{name}.png')), range(16, 21)).any()]
-    return chosen[:PICTURES]
+    return chosen[:IMAGES]
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument('--device', default='auto', help='auto, cuda or cpu (default: auto)')
     args = parser.parse_args()
     data = args.data_root.resolve()
-    names = pictures_of_seen_classes(data)
+    names = images_of_seen_classes(data)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         rows = np.random.default_rng(0).standard_normal((20, 64)).astype(np.float32)
@@ -83,7 +83,7 @@ def main() -> None:
         right += int((prediction + 1 == truth)[counted].sum())
         total += int(counted.sum())
     accuracy = right / total
-    print(f'{len(names)} pictures, {args.iterations} iterations: {accuracy:.1%} of {total} seen pixels right')
+    print(f'{len(names)} images, {args.iterations} iterations: {accuracy:.1%} of {total} seen pixels right')
     sys.exit(0 if accuracy >= LEAST_ACCURACY else f'error: less than {LEAST_ACCURACY:.0%}: the model does not learn.')
 
 

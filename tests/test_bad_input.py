@@ -13,7 +13,7 @@ from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY, make_voc
 
 TRAIN, TEST, FLOPS = 'tools/train.py', 'test.py', 'get_flops.py'
-PICTURES = REPOSITORY / 'tests/data/custom/val/pictures'
+IMAGES = REPOSITORY / 'tests/data/custom/val/images'
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_config_and_checkpoint_in_each_others_place(fails, tiny_configs, trained
     assert f'{config} is no checkpoint: it is a Python file, as configs are' in error and 'opcode' not in error
     error = fails(TEST, checkpoint, config, '--eval', 'mIoU')
     assert f'{checkpoint} is no config: it is a checkpoint of PyTorch' in error and 'comes after it' in error
-    error = fails('tools/demo.py', PICTURES, '--checkpoint', checkpoint, '--config', checkpoint)
+    error = fails('tools/demo.py', IMAGES, '--checkpoint', checkpoint, '--config', checkpoint)
     assert f'{checkpoint} is no config: it is a checkpoint of PyTorch' in error
     error = fails('tools/export.py', config, '--slim', tmp_path / 'slim.safetensors')
     assert f'{config} is no checkpoint' in error and '--config' in error
@@ -140,7 +140,7 @@ def test_weights_of_another_model(fails, clip_file, tmp_path, name, words):
     path = clip_file if name == 'clip' else tmp_path / 'it.pth'
     if name != 'clip':
         torch.save({f'{"backbone." if name == "mmseg" else ""}layer1.0.conv1.weight': torch.ones(1)}, path)
-    error = fails('tools/demo.py', PICTURES, '--checkpoint', path)
+    error = fails('tools/demo.py', IMAGES, '--checkpoint', path)
     assert str(path) in error and words in error
     if name != 'mmseg':
         assert words in fails('tools/export.py', path, '--slim', tmp_path / 'slim.safetensors')
@@ -277,10 +277,10 @@ DATA = [
     ('JPEGImages', shutil.rmtree, 'no folder'),
     ('SegmentationClass', shutil.rmtree, 'no folder'),
     ('ImageSets/Segmentation/{}.txt', lambda path: path.unlink(), 'no split file'),
-    ('ImageSets/Segmentation/{}.txt', lambda path: path.write_text(''), 'names no picture'),
+    ('ImageSets/Segmentation/{}.txt', lambda path: path.write_text(''), 'names no image'),
     ('SegmentationClass/{}_000.png', lambda path: path.unlink(), 'mask missing'),
-    ('JPEGImages/{}_000.jpg', lambda path: path.write_bytes(path.read_bytes()[:900]), 'broken picture'),
-    ('SegmentationClass/{}_000.png', lambda path: Image.new('L', (64, 64)).save(path), '64x64 pixels, its picture'),
+    ('JPEGImages/{}_000.jpg', lambda path: path.write_bytes(path.read_bytes()[:900]), 'broken image'),
+    ('SegmentationClass/{}_000.png', lambda path: Image.new('L', (64, 64)).save(path), '64x64 pixels, its image'),
     ('SegmentationClass/{}_000.png', lambda path: Image.new('L', (96, 72), 99).save(path), 'out of range'),
 ]
 
@@ -337,11 +337,11 @@ def test_no_gpu(run, tiny_configs, tmp_path):
 
 
 def test_an_error_of_a_loader_worker(run, tiny_configs, tmp_path, root):
-    for picture in (root / 'JPEGImages').glob('train_*.jpg'):
-        picture.write_bytes(picture.read_bytes()[:900])
+    for image in (root / 'JPEGImages').glob('train_*.jpg'):
+        image.write_bytes(image.read_bytes()[:900])
     error = last_error(run(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--data-root', root,
                            '--cfg-options', 'data.workers_per_gpu=2', check=False))
-    assert error.startswith(f'error: {root}/JPEGImages/train_00') and 'broken picture' in error
+    assert error.startswith(f'error: {root}/JPEGImages/train_00') and 'broken image' in error
 
 
 def test_an_error_among_several_processes(run, tiny_configs, tmp_path):

@@ -22,7 +22,7 @@ CONFIGS = REPOSITORY / 'configs'
 LEAVES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 VOC = 'voc12/clip_rc_{}.py'
 COCO = 'coco/clip_rc_{}.py'
-# leaf -> iterations, prompts, region tokens, weights of mask, dice and recovery, pictures per GPU, setting
+# leaf -> iterations, prompts, region tokens, weights of mask, dice and recovery, images per GPU, setting
 PUBLISHED = {
     VOC.format('zero_vit-b_512x512_40k_voc_10_16'): (40000, 10, 16, 100, 1, 2, 8, 'inductive'),
     VOC.format('zero_vit-b_512x512_20k_voc_10_16_st'): (20000, 10, 16, 100, 1, 2, 8, 'transductive'),
@@ -104,7 +104,7 @@ def test_every_leaf_builds_and_says_how_to_run_it(models, leaf, tmp_path):
 @pytest.mark.parametrize('leaf', PUBLISHED)
 def test_published_settings(models, leaf):
     config, model = models(leaf)
-    iterations, prompts, regions, mask, dice, recovery, pictures, setting = PUBLISHED[leaf]
+    iterations, prompts, regions, mask, dice, recovery, images, setting = PUBLISHED[leaf]
     assert config.runner == {'type': 'IterBasedRunner', 'max_iters': iterations}
     assert config.checkpoint_config == {'by_epoch': False, 'interval': iterations // 10}
     assert (config.evaluation.interval, config.evaluation.metric) == (iterations // 10, 'mIoU')
@@ -114,7 +114,7 @@ def test_published_settings(models, leaf):
     assert (losses.mask_weight, losses.dice_weight, losses.recovery_loss_weight) == (mask, dice, recovery)
     assert model.setting.value == setting
     assert (model.decode_head.recovery_decoder is None) == (recovery == 0)
-    assert (config.data.samples_per_gpu, config.total_batch_size) == (pictures, 16)
+    assert (config.data.samples_per_gpu, config.total_batch_size) == (images, 16)
     assert config.load_from is config.resume_from is None
 
 
@@ -159,7 +159,7 @@ def test_pipelines(models, leaf):
     train = {step.type: {name: value for name, value in step.items() if name != 'type'}
              for step in config.data.train.pipeline}
     assert list(train)[2:8] == ['Resize', 'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize', 'Pad']
-    assert train['LoadLabels'] == {}, 'the data set knows what its labels are'
+    assert train['LoadLabels'] == {}, 'the dataset knows what its labels are'
     assert train['Resize'] == {'img_scale': (2048, 512), 'ratio_range': (0.5, 2.0)}
     assert train['RandomCrop'] == {'crop_size': (512, 512), 'cat_max_ratio': 0.75}
     assert train['RandomFlip'] == {'prob': 0.5}
@@ -174,7 +174,7 @@ def test_pipelines(models, leaf):
         assert config.data[part] == config.data.val
 
 
-def test_which_pictures(models):
+def test_which_images(models):
     config, _ = models(next(iter(PUBLISHED)))
     assert config.data.val.split == 'ImageSets/Segmentation/val.txt'
     assert list(zip(config.data.train.split, config.data.train.ann_dir)) == [
@@ -229,16 +229,16 @@ lr_config = dict(policy='poly', power=0.9, min_lr=1e-6, by_epoch=False, warmup='
 optimizer = dict(type='AdamW', lr=0.00002, weight_decay=0.01, paramwise_cfg=dict(custom_keys={{
     'backbone': dict(lr_mult=10.0), 'text_encoder': dict(lr_mult=0.0), 'norm': dict(decay_mult=0.),
     'ln': dict(decay_mult=0.), 'head': dict(lr_mult=10.)}}))
-data = dict(samples_per_gpu={pictures}, workers_per_gpu=8)
+data = dict(samples_per_gpu={images}, workers_per_gpu=8)
 '''
 SEEN, ALL = list(range(15)), list(range(20))
-OFFICIAL_VOC = {'dataset': 'voc12_20_aug', 'classes': 20, 'prompts': 10, 'mask': 100., 'dice': 1., 'pictures': 8,
+OFFICIAL_VOC = {'dataset': 'voc12_20_aug', 'classes': 20, 'prompts': 10, 'mask': 100., 'dice': 1., 'images': 8,
                 'embeddings': 'voc12_single'}
 NOVEL_COCO = [19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160]
 ALL_COCO = list(range(171))
 SEEN_COCO = [index for index in ALL_COCO if index not in NOVEL_COCO]
 OFFICIAL_COCO = {'dataset': 'cocostuff', 'classes': 171, 'prompts': 100, 'mask': 200., 'dice': 3., 'recovery': 50.,
-                 'pictures': 2, 'embeddings': 'coco_multi'}
+                 'images': 2, 'embeddings': 'coco_multi'}
 
 
 @pytest.mark.parametrize(('leaf', 'values'), [
@@ -278,7 +278,7 @@ def test_an_official_leaf_works_unchanged(models, tmp_path, leaf, values):
 
 # ---- the splits
 
-SPLITS = {  # protocols in print: data set type, number of classes, indices of the unseen ones
+SPLITS = {  # protocols in print: dataset type, number of classes, indices of the unseen ones
     'voc12': ('PascalVOC20', 20, [15, 16, 17, 18, 19]),
     'coco': ('COCOStuff164k', 171, NOVEL_COCO),
     'context60': ('PascalContext60', 60, [1, 7, 8, 15, 20, 25, 32, 34, 49, 55]),

@@ -23,7 +23,7 @@ from models.class_names import synonyms, templates_of
 from models.inference import parse_words
 from models.inference.words import clean_words
 from models.resizing import Resizing
-from models.sliding_window import Pasted, Window, sliding
+from models.sliding_window import Stitched, Window, sliding
 from models.training_labels import Setting, training_labels
 from models.weights import torch_files
 from models.weights.config_text import read_config_text
@@ -98,10 +98,10 @@ def test_a_split_has_every_class_on_one_side(class_names, unseen):
 # ---- scores
 
 @pytest.fixture(scope='module')
-def one_picture(tmp_path_factory):
-    """A folder of a data set of one picture."""
+def one_image(tmp_path_factory):
+    """A folder of a dataset of one image."""
     root = tmp_path_factory.mktemp('data')
-    for part in ('pictures', 'masks'):
+    for part in ('images', 'masks'):
         (root / part).mkdir()
     return root
 
@@ -111,15 +111,15 @@ def ratio(part: int, whole: int) -> float:
 
 
 @given(splits(5), st.integers(1, 6), st.integers(1, 6), seeds)
-def test_scores_are_those_of_a_count(one_picture, split, height, width, seed):
+def test_scores_are_those_of_a_count(one_image, split, height, width, seed):
     seen, unseen = split
     count = len(seen) + len(unseen)
     draws = np.random.default_rng(seed)
     truth = draws.choice([*range(count), IGNORE], (height, width)).astype(np.uint8)
     labels = draws.integers(0, count, (height, width))
-    Image.new('RGB', (width, height)).save(one_picture / 'pictures/a.jpg')
-    Image.fromarray(truth).save(one_picture / 'masks/a.png')
-    dataset = ZeroShotDataset(pipeline=[], data_root=str(one_picture), img_dir='pictures', ann_dir='masks',
+    Image.new('RGB', (width, height)).save(one_image / 'images/a.jpg')
+    Image.fromarray(truth).save(one_image / 'masks/a.png')
+    dataset = ZeroShotDataset(pipeline=[], data_root=str(one_image), img_dir='images', ann_dir='masks',
                               classes=[f'c{index}' for index in range(count)],
                               unseen=[f'c{index}' for index in unseen], test_mode=True)
     scores = dataset.evaluate(dataset.pre_eval(labels, 0), logger='silent')
@@ -162,20 +162,20 @@ def test_means_lie_between_what_they_are_of(values, data):
 
 @st.composite
 def tilings(draw):
-    """Size of a picture, of windows, and their stride."""
+    """Size of an image, of windows, and their stride."""
     size, crop = ((draw(st.integers(1, 150)), draw(st.integers(1, 150))) for _ in range(2))
     stride = tuple(draw(st.integers(max(1, side // 6), side)) for side in crop)
     return size, crop, stride
 
 
 @given(tilings())
-def test_windows_cover_a_picture_and_stay_in_it(tiling):
+def test_windows_cover_a_image_and_stay_in_it(tiling):
     size, crop, stride = tiling
     covered = torch.zeros(size)
     windows = sliding(size, crop, stride)
     for window in windows:
         assert (window.height, window.width) == (min(crop[0], size[0]), min(crop[1], size[1]))
-        assert window.of(covered).shape == (window.height, window.width), 'it leaves the picture'
+        assert window.of(covered).shape == (window.height, window.width), 'it leaves the image'
         window.of(covered).add_(1)
     assert covered.min() >= 1 and len({*windows}) == len(windows)
 
@@ -195,16 +195,16 @@ def test_pasting_is_the_mean_of_the_windows(tiling, classes, height, width, seed
     logits = torch.randn(len(windows), classes, 3, 4, generator=generator)
     resizing = Resizing((3, 4), (windows[0].height, windows[0].width), like=logits)
 
-    def pasted(logits: torch.Tensor, original: tuple[int, int]) -> torch.Tensor:
-        return Pasted(logits, windows, size=size, original=original, resizing=resizing,
+    def stitched(logits: torch.Tensor, original: tuple[int, int]) -> torch.Tensor:
+        return Stitched(logits, windows, size=size, original=original, resizing=resizing,
                       scores=lambda logits, some: logits.sigmoid()).all()[0]
 
     summed, times = torch.zeros(classes, *size), torch.zeros(size)
     for window, some in zip(windows, logits, strict=True):
         window.of(summed).add_(resizing(some).sigmoid())
         window.of(times).add_(1)
-    torch.testing.assert_close(pasted(logits, size), summed / times)
-    constant = pasted(torch.full_like(logits, 0.3), (height, width))
+    torch.testing.assert_close(stitched(logits, size), summed / times)
+    constant = stitched(torch.full_like(logits, 0.3), (height, width))
     torch.testing.assert_close(constant, torch.full((classes, height, width), 0.3).sigmoid())
 
 
@@ -314,7 +314,7 @@ def test_every_pass_has_every_sample_whoever_shares_it(size, seed, processes, st
 
 
 class Draws:
-    """A data set whose samples are random numbers of three generators."""
+    """A dataset whose samples are random numbers of three generators."""
 
     def __len__(self):
         return 1

@@ -47,7 +47,7 @@ def test_published_scores(leaf):
     assert float(row.split('|')[3]) == published.hIoU and 'drive.google.com/file/d/' in row
 
 
-def test_counts_of_pictures():
+def test_counts_of_images():
     """As prepare_data.py checks them."""
     layout = README.split('## Data and CLIP')[1].split('```')[3]
     counts = {split.count for benchmark in BENCHMARKS.values() for split in benchmark.splits}

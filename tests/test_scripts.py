@@ -63,7 +63,7 @@ def decoys(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope='module')
 def opinionated(trained, tmp_path_factory) -> Path:
-    """A checkpoint that finds several classes in a picture, which four iterations do not teach."""
+    """A checkpoint that finds several classes in an image, which four iterations do not teach."""
     checkpoint = load(trained / 'iter_4.pth')
     generator = torch.Generator().manual_seed(0)
     for name, tensor in checkpoint['state_dict'].items():
@@ -82,7 +82,7 @@ def test_what_a_run_leaves(trained, tiny_configs):
     assert (trained / 'latest.pth').resolve().name == 'iter_4.pth'
     assert [path for path in (trained / 'tf_logs').iterdir() if 'tfevents' in path.name]
     text = log(trained)
-    assert 'total batch: 2 pictures' in text and "the config's: 16 (published)" in text
+    assert 'total batch: 2 images' in text and "the config's: 16 (published)" in text
     assert 'eta: ' in text and 'Iter [4/4]' in text
     assert 'setting: inductive; 15 of 20 classes seen' in text
     by_iteration = losses(trained)
@@ -178,7 +178,7 @@ def test_the_total_batch_is_reached_by_accumulating(run, tiny_configs, tmp_path)
     run('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--total-batch-size', 4, '--no-validate',
         '--cfg-options', 'runner.max_iters=2', 'checkpoint_config.interval=1')
     text = log(tmp_path)
-    assert 'total batch: 4 pictures a step' in text and 'accumulated: 2' in text and 'Iter [4/4]' in text
+    assert 'total batch: 4 images a step' in text and 'accumulated: 2' in text and 'Iter [4/4]' in text
     assert {path.name for path in tmp_path.glob('iter_*.pth')} == {'iter_2.pth', 'iter_4.pth'}
     states = load(tmp_path / 'iter_4.pth')['optimizer']['state'].values()
     assert {int(state['step']) for state in states} == {2}
@@ -199,7 +199,7 @@ def test_a_checkpoint_is_tested_alone(run, tiny_configs, trained, tmp_path, voc_
     written = scores_of(tmp_path / 'copied' / 'eval_results')
     assert {key: value for key, value in written.items() if key != 'metric'} == {
         'config': str(tiny_configs['inductive']), 'checkpoint': str(tmp_path / 'copied' / 'iter_4.pth'), 'iteration': 4,
-        'data_root': str(voc_root), 'pictures': 3, 'protocol': 'voc12', 'setting': 'inductive', 'own_modules': [],
+        'data_root': str(voc_root), 'images': 3, 'protocol': 'voc12', 'setting': 'inductive', 'own_modules': [],
         'trained_parameters': 116960}
     assert list(written['metric'])[:6] == SCORES and len(written['metric']) == 6 + 2 * 20
     for row in rows[-6:]:
@@ -236,7 +236,7 @@ def test_flops_among_decoys(run, tiny_configs, decoys):
 
 
 def test_another_data_set_without_training(run, tiny_configs, opinionated, tmp_path, voc_root):
-    """Other names for the same pictures, every class as if seen; no word of sides in the table."""
+    """Other names for the same images, every class as if seen; no word of sides in the table."""
     config = tmp_path / 'cross.py'
     names = [f'thing {index}' for index in range(20)]
     config.write_text(f"_base_ = '{tiny_configs['inductive']}'\ncross_dataset = True\n"
@@ -254,7 +254,7 @@ def test_another_data_set_without_training(run, tiny_configs, opinionated, tmp_p
     assert other.returncode == 1 and 'was trained on 20 classes' in other.stderr
 
 
-def test_pictures_of_one_name_in_two_folders(run, tiny_configs, opinionated, tmp_path):
+def test_images_of_one_name_in_two_folders(run, tiny_configs, opinionated, tmp_path):
     root = make_voc(tmp_path / 'VOC2012')
     for folder in ('JPEGImages', 'SegmentationClass'):
         for name, ending in (('a', 'val_000'), ('b', 'val_001')):
@@ -280,7 +280,7 @@ def test_dist_train(run, tiny_configs, tmp_path, processes):
     run('dist_train.sh', tiny_configs['inductive'], tmp_path, processes, '--seed', 3, '--cfg-options',
         'evaluation.interval=4', env={'PORT': str(free_port())})
     text = log(tmp_path)
-    assert f'total batch: {2 * processes} pictures' in text and 'mIoU unseen' in text
+    assert f'total batch: {2 * processes} images' in text and 'mIoU unseen' in text
     assert list(losses(tmp_path)) == [1, 2, 3, 4]
     assert len(list(tmp_path.glob('*.log'))) == 1, 'one process writes the log'
     assert load(tmp_path / 'iter_4.pth')['meta']['clip_rc']['format'] == 1
@@ -317,7 +317,7 @@ def test_ctrl_c_in_the_midst_of_imports(tmp_path):
 
 
 def test_two_processes_score_as_one(run, tiny_configs, opinionated, tmp_path):
-    """Three pictures: one of the processes sees a picture too many."""
+    """Three images: one of the processes sees an image too many."""
     (tmp_path / 'parts').mkdir()
     (tmp_path / 'parts' / 'mine').touch()
     arguments = [tiny_configs['transductive'], opinionated, '--eval', 'mIoU']

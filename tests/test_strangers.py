@@ -371,10 +371,10 @@ def test_what_a_config_in_a_checkpoint_may_ask_for(change, words):
 
 @pytest.mark.parametrize('change', [{'img_scale': [10**6, 64]}, {'img_scale': [[10**6, 64]]}, {'img_ratios': [1e6]},
                                     {'transforms': [{'type': 'Pad', 'size': (1, 10**6)}]}, {'img_scale': float('nan')}])
-def test_how_large_a_config_in_a_checkpoint_makes_pictures(change):
+def test_how_large_a_config_in_a_checkpoint_makes_images(change):
     checkpoint = files.read(MINIATURE)
     checkpoint.meta['clip_rc']['config']['data']['test']['pipeline'][1].update(change)
-    with pytest.raises(ValueError, match='makes pictures too large') as error:
+    with pytest.raises(ValueError, match='makes images too large') as error:
         load_model(checkpoint, device='cpu')
     assert str(MINIATURE) in str(error.value)
 

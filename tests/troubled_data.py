@@ -1,4 +1,4 @@
-"""A data set of which one process gets into trouble: a part of its config's own.
+"""A dataset of which one process gets into trouble: a part of its config's own.
 
 `troubled` in conftest.py makes such configs.
 """
@@ -39,7 +39,7 @@ def leaves():
 
 @DATASETS.register_module()
 class Troubled(PascalVOC20):
-    """The process `rank` does what `way` names, with each picture but the first `after`."""
+    """The process `rank` does what `way` names, with each image but the first `after`."""
 
     def __init__(self, *, rank, way, after, **options):
         super().__init__(**options)

@@ -1,4 +1,4 @@
-"""The scripts and what they share. Importing this quietens notices of mmcv and torch that users can't mend."""
+"""The scripts and what they share. Importing this quietens notices of mmcv and torch that users can't fix."""
 import ctypes
 import importlib.util
 import logging

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a config costs in time and memory: `python tools/benchmark.py CONFIG [--test|--train|--loader|--growth]`.
 
-On random weights and drawn pictures, whose values make no difference; only --loader reads the config's training
-pictures. Times are also given as multiples of T, one forward pass of timm's plain ViT on as many tokens in float32,
+On random weights and drawn images, whose values make no difference; only --loader reads the config's training
+images. Times are also given as multiples of T, one forward pass of timm's plain ViT on as many tokens in float32,
 which is timed right before and after each. A multiply-add is one FLOP.
 """
 import argparse
@@ -34,8 +34,8 @@ from tools.engine.progress import Progress
 
 MODES = {'test': 'one window, and a whole test image from its file to its scores',
          'train': 'forward and backward pass of a training step',
-         'loader': "steps of the training pipeline, on the config's pictures",
-         'growth': 'against classes (20 to 1000), side of the picture (256 to 1024), batch (1 to 32), with a plot'}
+         'loader': "steps of the training pipeline, on the config's images",
+         'growth': 'against classes (20 to 1000), side of the image (256 to 1024), batch (1 to 32), with a plot'}
 COLUMNS = """columns of the table:
   ms, least - most   median, shortest and longest of the repeats
   x T                median of time / T, where T is one forward pass of timm's plain ViT on as many tokens in float32,
@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--emulate', action='store_true',
                         help='also time a type of --amp that this CPU has no instructions for')
     parser.add_argument('--against', choices=['oracle'], help='the method word for word, tests/oracle.py, too')
-    parser.add_argument('--batch', type=process.at_least_one, default=1, help='windows, and pictures of a step')
+    parser.add_argument('--batch', type=process.at_least_one, default=1, help='windows, and images of a step')
     parser.add_argument('--repeats', type=process.at_least_one, default=5, help='after one to warm up (default: 5)')
     parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.json, and with --growth PREFIX.png')
     args = parser.parse_args()
@@ -78,14 +78,14 @@ class Subject:
 
     Args:
         job: with the model's `training` and `amp_dtype` set as given.
-        pictures: that it does.
+        images: that it does.
         multiply_adds: of its floor, None where it is not counted.
     """
 
     def __init__(self, model: CLIPRC, job: Job, *, train: bool = False, dtype: torch.dtype | None = None,
-                 pictures: int = 1, multiply_adds: int | None = None):
+                 images: int = 1, multiply_adds: int | None = None):
         self.model, self.job, self.train, self.dtype = model, job, train, dtype
-        self.pictures, self.multiply_adds = pictures, multiply_adds
+        self.images, self.multiply_adds = images, multiply_adds
 
     def __call__(self) -> None:
         self.model.train(self.train)
@@ -110,17 +110,17 @@ def make_subjects(model: CLIPRC, image: subjects.TestImage, args: argparse.Names
     for dtype in [None, *([getattr(torch, args.amp)] if args.amp else [])]:
         name = 'float32' if dtype is None else args.amp
         if args.test:
-            for what, job, pictures, work in (
+            for what, job, count_of_images, work in (
                     (f'{count} -> scores', lambda: model.encode_decode(images, None), batch, batch * floor.window),
                     (f'{count} -> labels', lambda: subjects.window_labels(model, images), batch, batch * floor.window),
                     ('test image of 2 windows, file -> scores', image.run, 1, 2 * floor.window),
                     ('  the same, whole in one pass', image.run_whole, 1, None)):
-                found[f'{what}, {name}'] = Subject(model, job, dtype=dtype, pictures=pictures, multiply_adds=work)
+                found[f'{what}, {name}'] = Subject(model, job, dtype=dtype, images=count_of_images, multiply_adds=work)
         if args.train:
             found[f'training step, batch {batch}, {name}'] = Subject(
                 model, lambda: subjects.training_step(model, lambda x, y: model.forward_train(x, [{}] * batch, y),
                                                       images, labels),
-                train=True, dtype=dtype, pictures=batch, multiply_adds=batch * floor.step)
+                train=True, dtype=dtype, images=batch, multiply_adds=batch * floor.step)
     if args.against:
         oracle = oracle_of(model)
         if args.test:
@@ -130,22 +130,22 @@ def make_subjects(model: CLIPRC, image: subjects.TestImage, args: argparse.Names
         if args.train:
             found[f'training step, batch {batch}, oracle'] = Subject(
                 model, lambda: subjects.training_step(model, oracle.losses, images, labels), train=True,
-                pictures=batch)
+                images=batch)
     return found
 
 
 @torch.no_grad()
 def agreement(model: CLIPRC, image: subjects.TestImage, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Of each number format with the oracle, on the test image: largest difference of scores, share of equal labels."""
-    picture, found = image.view(), {}
-    meta = {'img_shape': tuple(picture.shape[2:]), 'ori_shape': subjects.TEST_IMAGE}
+    view, found = image.view(), {}
+    meta = {'img_shape': tuple(view.shape[2:]), 'ori_shape': subjects.TEST_IMAGE}
     model.eval()
     model.amp_dtype = None
-    expected = oracle_of(model).picture_scores(picture, subjects.TEST_IMAGE)
+    expected = oracle_of(model).image_scores(view, subjects.TEST_IMAGE)
     for name in ('float32', *([args.amp] if args.amp else [])):
         model.amp_dtype = None if name == 'float32' else getattr(torch, name)
-        scores = model.slide_inference(picture, [meta], True)
-        labels = model.segment(picture, [meta])[0]
+        scores = model.slide_inference(view, [meta], True)
+        labels = model.segment(view, [meta])[0]
         found[name] = {'largest_difference': float((scores - expected).abs().max()),
                        'equal_labels': float((labels == expected[0].argmax(dim=0)).float().mean())}
     return found
@@ -169,7 +169,7 @@ def test_and_train(config: Config, args: argparse.Namespace, place: Place, folde
     rows = []
     for name, job in jobs.items():
         row = {'name': name, **timings[name].as_dict(), 'peak_bytes': peaks[name]}
-        row['pictures_per_second'] = job.pictures / row['seconds']
+        row['images_per_second'] = job.images / row['seconds']
         if job.multiply_adds is not None:
             row['floor'] = job.multiply_adds / floor.plain
             row['flops_per_second'] = job.multiply_adds / row['seconds']
@@ -186,7 +186,7 @@ def table(rows: list[dict]) -> str:
     """One line a row; times in milliseconds."""
     columns = {'x T': ('ratio', '{:.2f}', 1), 'floor': ('floor', '{:.2f}', 1),
                'peak GB': ('peak_bytes', '{:.2f}', 1e-9),
-               'pictures/s': ('pictures_per_second', '{:.2f}', 1), 'GFLOP/s': ('flops_per_second', '{:,.0f}', 1e-9),
+               'images/s': ('images_per_second', '{:.2f}', 1), 'GFLOP/s': ('flops_per_second', '{:,.0f}', 1e-9),
                '% of matrix rate': ('share_of_matrix_rate', '{:.0f}', 100)}
     shown = PrettyTable(['', 'ms', 'least - most', *columns])
     shown.align = 'r'

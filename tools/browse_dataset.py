@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws what the pipeline of a config sees: `python tools/browse_dataset.py CONFIG --out DIR`.
 
-Each picture shows a sample as it lies on the disk and as the model gets it, both under the colours of its mask, with a
+Each image shows a sample as it lies on the disk and as the model gets it, both under the colours of its mask, with a
 legend of the class names. Needs no CLIP and no GPU.
 """
 import argparse
@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw what the pipeline of a config sees.')
     add_config_arguments(parser)
     parser.add_argument('--part', choices=['train', 'val', 'test'], default='train', help='(default: %(default)s)')
-    parser.add_argument('--out', metavar='DIR', required=True, help='folder for the pictures')
+    parser.add_argument('--out', metavar='DIR', required=True, help='folder for the images')
     parser.add_argument('--count', type=process.at_least_one, default=20,
                         help='how many, taken at even distances from the whole (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the random crops and flips (default: %(default)s)')
@@ -40,30 +40,30 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def seen_by_model(sample: dict) -> tuple[np.ndarray, np.ndarray | None]:
-    """What a pipeline returns -> the picture (H, W, 3) uint8, RGB, and its mask (H, W), if training gets one."""
+    """What a pipeline returns -> the image (H, W, 3) uint8, RGB, and its mask (H, W), if training gets one."""
     image, meta = sample['img'], sample['img_metas']
     image, meta = (image[0], meta[0]) if isinstance(image, list) else (image, meta)  # a test pipeline's list of views
     meta = meta.data
     pixels = (image.data if hasattr(image, 'data') else image).numpy().transpose(1, 2, 0)
     norm = meta['img_norm_cfg']
-    picture = np.round(pixels * norm['std'] + norm['mean']).clip(0, 255).astype(np.uint8)
-    picture = picture if norm['to_rgb'] else picture[..., ::-1]
+    shown = np.round(pixels * norm['std'] + norm['mean']).clip(0, 255).astype(np.uint8)
+    shown = shown if norm['to_rgb'] else shown[..., ::-1]
     height, width = meta['img_shape'][:2]
-    picture[height:] = picture[:, width:] = 0  # padding
+    shown[height:] = shown[:, width:] = 0  # padding
     labels = sample.get('gt_semantic_seg')
-    return picture, None if labels is None else labels.data.numpy()[0]
+    return shown, None if labels is None else labels.data.numpy()[0]
 
 
 def draw(dataset: ZeroShotDataset, samples: SeededSamples, index: int, opacity: float) -> Image.Image:
     """One sample, on the disk and as the model gets it."""
-    picture, labels = seen_by_model(samples[0, index])  # first: it says which file is broken
-    on_disk = dataset.picture(index)
+    image, labels = seen_by_model(samples[0, index])  # first: it says which file is broken
+    on_disk = dataset.image(index)
     truth = dataset.true_labels(index)
     palette = dataset.PALETTE
     panels = {'on the disk': overlay(on_disk, truth, palette, opacity) if truth is not None
               else Image.fromarray(on_disk)}
-    panels[f'as the model gets it, {picture.shape[1]}x{picture.shape[0]}'] = (
-        overlay(picture, labels, palette, opacity) if labels is not None else Image.fromarray(picture))
+    panels[f'as the model gets it, {image.shape[1]}x{image.shape[0]}'] = (
+        overlay(image, labels, palette, opacity) if labels is not None else Image.fromarray(image))
     present = {index for mask in (truth, labels) if mask is not None for index in np.unique(mask)}
     return side_by_side(panels, present, split=dataset.facts.split, palette=palette)
 
@@ -74,7 +74,7 @@ def main() -> None:
         raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
     config = load_config(args)
     folder = process.make_folder(args.out)
-    dataset_facts(config)  # a data set of this project, or a message that says so
+    dataset_facts(config)  # a dataset of this project, or a message that says so
     dataset = training_dataset(config) if args.part == 'train' else \
         evaluation_dataset(config, args.part, scored=False)
     datasets = list(parts_of(dataset))
@@ -87,7 +87,7 @@ def main() -> None:
     for part, index in (parts[place] for place in chosen):
         name = Path(part.img_infos[index]['filename']).with_suffix('.png')
         draw(part, SeededSamples(part, args.seed), index, args.opacity).save(folder / '_'.join(name.parts))
-    get_root_logger().info('%d of %d pictures of data.%s: %s', len(chosen), len(parts), args.part, folder)
+    get_root_logger().info('%d of %d images of data.%s: %s', len(chosen), len(parts), args.part, folder)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 
 A model that never saw the masks of some classes prefers the others; the published remedy subtracts 0.1 from the scores
 of seen classes (`model.decode_head.class_head.seen_penalty`). Here one test run scores a whole range of penalties. Ends
-with a table, and writes it as CSV and as a plot. To choose a penalty, use pictures that you do not report scores on.
+with a table, and writes it as CSV and as a plot. To choose a penalty, use images that you do not report scores on.
 """
 import argparse
 import csv
@@ -68,7 +68,7 @@ class BestOfEachSide(nn.Module):
 
     def forward(self, img: list[Tensor], img_metas: list[list[dict]], return_loss: bool = False
                 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A picture (1, 3, H, W) -> scores and classes of the best seen and of the best unseen ones, each (H, W)."""
+        """An image (1, 3, H, W) -> scores and classes of the best seen and of the best unseen ones, each (H, W)."""
         infer = self.model.slide_inference if self.model.test_cfg.mode == 'slide' else self.model.whole_inference
         scores = infer(img[0], img_metas[0], True)[0]  # (C, H, W)
         head = self.model.decode_head.class_head
@@ -82,7 +82,7 @@ def measure(model: nn.Module, loader, penalties: list[float]) -> list[np.ndarray
     model.eval()
     dataset = loader.dataset
     totals = [None] * len(penalties)
-    with Progress(0, len(dataset), 'pictures') as progress:
+    with Progress(0, len(dataset), 'images') as progress:
         for index, batch in enumerate(loader):
             with torch.no_grad():
                 seen, seen_class, unseen, unseen_class = (part.cpu().numpy()
@@ -140,7 +140,7 @@ def main() -> None:
     scored = [penalty for penalty in rows if not math.isnan(rows[penalty]['hIoU'])]
     best = max(scored, key=lambda penalty: rows[penalty]['hIoU']) if scored else None
     if len(scored) < len(rows):
-        logger.warning('these pictures hold too few classes: where no seen or no unseen class is in truth or '
+        logger.warning('these images hold too few classes: where no seen or no unseen class is in truth or '
                        'prediction, there is no hIoU')
     for penalty, scores in rows.items():
         marks = {"the config's": used, 'best hIoU': best}
@@ -151,9 +151,9 @@ def main() -> None:
         writer = csv.writer(stream)
         writer.writerow(['seen_penalty', *SCORES])
         writer.writerows([penalty, *(round(scores[name], 4) for name in SCORES)] for penalty, scores in rows.items())
-    picture = prefix.with_name(f'{prefix.name}.png')
-    plot(rows, used, picture)
-    logger.info('table: %s.csv; plot: %s', prefix, picture)
+    image = prefix.with_name(f'{prefix.name}.png')
+    plot(rows, used, image)
+    logger.info('table: %s.csv; plot: %s', prefix, image)
     if best not in (None, used) and model.setting is not Setting.TRANSDUCTIVE:  # which has no penalty to set
         logger.info('to use the best: --cfg-options model.decode_head.class_head.seen_penalty=%g', best)
 

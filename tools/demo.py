@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Your pictures, your words: `python tools/demo.py PICTURE_OR_FOLDER_OR_VIDEO --words "cat, sofa" --checkpoint CKPT`.
+"""Your images, your words: `python tools/demo.py IMAGE_OR_FOLDER_OR_VIDEO --words "cat, sofa" --checkpoint CKPT`.
 
-Of each picture: an overlay with a legend, the labels as an index PNG, and JSON with area and mean score of each word.
+Of each image: an overlay with a legend, the labels as an index PNG, and JSON with area and mean score of each word.
 Of a folder a contact sheet, too; of a video a video. What is there already is not made again.
 """
 import argparse
@@ -28,26 +28,26 @@ from PIL import Image, ImageOps
 from models.class_names import lines_of, templates_of
 from models.errors import UserError
 from models.image_io import ENDINGS, MOST_PIXELS
-from models.inference import Result, Segmenter, drawing, load_model, parse_words, read_picture
+from models.inference import Result, Segmenter, drawing, load_model, parse_words, read_image
 from tools.engine import process
 from tools.engine.config import IS_RUN, read_config
 from tools.engine.progress import Progress
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 RESULT = re.compile(r'\.(overlay|labels)\.png$|^contact_sheet(_\d+)?\.png$')
-AT_ONCE = 8  # pictures whose windows a GPU is given together
+AT_ONCE = 8  # images whose windows a GPU is given together
 THUMBNAIL, COLUMNS, ROWS = 256, 6, 8  # of a contact sheet
 
 
 class Source(NamedTuple):
-    """A picture, and the name of its results, relative to --out."""
+    """An image, and the name of its results, relative to --out."""
     file: Path
     name: str
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Segment your pictures with your words.')
-    parser.add_argument('source', type=Path, metavar='PICTURE_OR_FOLDER_OR_VIDEO')
+    parser = argparse.ArgumentParser(description='Segment your images with your words.')
+    parser.add_argument('source', type=Path, metavar='IMAGE_OR_FOLDER_OR_VIDEO')
     add_model_arguments(parser)
     add_word_arguments(parser)
     parser.add_argument('--out', metavar='DIR', default='work_dirs/demo', help='(default: %(default)s)')
@@ -103,8 +103,8 @@ def asked_for(args: argparse.Namespace) -> dict:
     return {'words': words, 'prompts': args.prompts, 'anything_else': args.anything_else, 'threshold': args.threshold}
 
 
-def pictures_of(folder: Path, out: Path) -> list[Source]:
-    """All pictures in a folder and below, but for results; names that only differ in their ending keep it.
+def images_of(folder: Path, out: Path) -> list[Source]:
+    """All images in a folder and below, but for results; names that only differ in their ending keep it.
 
     Raises:
         UserError: there is none.
@@ -114,7 +114,7 @@ def pictures_of(folder: Path, out: Path) -> list[Source]:
     files = [file for file in files if not RESULT.search(file.name) and
              (out.resolve() == folder.resolve() or not file.resolve().is_relative_to(out.resolve()))]
     if not files:
-        raise UserError(f'{folder} holds no pictures ({", ".join(ENDINGS)}). Name a picture, a video, or the folder '
+        raise UserError(f'{folder} holds no images ({", ".join(ENDINGS)}). Name an image, a video, or the folder '
                         'that holds them.')
     stems = Counter(file.with_suffix('') for file in files)
     names = [file.with_suffix('') if stems[file.with_suffix('')] == 1 else file for file in files]
@@ -128,13 +128,13 @@ def origin(file: Path, args: argparse.Namespace) -> dict:
         stat = os.stat(path)
         return [Path(path).name, stat.st_size, stat.st_mtime_ns]
     prompts = args.prompts and list(templates_of(args.prompts))
-    return {'picture': stamp(file), 'checkpoint': stamp(args.checkpoint), 'config': args.config and stamp(args.config),
+    return {'image': stamp(file), 'checkpoint': stamp(args.checkpoint), 'config': args.config and stamp(args.config),
             'clip': args.clip and stamp(args.clip), 'amp': args.amp, 'opacity': args.opacity, **asked_for(args),
             'prompts': prompts}
 
 
 def is_made(folder: Path, name: str, made_of: dict, parts: Sequence[str] = ('labels.png', 'overlay.png')) -> bool:
-    """Whether the results of a picture are there, with the same words and options."""
+    """Whether the results of an image are there, with the same words and options."""
     files = [folder / f'{name}.{part}' for part in parts]
     try:
         return all(file.is_file() for file in files) and summary_of(folder, name).get('made_of') == made_of
@@ -143,7 +143,7 @@ def is_made(folder: Path, name: str, made_of: dict, parts: Sequence[str] = ('lab
 
 
 def segment_all(model: Segmenter, sources: Sequence[Source], args: argparse.Namespace, folder: Path) -> list[Source]:
-    """Makes the results that are not there; returns the pictures that cannot be read, after a warning for each."""
+    """Makes the results that are not there; returns the images that cannot be read, after a warning for each."""
     logger, broken = get_root_logger(), []
     origins = {}
     for source in sources:
@@ -159,17 +159,17 @@ def segment_all(model: Segmenter, sources: Sequence[Source], args: argparse.Name
     rest, options = iter(waiting), asked_for(args)
     at_once = AT_ONCE if model.device.type == 'cuda' else 1
     done = 0
-    with Progress(0, len(waiting), 'pictures') as progress:
+    with Progress(0, len(waiting), 'images') as progress:
         while group := list(islice(rest, at_once)):
             readable = []
             for source in group:
                 try:
-                    readable.append((source, read_picture(source.file)))
+                    readable.append((source, read_image(source.file)))
                 except UserError as error:
                     Progress.end_line()
                     logger.warning('%s', error)
                     broken.append(source)
-            for (source, _), result in zip(readable, model.segment([picture for _, picture in readable], **options),
+            for (source, _), result in zip(readable, model.segment([image for _, image in readable], **options),
                                            strict=True):
                 keep(result, folder, source.name, origins[source], args.opacity)
             done += len(group)
@@ -196,10 +196,10 @@ def contact_sheets(sources: Sequence[Source], folder: Path) -> list[Path]:
         for place, source in enumerate(some):
             left, top = margin + place % columns * (THUMBNAIL + margin), margin + place // columns * height
             summary = summary_of(folder, source.name)
-            with Image.open(folder / f'{source.name}.overlay.png') as picture:
-                picture = picture.crop((0, 0, summary['width'], summary['height']))  # without its legend
-            picture = ImageOps.contain(picture, (THUMBNAIL, THUMBNAIL))
-            sheet.paste(picture, (left + (THUMBNAIL - picture.width) // 2, top + (THUMBNAIL - picture.height) // 2))
+            with Image.open(folder / f'{source.name}.overlay.png') as image:
+                image = image.crop((0, 0, summary['width'], summary['height']))  # without its legend
+            image = ImageOps.contain(image, (THUMBNAIL, THUMBNAIL))
+            sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + (THUMBNAIL - image.height) // 2))
             drawing.write(sheet, (left, top + THUMBNAIL + 2), source.name, THUMBNAIL)
         number = '' if len(sources) <= COLUMNS * ROWS else f'_{start // (COLUMNS * ROWS) + 1}'
         files.append(folder / f'contact_sheet{number}.png')
@@ -293,17 +293,17 @@ def even(length: int) -> int:
     return length + length % 2
 
 
-def padded(picture: Image.Image) -> np.ndarray:
+def padded(image: Image.Image) -> np.ndarray:
     """(H, W, 3) BGR with even sides."""
-    return np.pad(np.asarray(picture)[..., ::-1], ((0, picture.height % 2), (0, picture.width % 2), (0, 0)))
+    return np.pad(np.asarray(image)[..., ::-1], ((0, image.height % 2), (0, image.width % 2), (0, 0)))
 
 
 def main() -> None:
     args = parse_arguments()
     if not args.source.exists():
-        raise UserError(f'no picture, folder or video {args.source}.')
+        raise UserError(f'no image, folder or video {args.source}.')
     is_folder = args.source.is_dir()
-    sources = pictures_of(args.source, Path(args.out)) if is_folder else [Source(args.source, args.source.stem)]
+    sources = images_of(args.source, Path(args.out)) if is_folder else [Source(args.source, args.source.stem)]
     model = load(args)
     model.warned = True  # `tell_doubts` does, in the end
     folder, logger = process.make_folder(args.out), get_root_logger()
@@ -316,7 +316,7 @@ def main() -> None:
         logger.info('video: %s', segment_video(model, args.source, args, folder))
         return
     if not is_folder:
-        read_picture(args.source)  # or a message that says what is wrong
+        read_image(args.source)  # or a message that says what is wrong
     broken = segment_all(model, sources, args, folder)
     whole = [source for source in sources if source not in broken]
     if len(sources) == 1 and whole:
@@ -328,9 +328,9 @@ def main() -> None:
     tell_doubts([summary_of(folder, source.name) for source in whole])
     if is_folder and whole:
         logger.info('contact sheet: %s', ', '.join(map(str, contact_sheets(whole, folder))))
-    logger.info('%d picture%s: %s', len(whole), '' if len(whole) == 1 else 's', folder)
+    logger.info('%d image%s: %s', len(whole), '' if len(whole) == 1 else 's', folder)
     if broken:
-        raise UserError(f'{len(broken)} of {len(sources)} pictures could not be read; they are named above.')
+        raise UserError(f'{len(broken)} of {len(sources)} images could not be read; they are named above.')
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What regional clues do for a word in a picture: `python tools/explain.py PICTURE --word WORD --checkpoint FILE.pth`.
+"""What regional clues do for a word in an image: `python tools/explain.py IMAGE --word WORD --checkpoint FILE.pth`.
 
 One figure: the word's pixels, the scores that each region's own query gives it, what each region token looks at, and
 the word's scores with region tokens and without. Beside it comes a JSON file with the numbers. Explained is one window
-of the picture, as the model gets it.
+of the image, as the model gets it.
 """
 import argparse
 import json
@@ -37,21 +37,21 @@ ENDINGS = ('.png', '.pdf', '.svg', '.jpg', '.webp')
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Draw what regional clues do for a word in a picture.')
-    parser.add_argument('picture', help='a picture file')
+    parser = argparse.ArgumentParser(description='Draw what regional clues do for a word in an image.')
+    parser.add_argument('image', help='an image file')
     parser.add_argument('--word', required=True, help='what to explain; "sofa|couch" is one thing with two names')
     parser.add_argument('--words', metavar='"A, B"', help='words that compete with it for pixels (default: the class '
                                                           'names of the training)')
     demo.add_model_arguments(parser)
     parser.add_argument('--out', type=Path, metavar='FILE.png',
                         help=f'the figure ({", ".join(ENDINGS)}); FILE.json comes beside it (default: NAME.explain.png '
-                             'here, NAME the picture\'s)')
+                             'here, NAME the image\'s)')
     parser.add_argument('--window', type=process.at_least_one, metavar='N',
-                        help='of the picture\'s windows, row by row (default: the one with most of the word)')
+                        help='of the image\'s windows, row by row (default: the one with most of the word)')
     parser.add_argument('--block', type=process.at_least_one, metavar='N',
                         help='of the vision encoder, whose attention is drawn (default: the last)')
     args = parser.parse_args()
-    args.out = args.out or Path(f'{Path(args.picture).stem}.explain.png')
+    args.out = args.out or Path(f'{Path(args.image).stem}.explain.png')
     if args.out.suffix.lower() not in ENDINGS:
         raise UserError(f'--out {args.out}: the name must end in {", ".join(ENDINGS)}.')
     return args
@@ -65,7 +65,7 @@ def draw(told: Explanation) -> Figure:
     write(figure.suptitle, told, 'Regional clues for “{}”', fontsize=16)
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.1, 1))
     first, second, third = upper.subfigures(1, 3, width_ratios=(1, 1, 1))
-    draw_picture(first, told)
+    draw_image(first, told)
     scores = 1 / (1 + np.exp(-told.by_region))
     loudest = int(told.speaks.argmax())
     where = 'the word\'s pixels' if found else 'all pixels'
@@ -82,20 +82,20 @@ def draw(told: Explanation) -> Figure:
     return figure
 
 
-def draw_picture(figure: SubFigure, told: Explanation) -> None:
-    """The whole picture, its pixels of the word, and the window with its regions."""
+def draw_image(figure: SubFigure, told: Explanation) -> None:
+    """The whole image, its pixels of the word, and the window with its regions."""
     axes = figure.subplots()
-    picture, found = told.result.picture, told.result.labels == 0
-    axes.imshow(tinted(picture, found), interpolation='bilinear')
+    image, found = told.result.image, told.result.labels == 0
+    axes.imshow(tinted(image, found), interpolation='bilinear')
     outline(axes, found)
-    scale_y, scale_x = picture.shape[0] / told.size[0], picture.shape[1] / told.size[1]
+    scale_y, scale_x = image.shape[0] / told.size[0], image.shape[1] / told.size[1]
     top, left = told.window.top * scale_y, told.window.left * scale_x
     height, width = told.window.height * scale_y, told.window.width * scale_x
     grid(axes, told.side, (left, top, width, height))
-    axes.set_xlim(-0.5, picture.shape[1] - 0.5)
-    axes.set_ylim(picture.shape[0] - 0.5, -0.5)
-    shown = 'the picture is one window' if told.windows == 1 else f'explained: window {told.number} of {told.windows}'
-    says = f'{100 * found.mean():.1f} % of the picture' if found.any() else 'the word is found nowhere'
+    axes.set_xlim(-0.5, image.shape[1] - 0.5)
+    axes.set_ylim(image.shape[0] - 0.5, -0.5)
+    shown = 'the image is one window' if told.windows == 1 else f'explained: window {told.number} of {told.windows}'
+    says = f'{100 * found.mean():.1f} % of the image' if found.any() else 'the word is found nowhere'
     axes.set_title(f'{says}, against {len(told.result.words) - 1} other words\n{shown}, {told.side}x{told.side} '
                    'regions', fontsize=11)
     bare(axes)
@@ -164,10 +164,10 @@ def draw_attention_and_silence(figure: SubFigure, told: Explanation) -> None:
         bare(axes)
 
 
-def tinted(picture: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The picture (H, W, 3), grey and pale where `found` is not."""
-    grey = np.asarray(Image.fromarray(picture).convert('L'))[..., None]
-    return np.where(found[..., None], picture, (0.5 * grey + 110).astype(np.uint8))
+def tinted(image: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3), grey and pale where `found` is not."""
+    grey = np.asarray(Image.fromarray(image).convert('L'))[..., None]
+    return np.where(found[..., None], image, (0.5 * grey + 110).astype(np.uint8))
 
 
 def outline(axes: Axes, found: np.ndarray, width: float = 1.5) -> None:
@@ -212,7 +212,7 @@ def main() -> None:
     word, *more = parse_words(args.word)
     if more:
         raise UserError(f'--word {args.word!r} is several: one is explained at a time; the others belong to --words.')
-    told = explain(segmenter, args.picture, word, None if args.words is None else parse_words(args.words),
+    told = explain(segmenter, args.image, word, None if args.words is None else parse_words(args.words),
                    window=args.window, block=args.block)
     process.make_folder(args.out.absolute().parent)
     draw(told).savefig(args.out, dpi=100)

@@ -22,7 +22,7 @@ import torch
 from mmseg.utils import get_root_logger
 
 from models.errors import UserError
-from models.inference import Segmenter, load_model, read_picture
+from models.inference import Segmenter, load_model, read_image
 from models.weights import files
 from models.weights.files import Checkpoint
 from tools.engine import process
@@ -33,7 +33,7 @@ from tools.exporting import onnx_models, slim
 LEAST_AGREEMENT = 0.98  # share of the pixels that must keep their label
 LARGEST_DIFFERENCE = 1e-3  # of scores and of unit embeddings, onnxruntime against PyTorch
 OTHER_VERSIONS = 'pip install --upgrade -r tools/export_requirements.txt'
-OTHER_PROMPTS = ['a picture that shows {}']  # of no prompt set: such embeddings come from the text tower alone
+OTHER_PROMPTS = ['an image that shows {}']  # of no prompt set: such embeddings come from the text tower alone
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
                              'data)')
     parser.add_argument('--clip', metavar='FILE', help="CLIP file whose text tower is taken, where the checkpoint has "
                                                        "none (default: the config's)")
-    parser.add_argument('--picture', nargs='+', metavar='FILE', default=[],
+    parser.add_argument('--image', nargs='+', metavar='FILE', default=[],
                         help='what the export is compared on (default: drawn shapes on noise)')
     args = parser.parse_args()
     wanted = {'--slim': (args.slim, '.safetensors'), '--onnx': (args.onnx, '.onnx'),
@@ -84,27 +84,27 @@ def unfinished(file: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def drawn_pictures(side: int) -> list[np.ndarray]:
-    """Two pictures (side, 4/3 side, 3) of coloured boxes on noise, the same in every run."""
+def drawn_images(side: int) -> list[np.ndarray]:
+    """Two images (side, 4/3 side, 3) of coloured boxes on noise, the same in every run."""
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (2, side, side * 4 // 3, 3), dtype=np.uint8)
-    for picture in pictures:
+    images = random.integers(0, 256, (2, side, side * 4 // 3, 3), dtype=np.uint8)
+    for image in images:
         for _ in range(12):
             top, left = random.integers(0, side * 3 // 4, 2)
             height, width = random.integers(side // 8, side // 2, 2)
-            picture[top:top + height, left:left + width] = random.integers(0, 256, 3)
-    return [*pictures]
+            image[top:top + height, left:left + width] = random.integers(0, 256, 3)
+    return [*images]
 
 
-def agreement(original: Segmenter, exported: Segmenter, pictures: Sequence[np.ndarray],
+def agreement(original: Segmenter, exported: Segmenter, images: Sequence[np.ndarray],
               prompts: Sequence[str] | None = None) -> float:
     """Share of the pixels to which both models give the same class of the training, named in these prompts."""
-    same = [original.segment(picture, prompts=prompts).labels == exported.segment(picture, prompts=prompts).labels
-            for picture in pictures]
+    same = [original.segment(image, prompts=prompts).labels == exported.segment(image, prompts=prompts).labels
+            for image in images]
     return sum(int(equal.sum()) for equal in same) / sum(equal.size for equal in same)
 
 
-def write_slim(checkpoint: Checkpoint, original: Segmenter, pictures: Sequence[np.ndarray],
+def write_slim(checkpoint: Checkpoint, original: Segmenter, images: Sequence[np.ndarray],
                args: argparse.Namespace) -> None:
     """Writes the slim checkpoint and says what it is.
 
@@ -117,28 +117,28 @@ def write_slim(checkpoint: Checkpoint, original: Segmenter, pictures: Sequence[n
     with unfinished(args.slim) as part:
         slim.write(part, weights, meta)
         exported = load_model(part, device=original.device)
-        share = agreement(original, exported, pictures)
+        share = agreement(original, exported, images)
         if tower is not None:
-            share = min(share, agreement(original, exported, pictures, OTHER_PROMPTS))
+            share = min(share, agreement(original, exported, images, OTHER_PROMPTS))
         if share < LEAST_AGREEMENT:
             raise UserError(f'in {args.dtype} only {100 * share:.2f} % of the pixels keep their label, and '
                             f'{100 * LEAST_AGREEMENT:.0f} % are asked for: nothing is written. Try another --dtype, '
-                            'or pictures such as those of the training: --picture FILE ...')
+                            'or images such as those of the training: --image FILE ...')
     text = 'without a text tower' if tower is None else f'with the text tower of {tower.source}'
     logger = get_root_logger()
-    logger.info('%.3f %% of the pixels of %d pictures keep their label', 100 * share, len(pictures))
+    logger.info('%.3f %% of the pixels of %d images keep their label', 100 * share, len(images))
     logger.info('%s: %s (%s: %s), %s, %s', args.slim, megabytes(args.slim), checkpoint.path, megabytes(checkpoint.path),
                 args.dtype, text)
 
 
-def write_onnx(model: Segmenter, pictures: Sequence[np.ndarray], file: Path) -> None:
+def write_onnx(model: Segmenter, images: Sequence[np.ndarray], file: Path) -> None:
     """Writes the ONNX model of windows and its JSON, and says how it compares.
 
     Raises:
         UserError: onnxruntime gives other labels than PyTorch; no file is left then.
     """
     about = onnx_models.about(model)
-    windows = onnx_models.windows_of(pictures, model)
+    windows = onnx_models.windows_of(images, model)
     with unfinished(file.with_suffix('.json')) as part_of_json, unfinished(file) as part:
         scores = onnx_models.export_windows(model.model, part)
         for classes, found in onnx_models.compare_windows(scores, part, windows, torch.tensor(about['text'])).items():
@@ -180,11 +180,11 @@ def main() -> None:
         config = load_config(Namespace(config=args.config, data_root=None, options={}, cfg_options={}))
     checkpoint = slim.described(checkpoint, config)
     original = load_model(checkpoint, config, clip=args.clip, device='cpu')
-    pictures = [read_picture(file) for file in args.picture] or drawn_pictures(original.model.decode_head.img_size)
+    images = [read_image(file) for file in args.image] or drawn_images(original.model.decode_head.img_size)
     if args.slim:
-        write_slim(checkpoint, original, pictures, args)
+        write_slim(checkpoint, original, images, args)
     if args.onnx:
-        write_onnx(original, pictures, args.onnx)
+        write_onnx(original, images, args.onnx)
     if args.onnx_text:
         write_onnx_text(original, args.onnx_text)
 

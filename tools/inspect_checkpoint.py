@@ -166,7 +166,7 @@ def _fits(leaf: Leaf, sizes: Sizes, told: dict, *, slim: bool) -> bool:
     if slim:  # whatever its recovery decoder was
         sizes = sizes._replace(recovery_layers=leaf.sizes.recovery_layers)
     if told['class_names'] is None and DATASETS.get(leaf.config.data.test.type) is ZeroShotDataset:
-        return False  # anyone's data set: nothing but its class names could tell it
+        return False  # anyone's dataset: nothing but its class names could tell it
     split, prompt_set = leaf.facts.split, leaf.facts.prompt_set
     own = {'class_names': list(split.names), 'unseen_names': [split.names[index] for index in split.unseen],
            'setting': leaf.setting, 'prompt_set': prompt_set if isinstance(prompt_set, str) else list(prompt_set)}
@@ -181,7 +181,7 @@ def _narrowest(fitting: list[Leaf]) -> list[Leaf]:
 
 
 def dataset_of(names: list[str] | None) -> str | None:
-    """The registered data set with these classes."""
+    """The registered dataset with these classes."""
     return next((name for name, cls in DATASETS.module_dict.items()
                  if names and issubclass(cls, ZeroShotDataset) and list(cls.CLASSES or ()) == names), None)
 
@@ -248,7 +248,7 @@ def lines(found: dict) -> Iterator[tuple[str, str]]:
         return
     sizes = found['sizes']
     yield 'image tower', (f'width {sizes["width"]}, {sizes["layers"]} layers, patches of {sizes["patch"]} pixels, '
-                          f'pictures of {sizes["resolution"]}x{sizes["resolution"]}; CLIP space {sizes["space"]}')
+                          f'images of {sizes["resolution"]}x{sizes["resolution"]}; CLIP space {sizes["space"]}')
     tower = f'in it, {found["text_tower_layers"]} layers' if found['text_tower_layers'] else 'not in it'
     yield 'text tower', tower
     yield from _clip_lines(found) if found['kind'] == 'clip' else _clip_rc_lines(found)
@@ -282,7 +282,7 @@ def _clip_rc_lines(found: dict) -> Iterator[tuple[str, str]]:
     protocols = '; '.join(dict.fromkeys(published.PROTOCOLS.get(leaf.protocol, Path(leaf.name).parent.name)
                                         for leaf in candidates))
     known = found['class_names'] is not None
-    yield 'data set', (found['dataset'] or 'none of this repository') if known else 'not recorded'
+    yield 'dataset', (found['dataset'] or 'none of this repository') if known else 'not recorded'
     if protocols:
         yield 'protocol', protocols if known else f'not recorded; with such sizes: {protocols}'
     if known:
@@ -290,7 +290,7 @@ def _clip_rc_lines(found: dict) -> Iterator[tuple[str, str]]:
         yield 'classes', some(found['class_names'])
         yield 'unseen', some(found['unseen_names'] or list(dataset.UNSEEN))
         prompts = found['prompt_set']
-        yield 'prompt set', (f'not recorded; the data set\'s: {dataset.PROMPT_SET}' if prompts is None else
+        yield 'prompt set', (f'not recorded; the dataset\'s: {dataset.PROMPT_SET}' if prompts is None else
                              prompts if isinstance(prompts, str) else some([repr(text) for text in prompts]))
     settings = ', '.join(dict.fromkeys(leaf.setting for leaf in candidates))
     yield 'setting', found['setting'] or f'not recorded; any of {settings or "the three"}'

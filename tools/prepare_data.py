@@ -171,7 +171,7 @@ def draw(drawing: detail_annotations.Drawing, target: Path, source: Path) -> Non
 
 
 def list_aug(benchmark: Benchmark, root: Path) -> None:
-    """Writes aug.txt: SBD's pictures but for those that VOC's own train.txt and val.txt name.
+    """Writes aug.txt: SBD's images but for those that VOC's own train.txt and val.txt name.
 
     Raises:
         UserError: one of these is not whole.
@@ -181,7 +181,7 @@ def list_aug(benchmark: Benchmark, root: Path) -> None:
         if split.name in ('train', 'val'):
             names = names_in(root / split.names)
             if len(names) != split.count:
-                raise UserError(f'{root / split.names} names {len(names):,} pictures, expected {split.count:,}. '
+                raise UserError(f'{root / split.names} names {len(names):,} images, expected {split.count:,}. '
                                 'Delete it and run this again.')
             own.update(names)
     sbd = {name for part in ('train', 'val') for name in names_in(root / sources.SBD_LISTS / f'{part}.txt')}
@@ -196,7 +196,7 @@ def write_list(file: Path, names: Iterable[str]) -> None:
 def meant_root(benchmark: Benchmark, root: Path) -> Path | None:
     """The folder above, when `root` is itself a folder of the layout, such as data/VOCdevkit/VOC2012."""
     return next((above for split in benchmark.splits for above in root.parents
-                 if (above / split.pictures).is_relative_to(root) and (above / split.pictures).is_dir()), None)
+                 if (above / split.images).is_relative_to(root) and (above / split.images).is_dir()), None)
 
 
 def main() -> None:
@@ -217,7 +217,7 @@ def main() -> None:
         prepare(benchmark, root, download=args.download, workers=args.workers)
     elif not root.is_dir():
         raise UserError(f'no folder {root}: name another one with --root.')
-    say(f'checking the pictures and masks in {root}')
+    say(f'checking the images and masks in {root}')
     if not verify(args.benchmark, benchmark, root, args.workers):
         remedy = 'Run this without --verify to make what lacks.' if args.verify else 'Run this again.'
         raise UserError(f'{args.benchmark} in {root} is not whole, see above. What is there is never made again: '

@@ -30,17 +30,17 @@ python=${PYTHON:-$here/.venv/bin/python}
 [ -x "$python" ] || { echo "error: no environment: bash tools/setup_env.sh" >&2; exit 1; }
 export PYTHON=$python
 
-# The config's pictures a GPU, fewer where there are more GPUs than that needs; else batches are accumulated to 16.
-[ $((16 % gpus)) = 0 ] || { echo "error: 16 pictures cannot be divided among $gpus GPUs: use 1, 2, 4, 8 or 16." >&2; exit 1; }
-pictures=$((16 / gpus < each ? 16 / gpus : each))
-accumulated=$((16 / (pictures * gpus)))
+# The config's images a GPU, fewer where there are more GPUs than that needs; else batches are accumulated to 16.
+[ $((16 % gpus)) = 0 ] || { echo "error: 16 images cannot be divided among $gpus GPUs: use 1, 2, 4, 8 or 16." >&2; exit 1; }
+images=$((16 / gpus < each ? 16 / gpus : each))
+accumulated=$((16 / (images * gpus)))
 
 train() { # SETTING CONFIG ITERATIONS [options]
   local folder=$work/$1 config=$2 length=$3 interval=$(($3 < 10 ? 1 : $3 / 10))
   shift 3
   [ ! -e "$folder/trained" ] || return 0
   bash "$here/dist_train.sh" "$config" "$folder" "$gpus" --auto-resume --total-batch-size 16 \
-    ${SEED:+--seed "$SEED"} "$@" --cfg-options data.samples_per_gpu=$pictures runner.max_iters="$length" \
+    ${SEED:+--seed "$SEED"} "$@" --cfg-options data.samples_per_gpu=$images runner.max_iters="$length" \
     checkpoint_config.interval=$interval evaluation.interval=$interval
   touch "$folder/trained"
 }

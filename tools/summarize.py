@@ -2,8 +2,8 @@
 """Scores of runs, mean and spread over seeds, beside the published rows: `python tools/summarize.py WORK_DIR...`.
 
 Tests of the same config in several work folders are the seeds of one row. Of each folder the checkpoint that was
-trained longest counts, and its newest test. A config of yours, of a data set, split and setting that a config of this
-repository has, stands beside it. Prints one table; writes it as Markdown and as a picture.
+trained longest counts, and its newest test. A config of yours, of a dataset, split and setting that a config of this
+repository has, stands beside it. Prints one table; writes it as Markdown and as an image.
 """
 import argparse
 import json
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     scores: dict[str, float | None]  # fractions; those of classes too, as 'IoU.<class>'
     checkpoint: str | None  # its file's name; this and the next two are None where an older test.py did not say
     iteration: int | None
-    pictures: int | None  # that were tested
+    images: int | None  # that were tested
     setting: str | None = None  # this and the next three too
     protocol: str | None = None
     own_modules: tuple[str, ...] = ()  # of the user, that it was trained or tested with
@@ -65,7 +65,7 @@ class Run(NamedTuple):
     @property
     def kind(self) -> tuple:
         """What tests must share to be of one row, beside the config."""
-        return self.classes, self.multi_scale, self.pictures
+        return self.classes, self.multi_scale, self.images
 
 
 class Value(NamedTuple):
@@ -92,7 +92,7 @@ class Block(NamedTuple):
 
 
 def tests_that_count(folder: Path) -> list[Run]:
-    """Of each config, class list and number of pictures in the folder, the newest test of the last checkpoint.
+    """Of each config, class list and number of images in the folder, the newest test of the last checkpoint.
 
     So neither a test of an earlier checkpoint nor one on other data hides the score of the run.
 
@@ -137,13 +137,13 @@ def read_test(file: Path, folder: Path) -> Run:
         raise UserError(f'{file} is no result of test.py ({{"config": ..., "metric": {{...}}}}): move it elsewhere.')
     scores = {name: None if value is None or math.isnan(value) else value for name, value in metric.items()}
     checkpoint = found.get('checkpoint')
-    counts = {name: value for name in ('iteration', 'pictures', 'trained_parameters')
+    counts = {name: value for name in ('iteration', 'images', 'trained_parameters')
               if isinstance(value := found.get(name), int)}
     told = {name: value for name in ('setting', 'protocol') if isinstance(value := found.get(name), str)}
     return Run(folder, config, file.name.startswith('eval_multi'), scores,
                checkpoint=Path(checkpoint).name if isinstance(checkpoint, str) else None,
                own_modules=tuple(map(str, found.get('own_modules') or ())), seconds=seconds_an_iteration(folder),
-               **{'iteration': None, 'pictures': None, **counts, **told})
+               **{'iteration': None, 'images': None, **counts, **told})
 
 
 def seconds_an_iteration(folder: Path) -> float | None:
@@ -159,8 +159,8 @@ def _is_score(value) -> bool:
     return value is None or isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def pictures_of(leaf: Leaf | None) -> int | None:
-    """How many pictures the published scores of a leaf's data set are of; None if it is no benchmark."""
+def images_of(leaf: Leaf | None) -> int | None:
+    """How many images the published scores of a leaf's dataset are of; None if it is no benchmark."""
     dataset = DATASETS.get(leaf.config.data.test.type) if leaf else None
     return next((split.count for benchmark in BENCHMARKS.values() for split in benchmark.splits
                  if dataset and issubclass(dataset, DATASETS.get(benchmark.dataset)) and split.name == 'val'), None)
@@ -226,11 +226,11 @@ def _block(groups: list[list[Run]]) -> Block:
 
 def _measured(runs: list[Run], beside: Leaf | None) -> Line:
     """The seeds of one config as a line."""
-    first, all_pictures = runs[0], pictures_of(beside)
+    first, all_images = runs[0], images_of(beside)
     label = OURS if beside is None or leaf_of(first) else Path(first.config).stem
     label += f', {len(runs)} run{"s" if len(runs) > 1 else ""}{", six scales" if first.multi_scale else ""}'
-    if first.pictures not in (None, all_pictures):
-        label += f', {first.pictures:,}{f" of {all_pictures:,}" if all_pictures else ""} pictures'
+    if first.images not in (None, all_images):
+        label += f', {first.images:,}{f" of {all_images:,}" if all_images else ""} images'
     values = {name: value for name in SCORES if (value := over_seeds(runs, name))}
     for name, form, scale in (('trained_parameters', '{:.2f}', 1e-6), ('seconds', '{:.3f}', 1)):
         known = [getattr(run, name) for run in runs]
@@ -295,8 +295,8 @@ def terminal_table(found: list[Block]) -> str:
     return '\n'.join([table.get_string(), *(f'[{number}] {note}' for number, note in enumerate(notes(found), 1))])
 
 
-def markdown(found: list[Block], picture: str) -> str:
-    """The table for GitHub, the notes, the runs behind it, the picture."""
+def markdown(found: list[Block], image: str) -> str:
+    """The table for GitHub, the notes, the runs behind it, the image."""
     head = [*HEAD, *columns(found).values()]
     lines = ['# Scores in percent', '', f'| {" | ".join(head)} |', '| --- | --- | --- |' + ' ---: |' * len(head[3:]),
              *(f'| {" | ".join(cell.replace("|", "/") for cell in cells)} |' for cells in rows(found)), '',
@@ -305,7 +305,7 @@ def markdown(found: list[Block], picture: str) -> str:
     for block in found:
         sources = ', '.join(f'`{Path(run.config).name}` from `{run.folder}`' for run in block.runs)
         lines.append(f'- {block.protocol}, {block.setting}: {sources}.')
-    return '\n'.join([*lines, '', f'![The same as a picture]({picture})', ''])
+    return '\n'.join([*lines, '', f'![The same as an image]({image})', ''])
 
 
 def draw(found: list[Block], file: Path) -> None:
@@ -357,21 +357,21 @@ def main() -> None:
                         help='writes PREFIX.md and PREFIX.png (default: summary, beside the first work folder)')
     args = parser.parse_args()
     out = args.out or args.work_dirs[0].absolute().parent / 'summary'
-    text, picture = Path(f'{out}.md'), Path(f'{out}.png')
-    own = (text.absolute(), picture.absolute())  # which WORK/* names too, the second time
+    text, image = Path(f'{out}.md'), Path(f'{out}.png')
+    own = (text.absolute(), image.absolute())  # which WORK/* names too, the second time
     folders = [folder for folder in {folder.resolve(): folder for folder in args.work_dirs}.values()
                if folder.absolute() not in own]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing or not folders:
         raise UserError(f'no folder {", ".join(missing) or out.parent}: name the work folders of tested runs.')
     process.make_folder(out.parent)
-    if text.is_dir() or picture.is_dir():
-        raise UserError(f'--out {out}: {text} or {picture} is a folder. Name another one.')
+    if text.is_dir() or image.is_dir():
+        raise UserError(f'--out {out}: {text} or {image} is a folder. Name another one.')
     found = blocks([run for folder in folders for run in tests_that_count(folder)])
-    draw(found, picture)
-    text.write_text(markdown(found, picture.name))
+    draw(found, image)
+    text.write_text(markdown(found, image.name))
     print(terminal_table(found))
-    print(f'written: {text}, {picture}')
+    print(f'written: {text}, {image}')
 
 
 if __name__ == '__main__':

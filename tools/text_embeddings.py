@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Text embeddings of class names: `python tools/text_embeddings.py CLASSES --out FILE.npy [--clip FILE]`.
 
-CLASSES is a data set's name, a config, or a text file of class names, one a line; "sofa, couch" is one class with two
+CLASSES is a dataset's name, a config, or a text file of class names, one a line; "sofa, couch" is one class with two
 names, whose embedding is the mean over both. Configs read the file as `load_text_embedding`. Beside it comes FILE.png,
 the similarity of each class to each.
 """
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
                                                             'ViT-B-16/laion2b_s34b_b88k (default: the config\'s)')
     parser.add_argument('--prompts', metavar='SET',
                         help=f'{", ".join(PROMPT_SETS)}, or a text file of prompts such as "a photo of a {{}}", one a '
-                             "line (default: the data set's; for a text file of classes: coco15)")
+                             "line (default: the dataset's; for a text file of classes: coco15)")
     args = parser.parse_args()
     if args.out.suffix != '.npy':
         raise UserError(f'--out {args.out}: the name must end in .npy.')
@@ -58,7 +58,7 @@ def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | 
     """Class names and prompts of the command line, and the config, if it is one.
 
     Raises:
-        UserError: no such data set or file, or names or prompts that are none.
+        UserError: no such dataset or file, or names or prompts that are none.
     """
     config = None
     if classes in BY_NAME:
@@ -69,14 +69,14 @@ def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | 
     elif Path(classes).is_file():
         facts = DatasetFacts(ClassSplit(tuple(lines_of(classes, 'class names'))), 'coco15')
     else:
-        raise UserError(f'{classes} is no data set ({", ".join(BY_NAME)}), no config and no text file of class names.')
+        raise UserError(f'{classes} is no dataset ({", ".join(BY_NAME)}), no config and no text file of class names.')
     if prompts is not None:
         facts = DatasetFacts(facts.split, prompts)
     return facts, config
 
 
 def draw(rows: np.ndarray, names: tuple[str, ...], file: Path) -> None:
-    """The cosine similarity of each class to each, as a picture; a name that the font lacks is shown as its index."""
+    """The cosine similarity of each class to each, as an image; a name that the font lacks is shown as its index."""
     directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     similarity = directions @ directions.T
     side = max(4., 0.16 * len(names)) + 2.5  # inches
@@ -121,9 +121,9 @@ def main() -> None:
     with part.open('wb') as stream:
         np.save(stream, rows)
     part.replace(args.out)
-    picture = args.out.with_suffix('.png')
-    draw(rows, facts.split.names, picture)
-    logger.info('text embeddings %s: %s; similarities: %s', rows.shape, args.out, picture)
+    image = args.out.with_suffix('.png')
+    draw(rows, facts.split.names, image)
+    logger.info('text embeddings %s: %s; similarities: %s', rows.shape, args.out, image)
     logger.info('most alike: %s', '; '.join(nearest(rows, facts.split.names)))
 
 

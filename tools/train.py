@@ -50,8 +50,8 @@ def parse_arguments() -> argparse.Namespace:
                         help='go on from the newest checkpoint in the work folder, if there is one')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate while training')
     parser.add_argument('--total-batch-size', type=int, metavar='N',
-                        help='pictures per step over all processes, kept by accumulating gradients')
-    parser.add_argument('--seed', type=int, help='the same seed gives the same pictures (default: a random one)')
+                        help='images per step over all processes, kept by accumulating gradients')
+    parser.add_argument('--seed', type=int, help='the same seed gives the same images (default: a random one)')
     parser.add_argument('--deterministic', action='store_true', help="only deterministic algorithms of CUDA's cuDNN")
     gpu = parser.add_mutually_exclusive_group()
     gpu.add_argument('--gpus', type=int, help='older option without a launcher: only 1 is possible')
@@ -72,7 +72,7 @@ def asked_gpu(args: argparse.Namespace) -> int | None:
 def set_batch(config: Config, world_size: int, total: int | None, logger) -> tuple[int, int]:
     """Says the total batch beside the published one; accumulates gradients to reach `total`, when that is asked for.
 
-    Returns the pictures of an iteration and the iterations of a step. mmcv's hook steps every k-th
+    Returns the images of an iteration and the iterations of a step. mmcv's hook steps every k-th
     iteration, so all lengths that are counted in iterations are multiplied by k.
 
     Raises:
@@ -83,9 +83,9 @@ def set_batch(config: Config, world_size: int, total: int | None, logger) -> tup
     steps, rest = divmod(total, at_once)
     if rest or steps < 1:
         raise UserError(f'a total batch of {total} is not a multiple of {at_once}, which {world_size} process(es) of '
-                        f'{config.data.samples_per_gpu} pictures do at once: change data.samples_per_gpu '
+                        f'{config.data.samples_per_gpu} images do at once: change data.samples_per_gpu '
                         '(--cfg-options data.samples_per_gpu=N).')
-    logger.info('total batch: %d pictures a step (processes: %d, pictures each: %d, accumulated: %d); the config\'s: '
+    logger.info('total batch: %d images a step (processes: %d, images each: %d, accumulated: %d); the config\'s: '
                 '%s (%s)', total, world_size, config.data.samples_per_gpu, steps,
                 config.get('total_batch_size', 'not known'), config.get('total_batch_size_source', 'yours'))
     if steps == 1:
@@ -114,24 +114,24 @@ def set_optimizer_hook(config: Config, hook: str, **options) -> None:
     config.optimizer_config = dict(config.get('optimizer_config') or {}, type=hook, **options)
 
 
-def pictures_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int], logger) -> int:
-    """The pictures that a run has seen before it goes on, whatever its batch was then.
+def images_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int], logger) -> int:
+    """The images that a run has seen before it goes on, whatever its batch was then.
 
     Raises:
         UserError: a step of the optimizer took another number of iterations, so that these count something else.
     """
-    now = dict(zip(('pictures_an_iteration', 'iterations_a_step'), batch))
-    then = checkpoint.meta.get('progress') or {**now, 'pictures': iterations * batch[0]}
-    if then['iterations_a_step'] != now['iterations_a_step']:
+    now = dict(zip(('images_per_iteration', 'iterations_per_step'), batch))
+    then = checkpoint.meta.get('progress') or {**now, 'images': iterations * batch[0]}
+    if then['iterations_per_step'] != now['iterations_per_step']:
         raise UserError(
-            f'in {checkpoint.path} a step of the optimizer is {then["iterations_a_step"]} iteration(s) of '
-            f'{then["pictures_an_iteration"]} pictures, here it is {now["iterations_a_step"]} of '
-            f'{now["pictures_an_iteration"]}: a run goes on with as many iterations a step as it began with (data.'
+            f'in {checkpoint.path} a step of the optimizer is {then["iterations_per_step"]} iteration(s) of '
+            f'{then["images_per_iteration"]} images, here it is {now["iterations_per_step"]} of '
+            f'{now["images_per_iteration"]}: a run goes on with as many iterations a step as it began with (data.'
             'samples_per_gpu, processes, --total-batch-size).')
-    if then['pictures_an_iteration'] != now['pictures_an_iteration']:
-        logger.warning('the run had %d pictures an iteration and goes on with %d', then['pictures_an_iteration'],
-                       now['pictures_an_iteration'])
-    return then['pictures']
+    if then['images_per_iteration'] != now['images_per_iteration']:
+        logger.warning('the run had %d images an iteration and goes on with %d', then['images_per_iteration'],
+                       now['images_per_iteration'])
+    return then['images']
 
 
 def check_same_task(checkpoint: Checkpoint, description: dict) -> None:
@@ -272,7 +272,7 @@ def build_run(config: Config, model: nn.Module, place: process.Place, batch: tup
         optimizer = build_optimizer(model, config.optimizer)
     runner = TrainingRunner(
         model, optimizer=optimizer, max_iters=config.runner.max_iters, place=place, checkpoints=saver,
-        pictures_an_iteration=batch[0], iterations_a_step=batch[1], **options)
+        images_per_iteration=batch[0], iterations_per_step=batch[1], **options)
     runner.register_hooks_of(config)
     return runner
 
@@ -296,7 +296,7 @@ def main() -> None:
     iterations_done = metadata.iterations_done(checkpoint) if resumes else 0
     seeds = [args.seed, config.get('seed'), checkpoint.meta.get('seed') if resumes else None, None]
     if resumes and args.seed not in (None, checkpoint.meta.get('seed')):
-        logger.warning('the run began with seed %s and goes on with %d: from here on other pictures come',
+        logger.warning('the run began with seed %s and goes on with %d: from here on other images come',
                        checkpoint.meta.get('seed'), args.seed)
     config.seed = seed = process.common_seed(next((known for known in seeds if known is not None), None), place)
     config.work_dir = str(work_dir)
@@ -305,10 +305,10 @@ def main() -> None:
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
     as_given = deepcopy(config)  # what this run writes down: with the same options it is this run again
     batch = set_batch(config, place.world_size, args.total_batch_size, logger)
-    pictures = pictures_done(checkpoint, iterations_done, batch, logger) if resumes else 0
+    images = images_done(checkpoint, iterations_done, batch, logger) if resumes else 0
 
     facts = common_facts(config)
-    loader = training_loader(config, place, seed, pictures)
+    loader = training_loader(config, place, seed, images)
     evaluation = None if args.no_validate else evaluation_hook(config, place)
     model = initial_model(config, checkpoint)
     model.CLASSES = facts.split.names
@@ -347,7 +347,7 @@ def main() -> None:
     runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
     runner.register_hook(hang.Watchdog(place, args.hang_timeout, ends=args.end_on_hang), priority='LOWEST')
     if resumes:
-        runner.resume(checkpoint.path, iterations_done, pictures)
+        runner.resume(checkpoint.path, iterations_done, images)
     if iterations_done >= config.runner.max_iters:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)

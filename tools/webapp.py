@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A page in the browser: a picture, any words, and what the model sees. `python tools/webapp.py --checkpoint FILE`.
+"""A page in the browser: an image, any words, and what the model sees. `python tools/webapp.py --checkpoint FILE`.
 
 Without a checkpoint it serves the miniature's model, which knows its own drawn world only. It listens on this machine
 alone unless --host says otherwise, and asks nothing of any other machine. One request after the other is worked on;
@@ -34,7 +34,7 @@ MINIATURE = Path(REPOSITORY) / 'tools/miniature/model.safetensors'
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Segment pictures with any words in the browser.')
+    parser = argparse.ArgumentParser(description='Segment images with any words in the browser.')
     demo.add_model_arguments(parser, str(MINIATURE))
     parser.add_argument('--host', default='127.0.0.1',
                         help='address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)')
@@ -45,12 +45,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--port', type=int, default=7860, help='0: any that is free (default: 7860)')
     limits = parser.add_argument_group('limits of a request')
     limits.add_argument('--max-upload-mb', type=process.at_least_one, default=32, metavar='N',
-                        help='size of the picture\'s file (default: 32)')
+                        help='size of the image\'s file (default: 32)')
     limits.add_argument('--max-kept-mb', type=process.at_least_one, default=1024, metavar='N',
                         help='size of all uploaded files, which are kept for an hour or two; more are refused '
                              '(default: 1024)')
     limits.add_argument('--max-pixels', type=process.at_least_one, default=16_000_000, metavar='N',
-                        help='of the picture (default: 16000000)')
+                        help='of the image (default: 16000000)')
     limits.add_argument('--max-words', type=process.at_least_one, default=200, metavar='N',
                         help='of all lists together, each synonym counted (default: 200)')
     limits.add_argument('--max-seconds', type=process.at_least_one, default=60, metavar='N',

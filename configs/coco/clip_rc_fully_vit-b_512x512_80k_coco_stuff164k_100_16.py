@@ -5,4 +5,4 @@ _base_ = ['../_base_/models/clip_rc_coco.py', '../_base_/datasets/cocostuff_512x
 model = dict(
     novel_class=[],
     decode_head=dict(loss_decode=dict(mask_weight=100., dice_weight=1.5, recovery_loss_weight=1.)))
-published = dict(aAcc=70.8, mIoU_seen=42.9, mIoU_unseen=64.1, hIoU=51.4)  # percent; 2 pictures a GPU
+published = dict(aAcc=70.8, mIoU_seen=42.9, mIoU_unseen=64.1, hIoU=51.4)  # percent; 2 images a GPU

@@ -5,4 +5,4 @@
 _base_ = ['../_base_/models/clip_rc_coco.py', '../_base_/datasets/cocostuff_512x512.py',
           '../_base_/default_runtime.py', '../_base_/schedules/schedule_40k.py']
 model = dict(self_training=True)
-published = dict(aAcc=69.9, mIoU_seen=42.0, mIoU_unseen=60.8, hIoU=49.7)  # percent; 2 pictures a GPU
+published = dict(aAcc=69.9, mIoU_seen=42.0, mIoU_unseen=60.8, hIoU=49.7)  # percent; 2 images a GPU

@@ -1,4 +1,4 @@
-# The inductive miniature on another data set, without training: triangles and hexagons instead of squares, pentagons
+# The inductive miniature on another dataset, without training: triangles and hexagons instead of squares, pentagons
 # and circles, and the five colours as classes: names that it was never trained on, each of four patterns.
 #   python tools/miniature/world.py work_dirs/miniature_colours --classes colours --corners 3 6 --train 1 --seed 7
 #   python test.py configs/miniature/cross_dataset.py work_dirs/miniature/inductive/latest.pth --eval mIoU

@@ -5,4 +5,4 @@ _base_ = ['../_base_/models/clip_rc_any_clip.py', '../_base_/datasets/voc12_20_a
           '../_base_/default_runtime.py', '../_base_/schedules/schedule_40k.py']
 clip = 'pretrained/ViT-L-14.pt'
 model = dict(pretrained=clip, pretrained_text=clip)
-picture_size = 504  # patches of 14 do not divide 512
+image_size = 504  # patches of 14 do not divide 512

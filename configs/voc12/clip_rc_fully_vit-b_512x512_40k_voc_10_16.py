@@ -3,4 +3,4 @@
 _base_ = ['../_base_/models/clip_rc.py', '../_base_/datasets/voc12_20_aug_512x512.py',
           '../_base_/default_runtime.py', '../_base_/schedules/schedule_40k.py']
 model = dict(novel_class=[], decode_head=dict(loss_decode=dict(recovery_loss_weight=0.)))
-published = dict(aAcc=97.1, mIoU_seen=94.1, mIoU_unseen=93.4, hIoU=93.7)  # percent; 2 GPUs x 8 pictures
+published = dict(aAcc=97.1, mIoU_seen=94.1, mIoU_unseen=93.4, hIoU=93.7)  # percent; 2 GPUs x 8 images

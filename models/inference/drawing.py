@@ -1,4 +1,4 @@
-"""Colours over pictures, and legends with words of any script."""
+"""Colours over images, and legends with words of any script."""
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
@@ -13,11 +13,11 @@ def colour(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     return table[np.minimum(labels, len(table) - 1)]
 
 
-def overlay(picture: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float) -> Image.Image:
-    """The colours of the labels over the picture (H, W, 3); pixels whose label has no colour stay as they are."""
+def overlay(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float) -> Image.Image:
+    """The colours of the labels over the image (H, W, 3); pixels whose label has no colour stay as they are."""
     coloured = labels < len(palette)
-    mixed = picture.copy()
-    mixed[coloured] = picture[coloured] * (1 - opacity) + colour(labels[coloured], palette) * opacity
+    mixed = image.copy()
+    mixed[coloured] = image[coloured] * (1 - opacity) + colour(labels[coloured], palette) * opacity
     return Image.fromarray(mixed)
 
 
@@ -95,9 +95,9 @@ def write(canvas: Image.Image, place: tuple[int, int], text: str, width: int, si
     ImageDraw.Draw(canvas).text(place, text, fill='black', font=font)
 
 
-def under(picture: Image.Image, note: Image.Image) -> Image.Image:
-    """The note below the picture, on white."""
-    canvas = Image.new('RGB', (max(picture.width, note.width), picture.height + note.height), 'white')
-    canvas.paste(picture, (0, 0))
-    canvas.paste(note, (0, picture.height))
+def under(image: Image.Image, note: Image.Image) -> Image.Image:
+    """The note below the image, on white."""
+    canvas = Image.new('RGB', (max(image.width, note.width), image.height + note.height), 'white')
+    canvas.paste(image, (0, 0))
+    canvas.paste(note, (0, image.height))
     return canvas

@@ -21,14 +21,14 @@ from ..weights.files import Checkpoint
 from .segmenter import Segmenter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LONGEST_SIDE, LARGEST_RATIO = 10_000, 2  # to which the config in a checkpoint may resize pictures: pixels, and more
+LONGEST_SIDE, LARGEST_RATIO = 10_000, 2  # to which the config in a checkpoint may resize images: pixels, and more
 USUAL_CLIP = 'pretrained/ViT-B-16.pt'
 
 
 def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.PathLike | Config | None = None, *,
                clip: str | os.PathLike | None = None, device: str | torch.device | None = None,
                clip_name: str | None = None, amp: str | None = None) -> Segmenter:
-    """A model that segments any picture with any words.
+    """A model that segments any image with any words.
 
     Args:
         checkpoint: `.pth` of ours or of the authors, or a slim `.safetensors` of tools/export.py.
@@ -83,8 +83,8 @@ def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
     model.amp_dtype = amp and getattr(torch, amp)
     training = _training(checkpoint, config, told, trusted=own_config)
     known = {} if told is None else dict(zip(training.names, told.embeddings, strict=True))
-    files = [path for path in (clip, config.model.get('pretrained_text'), config.model.get('pretrained')) if path]
-    tower = TextTower(checkpoint, files or [USUAL_CLIP],
+    clip_files = [path for path in (clip, config.model.get('pretrained_text'), config.model.get('pretrained')) if path]
+    tower = TextTower(checkpoint, clip_files or [USUAL_CLIP],
                       {**told_by_config(config.model), **({'name': clip_name} if clip_name else {})},
                       named=clip is not None)
     seen = [] if training.self_training else [name for name in training.names if name not in training.unseen]
@@ -118,7 +118,7 @@ def _check_stranger(parts: dict, checkpoint: Checkpoint) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    """How large the config in a checkpoint may make a picture, and how many windows of it.
+    """How large the config in a checkpoint may make an image, and how many windows of it.
 
     Raises:
         UserError: it asks for more.
@@ -128,7 +128,7 @@ def _check_sizes(config: Config) -> None:
         name, value = left.pop()
         most = LARGEST_RATIO if 'ratio' in name else LONGEST_SIDE
         if isinstance(value, (int, float)) and not abs(value) <= most:
-            raise UserError(f'the config makes pictures too large: {name} has {value}, more than {most:,}.')
+            raise UserError(f'the config makes images too large: {name} has {value}, more than {most:,}.')
         if isinstance(value, dict):
             left.extend((str(key), inside) for key, inside in value.items())
         elif isinstance(value, (list, tuple)):
@@ -197,7 +197,7 @@ class Training(NamedTuple):
 
 def _training(checkpoint: Checkpoint, config: Config, told: metadata.Description | None, *,
               trusted: bool) -> Training:
-    """By a checkpoint of ours; else by the config's data set, if its code is imported; else by mmseg's meta.
+    """By a checkpoint of ours; else by the config's dataset, if its code is imported; else by mmseg's meta.
 
     Args:
         trusted: the config may name text files of classes and prompts; a stranger's may not.
@@ -225,18 +225,18 @@ class TextTower:
     """Where the text encoder comes from: the checkpoint if it holds one, else the first of the CLIP files.
 
     Args:
-        files: relative ones are looked for here, then in the repository and in its `pretrained/`.
+        clip_files: relative ones are looked for here, then in the repository and in its `pretrained/`.
         told: what no tensor tells, as `text_encoder_of` takes it.
         named: the first file was named by the user, and must be there.
     """
 
-    def __init__(self, checkpoint: Checkpoint, files: list[str | os.PathLike], told: dict, *,
+    def __init__(self, checkpoint: Checkpoint, clip_files: list[str | os.PathLike], told: dict, *,
                  named: bool):
         self.checkpoint = None
         if files.holds_text_tower(checkpoint):  # of its other weights the model has its own
             self.checkpoint = checkpoint._replace(weights={name: tensor for name, tensor in checkpoint.weights.items()
                                                            if name.startswith('text_encoder.')})
-        self.source, self.files, self.told, self.named = checkpoint.path, files, told, named
+        self.source, self.files, self.told, self.named = checkpoint.path, clip_files, told, named
         if named:
             self._file()  # or a message now, not when a word is new
 

@@ -1,6 +1,6 @@
-"""What a model says of a picture and a list of words: labels, scores, and how to see and keep them.
+"""What a model says of an image and a list of words: labels, scores, and how to see and keep them.
 
-W words, H x W0 pixels of the picture as it is shown.
+W words, H x W0 pixels of the image as it is shown.
 """
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from PIL import Image
 from ..colours import palette
 from ..errors import UserError
 from ..label_format import label_format
-from ..sliding_window import Pasted
+from ..sliding_window import Stitched
 from . import drawing
 
 MOST_LINES = 30  # of a legend
@@ -22,10 +22,10 @@ UNSURE = 0.1  # the miniature's model: on photographs with their words no pixel 
 
 
 class Result:
-    """One picture, segmented.
+    """One image, segmented.
 
     Attributes:
-        picture: (H, W0, 3) uint8, RGB, as it is shown.
+        image: (H, W0, 3) uint8, RGB, as it is shown.
         words: in the order of their labels; "sofa, couch" is one with two names.
         labels: (H, W0), index of each pixel's word; `nothing` where none fits. uint8; uint16 for more than 255 words.
         nothing: the label of pixels that take no word: 255, or 65535.
@@ -35,13 +35,13 @@ class Result:
         settings: what was asked for: prompts, threshold, ...
     """
 
-    def __init__(self, picture: np.ndarray, words: Sequence[str], pasted: Pasted, *, threshold: float | None = None,
+    def __init__(self, image: np.ndarray, words: Sequence[str], stitched: Stitched, *, threshold: float | None = None,
                  settings: dict | None = None, penalty: Sequence[float] = (), note: str = ''):
-        self.picture, self.words, self.settings = picture, list(words), settings or {}
+        self.image, self.words, self.settings = image, list(words), settings or {}
         dtype, self.nothing = label_format(len(words))
         self.palette = palette(len(words))
-        self._pasted = pasted
-        best = pasted.best()
+        self._pasted = stitched
+        best = stitched.best()
         self.best = best.value[0].float().cpu().numpy()
         labels = best.index[0].cpu().numpy()
         self.highest = float((self.best + np.array(penalty)[labels]).max() if len(penalty) else self.best.max())
@@ -60,7 +60,7 @@ class Result:
         return self._pasted.all()[0, :len(self.words)].float().cpu().numpy()
 
     def summary(self) -> dict:
-        """Plain values for JSON: the words with their share of the picture and the mean score of their pixels (None
+        """Plain values for JSON: the words with their share of the image and the mean score of their pixels (None
         without any), and the `warning`."""
         counts = np.bincount(self.labels.ravel(), minlength=self.nothing + 1)
         sums = np.bincount(self.labels.ravel(), weights=self.best.ravel(), minlength=self.nothing + 1)
@@ -75,7 +75,7 @@ class Result:
                 **self.settings}
 
     def overlay(self, *, opacity: float = 0.5, legend: bool = True, words: Sequence[str] | None = None) -> Image.Image:
-        """The words' colours over the picture; under it the legend.
+        """The words' colours over the image; under it the legend.
 
         Args:
             opacity: of the colours, from 0 to 1.
@@ -88,11 +88,11 @@ class Result:
             raise UserError(f'opacity={opacity} is not from 0 to 1.')
         shown = self._shown(words)
         labels = np.where(np.isin(self.labels, shown), self.labels, self.nothing)
-        picture = drawing.overlay(self.picture, labels, self.palette, opacity)
-        return drawing.under(picture, self.legend(words=words)) if legend else picture
+        image = drawing.overlay(self.image, labels, self.palette, opacity)
+        return drawing.under(image, self.legend(words=words)) if legend else image
 
     def legend(self, *, words: Sequence[str] | None = None) -> Image.Image:
-        """The words, largest first, beside their colours, with their share of the picture in percent. Of more than
+        """The words, largest first, beside their colours, with their share of the image in percent. Of more than
         `MOST_LINES` words, those that no pixel took are only counted."""
         counts = np.bincount(self.labels.ravel(), minlength=self.nothing + 1)
         shown = sorted(self._shown(words), key=lambda index: -counts[index])
@@ -107,7 +107,7 @@ class Result:
         height, width = self.labels.shape
         return drawing.legend(entries, width, size=max(12, min(width, height) // 28))
 
-    def index_picture(self) -> Image.Image:
+    def label_image(self) -> Image.Image:
         """The labels as a PNG keeps them: 8 bits with the words' colours, or 16 bits for more than 255 words."""
         if self.labels.dtype != np.uint8:
             return Image.fromarray(self.labels)
@@ -130,7 +130,7 @@ class Result:
         overlay, labels, summary = files = [folder / f'{name}.{part}' for part in ('overlay.png', 'labels.png', 'json')]
         if opacity is not None:
             self.overlay(opacity=opacity).save(overlay)
-        self.index_picture().save(labels)
+        self.label_image().save(labels)
         summary.write_text(json.dumps(self.summary(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8',
                            errors='backslashreplace')  # of a file name that is not UTF-8 JSON's own escape
         return files if opacity is not None else files[1:]

@@ -1,4 +1,4 @@
-"""A model and its text tower: pictures and words in, results out.
+"""A model and its text tower: images and words in, results out.
 
 W words, T templates, E CLIP space.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..class_names import synonyms, templates_of
 from ..errors import UserError
-from ..image_io import Picture, read_picture
+from ..image_io import ImageSource, read_image
 from ..segmentor import CLIPRC
 from ..text_encoder import CONTEXT_LENGTH, CLIPTextEncoder, count_tokens, embed_class_names
 from ..weights.config_text import with_pairs
@@ -65,13 +65,14 @@ class Segmenter:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def segment(self, pictures: Picture | Sequence[Picture], words: Sequence[str | Sequence[str]] | None = None, *,
+    def segment(self, images: ImageSource | Sequence[ImageSource],
+                words: Sequence[str | Sequence[str]] | None = None, *,
                 prompts: str | Sequence[str] | None = None, anything_else: str | Sequence[str] = (),
                 threshold: float | None = None) -> Result | list[Result]:
         """Each pixel takes the word that fits it best, among these: scores depend on the whole list.
 
         Args:
-            pictures: one, or a list of them: files, PIL images or arrays, see `read_picture`.
+            images: one, or a list of them: files, PIL images or arrays, see `read_image`.
             words: each a word, or several for one thing ('sofa, couch'); without them the classes of the training.
             prompts: name of a prompt set, or texts such as 'a photo of a {}'; without it the training's.
             anything_else: words for what is not looked for, a list or a text such as 'background, wall': pixels that
@@ -79,14 +80,14 @@ class Segmenter:
             threshold: pixels whose best score is lower take no word.
 
         Returns:
-            a `Result`, or a list of them for a list of pictures.
+            a `Result`, or a list of them for a list of images.
 
         Raises:
-            UserError: a picture, a word or a prompt that is none; new words, and no text tower.
+            UserError: an image, a word or a prompt that is none; new words, and no text tower.
         """
-        if isinstance(pictures, (list, tuple)):
-            return self._segment(pictures, words, prompts, anything_else, threshold)
-        return self._segment([pictures], words, prompts, anything_else, threshold)[0]
+        if isinstance(images, (list, tuple)):
+            return self._segment(images, words, prompts, anything_else, threshold)
+        return self._segment([images], words, prompts, anything_else, threshold)[0]
 
     def embed(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Tensor:
         """Embeddings (W, E) of words. Those of the training's classes and of the last new words are kept.
@@ -110,7 +111,7 @@ class Segmenter:
                                  seen=[index for index, word in enumerate(words) if self._was_seen(word)])
             yield self.model
 
-    def _segment(self, pictures: Sequence[Picture], words: Sequence[str | Sequence[str]] | None,
+    def _segment(self, images: Sequence[ImageSource], words: Sequence[str | Sequence[str]] | None,
                  prompts: str | Sequence[str] | None, anything_else: str | Sequence[str], threshold: float | None
                  ) -> list[Result]:
         words = clean_words(self.class_names if words is None else words)
@@ -119,15 +120,15 @@ class Segmenter:
         others = [other for other in clean_words(others, none_will_do=True) if other.casefold() not in taken]
         if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
             raise UserError(f'threshold={threshold!r} is not from 0 to 1.')
-        arrays = [read_picture(picture) for picture in pictures]
+        arrays = [read_image(image) for image in images]
         threshold = None if threshold is None else float(threshold)
         settings = {'prompts': prompts or self.prompts, 'anything_else': others, 'threshold': threshold}
         with self.using(words + others, prompts) as model:
             prepared = [self.prepare(array) for array in arrays]
-            pasted = model.paste([image.to(self.device) for image, _ in prepared], [meta for _, meta in prepared])
+            stitched = model.stitch([tensor.to(self.device) for tensor, _ in prepared], [meta for _, meta in prepared])
             penalty = model.decode_head.class_head.penalty.flatten().tolist()
             results = [Result(array, words, scores, threshold=threshold, settings=settings, penalty=penalty,
-                              note=self.note) for array, scores in zip(arrays, pasted, strict=True)]
+                              note=self.note) for array, scores in zip(arrays, stitched, strict=True)]
             for warning in [result.warning for result in results if result.warning and not self.warned][:1]:
                 self.warned = True
                 get_logger('mmseg').warning('%s', warning)
@@ -148,13 +149,13 @@ class Segmenter:
     def _was_seen(self, word: str) -> bool:
         return any(synonym.casefold() in self._seen for synonym in synonyms(word))
 
-    def prepare(self, picture: np.ndarray) -> tuple[Tensor, dict]:
-        """Picture (H, W, 3), RGB -> (3, h, w) as the model gets it, and what mmseg says of it."""
-        bgr = np.ascontiguousarray(picture[..., ::-1])
+    def prepare(self, image: np.ndarray) -> tuple[Tensor, dict]:
+        """ImageSource (H, W, 3), RGB -> (3, h, w) as the model gets it, and what mmseg says of it."""
+        bgr = np.ascontiguousarray(image[..., ::-1])
         views = self._pipeline({'img': bgr, 'img_shape': bgr.shape, 'ori_shape': bgr.shape, 'pad_shape': bgr.shape,
                                 'img_fields': ['img'], 'scale_factor': 1., 'filename': None, 'ori_filename': None})
         if len(views['img']) != 1:
-            raise UserError('the config\'s test pipeline makes several views of a picture: one is needed here.')
+            raise UserError('the config\'s test pipeline makes several views of an image: one is needed here.')
         return views['img'][0], views['img_metas'][0].data
 
     def _text_encoder(self) -> CLIPTextEncoder:

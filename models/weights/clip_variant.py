@@ -30,7 +30,7 @@ class Variant(NamedTuple):
     """A CLIP in the words of its encoders' arguments."""
     vision: dict[str, int | str]  # CLIPVisionEncoder's patch_size, width, layers, heads, output_dim, gelu; or nothing
     text: dict[str, int | str]  # CLIPTextEncoder's context_length, ... embed_dim, gelu; or nothing
-    resolution: int | None  # side in pixels of the pictures that it was trained on
+    resolution: int | None  # side in pixels of the images that it was trained on
 
 
 def variant_of(checkpoint: Checkpoint, *, name: str | None = None, gelu: str | None = None) -> Variant:
@@ -116,7 +116,7 @@ def sizes_shown(checkpoint: Checkpoint) -> Variant:
         UserError: it is no CLIP ViT.
     """
     weights = checkpoint.weights
-    if is_clip_rc(checkpoint):  # whose positions are of other pictures than CLIP's
+    if is_clip_rc(checkpoint):  # whose positions are of other images than CLIP's
         return Variant(_vision_sizes(weights, 'backbone.') or {}, _text_sizes(weights, 'text_encoder.') or {}, None)
     files.check_names(checkpoint)
     vision, text, resolution = _vision_sizes(weights, 'visual.'), _text_sizes(weights, ''), None

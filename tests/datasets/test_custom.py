@@ -1,4 +1,4 @@
-"""A data set of anyone's, by config alone: masks of ids or of colours, any folders, any names."""
+"""A dataset of anyone's, by config alone: masks of ids or of colours, any folders, any names."""
 import shutil
 
 import numpy as np
@@ -26,10 +26,10 @@ def part(root, name: str = 'val', **changes):
     return build_dataset(config, {'test_mode': name != 'train'})
 
 
-def naive_labels(picture: np.ndarray) -> np.ndarray:
+def naive_labels(image: np.ndarray) -> np.ndarray:
     """Pixel by pixel."""
     meanings = {tuple(colour): index for index, colour in enumerate(PALETTE)} | {(0, 0, 0): 255}
-    return np.array([[meanings[tuple(int(value) for value in pixel)] for pixel in row] for row in picture])
+    return np.array([[meanings[tuple(int(value) for value in pixel)] for pixel in row] for row in image])
 
 
 def test_the_example(root):
@@ -54,7 +54,7 @@ def test_colours_become_classes(root):
 
 
 def test_training_and_scores_see_the_same_classes(root):
-    dataset = part(root, 'train', pipeline=[dict(type='LoadPicture'), dict(type='LoadLabels')])
+    dataset = part(root, 'train', pipeline=[dict(type='LoadImage'), dict(type='LoadLabels')])
     assert np.array_equal(dataset[3]['gt_semantic_seg'], dataset.true_labels(3))
     val = part(root)
     perfect = [np.where(val.true_labels(index) == 255, 0, val.true_labels(index)) for index in range(6)]
@@ -100,16 +100,16 @@ def test_a_text_file_names_the_classes(root, tmp_path):
     ({'img_suffix': 'jpg'}, r"img_suffix='jpg': the dot belongs to it, as in '\.jpg'"),
     ({'seg_map_suffix': '.PNG'}, r'mask missing: 00\.PNG, .* and 3 more\. There is 00\.png: .* in seg_map_suffix'),
     ({'img_suffix': '0.jpg'}, r'mask missing: 0\.png\. Put it there'),
-    ({'ann_dir': 'train/pictures'}, r'mask missing: .*There is 00\.jpg'),
+    ({'ann_dir': 'train/images'}, r'mask missing: .*There is 00\.jpg'),
     ({'palette': PALETTE[:4] + [PALETTE[0]]}, r'\[230, 25, 25\] means two things'),
     ({'ignored_colours': [PALETTE[1]]}, r'\[235, 225, 25\] means two things'),
     ({'classes': ['red', 'yellow', 'red', 'blue', 'purple']}, 'class names occur twice: red'),
-    ({'unseen': ['grue']}, 'unseen names classes that the data set lacks: grue'),
+    ({'unseen': ['grue']}, 'unseen names classes that the dataset lacks: grue'),
     ({'classes': ['red', '', 'green', 'blue', 'purple']}, "class 1 is named ''"),
     ({'prompt_set': ['a photo']}, 'needs one {}'),
     ({'img_suffix': '.png'}, r"holds \.jpg files, and img_suffix is '\.png'"),
     ({'unseeen': ['green']}, 'ZeroShotDataset has no argument unseeen; there are .*unseen'),
-    ({'img_dir': 'pictures'}, 'no folder .*pictures of pictures'),
+    ({'img_dir': 'images'}, 'no folder .*images of images'),
 ])
 def test_configs_that_do_not_fit(root, changes, words):
     with pytest.raises(ValueError, match=words):
@@ -142,9 +142,9 @@ def test_masks_that_were_saved_as_jpeg(root, colours):
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_pictures_that_are_stored_turned(root, orientation):
-    """As telephones do: the mask is that of the picture as it is seen, in training, in scores and in pictures."""
-    with Image.open(root / 'val/pictures/00.jpg') as image:
+def test_images_that_are_stored_turned(root, orientation):
+    """As telephones do: the mask is that of the image as it is seen, in training, in scores and in images."""
+    with Image.open(root / 'val/images/00.jpg') as image:
         upright = image.crop((0, 0, 128, 80))
     Image.fromarray(np.asarray(Image.open(root / 'val/masks/00.png'))[:80]).save(root / 'val/masks/00.png')
     undo = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_90',
@@ -152,41 +152,41 @@ def test_pictures_that_are_stored_turned(root, orientation):
     stored = upright.transpose(Image.Transpose[undo[orientation]]) if orientation > 1 else upright
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    stored.save(root / 'val/pictures/00.jpg', exif=exif, quality=95)
-    dataset = part(root, pipeline=[dict(type='LoadPicture'), dict(type='LoadLabels')])
+    stored.save(root / 'val/images/00.jpg', exif=exif, quality=95)
+    dataset = part(root, pipeline=[dict(type='LoadImage'), dict(type='LoadLabels')])
     dataset.test_mode = False
     loaded = dataset[0]
     assert loaded['img'].shape == (80, 128, 3) and loaded['gt_semantic_seg'].shape == (80, 128)
     assert dataset.true_labels(0).shape == (80, 128)
-    for seen in (loaded['img'][..., ::-1], dataset.picture(0)):
+    for seen in (loaded['img'][..., ::-1], dataset.image(0)):
         assert np.abs(seen.astype(int) - np.asarray(upright)).mean() < 5
 
 
 def test_a_link_that_leads_back(root):
-    (root / 'val/pictures/loop').symlink_to(root / 'val')
-    with pytest.raises(ValueError, match='pictures/loop: this link leads back to a folder that it is in. Remove it'):
+    (root / 'val/images/loop').symlink_to(root / 'val')
+    with pytest.raises(ValueError, match='images/loop: this link leads back to a folder that it is in. Remove it'):
         part(root)
 
 
 def test_links_to_nothing(root):
-    (root / 'val/pictures/99.jpg').symlink_to(root / 'gone.jpg')
-    with pytest.raises(ValueError, match=r'pictures: links to no picture: 99\.jpg\. Mend'):
+    (root / 'val/images/99.jpg').symlink_to(root / 'gone.jpg')
+    with pytest.raises(ValueError, match=r'images: links to no image: 99\.jpg\. Mend'):
         part(root)
 
 
 def test_folders_that_are_links(root):
-    (root / 'val/pictures').rename(root / 'elsewhere')
-    (root / 'val/pictures/more').mkdir(parents=True)
-    (root / 'val/pictures/more/linked').symlink_to(root / 'elsewhere')
+    (root / 'val/images').rename(root / 'elsewhere')
+    (root / 'val/images/more').mkdir(parents=True)
+    (root / 'val/images/more/linked').symlink_to(root / 'elsewhere')
     assert [info['filename'] for info in part(root, ann_dir=None).img_infos][0] == 'more/linked/00.jpg'
 
 
 def test_masks_with_another_ending(root):
     (root / 'val/masks/deep').mkdir()
-    (root / 'val/pictures/deep').mkdir()
+    (root / 'val/images/deep').mkdir()
     for name in ('00', '01'):
         (root / f'val/masks/{name}.png').rename(root / f'val/masks/deep/{name}_mask.png')
-        (root / f'val/pictures/{name}.jpg').rename(root / f'val/pictures/deep/{name}.jpg')
+        (root / f'val/images/{name}.jpg').rename(root / f'val/images/deep/{name}.jpg')
     with pytest.raises(ValueError, match=r'missing: deep/00\.png, deep/01\.png\. There is 00_mask\.png: .*seg_map_suf'):
         part(root)
 
@@ -210,8 +210,8 @@ def test_colour_masks_that_the_config_takes_for_ids(root):
         dataset.true_labels(0)
 
 
-def test_a_folder_with_two_kinds_of_pictures(root):
-    Image.new('RGB', (128, 128)).save(root / 'val/pictures/99.png')
+def test_a_folder_with_two_kinds_of_images(root):
+    Image.new('RGB', (128, 128)).save(root / 'val/images/99.png')
     with pytest.raises(ValueError, match=r'holds \.png files, .*only those would be read'):
         part(root)
 
@@ -221,6 +221,6 @@ def test_mask_colours_against_a_loop():
     palette = [tuple(map(int, colour)) for colour in random.choice(256, (40, 3))]
     palette = list(dict.fromkeys(palette))
     ids = random.integers(0, len(palette), (31, 17))
-    picture = np.array(palette, np.uint8)[ids]
-    labels = MaskColours(palette[:-2], palette[-2:]).labels(picture, 'mask')
+    image = np.array(palette, np.uint8)[ids]
+    labels = MaskColours(palette[:-2], palette[-2:]).labels(image, 'mask')
     assert np.array_equal(labels, np.where(ids < len(palette) - 2, ids, 255))

@@ -20,7 +20,7 @@ from tools.engine.data import evaluation_dataset, training_dataset
 
 EXAMPLE = REPOSITORY / 'tests/data/custom'
 COLOURS = ['red', 'yellow', 'green', 'blue', 'purple']
-TRAIN = [dict(type='LoadPicture'), dict(type='LoadLabels')]
+TRAIN = [dict(type='LoadImage'), dict(type='LoadLabels')]
 
 
 def id_masks(root, values=lambda labels: labels, suffix='.png'):
@@ -207,7 +207,7 @@ def test_training_sees_the_labels_that_are_scored(tmp_path, loading, reduce):
     changes = {'reduce_zero_label': reduce, 'pipeline': [dict(type='LoadImageFromFile'), loading]}
     for step in (loading, {**loading, 'reduce_zero_label': reduce}):
         train = dataset_of(root, 'train', **{**changes, 'pipeline': [dict(type='LoadImageFromFile'), step]})
-        assert [type(step).__name__ for step in train.pipeline.transforms] == ['LoadPicture', 'LoadLabels']
+        assert [type(step).__name__ for step in train.pipeline.transforms] == ['LoadImage', 'LoadLabels']
         assert np.array_equal(train[0]['gt_semantic_seg'], train.true_labels(0))
     (root / 'train/masks/00.png').unlink()
     Image.fromarray(np.full((128, 128), 77, np.uint8)).save(root / 'train/masks/00.png')
@@ -233,7 +233,7 @@ def test_other_ways_to_read_masks_are_refused(tmp_path):
 
 def test_hidden_files_and_folders_are_no_data(tmp_path):
     root = plain(tmp_path)
-    for folder in ('pictures', 'masks'):
+    for folder in ('images', 'masks'):
         hidden = root / 'val' / folder / '.ipynb_checkpoints'
         hidden.mkdir()
         for file in sorted((root / 'val' / folder).glob('00.*')):
@@ -256,7 +256,7 @@ def test_an_image_that_a_split_names_twice_counts_once(tmp_path, caplog):
 def test_images_and_masks_in_one_folder(tmp_path, expected, image, mask):
     root = tmp_path / 'plain'
     (root / 'together').mkdir()
-    for file in sorted((root / 'val/pictures').glob('*.jpg')):
+    for file in sorted((root / 'val/images').glob('*.jpg')):
         with Image.open(file) as opened:
             opened.save(root / f'together/{file.stem}{image}')
         shutil.copy(root / f'val/masks/{file.stem}.png', root / f'together/{file.stem}{mask}')
@@ -271,8 +271,8 @@ def test_images_and_masks_of_one_name(tmp_path):
 
 def test_masks_in_a_folder_of_that_of_the_images(tmp_path, expected):
     root = tmp_path / 'plain'
-    shutil.move(root / 'val/masks', root / 'val/pictures/masks')
-    dataset = dataset_of(root, ann_dir='val/pictures/masks')
+    shutil.move(root / 'val/masks', root / 'val/images/masks')
+    dataset = dataset_of(root, ann_dir='val/images/masks')
     assert len(dataset) == 6 and np.array_equal(dataset.true_labels(0), expected)
 
 
@@ -312,9 +312,9 @@ def config_of(**data):
 
 def test_datasets_of_a_list_are_scored_one_by_one(tmp_path):
     root = plain(tmp_path)
-    first, second = settings(root), settings(root, img_dir='train/pictures', ann_dir='train/masks')
+    first, second = settings(root), settings(root, img_dir='train/images', ann_dir='train/masks')
     both = evaluation_dataset(config_of(test=[first, second]), 'test', scored=True)
-    assert both.names == ['val_pictures', 'train_pictures'] and len(both) == 18
+    assert both.names == ['val_images', 'train_images'] and len(both) == 18
     label_maps = [np.zeros((128, 128), np.uint8)] * 18
     parts = [areas for index, labels in enumerate(label_maps) for areas in both.pre_eval(labels, index)]
     scores = both.evaluate(parts)
@@ -324,7 +324,7 @@ def test_datasets_of_a_list_are_scored_one_by_one(tmp_path):
         for key, value in alone.items():
             assert scores[f'{name}.{key}'] == pytest.approx(value, nan_ok=True)
     assert scores['hIoU'] == pytest.approx(np.mean([alone['hIoU'] for alone in each]), abs=1e-4)
-    assert both.locate(6)[::2] == ('train_pictures', 0)
+    assert both.locate(6)[::2] == ('train_images', 0)
     files = both.format_results(label_maps, str(tmp_path / 'out'))
     assert len({*files}) == 18
 
@@ -332,7 +332,7 @@ def test_datasets_of_a_list_are_scored_one_by_one(tmp_path):
 @pytest.mark.parametrize('way', ['lists', 'ConcatDataset'])
 def test_several_folders_as_one_dataset(tmp_path, way):
     root = plain(tmp_path)
-    folders = [{'img_dir': f'{part}/pictures', 'ann_dir': f'{part}/masks'} for part in ('val', 'train')]
+    folders = [{'img_dir': f'{part}/images', 'ann_dir': f'{part}/masks'} for part in ('val', 'train')]
     data = settings(root, **{key: [folder[key] for folder in folders] for key in folders[0]}) if way == 'lists' else \
         {'type': 'ConcatDataset', 'datasets': [settings(root, **folder) for folder in folders]}
     label_maps = [np.zeros((128, 128), np.uint8)] * 18
@@ -341,7 +341,7 @@ def test_several_folders_as_one_dataset(tmp_path, way):
     parts = [areas for index, labels in enumerate(label_maps) for areas in joint.pre_eval(labels, index)]
     assert joint.evaluate(parts)['IoU.red'] == pytest.approx(
         sum(int(area[0][0]) for area in parts) / sum(int(area[1][0]) for area in parts), abs=1e-4)
-    assert 'val_pictures.IoU.red' in apart.evaluate(parts)
+    assert 'val_images.IoU.red' in apart.evaluate(parts)
 
 
 @pytest.mark.parametrize(('data', 'words'), [
@@ -411,7 +411,7 @@ def test_a_palette_of_greys_that_are_not_the_ids(tmp_path):
 
 def test_results_of_nested_folders_do_not_meet(tmp_path):
     root = plain(tmp_path)
-    for kind, ending in (('pictures', '.jpg'), ('masks', '.png')):
+    for kind, ending in (('images', '.jpg'), ('masks', '.png')):
         (root / 'val' / kind / 'a').mkdir()
         shutil.copy(root / 'val' / kind / f'00{ending}', root / 'val' / kind / 'a' / f'b{ending}')
         shutil.copy(root / 'val' / kind / f'01{ending}', root / 'val' / kind / f'a_b{ending}')
@@ -426,7 +426,7 @@ def test_a_test_pipeline_may_load_masks(tmp_path):
 
 def test_a_split_of_windows(tmp_path):
     root = plain(tmp_path)
-    for kind, ending in (('pictures', '.jpg'), ('masks', '.png')):
+    for kind, ending in (('images', '.jpg'), ('masks', '.png')):
         (root / 'val' / kind / 'a').mkdir()
         shutil.copy(root / 'val' / kind / f'00{ending}', root / 'val' / kind / 'a' / f'b{ending}')
     (root / 'split.txt').write_bytes('00\r\na\\b\r\n\x1a'.encode('utf-16'))

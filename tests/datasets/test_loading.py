@@ -9,8 +9,8 @@ from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import Image
 
 import datasets  # noqa: F401  registers
-from datasets.loading import LoadLabels, LoadPicture, MaskColours, MaskIds
-from models.inference import read_picture
+from datasets.loading import LoadImage, LoadLabels, MaskColours, MaskIds
+from models.inference import read_image
 from tests.conftest import make_voc
 from tests.models.test_image_io import png_bomb, save_kinds
 from tools.preparation.convert_masks import decode
@@ -71,22 +71,22 @@ def long_chunk(data: bytes) -> bytes:
     return data[:place - 4] + b'\xff' * 4 + data[place:]
 
 
-PICTURE = np.zeros((72, 96, 3), np.uint8)
+IMAGE = np.zeros((72, 96, 3), np.uint8)
 BROKEN = [
     (JPEG, 'cut in the middle', half, 'its end is missing'),
     (JPEG, 'cut behind its thumbnail', with_thumbnail, 'its end is missing'),
-    (JPEG, 'cut in its head', lambda data: data[:100], 'broken picture'),
-    (JPEG, 'empty', lambda data: b'', 'broken picture'),
-    (JPEG, 'text', lambda data: b'404: Not Found', 'broken picture'),
-    (JPEG, 'a PNG, cut in the middle', lambda data: half(png(PICTURE)), 'its end is missing'),
-    (JPEG, 'a PNG with a long chunk', lambda data: long_chunk(png(PICTURE)), 'its end is missing'),
+    (JPEG, 'cut in its head', lambda data: data[:100], 'broken image'),
+    (JPEG, 'empty', lambda data: b'', 'broken image'),
+    (JPEG, 'text', lambda data: b'404: Not Found', 'broken image'),
+    (JPEG, 'a PNG, cut in the middle', lambda data: half(png(IMAGE)), 'its end is missing'),
+    (JPEG, 'a PNG with a long chunk', lambda data: long_chunk(png(IMAGE)), 'its end is missing'),
     (MASK, 'cut in the middle', half, 'broken mask'),
     (MASK, 'wrong length', wrong_length, 'broken mask'),
     (MASK, 'short head', short_head, 'broken mask'),
     (MASK, 'head alone', lambda data: data[:20], 'broken mask'),
     (MASK, 'empty', lambda data: b'', 'broken mask'),
     (MASK, 'text', lambda data: b'404: Not Found', 'broken mask'),
-    (MASK, 'of another size', lambda data: png(np.zeros((96, 72), np.uint8)), '72x96 pixels, its picture 96x72'),
+    (MASK, 'of another size', lambda data: png(np.zeros((96, 72), np.uint8)), '72x96 pixels, its image 96x72'),
     (MASK, 'with colours', lambda data: png(np.zeros((72, 96, 3), np.uint8)), 'one label per pixel.* 3 channels'),
     (MASK, 'id out of range', lambda data: png(np.full((72, 96), 21, np.uint8)),
      r'label ids \[21\] .*range: the 20 classes have the ids 1 to 20, 255 is'),
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named(tiny_configs, root, part, file, what, damage, w
 
 
 @pytest.mark.parametrize('part', ['train', 'val'])
-@pytest.mark.parametrize(('file', 'word'), [(JPEG, 'picture'), (MASK, 'mask')])
+@pytest.mark.parametrize(('file', 'word'), [(JPEG, 'image'), (MASK, 'mask')])
 def test_a_missing_file_is_named(tiny_configs, root, part, file, word):
     dataset = open_dataset(tiny_configs, root, part)
     path = root / file.format(part)
@@ -131,12 +131,12 @@ def empty_folder(path):
 
 @pytest.mark.parametrize(('name', 'spoil', 'words'), [
     ('JPEGImages', remove, 'no folder'),
-    ('JPEGImages', empty_folder, 'picture missing: val_000.jpg'),
+    ('JPEGImages', empty_folder, 'image missing: val_000.jpg'),
     ('SegmentationClass', remove, 'no folder'),
     ('SegmentationClass', empty_folder, 'mask missing: val_000.png'),
     ('ImageSets/Segmentation/val.txt', remove, 'no split file'),
-    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text(''), 'names no picture'),
-    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('\n'), 'names no picture'),
+    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text(''), 'names no image'),
+    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('\n'), 'names no image'),
     ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('val_000\nno_such\n'), 'no_such.jpg'),
 ])
 def test_missing_and_empty_folders_and_split_files(tiny_configs, root, name, spoil, words):
@@ -146,14 +146,14 @@ def test_missing_and_empty_folders_and_split_files(tiny_configs, root, name, spo
     assert str(root) in str(caught.value)
 
 
-def test_a_blank_line_at_the_end_of_a_split_file_is_no_picture(tiny_configs, root):
+def test_a_blank_line_at_the_end_of_a_split_file_is_no_image(tiny_configs, root):
     with (root / 'ImageSets/Segmentation/val.txt').open('a') as split:
         split.write('\n')
     assert len(open_dataset(tiny_configs, root, 'val')) == 2
 
 
-def test_greyscale_pictures_and_palette_masks_are_read(tiny_configs, root):
-    """VOC's masks are PNG files with a palette; some of its pictures could be grey."""
+def test_greyscale_images_and_palette_masks_are_read(tiny_configs, root):
+    """VOC's masks are PNG files with a palette; some of its images could be grey."""
     Image.open(root / 'JPEGImages/val_000.jpg').convert('L').save(root / 'JPEGImages/val_000.jpg')
     mask = Image.open(root / 'SegmentationClass/val_000.png')
     labels = np.asarray(mask)
@@ -168,16 +168,16 @@ def test_greyscale_pictures_and_palette_masks_are_read(tiny_configs, root):
 
 
 def test_one_reading_of_an_image_everywhere(tiny_configs, root, tmp_path):
-    """Training and testing load the image that `read_picture`, and thus demo.py, reads."""
+    """Training and testing load the image that `read_image`, and thus demo.py, reads."""
     dataset = open_dataset(tiny_configs, root, 'val')
     (tmp_path / 'kinds').mkdir()
     dataset.img_dir = str(tmp_path / 'kinds')
     for path in save_kinds(tmp_path / 'kinds', np.asarray(Image.open(root / 'JPEGImages/val_000.jpg'))):
-        expected = read_picture(path)
-        loaded = LoadPicture()({'img_prefix': dataset.img_dir, 'img_info': {'filename': path.name}})
+        expected = read_image(path)
+        loaded = LoadImage()({'img_prefix': dataset.img_dir, 'img_info': {'filename': path.name}})
         assert loaded['img'].flags.c_contiguous and np.array_equal(loaded['img'][..., ::-1], expected), path.name
         dataset.img_infos[0]['filename'] = path.name
-        assert np.array_equal(dataset.picture(0), expected), path.name
+        assert np.array_equal(dataset.image(0), expected), path.name
 
 
 @pytest.mark.parametrize(('ending', 'options'), [('png', {}), ('jpg', {}), ('jpg', {'subsampling': 0, 'quality': 100}),
@@ -188,7 +188,7 @@ def test_plain_images_are_loaded_as_by_mmseg(tmp_path, ending, options):
     Image.fromarray(noise).resize((96, 72), Image.Resampling.BICUBIC).save(tmp_path / f'it.{ending}', **options)
     for settings in ({}, {'to_float32': True}):
         ours, theirs = (step(**settings)({'img_prefix': str(tmp_path), 'img_info': {'filename': f'it.{ending}'}})
-                        for step in (LoadPicture, LoadImageFromFile))
+                        for step in (LoadImage, LoadImageFromFile))
         for results in (ours, theirs):
             results['img_norm_cfg'] = repr(results['img_norm_cfg'])
         images = ours.pop('img'), theirs.pop('img')
@@ -203,8 +203,8 @@ def load(path, masks: MaskIds | MaskColours | None = None) -> np.ndarray:
 
 @pytest.mark.parametrize('size', [(12_000, 11_000), (40_000, 20_000)])
 @pytest.mark.parametrize('read', [
-    lambda path: LoadPicture()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
-    load, lambda path: load(path, MaskColours([(0, 0, 0)]))], ids=['picture', 'ids', 'colours'])
+    lambda path: LoadImage()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
+    load, lambda path: load(path, MaskColours([(0, 0, 0)]))], ids=['image', 'ids', 'colours'])
 def test_bombs(tmp_path, read, size):
     (tmp_path / 'bomb.png').write_bytes(png_bomb(*size))
     with pytest.raises(ValueError, match=r'bomb\.png has more than 100,000,000 pixels'):
@@ -213,7 +213,7 @@ def test_bombs(tmp_path, read, size):
         decode(tmp_path / 'bomb.png')
 
 
-def test_programs_that_are_pictures(tmp_path):
+def test_programs_that_are_images(tmp_path):
     """Pillow would hand them to Ghostscript."""
     (tmp_path / 'it.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n')
     assert Image.open(tmp_path / 'it.png').format == 'EPS'

@@ -114,11 +114,11 @@ def test_generators_are_restored_after_an_error():
     class Broken:
         def __getitem__(self, index):
             np.random.rand()
-            raise ValueError('broken picture')
+            raise ValueError('broken image')
 
     np.random.seed(1)
     before = np.random.get_state()[1].copy()
-    with pytest.raises(ValueError, match='broken picture'):
+    with pytest.raises(ValueError, match='broken image'):
         SeededSamples(Broken(), seed=0)[0, 0]
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
@@ -131,7 +131,7 @@ def batches(dataset, workers: int, count: int = 4) -> list[dict]:
     return list(islice(loader, count))
 
 
-def test_the_same_pictures_with_any_number_of_workers(dataset):
+def test_the_same_images_with_any_number_of_workers(dataset):
     alone, one, three = (batches(dataset, workers) for workers in (0, 1, 3))
     for expected, *others in zip(alone, one, three):
         for other in others:

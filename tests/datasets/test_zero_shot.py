@@ -124,7 +124,7 @@ def test_label_maps_and_counts_give_the_same_scores(dataset):
 
 
 def test_counts_are_small_and_exact(dataset):
-    """Tensors of mmseg's, kept over 3,000 pictures, kept 600 MB beside them from being used again."""
+    """Tensors of mmseg's, kept over 3,000 images, kept 600 MB beside them from being used again."""
     counts = dataset.pre_eval(dataset.true_labels(0).astype(np.uint8), 0)[0]
     assert [(type(area), area.dtype, area.base, area.shape) for area in counts] == \
         [(np.ndarray, np.int64, None, (len(VOC),))] * 4

@@ -1,4 +1,4 @@
-"""Pictures of every kind come in as people see them; what is none is refused with a remedy."""
+"""Images of every kind come in as people see them; what is none is refused with a remedy."""
 import os
 import struct
 import zlib
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from models.inference import read_picture
+from models.inference import read_image
 
 
 @pytest.fixture
 def colours() -> np.ndarray:
     """(8, 12, 3): red above left, green above right, blue below left, grey below right."""
-    picture = np.zeros((8, 12, 3), np.uint8)
-    picture[:4, :6], picture[:4, 6:], picture[4:, :6], picture[4:, 6:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), 99
-    return picture
+    image = np.zeros((8, 12, 3), np.uint8)
+    image[:4, :6], image[:4, 6:], image[4:, :6], image[4:, 6:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), 99
+    return image
 
 
 def save_kinds(folder: Path, image: np.ndarray) -> list[Path]:
@@ -55,19 +55,19 @@ def save_kinds(folder: Path, image: np.ndarray) -> list[Path]:
 def test_files(tmp_path, colours, ending):
     Image.fromarray(colours).save(tmp_path / f'it.{ending}', **({'lossless': True} if ending == 'webp' else {}))
     for path in (tmp_path / f'it.{ending}', str(tmp_path / f'it.{ending}')):
-        assert np.array_equal(read_picture(path), colours)
+        assert np.array_equal(read_image(path), colours)
 
 
 def test_jpeg(tmp_path, colours):
     Image.fromarray(colours).resize((48, 32), 0).save(tmp_path / 'it.jpg', quality=100, subsampling=0)
-    picture = read_picture(tmp_path / 'it.jpg')
-    assert np.abs(picture[2::4, 2::4].astype(int) - colours).max() < 12 and picture.shape == (32, 48, 3)
+    image = read_image(tmp_path / 'it.jpg')
+    assert np.abs(image[2::4, 2::4].astype(int) - colours).max() < 12 and image.shape == (32, 48, 3)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize('ending', ['jpg', 'png'])
 def test_exif_orientation(tmp_path, colours, orientation, ending):
-    """Stored so that turning it as EXIF says gives the upright picture."""
+    """Stored so that turning it as EXIF says gives the upright image."""
     stored = {1: colours, 2: colours[:, ::-1], 3: colours[::-1, ::-1], 4: colours[::-1],
               5: colours.transpose(1, 0, 2), 6: np.rot90(colours, 1), 7: np.rot90(colours, 2).transpose(1, 0, 2),
               8: np.rot90(colours, -1)}[orientation]
@@ -75,7 +75,7 @@ def test_exif_orientation(tmp_path, colours, orientation, ending):
     exif[0x0112] = orientation
     image = Image.fromarray(np.ascontiguousarray(stored)).resize((stored.shape[1] * 8, stored.shape[0] * 8), 0)
     image.save(tmp_path / f'it.{ending}', exif=exif, **({'quality': 100, 'subsampling': 0} if ending == 'jpg' else {}))
-    assert np.abs(read_picture(tmp_path / f'it.{ending}')[4::8, 4::8].astype(int) - colours).max() < 12
+    assert np.abs(read_image(tmp_path / f'it.{ending}')[4::8, 4::8].astype(int) - colours).max() < 12
 
 
 def test_grey_and_bits(tmp_path):
@@ -87,18 +87,18 @@ def test_grey_and_bits(tmp_path):
     Image.fromarray(grey.astype(np.int32) * 257).save(tmp_path / 'long.tiff')
     Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / 'float.tiff')
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / 'other.tiff')
-    with pytest.raises(ValueError, match='other.tiff: a picture of floats has values from 0 to 1'):
-        read_picture(tmp_path / 'other.tiff')
+    with pytest.raises(ValueError, match='other.tiff: an image of floats has values from 0 to 1'):
+        read_image(tmp_path / 'other.tiff')
     Image.fromarray(grey > 100).save(tmp_path / 'bits.png')
     for name in ('grey.png', 'deep.png', 'deep.tiff', 'long.tiff', 'float.tiff'):
-        assert np.array_equal(read_picture(tmp_path / name), wanted), name
-    assert np.array_equal(read_picture(tmp_path / 'bits.png')[..., 0], np.where(grey > 100, 255, 0))
+        assert np.array_equal(read_image(tmp_path / name), wanted), name
+    assert np.array_equal(read_image(tmp_path / 'bits.png')[..., 0], np.where(grey > 100, 255, 0))
 
 
 def test_cmyk(tmp_path, colours):
     Image.fromarray(colours).resize((96, 64), 0).convert('CMYK').save(tmp_path / 'it.jpg', quality=100, subsampling=0)
     assert Image.open(tmp_path / 'it.jpg').mode == 'CMYK'
-    assert np.abs(read_picture(tmp_path / 'it.jpg')[4::8, 4::8].astype(int) - colours).max() < 16
+    assert np.abs(read_image(tmp_path / 'it.jpg')[4::8, 4::8].astype(int) - colours).max() < 16
 
 
 def test_transparent_parts_are_white(tmp_path, colours):
@@ -111,27 +111,27 @@ def test_transparent_parts_are_white(tmp_path, colours):
     palette = Image.fromarray(colours).quantize(8)
     palette.save(tmp_path / 'palette.png', transparency=palette.getpixel((0, 0)))
     for source in (tmp_path / 'it.png', tmp_path / 'palette.png', Image.fromarray(rgba), rgba):
-        assert np.abs(read_picture(source).astype(int) - wanted).max() < 4
+        assert np.abs(read_image(source).astype(int) - wanted).max() < 4
 
 
 @pytest.mark.parametrize('ending', ['gif', 'webp', 'png'])
-def test_of_an_animation_the_first_picture(tmp_path, colours, ending):
+def test_of_an_animation_the_first_image(tmp_path, colours, ending):
     options = {'lossless': True} if ending == 'webp' else {}
     Image.fromarray(colours).save(tmp_path / f'it.{ending}', save_all=True, duration=50, **options,
                                   append_images=[Image.fromarray(colours[::-1]), Image.fromarray(colours[:, ::-1])])
-    assert np.array_equal(read_picture(tmp_path / f'it.{ending}'), colours)
+    assert np.array_equal(read_image(tmp_path / f'it.{ending}'), colours)
 
 
 def test_arrays(colours):
-    assert np.array_equal(read_picture(colours), colours)
-    assert np.array_equal(read_picture(colours[..., 0]), np.repeat(colours[..., :1], 3, axis=2))
-    assert np.array_equal(read_picture(colours[..., :1]), np.repeat(colours[..., :1], 3, axis=2))
-    assert np.array_equal(read_picture(colours / 255), colours)
-    assert np.array_equal(read_picture(colours.astype(np.uint16) * 257), colours)
-    assert np.array_equal(read_picture(colours > 100), np.where(colours > 100, 255, 0))
-    assert np.array_equal(read_picture(colours[:, ::-1]), colours[:, ::-1])
+    assert np.array_equal(read_image(colours), colours)
+    assert np.array_equal(read_image(colours[..., 0]), np.repeat(colours[..., :1], 3, axis=2))
+    assert np.array_equal(read_image(colours[..., :1]), np.repeat(colours[..., :1], 3, axis=2))
+    assert np.array_equal(read_image(colours / 255), colours)
+    assert np.array_equal(read_image(colours.astype(np.uint16) * 257), colours)
+    assert np.array_equal(read_image(colours > 100), np.where(colours > 100, 255, 0))
+    assert np.array_equal(read_image(colours[:, ::-1]), colours[:, ::-1])
     for mode in ('P', 'HSV', 'LAB', 'YCbCr'):
-        assert read_picture(Image.fromarray(colours).convert('RGB' if mode == 'LAB' else mode)).shape == colours.shape
+        assert read_image(Image.fromarray(colours).convert('RGB' if mode == 'LAB' else mode)).shape == colours.shape
 
 
 @pytest.mark.parametrize(('source', 'message'), [
@@ -139,15 +139,15 @@ def test_arrays(colours):
     (np.zeros((0, 5, 3), np.uint8), 'shape'), (np.full((4, 5, 3), 7.), 'from 0 to 1'),
     (np.full((4, 5, 3), np.nan), 'from 0 to 1'), (np.zeros((4, 5), np.int64), 'int64'), (3, 'not int'),
     (None, 'not NoneType'), ('missing.jpg', 'no file missing.jpg'), ('.', 'is a folder')])
-def test_what_is_no_picture(source, message):
+def test_what_is_no_image(source, message):
     with pytest.raises(ValueError, match=message):
-        read_picture(source)
+        read_image(source)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'it.jpg')
     with pytest.raises(ValueError, match=r'it\.jpg is no regular file'):
-        read_picture(tmp_path / 'it.jpg')
+        read_image(tmp_path / 'it.jpg')
 
 
 def test_a_tiff_of_another_kind(tmp_path):
@@ -157,17 +157,17 @@ def test_a_tiff_of_another_kind(tmp_path):
     place = content.index(b'\x02\x01\x03\x00\x01\x00\x00\x00')  # bits of a value
     (tmp_path / 'it.tif').write_bytes(content[:place + 8] + b'\x0b' + content[place + 9:])
     with pytest.raises(ValueError, match=r'it\.tif is a TIFF of a kind that is not read here: save it as PNG'):
-        read_picture(tmp_path / 'it.tif')
+        read_image(tmp_path / 'it.tif')
 
 
 def test_damaged_files(tmp_path, colours):
     def refused(name: str, data: bytes, message: str) -> None:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ValueError, match=f'{name}.*{message}'):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
     refused('empty.jpg', b'', 'is empty')
-    refused('text.jpg', b'this is no picture\n' * 50, 'no picture of a kind')
-    refused('page.png', b'<html></html>', 'no picture of a kind')
+    refused('text.jpg', b'this is no image\n' * 50, 'no image of a kind')
+    refused('page.png', b'<html></html>', 'no image of a kind')
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     for ending in ('jpg', 'png', 'gif', 'webp', 'bmp', 'tiff'):
         noise.save(tmp_path / f'whole.{ending}')
@@ -176,7 +176,7 @@ def test_damaged_files(tmp_path, colours):
 
 
 def png_bomb(width: int, height: int) -> bytes:
-    """A small file of a large black picture."""
+    """A small file of a large black image."""
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
     packer = zlib.compressobj(9)
@@ -190,6 +190,6 @@ def test_bombs(tmp_path, size):
     (tmp_path / 'bomb.png').write_bytes(png_bomb(*size))
     assert (tmp_path / 'bomb.png').stat().st_size < 200_000
     with pytest.raises(ValueError, match=r'bomb.png has more than 100,000,000 pixels.*smaller'):
-        read_picture(tmp_path / 'bomb.png')
+        read_image(tmp_path / 'bomb.png')
     with pytest.raises(ValueError, match='more than 50 pixels'):
-        read_picture(np.zeros((8, 12, 3), np.uint8), most_pixels=50)
+        read_image(np.zeros((8, 12, 3), np.uint8), most_pixels=50)

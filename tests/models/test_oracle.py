@@ -47,7 +47,7 @@ def test_the_oracle_gives_the_recorded_scores(case):
     recorded = np.load(GOLDEN / f'tiny_{case}.npz')
     oracle = Oracle(model)
     assert close(oracle.scores(fill.image(11, (2, 3, 64, 64))), torch.from_numpy(recorded['encode_decode']))
-    slid = oracle.picture_scores(fill.image(17, (1, 3, 96, 112)), (48, 56))
+    slid = oracle.image_scores(fill.image(17, (1, 3, 96, 112)), (48, 56))
     assert close(slid, torch.from_numpy(recorded['slide']))
 
 
@@ -66,21 +66,21 @@ def test_plain_gelu():
 
 @torch.no_grad()
 @pytest.mark.parametrize('case', CASES)
-@pytest.mark.parametrize('windows_at_once', [1, 4])
-def test_pictures_of_several_sizes_together(case, windows_at_once, at_once):
+@pytest.mark.parametrize('windows_per_batch', [1, 4])
+def test_images_of_several_sizes_together(case, windows_per_batch, at_once):
     model = build(case, classes=23)
     oracle = Oracle(model)
-    model.test_cfg.windows_at_once = windows_at_once
+    model.test_cfg.windows_per_batch = windows_per_batch
     sizes = {(96, 112): (48, 56), (64, 64): (64, 64), (75, 101): (150, 202), (64, 200): (33, 90)}
-    pictures = [fill.image(i, (3, *size)) for i, size in enumerate(sizes)]
+    images = [fill.image(i, (3, *size)) for i, size in enumerate(sizes)]
     metas = [{'img_shape': (*size, 3), 'ori_shape': (*original, 3)} for size, original in sizes.items()]
     found = set()
-    for picture, meta, labels in zip(pictures, metas, model.segment(pictures, metas), strict=True):
-        scores = oracle.picture_scores(picture[None], meta['ori_shape'][:2])
-        assert float((model.slide_inference(picture[None], [meta], True) - scores).abs().max()) < 1e-4
+    for image, meta, labels in zip(images, metas, model.segment(images, metas), strict=True):
+        scores = oracle.image_scores(image[None], meta['ori_shape'][:2])
+        assert float((model.slide_inference(image[None], [meta], True) - scores).abs().max()) < 1e-4
         best = scores[0].topk(2, dim=0).values
         clear = best[0] - best[1] > 1e-5
-        assert torch.equal(labels[clear], oracle.label_map(picture[None], meta['ori_shape'][:2])[0][clear])
+        assert torch.equal(labels[clear], oracle.label_map(image[None], meta['ori_shape'][:2])[0][clear])
         assert clear.float().mean() > 0.98
         found |= set(labels.unique().tolist())
     assert len(found) >= 3, 'too easy'
@@ -106,29 +106,29 @@ def test_losses_and_gradients(case, size, at_once):
 
 
 @torch.no_grad()
-def test_a_whole_picture_of_the_trained_size_is_a_window():
+def test_a_whole_image_of_the_trained_size_is_a_window():
     model = build('inductive')
-    picture, meta = fill.image(3, (1, 3, 64, 64)), [{'img_shape': (64, 64, 3), 'ori_shape': (64, 64, 3)}]
-    slid = model.slide_inference(picture, meta, True)
+    image, meta = fill.image(3, (1, 3, 64, 64)), [{'img_shape': (64, 64, 3), 'ori_shape': (64, 64, 3)}]
+    slid = model.slide_inference(image, meta, True)
     model.test_cfg.mode = 'whole'
-    assert close(model.whole_inference(picture, meta, True), slid)
+    assert close(model.whole_inference(image, meta, True), slid)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(('size', 'inside'), [((70, 101), (64, 96)), ((30, 100), (32, 96)), ((128, 64), (128, 64))])
-def test_a_whole_picture_goes_through_once(size, inside):
+def test_a_whole_image_goes_through_once(size, inside):
     """Brought to whole patches and whole regions; its positions are the table's, resized."""
     model, seen = build('inductive'), []
     model.test_cfg.mode = 'whole'
     encode = model.extract_feat
     model.extract_feat = lambda images: seen.append(tuple(images.shape)) or encode(images)
     meta = {'img_shape': (*size, 3), 'ori_shape': (40, 50, 3)}
-    picture = fill.image(3, (1, 3, *size))
-    scores = model.whole_inference(picture, [meta], True)
+    image = fill.image(3, (1, 3, *size))
+    scores = model.whole_inference(image, [meta], True)
     assert seen == [(1, 3, *inside)] and scores.shape == (1, 6, 40, 50)
-    image = resizing.resize(picture, inside)
+    resized = resizing.resize(image, inside)
     oracle = Oracle(model)
-    logits = resizing.resize(oracle.decode(*oracle.encode(image))[0], size)
+    logits = resizing.resize(oracle.decode(*oracle.encode(resized))[0], size)
     expected = model.decode_head.class_head.scores(logits)
     assert close(scores, resizing.resize(expected, (40, 50)))
-    assert torch.equal(model.segment(picture, [meta])[0], scores[0].argmax(dim=0))
+    assert torch.equal(model.segment(image, [meta])[0], scores[0].argmax(dim=0))

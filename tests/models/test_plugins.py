@@ -191,7 +191,7 @@ def test_they_are_trained(works, trained):
     ours, head, loss = (losses(folder) for folder in (trained, works['head'], works['loss']))
     assert [*ours] == [*head] == [*loss] == [1, 2, 3, 4]
     assert all(entry['decode.loss_mine'] > 0 for entry in loss.values())
-    assert loss[1]['decode.loss_mask'] == pytest.approx(ours[1]['decode.loss_mask'], rel=1e-3), 'the same pictures'
+    assert loss[1]['decode.loss_mask'] == pytest.approx(ours[1]['decode.loss_mask'], rel=1e-3), 'the same images'
     assert head[1]['decode.loss_mask'] != pytest.approx(ours[1]['decode.loss_mask'], rel=0.05)
     first, last = (torch.load(works['head'] / f'iter_{n}.pth', weights_only=True)['state_dict'] for n in (2, 4))
     assert first['decode_head.scale'] != last['decode_head.scale']
@@ -246,15 +246,15 @@ def test_another_head_with_the_same_weights_is_said(run, works, tiny_configs, tm
 def test_what_inference_makes_of_its_checkpoint(run, works, idea, voc_root, tmp_path):
     """Export keeps the names of its modules; explain does not tell what is not true of such a head."""
     checkpoint, config = works['head'] / 'latest.pth', idea / 'my_cosine.py'
-    picture = next((voc_root / 'JPEGImages').glob('val_*.jpg'))
-    explained = run('tools/explain.py', picture, '--word', 'cat', '--checkpoint', checkpoint, '--config', config,
+    image = next((voc_root / 'JPEGImages').glob('val_*.jpg'))
+    explained = run('tools/explain.py', image, '--word', 'cat', '--checkpoint', checkpoint, '--config', config,
                     check=False)
     assert explained.returncode == 1 and 'CosineHead does not make its mask logits' in explained.stderr
     slim = tmp_path / 'slim.safetensors'
     run('tools/export.py', checkpoint, '--config', config, '--slim', slim, '--no-text-tower', '--dtype', 'float32')
     assert 'of its user, too: 1: cosine' in run('tools/inspect_checkpoint.py', slim).stdout
-    run('tools/demo.py', picture, '--checkpoint', slim, '--config', config, '--out', tmp_path)
-    told = run('tools/demo.py', picture, '--checkpoint', slim, '--out', tmp_path, check=False).stderr
+    run('tools/demo.py', image, '--checkpoint', slim, '--config', config, '--out', tmp_path)
+    told = run('tools/demo.py', image, '--checkpoint', slim, '--out', tmp_path, check=False).stderr
     assert 'name the config that imports them: config=FILE (--config FILE)' in told
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from models import precision
 from models.clip_layers import LayerNorm
-from models.precision import full_products, short_products, supported
+from models.precision import autocast, supported, without_autocast
 from models.two_stream_decoder import CrossAttentionLayer
 from tests.conftest import REPOSITORY, golden_config
 
@@ -76,11 +76,11 @@ def test_short_products_move_results_a_little(dtype):
 
 def test_resizing_and_mask_logits_leave_the_short_type():
     a, b = torch.randn(5, 5), torch.randn(5, 5)
-    with short_products(CPU, torch.bfloat16):
+    with autocast(CPU, torch.bfloat16):
         assert (a @ b).dtype == torch.bfloat16
-        with full_products(CPU):
+        with without_autocast(CPU):
             assert torch.equal(a @ b, torch.mm(a, b)) and (a @ b).dtype == torch.float32
-    with short_products(CPU, None):
+    with autocast(CPU, None):
         assert (a @ b).dtype == torch.float32
 
 

@@ -40,7 +40,7 @@ def test_what_enters_the_decoder(grid, side):
 
 
 @torch.no_grad()
-def test_without_region_tokens_the_picture_clue_is_left():
+def test_without_region_tokens_the_image_clue_is_left():
     """ZegCLIP's queries: one a class, [CLS * text, text]."""
     built = head()
     given = features(side=1)._replace(regions=torch.zeros(2, E, 1, 1))

@@ -1,9 +1,9 @@
-"""Maps class by class: resizing as products, the best class, and the windows of a picture."""
+"""Maps class by class: resizing as products, the best class, and the windows of an image."""
 import pytest
 import torch
 
 from models import resizing as maps
-from models.resizing import Resizing, best_class, class_slices, resized_in_slices
+from models.resizing import Resizing, best_class, class_chunks, resized_in_chunks
 from models.sliding_window import Window, sliding
 from tests.models.naive import bilinear, close
 
@@ -25,18 +25,18 @@ def test_resizing(sizes):
 @pytest.mark.parametrize('classes_at_once', [1, 2, 7, 50])
 def test_slices_and_the_best_class(classes_at_once, monkeypatch):
     monkeypatch.setitem(maps.AT_ONCE, 'cpu', classes_at_once * 2 * 12)
-    slices = class_slices(7, 2 * 12, torch.device('cpu'))
+    slices = class_chunks(7, 2 * 12, torch.device('cpu'))
     assert [index for some in slices for index in range(7)[some]] == list(range(7))
     assert max(some.stop - some.start for some in slices) == min(classes_at_once, 7)
     small = torch.randn(2, 7, 3, 4)
     small[:, 5] = small[:, 2]  # a tie is the first one's
     resizing = Resizing((3, 4), (3, 4), like=small)
-    best = best_class(resized_in_slices(small, resizing))
+    best = best_class(resized_in_chunks(small, resizing))
     assert torch.equal(best.index, small.argmax(dim=1)) and torch.equal(best.value, small.amax(dim=1))
 
 
 def test_a_map_too_large_for_the_cache_is_still_worked_on():
-    assert class_slices(3, 2**40, torch.device('cpu')) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert class_chunks(3, 2**40, torch.device('cpu')) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 @pytest.mark.parametrize(('length', 'starts'), [(512, [0]), (300, [0]), (513, [0, 1]), (938, [0, 426]),
@@ -49,6 +49,6 @@ def test_windows(length, starts):
 
 
 def test_a_window_is_a_view():
-    picture = torch.arange(48.).view(1, 6, 8)
-    Window(1, 2, 3, 4).of(picture).zero_()
-    assert torch.equal(picture[0, 1:4, 2:6], torch.zeros(3, 4)) and picture.count_nonzero() == 48 - 12 - 1
+    image = torch.arange(48.).view(1, 6, 8)
+    Window(1, 2, 3, 4).of(image).zero_()
+    assert torch.equal(image[0, 1:4, 2:6], torch.zeros(3, 4)) and image.count_nonzero() == 48 - 12 - 1

@@ -166,7 +166,7 @@ def test_windows_stay_whole_and_are_averaged():
     model.extract_feat = lambda images: windows.append(tuple(images.shape)) or encode(images)
     scores = model.slide_inference(image, meta, True)
     assert windows == [(1, 3, 64, 64)] * 4
-    model.test_cfg.windows_at_once = 3
+    model.test_cfg.windows_per_batch = 3
     together = model.slide_inference(image, meta, True)
     assert windows[4:] == [(3, 3, 64, 64), (1, 3, 64, 64)] and close(together, scores)
     model.extract_feat = encode

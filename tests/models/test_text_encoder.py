@@ -165,6 +165,6 @@ def test_many_texts_are_encoded_in_parts(monkeypatch):
     encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     names, templates = [['cat', 'dog', 'long word', 'sofa', 'pot']], ['a {}', 'the {}']
     whole = embed_class_names(encoder, names, templates)
-    monkeypatch.setattr(text_encoder, 'TEXTS_AT_ONCE', 4)
+    monkeypatch.setattr(text_encoder, 'TEXTS_PER_BATCH', 4)
     assert torch.allclose(embed_class_names(encoder, names, templates), whole, atol=1e-6)
     assert seen == [10, 4, 4, 2]

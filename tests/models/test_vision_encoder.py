@@ -31,7 +31,7 @@ def mask_with_prompts_first(grid: tuple[int, int], side: int, prompts: int) -> l
     return [[mask[row][column] for column in order] for row in order[prompts:]]
 
 
-def picture(height: int = 64, width: int = 64, batch: int = 2) -> torch.Tensor:
+def random_image(height: int = 64, width: int = 64, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(5))
 
 
@@ -49,16 +49,16 @@ def test_regions_must_divide_the_grid(grid, side):
 
 @pytest.mark.parametrize(('height', 'width', 'message'), [
     (96, 80, '6x5 patches'), (72, 64, '72x64 .*whole patches of 16x16'), (64, 60, '64x60 .*whole patches')])
-def test_pictures_that_do_not_fit(height, width, message):
+def test_images_that_do_not_fit(height, width, message):
     with pytest.raises(ValueError, match=message):
-        encoder()(picture(height, width))
+        encoder()(random_image(height, width))
 
 
 @pytest.mark.parametrize('size', [(64, 64), (128, 64), (32, 96)])
 @torch.no_grad()
 def test_tokens_of_every_block(size):
     """Order, the class embedding twice, no position on regions, `ln_pre` but not of prompts, new ones every block."""
-    model, image = encoder(), picture(*size)
+    model, image = encoder(), random_image(*size)
     calls = [inputs_of(block) for block in model.transformer.resblocks]
     outputs = []
     for block in model.transformer.resblocks:
@@ -87,7 +87,7 @@ def test_without_region_tokens():
     """A plain ViT with prompts: every token sees every token; the regions are zeros."""
     model = encoder(region_level_bridge_size=0)
     calls = [inputs_of(block) for block in model.transformer.resblocks]
-    features = model(picture(64, 96))
+    features = model(random_image(64, 96))
     for (tokens, visible, prompts), in calls:
         assert tokens.shape == (2, 1 + 24, WIDTH) and prompts.shape == (2, P, WIDTH)
         assert not visible.any(), 'something is hidden'
@@ -102,7 +102,7 @@ def test_blocks_attend_with_the_given_heads():
     block = model.transformer.resblocks[1]
     calls = inputs_of(block)
     block.register_forward_hook(lambda *hooked: calls.append(hooked[2]))
-    model(picture(batch=1))
+    model(random_image(batch=1))
     tokens, _, prompts = calls[0]
     full = clip_block(torch.cat([tokens[0, :1], prompts[0], tokens[0, 1:]]).double(), block, 4,
                       region_mask((4, 4), 2, P))
@@ -116,7 +116,7 @@ def test_read_out(scale):
     model = encoder()
     last = []
     model.transformer.resblocks[-1].register_forward_hook(lambda *hooked: last.append(scale * hooked[2]) or last[0])
-    cls, patches, regions = model(picture(128, 64))
+    cls, patches, regions = model(random_image(128, 64))
     tokens = torch.cat([layer_norm(last[0][:, :-R], model.prompt_norm, eps=1e-6), last[0][:, -R:].double()], dim=1)
     expected = layer_norm(tokens, model.ln_post) @ model.proj.double()
     expected = expected / expected.square().sum(dim=-1, keepdim=True).sqrt()
@@ -127,7 +127,7 @@ def test_read_out(scale):
 
 @pytest.mark.parametrize(('height', 'width'), [(64, 64), (128, 64), (32, 96)])
 def test_features_have_unit_length_at_any_resolution(height, width):
-    features = encoder()(picture(height, width))
+    features = encoder()(random_image(height, width))
     assert [tuple(each.shape) for each in features] == [(2, 16), (2, 16, height // 16, width // 16), (2, 16, 2, 2)]
     for each in features:
         assert close(each.norm(dim=1), torch.ones(each.norm(dim=1).shape))
@@ -142,10 +142,10 @@ def test_positions_are_resized_bilinearly(grid):
     assert grid != (4, 4) or torch.equal(resized, table)
 
 
-def test_prompt_dropout_is_drawn_per_picture_and_block():
+def test_prompt_dropout_is_drawn_per_image_and_block():
     model = encoder(num_tokens=200, width=64).train()
     calls = [inputs_of(block) for block in model.transformer.resblocks]
-    one = picture(batch=1)
+    one = random_image(batch=1)
     model(torch.cat([one, one]))
     tables = [model.prompt_embeddings[0], *model.deep_prompt_embeddings]
     for ((_, _, prompts),), table in zip(calls, tables, strict=True):
@@ -184,7 +184,7 @@ def test_settings_without_effect(mode):
     outputs = []
     for arguments in ({}, official):
         torch.manual_seed(1)
-        outputs.append(encoder(**arguments).train(mode)(picture()))
+        outputs.append(encoder(**arguments).train(mode)(random_image()))
     assert all(torch.equal(first, second) for first, second in zip(*outputs))
 
 

@@ -25,14 +25,14 @@ from tools.engine.runner import Stop
 from tools.train import initial_model
 
 SIDE = 64
-# Classes of the pictures of process 0 and of process 1: other numbers of (picture, class) pairs; none; more pictures.
+# Classes of the images of process 0 and of process 1: other numbers of (image, class) pairs; none; more images.
 BATCHES = {'other numbers': ([[0, 1, 2], [3, 4]], [[5], [6]]), 'none in the second': ([[0, 1], [7, 19, 2]], [[], []]),
            'none in the first': ([[], []], [[16], [2, 3]])}
 SETTINGS = ['inductive', 'transductive']
 Step = tuple[dict[str, float], dict[str, torch.Tensor]]  # what is logged, gradients by parameter
 
 
-def pictures(classes: list[list[int]], seed: int) -> dict[str, DataContainer]:
+def images(classes: list[list[int]], seed: int) -> dict[str, DataContainer]:
     """A batch as a loader gives it: noise, and labels of which each class has a square; the rest is 255."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.full((len(classes), 1, SIDE, SIDE), 255)
@@ -73,7 +73,7 @@ def first(dataset: ZeroShotDataset, count: int) -> ZeroShotDataset:
 
 
 def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tuple]:
-    """Number of pictures -> their label maps and scores, as test.py has them, and scores while training."""
+    """Number of images -> their label maps and scores, as test.py has them, and scores while training."""
     model, results = model_of(config), {}
     for count in range(1, 6):
         dataset = first(build_dataset(config.data.test, {'test_mode': True}), count)
@@ -89,7 +89,7 @@ def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tupl
         Evaluation(loader, place, interval=1, by_epoch=False, metric='mIoU')._do_evaluate(runner)
         if place.rank == 0:
             scores = dataset.evaluate(parts, metric='mIoU', logger='silent')
-            del runner.log_buffer.output['eval_iter_num']  # pictures of this process
+            del runner.log_buffer.output['eval_iter_num']  # images of this process
             results[count] = maps, scores, dict(runner.log_buffer.output)
     return results
 
@@ -103,9 +103,9 @@ def process(folder: Path) -> None:
     if place.world_size == 2:
         for setting, config in configs.items():
             for name, batches in BATCHES.items():
-                results[setting, name] = one_step(config, pictures(batches[place.rank], place.rank), place)
+                results[setting, name] = one_step(config, images(batches[place.rank], place.rank), place)
             counted_together, losses.pair_count = losses.pair_count, lambda present: present.clamp(min=1)
-            results[setting, 'uneven'] = one_step(config, pictures(BATCHES['other numbers'][place.rank], place.rank),
+            results[setting, 'uneven'] = one_step(config, images(BATCHES['other numbers'][place.rank], place.rank),
                                                  place)
             losses.pair_count = counted_together
     if place.rank == 0:

@@ -53,5 +53,5 @@ def test_what_amp_cannot_be(run, tiny_configs, tmp_path, options):
 @pytest.mark.parametrize('mode', ['slide', 'whole'])
 def test_windows_from_the_command_line(run, tiny_configs, trained, mode):
     done = run('test.py', tiny_configs['inductive'], trained / 'latest.pth', '--eval', 'mIoU', '--cfg-options',
-               f'model.test_cfg.mode={mode}', 'model.test_cfg.windows_at_once=3')
+               f'model.test_cfg.mode={mode}', 'model.test_cfg.windows_per_batch=3')
     assert 'hIoU' in done.stderr + done.stdout

@@ -73,8 +73,8 @@ def test_the_script(run, tiny_configs, tmp_path):
         'training step, batch 2, oracle']
     for name, row in rows.items():
         assert row['ratio'] > 0 and row['peak_bytes'] > 1e8 and name.strip() in done.stdout
-        assert row['seconds'] == pytest.approx(2 / row['pictures_per_second'] if '2 windows ->' in name or
-                                               'step' in name else 1 / row['pictures_per_second'])
+        assert row['seconds'] == pytest.approx(2 / row['images_per_second'] if '2 windows ->' in name or
+                                               'step' in name else 1 / row['images_per_second'])
         assert ('floor' in row) == ('oracle' not in name and 'whole' not in name)
     assert report['agreement']['float32']['largest_difference'] < 1e-4
     assert report['agreement']['float32']['equal_labels'] > 0.999
@@ -103,7 +103,7 @@ def test_the_loader(run, tiny_configs):
     done = run('tools/benchmark.py', tiny_configs['inductive'], '--loader', '--cfg-options', 'data.samples_per_gpu=1')
     costs = {line.split('|')[1].strip(): float(line.split('|')[2]) for line in done.stdout.splitlines()
              if re.search(r'\|\s+\d', line)}
-    steps = ['LoadPicture', 'LoadLabels', 'Resize', 'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize',
+    steps = ['LoadImage', 'LoadLabels', 'Resize', 'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize',
              'Pad', 'DefaultFormatBundle', 'Collect']
     assert list(costs) == [*steps, 'all']
     assert sum(costs[step] for step in steps) == pytest.approx(costs['all'], abs=0.6)

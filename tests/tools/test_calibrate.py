@@ -20,7 +20,7 @@ PENALTIES = [0., 0.03, 0.1, 0.4, 1.5]
 
 @pytest.fixture(scope='module')
 def case(tiny_configs, tmp_path_factory):
-    """A model whose scores are random but smooth, so that every class wins somewhere, and a loader of 3 pictures."""
+    """A model whose scores are random but smooth, so that every class wins somewhere, and a loader of 3 images."""
     config = Config.fromfile(str(tiny_configs['inductive']))
     config.data.test.data_root = str(make_voc(tmp_path_factory.mktemp('voc') / 'VOC2012'))
     model = build_model(config)
@@ -39,7 +39,7 @@ def case(tiny_configs, tmp_path_factory):
 
 
 def test_scores_are_those_of_a_test_at_each_penalty(case):
-    """mmseg's own test of the whole picture, again for every penalty."""
+    """mmseg's own test of the whole image, again for every penalty."""
     model, loader, place = case
     dataset, head, expected = loader.dataset, model.decode_head.class_head, []
     for penalty in PENALTIES:
@@ -79,7 +79,7 @@ def test_bad_input(run, trained, tiny_configs, setting, options, words):
     assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr
 
 
-def test_pictures_without_an_unseen_class(run, tiny_configs, trained, tmp_path):
+def test_images_without_an_unseen_class(run, tiny_configs, trained, tmp_path):
     """No penalty is called the best where there is no hIoU."""
     root = make_voc(tmp_path / 'VOC2012')
     for path in (root / 'SegmentationClass').glob('val_*.png'):

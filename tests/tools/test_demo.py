@@ -1,4 +1,4 @@
-"""tools/demo.py as users call it: a picture, a folder, a video; what was there is kept; what is wrong is said."""
+"""tools/demo.py as users call it: an image, a folder, a video; what was there is kept; what is wrong is said."""
 import json
 import os
 import re
@@ -26,21 +26,21 @@ def demo(run):
 
 @pytest.fixture(scope='module')
 def scenes():
-    return [draw_scene([12, index]).picture for index in range(3)]
+    return [draw_scene([12, index]).image for index in range(3)]
 
 
 @pytest.fixture
 def folder(tmp_path, scenes):
-    """Three pictures, of which two have one stem, and one lies deeper."""
+    """Three images, of which two have one stem, and one lies deeper."""
     (tmp_path / 'in/deep').mkdir(parents=True)
     for name, scene in zip(('a.png', 'b.png', 'deep/a.bmp'), scenes, strict=True):
         Image.fromarray(scene).save(tmp_path / 'in' / name)
     Image.fromarray(scenes[0]).save(tmp_path / 'in/a.bmp')
-    (tmp_path / 'in/notes.txt').write_text('no picture')
+    (tmp_path / 'in/notes.txt').write_text('no image')
     return tmp_path / 'in'
 
 
-def test_a_picture(demo, scenes, tmp_path):
+def test_a_image(demo, scenes, tmp_path):
     Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
     done = demo(tmp_path / 'it.png', '--words', WORDS, '--out', tmp_path / 'out')
     result = load_model(MODEL).segment(scenes[0], WORDS.split(', '))
@@ -48,7 +48,7 @@ def test_a_picture(demo, scenes, tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.overlay.png')), np.asarray(result.overlay()))
     summary = json.loads((tmp_path / 'out/it.json').read_text())
     assert summary['words'] == json.loads(json.dumps(result.summary()['words']))
-    assert 'mean score' in done.stderr and '1 picture' in done.stderr
+    assert 'mean score' in done.stderr and '1 image' in done.stderr
     assert not (tmp_path / 'out/contact_sheet.png').exists()
 
 
@@ -61,8 +61,8 @@ def test_every_word_has_a_line_and_a_result_that_means_little_is_told(demo, scen
     assert 'recognises none' not in done.stderr
     noise = np.random.default_rng(0).integers(90, 110, (2, 60, 80, 3), dtype=np.uint8)
     (tmp_path / 'photos').mkdir()
-    for number, picture in enumerate(noise):
-        Image.fromarray(picture).save(tmp_path / f'photos/{number}.png')
+    for number, image in enumerate(noise):
+        Image.fromarray(image).save(tmp_path / f'photos/{number}.png')
     for _ in range(2):  # made, and there already
         done = demo(tmp_path / 'photos/0.png', '--words', 'potted plant, sofa, cat', '--out', tmp_path / 'out')
         assert done.stderr.count('no pixel scores more than 0.0') == 1
@@ -78,7 +78,7 @@ def test_a_folder_goes_on_where_it_stopped(demo, folder, tmp_path):
     names = ['a.bmp', 'a.png', 'b', 'deep/a']
     assert sorted(str(path.relative_to(out)) for path in out.rglob('[!.]*') if path.is_file()) == sorted(
         ['contact_sheet.png', *(f'{name}.{part}' for name in names for part in ('json', 'labels.png', 'overlay.png'))])
-    assert '4 pictures' in done.stderr and '100% of 4 pictures' in done.stderr
+    assert '4 images' in done.stderr and '100% of 4 images' in done.stderr
     before = {name: (out / f'{name}.json').stat().st_mtime_ns for name in names}
     (out / 'b.json').unlink()
     Image.open(folder / 'a.png').transpose(Image.Transpose.ROTATE_90).save(folder / 'a.png')
@@ -103,11 +103,11 @@ def test_the_contact_sheet_shows_all_overlays(demo, folder, tmp_path):
     assert sheet.shape[1] == 6 + 4 * (256 + 6)
 
 
-def test_results_inside_the_folder_are_no_pictures(demo, folder):
+def test_results_inside_the_folder_are_no_images(demo, folder):
     for out in (folder / 'results', folder):
         for _ in range(2):
             done = demo(folder, '--words', WORDS, '--out', out)
-            assert 'INFO - 4 pictures' in done.stderr
+            assert 'INFO - 4 images' in done.stderr
 
 
 def test_a_video(demo, scenes, tmp_path):
@@ -161,12 +161,12 @@ def test_a_file_name_that_is_not_utf_8(demo, scenes, tmp_path):
     (tmp_path / 'in' / os.fsdecode(b'br\xf6ken.png')).write_bytes(b'no image')
     for _ in range(2):
         done = demo(tmp_path / 'in', '--words', WORDS, '--out', tmp_path / 'out', check=False)
-        assert 'br\\udcf6ken.png is no picture' in done.stderr and 'contact_sheet.png' in done.stderr
-        assert 'INFO - 3 pictures' in done.stderr and 'Traceback' not in done.stderr and 'Logging' not in done.stderr
+        assert 'br\\udcf6ken.png is no image' in done.stderr and 'contact_sheet.png' in done.stderr
+        assert 'INFO - 3 images' in done.stderr and 'Traceback' not in done.stderr and 'Logging' not in done.stderr
     assert '3 of 4 are there already' in done.stderr
     for name in names:
         file = tmp_path / 'out' / f'{name[:-4]}.json'
-        assert json.loads(file.read_text(encoding='utf-8'))['made_of']['picture'][0] == name
+        assert json.loads(file.read_text(encoding='utf-8'))['made_of']['image'][0] == name
 
 
 def test_what_lacks_is_made_again(demo, scenes, tmp_path):
@@ -195,22 +195,22 @@ def test_one_run_writes_at_a_time(demo, scenes, tmp_path):
     assert done.returncode == 1 and 'another run writes into' in done.stderr
 
 
-def test_a_broken_picture_does_not_stop_the_others(demo, folder, tmp_path):
-    (folder / 'broken.jpg').write_text('this is no picture')
+def test_a_broken_image_does_not_stop_the_others(demo, folder, tmp_path):
+    (folder / 'broken.jpg').write_text('this is no image')
     (folder / 'long.png').write_bytes(b'')
     Image.new('RGB', (2000, 3)).save(folder / 'thread.png')
     (folder / 'link.png').symlink_to(folder / 'nowhere.png')
     done = demo(folder, '--words', WORDS, '--out', tmp_path / 'out', check=False)
-    assert done.returncode == 1 and 'INFO - 4 pictures' in done.stderr
-    assert done.stderr.splitlines()[-1] == 'error: 4 of 8 pictures could not be read; they are named above.'
-    for text in ('broken.jpg is no picture', 'link.png cannot be read', 'long.png is empty',
+    assert done.returncode == 1 and 'INFO - 4 images' in done.stderr
+    assert done.stderr.splitlines()[-1] == 'error: 4 of 8 images could not be read; they are named above.'
+    for text in ('broken.jpg is no image', 'link.png cannot be read', 'long.png is empty',
                  'thread.png is 2000x3 pixels'):
         assert text in done.stderr
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['missing.jpg'], 'no picture, folder or video missing.jpg'),
-    (['{folder}/notes.txt'], 'no picture of a kind'), (['{empty}'], 'holds no pictures (.jpg, '),
+    (['missing.jpg'], 'no image, folder or video missing.jpg'),
+    (['{folder}/notes.txt'], 'no image of a kind'), (['{empty}'], 'holds no images (.jpg, '),
     (['{folder}/b.png', '--words', ' , ,'], 'no words: name what to look for'),
     (['{folder}/b.png', '--words', 'words.txt'], 'no file words.txt of words'),
     (['{folder}/b.png', '--words', 'x' * 500], 'too long: CLIP reads 77 tokens'),

@@ -13,15 +13,15 @@ from tools.explaining.explanation import Attention, Explanation, Reading
 
 
 @pytest.fixture
-def picture(tmp_path):
-    file = tmp_path / 'my picture.jpg'
+def image(tmp_path):
+    file = tmp_path / 'my image.jpg'
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 150, 3), dtype=np.uint8)).save(file)
     return file
 
 
 @pytest.mark.parametrize('others', [[], ['--words', 'cow, dog; aeroplane', '--block', 1, '--window', 3]])
-def test_the_command(run, trained, picture, tmp_path, others):
-    done = run('tools/explain.py', picture, '--word', 'cow', *others, '--checkpoint', trained / 'latest.pth',
+def test_the_command(run, trained, image, tmp_path, others):
+    done = run('tools/explain.py', image, '--word', 'cow', *others, '--checkpoint', trained / 'latest.pth',
                '--out', tmp_path / 'new/figure.png', '--device', 'cpu')
     with Image.open(tmp_path / 'new/figure.png') as figure:
         assert figure.width > 1000 and figure.height > 600
@@ -37,8 +37,8 @@ def test_the_command(run, trained, picture, tmp_path, others):
 @pytest.mark.parametrize(('options', 'words'), [
     (['--word', 'cow, dog'], 'one is explained at a time'),
     (['--word', 'cow', '--out', 'figure.txt'], 'the name must end in .png')])
-def test_bad_input(run, trained, picture, options, words):
-    done = run('tools/explain.py', picture, *options, '--checkpoint', trained / 'latest.pth', check=False)
+def test_bad_input(run, trained, image, options, words):
+    done = run('tools/explain.py', image, *options, '--checkpoint', trained / 'latest.pth', check=False)
     assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr
 
 
@@ -49,7 +49,7 @@ def explanation(word: str, found: np.ndarray) -> Explanation:
     labels = np.ones((50, 100), dtype=np.uint8)
     labels[:, 50:] = ~found[:50, :50]
     return Explanation(
-        result=SimpleNamespace(picture=random.integers(0, 255, (50, 100, 3), dtype=np.uint8),
+        result=SimpleNamespace(image=random.integers(0, 255, (50, 100, 3), dtype=np.uint8),
                                labels=labels, words=[word, 'other']),
         word=word, window=Window(0, 64, 64, 64), number=2, windows=2, size=(64, 128),
         view=random.integers(0, 255, (64, 64, 3), dtype=np.uint8), by_region=random.normal(size=(16, 64, 64)),
@@ -70,7 +70,7 @@ def test_words_of_any_kind(word, title):
 
 @pytest.mark.parametrize(('found', 'says'), [
     (np.zeros((64, 64), dtype=bool), 'the word is found nowhere'),
-    (np.ones((64, 64), dtype=bool), '50.0 % of the picture')])
+    (np.ones((64, 64), dtype=bool), '50.0 % of the image')])
 def test_a_word_that_is_nowhere_or_everywhere(found, says):
     """Also then a figure, without a line around what is not there."""
     figure = draw(explanation('cat', found))

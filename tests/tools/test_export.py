@@ -12,9 +12,9 @@ from mmcv import Config
 from mmseg.apis import inference_segmentor, init_segmentor
 from PIL import Image
 
-from datasets.loading import LoadPicture
+from datasets.loading import LoadImage
 from models import mmcv_compat
-from models.inference import load_model, read_picture
+from models.inference import load_model, read_image
 from models.weights import files
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
@@ -62,12 +62,12 @@ def slim_file(run, checkpoint, tmp_path_factory):
     file = tmp_path_factory.mktemp('slim') / 'new' / 'tiny.safetensors'
     said = run('tools/export.py', checkpoint, '--slim', file, '--no-text-tower').stderr
     assert f'{file.stat().st_size / 1e6:.1f} MB' in said and f'{checkpoint.stat().st_size / 1e6:.1f} MB' in said
-    assert '% of the pixels of 2 pictures keep their label' in said
+    assert '% of the pixels of 2 images keep their label' in said
     return file
 
 
 @pytest.fixture(scope='session')
-def picture(voc_root):
+def image(voc_root):
     return voc_root / 'JPEGImages/val_000.jpg'
 
 
@@ -84,12 +84,12 @@ def texts_of(value):
 # ---- slim checkpoints
 
 @pytest.mark.parametrize('dtype', slim.DTYPES)
-def test_a_slim_file_segments_as_its_checkpoint(exports, checkpoint, picture, tmp_path, dtype):
+def test_a_slim_file_segments_as_its_checkpoint(exports, checkpoint, image, tmp_path, dtype):
     file = tmp_path / 'it.safetensors'
     exports(checkpoint, '--slim', file, '--dtype', dtype)
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     original, again = load_model(checkpoint), load_model(file)
-    first, second = original.segment(picture), again.segment(picture)
+    first, second = original.segment(image), again.segment(image)
     largest = float(np.abs(first.scores - second.scores).max())
     assert largest == 0 if dtype == 'float32' else 0 < largest < {'float16': 2e-3, 'bfloat16': 2e-2}[dtype]
     new = ['zebra', 'potted plant']  # by the text tower in it: CLIP's file is not where the config says
@@ -124,12 +124,12 @@ def test_files_of_another_checkout_are_named_from_the_repository():
     assert found == {'a': 'tools/miniature/clip.pt', 'b': ['test.py', 'y.npy', 1], 'c': 'pretrained/ViT-B-16.pt'}
 
 
-def test_mmseg_takes_a_slim_file(tiny_configs, checkpoint, slim_file, picture):
+def test_mmseg_takes_a_slim_file(tiny_configs, checkpoint, slim_file, image):
     mmcv_compat.apply()
     first, second = (init_segmentor(str(tiny_configs['inductive']), str(file), device='cpu')
                      for file in (checkpoint, slim_file))
     assert second.CLASSES == list(first.CLASSES)
-    one, other = (inference_segmentor(model, str(picture))[0] for model in (first, second))
+    one, other = (inference_segmentor(model, str(image))[0] for model in (first, second))
     assert (one == other).mean() > 0.98
 
 
@@ -192,7 +192,7 @@ def official(tiny_configs, checkpoint, tmp_path_factory):
     return file
 
 
-def test_an_official_file_is_told_what_it_is(exports, official, checkpoint, picture, tmp_path):
+def test_an_official_file_is_told_what_it_is(exports, official, checkpoint, image, tmp_path):
     exports(official, '--slim', tmp_path / 'it.safetensors')
     read = files.read(tmp_path / 'it.safetensors')
     assert not any(files.DEAD.match(name) for name in read.weights)
@@ -202,7 +202,7 @@ def test_an_official_file_is_told_what_it_is(exports, official, checkpoint, pict
     original, again = load_model(checkpoint), load_model(tmp_path / 'it.safetensors')
     assert again.seen_names == original.seen_names, 'though its config does not list them'
     assert torch.allclose(original.embed(original.class_names), again.embed(again.class_names), atol=1e-5)
-    assert (original.segment(picture).labels == again.segment(picture).labels).mean() > 0.98
+    assert (original.segment(image).labels == again.segment(image).labels).mean() > 0.98
     exports(tmp_path / 'it.safetensors', '--slim', tmp_path / 'again.safetensors', '--dtype', 'float32')
     assert files.read(tmp_path / 'again.safetensors').meta['clip_rc']['config'] == entry['config']
 
@@ -233,14 +233,14 @@ def onnx_file(tmp_path_factory):
     return file
 
 
-def drawn_picture():
-    picture = np.empty((128, 176, 3), np.uint8)
-    picture[:], picture[20:90, 30:100], picture[60:120, 110:170] = (40, 170, 60), (220, 40, 40), (60, 70, 210)
-    return np.clip(picture + np.random.default_rng(0).normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
+def drawn_image():
+    image = np.empty((128, 176, 3), np.uint8)
+    image[:], image[20:90, 30:100], image[60:120, 110:170] = (40, 170, 60), (220, 40, 40), (60, 70, 210)
+    return np.clip(image + np.random.default_rng(0).normal(0, 8, image.shape), 0, 255).astype(np.uint8)
 
 
 def test_the_example_gives_the_labels_of_pytorch(onnx_file, tmp_path):
-    Image.fromarray(drawn_picture()).save(tmp_path / 'it.png')
+    Image.fromarray(drawn_image()).save(tmp_path / 'it.png')
     done = subprocess.run([sys.executable, REPOSITORY / 'tools/exporting/onnx_example.py', onnx_file,
                            tmp_path / 'it.png', tmp_path / 'labels.png'], cwd=tmp_path, text=True, capture_output=True,
                           check=True)
@@ -259,12 +259,12 @@ def test_the_example_reads_images_as_the_project_does(onnx_file, tmp_path):
             runpy.run_path(str(REPOSITORY / 'tools/exporting/onnx_example.py'))
         return np.asarray(Image.open(tmp_path / 'labels.png'))
 
-    files = {path.name: path for path in save_kinds(tmp_path, drawn_picture())}
+    files = {path.name: path for path in save_kinds(tmp_path, drawn_image())}
     with pytest.raises(SystemExit, match='holds floats'):
         labels_of(files['float.tif'])
-    model, step = load_model(MINIATURE), LoadPicture()
+    model, step = load_model(MINIATURE), LoadImage()
     for name in ('deep.png', 'long.tif', 'rgba.png', 'la.png', 'palette_clear.png', 'cmyk.jpg', 'turned.jpg'):
-        Image.fromarray(read_picture(files[name])).save(tmp_path / 'plain.png')
+        Image.fromarray(read_image(files[name])).save(tmp_path / 'plain.png')
         labels = labels_of(files[name])
         assert np.array_equal(labels, labels_of(tmp_path / 'plain.png')), name
         loaded = step({'img_prefix': str(tmp_path), 'img_info': {'filename': name}})['img'][..., ::-1]
@@ -281,13 +281,13 @@ def test_new_words_by_onnx_alone(onnx_file):
     rows, = onnxruntime.InferenceSession(onnx_file.with_name('text.onnx')).run(None, {'tokens': tokens.numpy()})
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     assert np.abs(rows - model.embed(words).numpy()).max() < 1e-5
-    picture = drawn_picture()[:64, :64]
+    image = drawn_image()[:64, :64]
     about = json.loads(onnx_file.with_suffix('.json').read_text())
-    window = ((picture - np.array(about['mean'])) / about['std']).transpose(2, 0, 1)[None].astype(np.float32)
+    window = ((image - np.array(about['mean'])) / about['std']).transpose(2, 0, 1)[None].astype(np.float32)
     penalty = np.array([0.1, 0.1, 0], np.float32)
     scores, = onnxruntime.InferenceSession(onnx_file).run(None, {'image': window, 'text': rows, 'penalty': penalty})
     assert scores.shape == (1, 3, 64, 64)
-    assert np.abs(scores[0] - model.segment(picture, words).scores).max() < 1e-5
+    assert np.abs(scores[0] - model.segment(image, words).scores).max() < 1e-5
 
 
 def test_what_stands_beside_an_onnx_model(onnx_file):
@@ -301,7 +301,7 @@ def test_what_stands_beside_an_onnx_model(onnx_file):
 
 def test_a_model_that_segments_otherwise_is_found_out(onnx_file):
     model = load_model(MINIATURE)
-    windows = onnx_models.windows_of([drawn_picture()], model)
+    windows = onnx_models.windows_of([drawn_image()], model)
     scores = onnx_models.WindowScores(model.model).eval()
     text = model.embed(model.class_names)
     model.model.set_words(text, seen=[])
@@ -342,7 +342,7 @@ def test_values_that_a_type_cannot_hold():
     (['--onnx', 'it.onnx', '--onnx-text', 'it.onnx'], 'two files'),
     (['--slim', 'it.safetensors', '--clip', 'nowhere.pt'], 'no CLIP file nowhere.pt'),
     (['--slim', 'it.safetensors', '--config', 'nowhere.py'], 'no config file nowhere.py'),
-    (['--slim', 'it.safetensors', '--picture', 'nowhere.jpg'], 'nowhere.jpg'),
+    (['--slim', 'it.safetensors', '--image', 'nowhere.jpg'], 'nowhere.jpg'),
 ])
 def test_bad_arguments(fails, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)

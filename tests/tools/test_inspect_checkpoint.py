@@ -89,10 +89,10 @@ def test_an_official_file_with_its_config(said, tmp_path, setting):
     found = said(path)
     assert found['kind'] == 'CLIP-RC, saved by the published code, as the official files are'
     assert found['tensors'].startswith('496, 48 of them dead weight; ')
-    assert found['image tower'] == ('width 768, 12 layers, patches of 16 pixels, pictures of 512x512; CLIP space 512')
+    assert found['image tower'] == ('width 768, 12 layers, patches of 16 pixels, images of 512x512; CLIP space 512')
     assert (found['prompt tokens'], found['region tokens']) == ('P = 10', 'R = 16, 4x4')
     assert found['decoder'] == '3 layers; layers of the recovery decoder: 1', 'also where its weight was 0'
-    assert (found['data set'], found['protocol']) == ('PascalVOC20', 'VOC 2012, 15/5')
+    assert (found['dataset'], found['protocol']) == ('PascalVOC20', 'VOC 2012, 15/5')
     assert found['classes'] == '20: aeroplane, bicycle, bird, boat, bottle, bus and 14 more'
     assert found['unseen'] == '5: pottedplant, sheep, sofa, train, tvmonitor'
     assert found['setting'].startswith(setting) and found['iteration'] == '20000'
@@ -105,7 +105,7 @@ def test_an_official_file_with_its_config(said, tmp_path, setting):
 def test_an_official_file_without_meta(said, tmp_path, name, prompts, folders):
     found = said(official(tmp_path / 'it.pth', name))
     assert found['prompt tokens'] == f'P = {prompts}'
-    assert found['data set'] == found['iteration'] == found['seed'] == 'not recorded'
+    assert found['dataset'] == found['iteration'] == found['seed'] == 'not recorded'
     assert found['protocol'].startswith('not recorded; with such sizes: ')
     assert found['setting'].startswith('not recorded; any of ') and 'classes' not in found
     configs = found['config'].splitlines()
@@ -118,12 +118,12 @@ def test_an_official_file_without_meta(said, tmp_path, name, prompts, folders):
 
 def test_what_the_class_names_alone_tell(said, tmp_path):
     found = said(official(tmp_path / 'it.pth', 'coco', CLASSES=list(COCOStuff164k.CLASSES), config='model = open("x")'))
-    assert (found['data set'], found['protocol']) == ('COCOStuff164k', 'COCO-Stuff 164k, 156/15')
+    assert (found['dataset'], found['protocol']) == ('COCOStuff164k', 'COCO-Stuff 164k, 156/15')
     assert found['classes'].startswith('171: person, ') and found['unseen'].startswith('15: cow, giraffe, ')
-    assert found['prompt set'] == "not recorded; the data set's: coco15"
+    assert found['prompt set'] == "not recorded; the dataset's: coco15"
     assert found['setting'].startswith('not recorded') and len(found['config'].splitlines()) == 3
     strange = said(official(tmp_path / 'it.pth', CLASSES=['rose', 'tulip']))
-    assert strange['data set'] == 'none of this repository' and strange['config'].startswith('none of this repository')
+    assert strange['dataset'] == 'none of this repository' and strange['config'].startswith('none of this repository')
 
 
 def test_parts_that_a_file_lacks(said, tmp_path):
@@ -140,7 +140,7 @@ def test_parts_that_a_file_lacks(said, tmp_path):
 def test_a_file_of_ours(said, tmp_path, setting):
     found = said(ours(tmp_path / 'run', f'configs/miniature/{setting}.py'))
     assert found['kind'] == 'CLIP-RC, trained by this code' and 'dead' not in found['tensors']
-    assert (found['data set'], found['protocol'], found['prompt set']) == ('Miniature', 'miniature', 'single')
+    assert (found['dataset'], found['protocol'], found['prompt set']) == ('Miniature', 'miniature', 'single')
     assert found['setting'].startswith(setting) and found['unseen'].startswith('5: red stripes, ')
     assert (found['prompt tokens'], found['region tokens']) == ('P = 8', 'R = 4, 2x2')
     assert (found['text embeddings'], found['text tower']) == ('in it, 20x64', 'not in it')
@@ -161,7 +161,7 @@ def test_a_file_of_ours_that_differs_from_all_configs(said, tmp_path, options):
     assert found['config'].endswith(f'work folder: {path.parent / "config.py"}')
     assert found['test it'].endswith(f'test.py {path.parent / "config.py"} {path} --eval mIoU')
     if 'data.test.classes' in options:
-        assert (found['data set'], found['classes']) == ('none of this repository', '2: rose; tulip, lily')
+        assert (found['dataset'], found['classes']) == ('none of this repository', '2: rose; tulip, lily')
 
 
 def test_for_machines(said, tmp_path):
@@ -184,7 +184,7 @@ def test_weights_alone(said, tmp_path):
     path = ours(tmp_path / 'run', 'configs/miniature/inductive.py')
     torch.save(torch.load(path, weights_only=True)['state_dict'], tmp_path / 'weights.pth')
     found = said(tmp_path / 'weights.pth')
-    assert found['kind'] == 'CLIP-RC, with no word on who trained it' and found['data set'] == 'not recorded'
+    assert found['kind'] == 'CLIP-RC, with no word on who trained it' and found['dataset'] == 'not recorded'
     assert found['config'].splitlines() == [f'configs/miniature/{name}.py' for name in (
         'fully', 'inductive', 'transductive')]
 

@@ -26,7 +26,7 @@ from tools.engine.build import build_model
 from tools.engine.data import evaluation_loader, training_loader
 from tools.engine.evaluation import predict
 from tools.engine.process import Place
-from tools.miniature import experiment, pictures, quickstart, runs, train_clip, world
+from tools.miniature import experiment, images, quickstart, runs, train_clip, world
 from tools.miniature.runs import Run
 from tools.miniature.train_clip import ImageTower
 from tools.train import initial_model
@@ -42,8 +42,8 @@ def test_each_colour_and_each_pattern_is_seen_and_unseen():
 
 def test_a_scene_depends_on_its_seed_alone():
     first, again, other = world.draw_scene([1, 2]), world.draw_scene([1, 2]), world.draw_scene([1, 3])
-    assert np.array_equal(first.picture, again.picture) and np.array_equal(first.labels, again.labels)
-    assert not np.array_equal(first.picture, other.picture)
+    assert np.array_equal(first.image, again.image) and np.array_equal(first.labels, again.labels)
+    assert not np.array_equal(first.image, other.image)
 
 
 def test_scenes_show_what_their_labels_say():
@@ -51,12 +51,12 @@ def test_scenes_show_what_their_labels_say():
     shown = Counter()
     for seed in range(60):
         scene = world.draw_scene(seed)
-        assert scene.picture.shape == (world.SIZE, world.SIZE, 3) and scene.picture.dtype == np.uint8
+        assert scene.image.shape == (world.SIZE, world.SIZE, 3) and scene.image.dtype == np.uint8
         assert 1 <= len(scene.classes) <= 4
         assert set(np.unique(scene.labels)) <= {0, *(1 + index for index in scene.classes)}
         shown.update(scene.classes)
         for index in set(scene.classes):
-            pixels = scene.picture[scene.labels == 1 + index].astype(float)
+            pixels = scene.image[scene.labels == 1 + index].astype(float)
             spread = np.ptp(pixels, axis=1)
             strong = pixels[spread > 120]  # the saturated tone of the two
             if len(strong) < 100:
@@ -99,7 +99,7 @@ def test_another_world_of_the_same_looks(tmp_path, classes, of):
         scene = world.draw_scene([7, index], outlines=(3, 6))
         expected = np.array([0, *(1 + of(combination) for combination in range(20))])[scene.labels]
         assert np.array_equal(np.array(Image.open(tmp_path / f'world/SegmentationClass/val_{index:05d}.png')), expected)
-        assert not np.array_equal(scene.picture, world.draw_scene([7, index]).picture), 'the shapes are the same'
+        assert not np.array_equal(scene.image, world.draw_scene([7, index]).image), 'the shapes are the same'
 
 
 def test_an_interrupted_world_is_drawn_again(tmp_path, monkeypatch):
@@ -141,8 +141,8 @@ def test_the_shipped_clip_is_small_and_in_the_format_of_openai(clip):
 
 
 @torch.no_grad()
-def test_the_shipped_clip_names_pictures(clip):
-    """Zero-shot classification of new pictures of one object; unseen combinations too: its captions named them."""
+def test_the_shipped_clip_names_images(clip):
+    """Zero-shot classification of new images of one object; unseen combinations too: its captions named them."""
     weights = {name.removeprefix('visual.'): value.float() for name, value in clip.weights.items()
                if name.startswith('visual.')}
     layers = len({name.split('.')[2] for name in weights if 'resblocks' in name})
@@ -302,7 +302,7 @@ def test_loss_curves_of_a_resumed_run(tmp_path):
     for name, first, loss in (('1', 10, 3.), ('2', 20, 2.)):
         lines = [{'env_info': ''}, *({'mode': 'train', 'iter': i, 'loss': loss} for i in (first, first + 10))]
         (tmp_path / f'{name}.log.json').write_text('\n'.join(map(json.dumps, lines)))
-    iterations, curves = pictures.losses(tmp_path)
+    iterations, curves = images.losses(tmp_path)
     assert iterations == [10, 20, 30] and curves['all'] == [3., 2., 2.]
 
 
@@ -367,7 +367,7 @@ def results_of_all_runs() -> dict:
     for chain in experiment.chains(REPOSITORY):
         for run in chain:
             scores = dict.fromkeys(runs.SCORES, 0.5 + 0.1 * run.seed)
-            entry = {'scores': scores, 'iterations': run.iterations, 'pictures': experiment.WORLDS[run.world]}
+            entry = {'scores': scores, 'iterations': run.iterations, 'images': experiment.WORLDS[run.world]}
             results |= dict.fromkeys(experiment.outcomes(run), entry)
     return results
 
@@ -376,7 +376,7 @@ def test_tables_of_an_experiment(tmp_path):
     results = results_of_all_runs()
     table = experiment.tables(results).splitlines()
     assert table[2] == '| inductive | 60.0 ± 10.0 | 60.0 ± 10.0 | 60.0 ± 10.0 |' and len(table) == 2 + 5 + 3
-    experiment.scaling_picture(results, tmp_path / 'scaling.png')
+    experiment.scaling_image(results, tmp_path / 'scaling.png')
     assert Image.open(tmp_path / 'scaling.png').width == 1400
 
 

@@ -132,7 +132,7 @@ def test_what_is_published_has_a_source_and_the_form_of_such_a_thing():
 @EVERY
 def test_every_folder_of_a_split_comes_from_an_archive(name):
     targets = set().union(*(archive.targets for archive in REAL[name].archives))
-    assert {folder for split in REAL[name].splits for folder in (split.pictures, split.masks)} <= targets
+    assert {folder for split in REAL[name].splits for folder in (split.images, split.masks)} <= targets
 
 
 def test_the_splits_fit_those_of_the_configs():
@@ -149,14 +149,14 @@ def test_download_unpack_convert_verify(case, name, capsys):
     assert case.run('--download', '--workers', '2') == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f'{name} is whole.' and 'Traceback' not in printed.err
-    for path, content in case.made.pictures.items():
+    for path, content in case.made.images.items():
         assert (case.root / path).read_bytes() == content
     for path, labels in case.made.masks.items():
         np.testing.assert_array_equal(labels_of(case.root / path), labels, err_msg=path)
     for path, names in case.made.lists.items():
         assert (case.root / path).read_text().split() == names
     tree = case.tree()
-    assert set(tree) == {*case.made.pictures, *case.made.masks, *case.made.lists}, 'and nothing else'
+    assert set(tree) == {*case.made.images, *case.made.masks, *case.made.lists}, 'and nothing else'
     assert [path.suffix for path in (case.root / 'downloads').iterdir() if path.suffix == '.part'] == []
 
     requests = len(case.server.ranges)
@@ -328,7 +328,7 @@ def test_a_mask_that_can_not_be_converted_is_named(case, name, archive, inside, 
     (b'"image_id"', b'"id"', ['not laid out', "no 'image_id'"]),
     (b'"category_id": 23,', b'"category_id": 24,', ['2008_000003', 'category 24']),
     (b'"counts": "', b'"counts": "~', ['2008_000003', 'run-length code']),
-    (b'"size": [14, 16]', b'"size": [16, 14]', ['2008_000003', "the picture's size"]),
+    (b'"size": [14, 16]', b'"size": [16, 14]', ['2008_000003', "the image's size"]),
     (b'"size": [14, 16]', b'"size": null', ['not laid out']),
     (b'{', b'[{', ['damaged'])])
 def test_other_annotations(case, old, new, parts):
@@ -426,7 +426,7 @@ def test_a_run_that_was_ended_goes_on(case, monkeypatch, name, folder, end, capf
     assert case.run() == 0
     after = case.tree()
     assert after.items() >= before.items(), 'what was there was not made again'
-    assert set(after) == {*case.made.pictures, *case.made.masks, *case.made.lists}
+    assert set(after) == {*case.made.images, *case.made.masks, *case.made.lists}
 
 
 def test_one_run_at_a_time(case):
@@ -476,7 +476,7 @@ def test_a_root_that_can_not_be_written(case):
 @pytest.mark.parametrize('arguments', [[], ['--verify'], ['--download']])
 def test_a_root_inside_the_layout(case, name, arguments):
     case = case(name)
-    whole, first = case.root, Path(REAL[name].splits[0].pictures)
+    whole, first = case.root, Path(REAL[name].splits[0].images)
     (whole / first).mkdir(parents=True)
     for inner in [first, *first.parents][:-1]:
         case.root = whole / inner
@@ -498,7 +498,7 @@ def test_verify_without_anything(case, capsys):
     case.root.mkdir()
     case.fails('not whole', arguments=['--verify'])
     out = capsys.readouterr().out
-    assert 'train: no file VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt; 0 of 2 pictures' in out
+    assert 'train: no file VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt; 0 of 2 images' in out
     assert 'classes in val: 0 of 20' in out
     assert list(case.root.iterdir()) == []
 
@@ -527,7 +527,7 @@ def save(array, path, format='PNG'):
 @EVERY
 @pytest.mark.parametrize(('change', 'parts'), [
     (lambda path: save(np.full(data_archives.SIZE, 201), path), ['label ids [201] are out of range']),
-    (lambda path: save(np.zeros((14, 15)), path), ['the mask is 15x14 pixels, its picture 16x14']),
+    (lambda path: save(np.zeros((14, 15)), path), ['the mask is 15x14 pixels, its image 16x14']),
     (lambda path: save(np.zeros((14, 16, 3)), path), ['8-bit label', 'RGB']),
     (lambda path: path.write_bytes(path.read_bytes()[:-40]), ['does not decode']),
     (lambda path: path.unlink(), ['no mask in '])])
@@ -548,9 +548,9 @@ def test_verify_finds_wrong_masks(case, name, change, parts, capsys):
 @pytest.mark.parametrize(('change', 'text'), [
     (lambda path: path.write_bytes(path.read_bytes()[:-40]), 'does not decode'),
     (lambda path: path.write_bytes(b''), 'does not decode'),
-    (lambda path: turn(path), 'the mask is 16x14 pixels, its picture 14x16'),
-    (lambda path: path.unlink(), 'no picture in ade/ADEChallengeData2016/images/validation')])
-def test_verify_finds_wrong_pictures(case, change, text, capsys):
+    (lambda path: turn(path), 'the mask is 16x14 pixels, its image 14x16'),
+    (lambda path: path.unlink(), 'no image in ade/ADEChallengeData2016/images/validation')])
+def test_verify_finds_wrong_images(case, change, text, capsys):
     case = case('ade20k')
     case.put()
     assert case.run() == 0
@@ -571,12 +571,12 @@ def test_verify_counts_and_names_absent_classes(case, capsys):
     capsys.readouterr()
     case.fails('not whole', arguments=['--verify'])
     out = capsys.readouterr().out
-    assert 'train: 11 of 12 pictures' in out and 'there are 11 pictures and 11 masks' in out
+    assert 'train: 11 of 12 images' in out and 'there are 11 images and 11 masks' in out
     assert 'classes in training: 150 of 150\n' in out
     assert 'classes in val: 148 of 150; none of sky, floor\n' in out
 
 
-def test_verify_finds_pictures_that_are_trained_on_and_tested_on(case, capsys):
+def test_verify_finds_images_that_are_trained_on_and_tested_on(case, capsys):
     case = case('voc12')
     case.put()
     assert case.run() == 0
@@ -592,7 +592,7 @@ def test_a_short_list_of_voc_is_not_taken_for_the_whole(case):
     lists = case.root / 'VOCdevkit/VOC2012/ImageSets/Segmentation'
     lists.mkdir(parents=True)
     (lists / 'train.txt').write_text('2007_000001\n')
-    case.fails(lists / 'train.txt', 'names 1 pictures, expected 2', 'Delete it')
+    case.fails(lists / 'train.txt', 'names 1 images, expected 2', 'Delete it')
     assert not (lists / 'aug.txt').exists()
     (lists / 'train.txt').unlink()
     assert case.run() == 0

@@ -1,4 +1,4 @@
-"""Several processes train and test as one with all the pictures."""
+"""Several processes train and test as one with all the images."""
 import os
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from PIL import Image
 
 from tests.conftest import LEAVES, REPOSITORY, TINY, make_voc
 from tests.test_scripts import free_port
-from tests.tools.one_process import BATCHES, SETTINGS, Step, one_step, pictures, scored
+from tests.tools.one_process import BATCHES, SETTINGS, Step, images, one_step, scored
 from tools.engine import process
 
 ALONE = process.Place(torch.device('cpu'))
 
 
 def joined(*batches: dict[str, DataContainer]) -> dict[str, DataContainer]:
-    """The pictures of all batches in one."""
+    """The images of all batches in one."""
     return {'img': DataContainer([torch.cat([batch['img'].data[0] for batch in batches])], stack=True),
             'img_metas': DataContainer([sum((batch['img_metas'].data[0] for batch in batches), [])], cpu_only=True),
             'gt_semantic_seg': DataContainer([torch.cat([batch['gt_semantic_seg'].data[0] for batch in batches])],
@@ -71,7 +71,7 @@ def distance(one: Step, other: Step) -> float:
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_two_processes_train_as_one(together, folder, setting, name):
     config = Config.fromfile(folder / f'{setting}.py')
-    batches = [pictures(classes, rank) for rank, classes in enumerate(BATCHES[name])]
+    batches = [images(classes, rank) for rank, classes in enumerate(BATCHES[name])]
     alone, shared = one_step(config, joined(*batches), ALONE), together[2][setting, name]
     for part in ('loss', *(f'decode.{loss}' for loss in ('loss_mask', 'loss_dice', 'recovery_loss_q',
                                                          'recovery_loss_k'))):
@@ -102,5 +102,5 @@ def test_scores_whatever_the_remainder(together, alone, processes, count):
         np.testing.assert_equal(one, other)  # nan equals nan
     assert single[2]['mIoU'] == single[1]['mIoU'] > 0
     scores = {float(results[1]['mIoU']) for results in alone.values()}
-    assert len(scores) > 3, 'the case is too easy: the pictures are alike'
+    assert len(scores) > 3, 'the case is too easy: the images are alike'
 

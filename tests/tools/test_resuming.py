@@ -429,13 +429,13 @@ def test_another_learning_rate(train_here, tmp_path):
 
 
 def test_another_batch(train_here, tmp_path, caplog):
-    """The pictures go on where they were; but iterations must be of the same kind."""
+    """The images go on where they were; but iterations must be of the same kind."""
     train_here(tmp_path, '--no-validate', at={3: ask()})
     train_here(tmp_path, '--no-validate', '--auto-resume', settings=['data.samples_per_gpu=1'])
     assert content(tmp_path)['meta']['progress'] == {
-        'pictures': 3 * 2 + 8, 'pictures_an_iteration': 1, 'iterations_a_step': 1}
-    assert 'the run had 2 pictures an iteration and goes on with 1' in caplog.text
-    with pytest.raises(ValueError, match='1 iteration.* of 1 pictures, here it is 3 of 2'):
+        'images': 3 * 2 + 8, 'images_per_iteration': 1, 'iterations_per_step': 1}
+    assert 'the run had 2 images an iteration and goes on with 1' in caplog.text
+    with pytest.raises(ValueError, match='1 iteration.* of 1 images, here it is 3 of 2'):
         train_here(tmp_path, '--no-validate', '--auto-resume', '--total-batch-size', 6)
 
 
@@ -504,7 +504,7 @@ def test_weights_that_are_no_numbers_are_not_the_best(train_here, tmp_path, monk
 
 
 def test_a_bad_batch_of_a_step_of_several_is_named(train_here, tmp_path, monkeypatch):
-    """The weights are spoiled by the first batch of a step of 3; the message names the pictures of all of them."""
+    """The weights are spoiled by the first batch of a step of 3; the message names the images of all of them."""
     def spoil(this, *args, **kwargs):
         step(this, *args, **kwargs)
         next(each for each in this.param_groups[0]['params'] if each.requires_grad).data[0] = math.nan

@@ -127,19 +127,19 @@ def test_a_later_test_on_another_data_set_hides_no_row(run, tmp_path):
 
 
 def test_a_later_test_of_an_earlier_checkpoint_does_not_count(run, tmp_path):
-    """Tests of iterations 20000, 40000, 40000 and 20000 once more, of all pictures and of 100."""
+    """Tests of iterations 20000, 40000, 40000 and 20000 once more, of all images and of 100."""
     folder = tmp_path / 'it'
-    for time, (iteration, pictures, score) in enumerate([(20_000, 1449, 0.5), (40_000, 1449, 0.6), (40_000, 1449, 0.7),
+    for time, (iteration, images, score) in enumerate([(20_000, 1449, 0.5), (40_000, 1449, 0.6), (40_000, 1449, 0.7),
                                                          (20_000, 1449, 0.5), (20_000, 100, 0.9)]):
         name = f'eval_single_scale_{time}.json'
         write(folder, name=name, hIoU=score)
         file = folder / name
         file.write_text(json.dumps({**json.loads(file.read_text()), 'checkpoint': f'/runs/it/iter_{iteration}.pth',
-                                    'iteration': iteration, 'data_root': 'data', 'pictures': pictures}))
+                                    'iteration': iteration, 'data_root': 'data', 'images': images}))
         os.utime(file, (time, time))
     rows, text = run(folder)
     assert [(row[2], row[-1]) for row in rows if row[2].startswith('this code')] == [
-        ('this code, 1 run [1]', '70.0'), ('this code, 1 run, 100 of 1,449 pictures', '90.0')]
+        ('this code, 1 run [1]', '70.0'), ('this code, 1 run, 100 of 1,449 images', '90.0')]
     assert f'[1] {folder}: the score is that of iter_40000.pth; not counted: iter_20000.pth' in text
 
 
@@ -176,9 +176,9 @@ def test_what_is_written(run, tmp_path):
     assert table[0][:2] == ['protocol', 'setting'] and set(''.join(table[1])) <= set('-: ') and table[2:] == rows
     assert str(folders[1]) in markdown and '](summary.png)' in markdown
     assert f'written: {tmp_path / "runs/summary.md"}' in text
-    with Image.open(tmp_path / 'runs/summary.png') as picture:
-        assert picture.width > 1000 and picture.height > 400
-        assert np.asarray(picture.convert('L'))[:, :2].min() > 250, 'light, and nothing is cut off at the left'
+    with Image.open(tmp_path / 'runs/summary.png') as image:
+        assert image.width > 1000 and image.height > 400
+        assert np.asarray(image.convert('L'))[:, :2].min() > 250, 'light, and nothing is cut off at the left'
     run(*(tmp_path / 'runs').iterdir())  # which names what was written, too
     run(folders[0], '--out', tmp_path / 'new/v1.0')
     assert {path.name for path in (tmp_path / 'new').iterdir()} == {'v1.0.md', 'v1.0.png'}

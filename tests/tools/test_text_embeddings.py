@@ -73,7 +73,7 @@ def test_names_with_synonyms_and_prompts_from_files(run, clip_file, tmp_path):
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
 
 
-def test_names_that_the_font_of_the_picture_lacks(run, clip_file, tmp_path):
+def test_names_that_the_font_of_the_image_lacks(run, clip_file, tmp_path):
     (tmp_path / 'names.txt').write_text('cat\n猫, 子猫\ncafé\n')
     done = run(SCRIPT, tmp_path / 'names.txt', '--clip', clip_file, '--out', tmp_path / 'rows.npy')
     assert (tmp_path / 'rows.png').exists() and 'lyph' not in done.stderr and '猫' in done.stderr
@@ -116,7 +116,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
     ('cat\ncat\n', [], 'class names occur twice: cat'),
     ('', [], 'names.txt is empty'),
     ('cat,\n', [], "class 0 is named 'cat,'"),
-    (None, [], 'is no data set (voc12, coco_stuff164k,'),
+    (None, [], 'is no dataset (voc12, coco_stuff164k,'),
     ('cat\n', ['--prompts', 'haiku'], "no prompt set and no text file 'haiku'"),
     ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
     ('cat\n', ['--out', 'rows.txt'], 'must end in .npy'),

@@ -91,15 +91,15 @@ def segmenter():
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory) -> Path:
-    """Pictures of a scene, and what only claims to be one."""
+    """Images of a scene, and what only claims to be one."""
     folder = tmp_path_factory.mktemp('files')
-    drawn = Image.fromarray(draw_scene(1000).picture)
+    drawn = Image.fromarray(draw_scene(1000).image)
     drawn.save(folder / 'drawn.png')
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned by a quarter, clockwise
     wide = drawn.crop((0, 0, SIZE, 100))
     wide.transpose(Image.Transpose.ROTATE_90).save(folder / 'turned.jpg', exif=turned, quality=95)
-    (folder / 'text.jpg').write_text('no picture at all')
+    (folder / 'text.jpg').write_text('no image at all')
     (folder / 'empty.png').touch()
     (folder / 'bomb.png').write_bytes(bomb(30_000))
     return folder
@@ -116,7 +116,7 @@ def bomb(side: int) -> bytes:
 
 
 def decoded(url: str) -> np.ndarray:
-    """The picture of a data URL."""
+    """The image of a data URL."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(',')[2]))))
 
 
@@ -143,13 +143,13 @@ def test_the_answer_holds_the_result(segmenter, files, count):
     assert (decoded(told['results'][0]['labels']) == expected.labels).all()
     assert told['results'][0]['summary'] == json.loads(json.dumps(expected.summary()))
     assert (told['name'], told['width'], told['height']) == ('drawn', SIZE, SIZE)
-    assert np.abs(decoded(told['picture']).astype(int) - draw_scene(1000).picture).mean() < 6
+    assert np.abs(decoded(told['image']).astype(int) - draw_scene(1000).image).mean() < 6
 
 
 @pytest.mark.parametrize('kind', ['turned', 'grey', 'CMYK', '16 bits', 'transparent', 'animated'])
-def test_a_picture_is_taken_as_it_is_displayed(segmenter, files, tmp_path, kind):
+def test_a_image_is_taken_as_it_is_displayed(segmenter, files, tmp_path, kind):
     scene = Image.open(files / 'drawn.png')
-    shown, file = np.asarray(scene), tmp_path / 'picture.tif'
+    shown, file = np.asarray(scene), tmp_path / 'image.tif'
     if kind == 'turned':
         shown, file = shown[:100], files / 'turned.jpg'
     elif kind == 'grey':
@@ -164,23 +164,23 @@ def test_a_picture_is_taken_as_it_is_displayed(segmenter, files, tmp_path, kind)
         scene.putalpha(Image.fromarray(np.where(np.arange(SIZE) < 40, 0, 255).astype(np.uint8)[None].repeat(SIZE, 0)))
         shown = np.where((np.arange(SIZE) < 40)[None, :, None], 255, shown)
     if kind == 'animated':
-        file = tmp_path / 'picture.webp'
+        file = tmp_path / 'image.webp'
         scene.save(file, save_all=True, append_images=[Image.new('RGB', scene.size)], lossless=True)
     elif kind != 'turned':
         scene.save(file)
     told = answer(segmenter, LIMITS, str(file), [ALL_CLASSES])
     assert (told['width'], told['height']) == shown.shape[1::-1]
-    assert np.abs(decoded(told['picture']).astype(int) - shown).mean() < 8
+    assert np.abs(decoded(told['image']).astype(int) - shown).mean() < 8
     labels, _ = maps_of(told, told['results'][0])
     assert (labels == segmenter.segment(shown.astype(np.uint8), Miniature.CLASSES).labels).mean() > 0.95
 
 
 @pytest.mark.parametrize('file, words, message', [
-    ('text.jpg', 'cat', r'text\.jpg is no picture'),
+    ('text.jpg', 'cat', r'text\.jpg is no image'),
     ('gone.png', 'cat', r'^gone\.png is kept no longer: choose it again'),
     ('empty.png', 'cat', r'empty\.png is empty'),
     ('bomb.png', 'cat', r'bomb\.png has more than 4,000,000 pixels'),
-    (None, 'cat', r'No picture: drop one'),
+    (None, 'cat', r'No image: drop one'),
     ('drawn.png', '', r'No words: name what to look for'),
     ('drawn.png', ' , \n ;', r'No words: name what to look for'),
     ('drawn.png', ', '.join(map(str, range(10_000))), r'10,000 words are too many: 300 at most'),
@@ -212,18 +212,18 @@ def endless_comment(megabytes: int) -> bytes:
 
 
 @pytest.mark.parametrize('content', [progressive(2000, 20_000), endless_comment(20)], ids=['scans', 'comment'])
-def test_a_picture_that_decodes_for_minutes_is_stopped(segmenter, tmp_path, content):
+def test_a_image_that_decodes_for_minutes_is_stopped(segmenter, tmp_path, content):
     (tmp_path / 'slow.img').write_bytes(content)
     limits, began = LIMITS._replace(decoding=1), time.monotonic()
     told = answer(segmenter, limits, str(tmp_path / 'slow.img'), ['cat'])
     assert time.monotonic() - began < 3
-    assert told == {'error': 'slow.img takes more than 1 seconds to decode, the most that a picture may take: open it '
+    assert told == {'error': 'slow.img takes more than 1 seconds to decode, the most that an image may take: open it '
                              'in a viewer and save it anew.'}
     assert multiprocessing.active_children() == []
 
 
 def test_a_decoder_that_dies_is_told(segmenter, files, monkeypatch):
-    monkeypatch.setattr('tools.web_page.answers.read_picture', lambda *args, **options: os.kill(os.getpid(), 9))
+    monkeypatch.setattr('tools.web_page.answers.read_image', lambda *args, **options: os.kill(os.getpid(), 9))
     assert answer(segmenter, LIMITS, str(files / 'drawn.png')) == {
         'error': 'drawn.png cannot be decoded here: make it smaller, or save it as PNG.'}
 
@@ -241,7 +241,7 @@ def test_a_long_word_does_not_hold_the_page(segmenter, files):
     assert time.monotonic() - began < 3
 
 
-def test_two_lists_are_of_one_picture_and_anything_else_takes_no_word(segmenter, files):
+def test_two_lists_are_of_one_image_and_anything_else_takes_no_word(segmenter, files):
     told = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes', 'yellow checks'],
                   anything_else='yellow stripes')
     assert [[word['word'] for word in result['summary']['words']] for result in told['results']] == \
@@ -259,7 +259,7 @@ def test_time_runs_out_between_operations_of_this_thread_only(segmenter, files):
     assert time.monotonic() - began < 5
     told = answer(segmenter, LIMITS._replace(seconds=0.001), str(files / 'drawn.png'), ['blue stripes'])
     assert told == {'error': 'Stopped after 0.001 seconds, the most that a request may take: give fewer words or a '
-                             'smaller picture.'}
+                             'smaller image.'}
     assert torch.is_grad_enabled(), 'whatever was stopped, the thread is as it was'
     assert 'results' in answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes'])
     done = []
@@ -314,7 +314,7 @@ def posted(served: Served, file: dict, words: str | dict = 'cat', prompts: str =
 
 def test_nothing_but_uploads_is_read(served, files):
     listener = socket.create_server(('127.0.0.1', 0))
-    address = f'http://127.0.0.1:{listener.getsockname()[1]}/picture.png'
+    address = f'http://127.0.0.1:{listener.getsockname()[1]}/image.png'
     for path in ('/etc/passwd', str(REPOSITORY / '.github/assets/method.png'), str(files / 'drawn.png'), address):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f'{served.url}/gradio_api/file={path}')
@@ -324,7 +324,7 @@ def test_nothing_but_uploads_is_read(served, files):
             with pytest.raises(urllib.error.HTTPError, match='403'):
                 posted(served, file, words)
     uploaded = client_of(served).predict(handle_file(files / 'drawn.png'), api_name='/look')
-    assert uploaded['picture']
+    assert uploaded['image']
     listener.setblocking(False)
     with pytest.raises(BlockingIOError):  # nobody has called
         listener.accept()
@@ -442,8 +442,8 @@ class Page:
 
     def upload(self, file: Path) -> None:
         self.clear()
-        self.tab.locator('#picture button[aria-label="Clear"]').click()
-        self.tab.locator('#picture input[type=file]').set_input_files(file)
+        self.tab.locator('#image button[aria-label="Clear"]').click()
+        self.tab.locator('#image input[type=file]').set_input_files(file)
         self.tab.wait_for_selector('#viewer .message:visible, #viewer .view:not(:has(.legend))')
 
     def segment(self, words: str) -> None:
@@ -471,7 +471,7 @@ class Page:
             (line) => [line.querySelector('span').textContent, line.querySelector('i').style.background])''', view)}
 
     def hover(self, x: int, y: int, view: int = 0) -> list[str]:
-        """Puts the pointer on a pixel of the picture -> what each view tells."""
+        """Puts the pointer on a pixel of the image -> what each view tells."""
         canvas = self.tab.locator('#viewer canvas').nth(view)
         width, height = canvas.evaluate('(canvas) => [canvas.width, canvas.height]')
         box = canvas.bounding_box()
@@ -592,7 +592,7 @@ def test_a_result_that_means_little_is_told(page):
 
 
 def test_bad_input_is_told_and_the_page_goes_on(page, files):
-    for file, message in (('text.jpg', 'is no picture'), ('bomb.png', 'more than 4,000,000 pixels')):
+    for file, message in (('text.jpg', 'is no image'), ('bomb.png', 'more than 4,000,000 pixels')):
         page.upload(files / file)
         assert message in page.message()
     page.upload(files / 'drawn.png')
@@ -605,7 +605,7 @@ def test_bad_input_is_told_and_the_page_goes_on(page, files):
     assert not page.tab.locator('#viewer .message').is_visible()
 
 
-def test_pictures_dropped_anywhere(page, files):
+def test_images_dropped_anywhere(page, files):
     page.tab.evaluate('''(content) => {
         const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
         const data = new DataTransfer();
@@ -614,7 +614,7 @@ def test_pictures_dropped_anywhere(page, files):
             new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: data }));
     }''', base64.b64encode((files / 'turned.jpg').read_bytes()).decode())
     page.tab.wait_for_function('document.querySelector("#viewer canvas")?.height === 100')
-    assert 'dropped' in page.tab.inner_text('#picture')
+    assert 'dropped' in page.tab.inner_text('#image')
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])

@@ -1,4 +1,4 @@
-"""How cost grows with the number of classes, the side of the picture and the batch; and a plot of it."""
+"""How cost grows with the number of classes, the side of the image and the batch; and a plot of it."""
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tools.engine.process import Place
 from tools.engine.progress import Progress
 
 VALUES = {'classes': (20, 50, 100, 171, 400, 1000), 'side': (256, 512, 768, 1024), 'batch': (1, 2, 4, 8, 16, 32)}
-UNITS = {'classes': 'classes', 'side': 'side of the picture in pixels', 'batch': 'pictures in a batch'}
+UNITS = {'classes': 'classes', 'side': 'side of the image in pixels', 'batch': 'images in a batch'}
 
 
 def grow(config: Config, place: Place, repeats: int) -> dict[str, list[dict]]:
@@ -46,7 +46,7 @@ def _cost(model: CLIPRC, place: Place, name: str, point: dict[str, int], smaller
     images = torch.randn(point['batch'], 3, point['side'], point['side'], device=place.device)
     labels = training_labels(model, point['batch'], point['side'], place.device)
     model.test_cfg.crop_size = model.test_cfg.stride = (point['side'],) * 2
-    model.test_cfg.windows_at_once = point['batch']
+    model.test_cfg.windows_per_batch = point['batch']
     jobs = {'test': torch.no_grad()(lambda: window_labels(model.eval(), images)),
             'train': lambda: training_step(model.train(), _losses(model), images, labels)}
     costs = {}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long a training step takes on many GPUs, on paper: `python tools/benchmarking/scaling.py [CONFIG ...]`.
 
-Of a step on n GPUs, of which each has the pictures of the config, three parts are added up:
+Of a step on n GPUs, of which each has the images of the config, three parts are added up:
 
     compute    one GPU's own step, measured (--step-ms), or multiply-adds (tools/engine/flop_count.py) / --rate
     gradients  their all-reduce, of which the backward pass may hide a part:
@@ -17,7 +17,7 @@ where G is 4 bytes for each trained parameter, and T(bytes) = min(ring, tree) wi
     tree = 2 * bytes / bandwidth + 2 * ceil(log2 n) * latency
 
 Bandwidth is what a machine sends (its GPUs' rings share its network), or a GPU where all are in one machine; latency is
-of one message. Left out: waiting for the slowest process, loading pictures, checkpoints, evaluation.
+of one message. Left out: waiting for the slowest process, loading images, checkpoints, evaluation.
 """
 import argparse
 import math
@@ -110,23 +110,23 @@ def table(path: str, args: Namespace) -> str:
     """The steps of a config on all numbers of GPUs."""
     config = load_config(Namespace(config=path, data_root=None, options={}, cfg_options={}))
     model = model_of(config, process.Place(torch.device('cpu')))
-    pictures, counted = config.data.samples_per_gpu, floors(model)
+    images, counted = config.data.samples_per_gpu, floors(model)
     trained = sum(parameter.numel() for parameter in model.trainable_parameters())
-    compute = args.step_ms / 1000 if args.step_ms else pictures * counted.step / args.rate
+    compute = args.step_ms / 1000 if args.step_ms else images * counted.step / args.rate
     rows = PrettyTable(['GPUs', 'batch', 'gradients ms', 'scalars ms', 'step ms, nothing hidden', 'all hidden',
-                        'pictures/s', 'of n times one GPU'])
+                        'images/s', 'of n times one GPU'])
     rows.align = 'r'
     for n in args.gpus:
         bandwidth, latency = args.inside if n <= args.gpus_per_machine else args.network
         step = predict(compute=compute, backward_share=1 - counted.window / counted.step, gradient_bytes=4 * trained,
                        n=n, link=Link(1e9 * bandwidth, 1e-6 * latency))
-        most, least = (n * pictures / seconds for seconds in (step.all_hidden, step.nothing_hidden))
+        most, least = (n * images / seconds for seconds in (step.all_hidden, step.nothing_hidden))
         share = [f'{100 * compute / seconds:.0f}' for seconds in (step.nothing_hidden, step.all_hidden)]
-        rows.add_row([n, n * pictures, f'{1000 * step.gradients:.2f}', f'{1000 * step.scalars:.2f}',
+        rows.add_row([n, n * images, f'{1000 * step.gradients:.2f}', f'{1000 * step.scalars:.2f}',
                       f'{1000 * step.nothing_hidden:.1f}', f'{1000 * step.all_hidden:.1f}',
                       f'{least:.0f} - {most:.0f}', f'{share[0]} - {share[1]} %'])
-    source = 'measured' if args.step_ms else f'{counted.step / 1e9:.1f} G multiply-adds a picture at {args.rate:.0e}/s'
-    return (f'{Path(path).stem}: {pictures} pictures a GPU, compute {1000 * compute:.1f} ms ({source}), '
+    source = 'measured' if args.step_ms else f'{counted.step / 1e9:.1f} G multiply-adds an image at {args.rate:.0e}/s'
+    return (f'{Path(path).stem}: {images} images a GPU, compute {1000 * compute:.1f} ms ({source}), '
             f'{trained / 1e6:.2f} M trained parameters, {4 * trained / 1e6:.0f} MB of gradients\n{rows}')
 
 

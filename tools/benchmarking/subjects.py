@@ -48,27 +48,27 @@ def plain_vit(model: CLIPRC) -> VisionTransformer:
 
 
 def plain_pass(model: CLIPRC, device: torch.device) -> Job:
-    """T: the plain ViT's forward pass on one picture in float32."""
+    """T: the plain ViT's forward pass on one image in float32."""
     vit = plain_vit(model).to(device)
-    picture = torch.randn(1, 3, *vit.patch_embed.img_size, device=device)
-    return torch.no_grad()(lambda: vit(picture))
+    image = torch.randn(1, 3, *vit.patch_embed.img_size, device=device)
+    return torch.no_grad()(lambda: vit(image))
 
 
 class TestImage:
-    """A drawn picture in a folder: from its file to its scores, as testing does it. Two windows of 512 pixels."""
+    """A drawn image in a folder: from its file to its scores, as testing does it. Two windows of 512 pixels."""
 
     def __init__(self, model: CLIPRC, config: Config, place: Place, folder: Path):
         random = np.random.default_rng(0)
         coarse = Image.fromarray(random.integers(0, 255, (24, 32, 3), dtype=np.uint8))
-        pictures, masks = folder / 'pictures', folder / 'masks'
-        pictures.mkdir()
+        images, masks = folder / 'images', folder / 'masks'
+        images.mkdir()
         masks.mkdir()
-        coarse.resize(TEST_IMAGE[::-1], Image.Resampling.BICUBIC).save(pictures / 'drawn.jpg', quality=90)
+        coarse.resize(TEST_IMAGE[::-1], Image.Resampling.BICUBIC).save(images / 'drawn.jpg', quality=90)
         classes = [f'class {index}' for index in range(model.num_classes)]
         mask = random.integers(0, model.num_classes, (12, 16)).astype(np.uint8)
         Image.fromarray(mask).resize(TEST_IMAGE[::-1], Image.Resampling.NEAREST).save(masks / 'drawn.png')
         self.dataset = ZeroShotDataset(
-            classes=classes, unseen=(), img_dir=str(pictures), ann_dir=str(masks), img_suffix='.jpg',
+            classes=classes, unseen=(), img_dir=str(images), ann_dir=str(masks), img_suffix='.jpg',
             seg_map_suffix='.png', pipeline=config.data.test.pipeline, test_mode=True)
         self.place, self.model, self.wrapped = place, model, process.wrap(model, place)
 
@@ -77,7 +77,7 @@ class TestImage:
         return collate([self.dataset[0]], samples_per_gpu=1)
 
     def view(self) -> Tensor:
-        """The picture after the pipeline, (1, 3, H, W)."""
+        """The image after the pipeline, (1, 3, H, W)."""
         return self.batch()['img'][0].to(self.place.device)
 
     def run(self) -> None:
@@ -85,7 +85,7 @@ class TestImage:
         self.score(label_maps(self.wrapped, [self.batch()], self.place)[0])
 
     def run_whole(self) -> None:
-        """The same with the picture in one pass."""
+        """The same with the image in one pass."""
         usual, self.model.test_cfg.mode = self.model.test_cfg.mode, 'whole'
         try:
             self.run()
@@ -97,7 +97,7 @@ class TestImage:
 
 
 def window_labels(model: CLIPRC, images: Tensor) -> list[Tensor]:
-    """Labels of pictures that are windows."""
+    """Labels of images that are windows."""
     shape = {'img_shape': tuple(images.shape[2:]), 'ori_shape': tuple(images.shape[2:])}
     return model.segment(images, [shape] * len(images))
 

@@ -24,14 +24,14 @@ from models.weights.files import Checkpoint
 from tools.engine.clip_sizes import fill_in, require_clip
 from tools.engine.config import as_data, dataset_configs
 
-WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_at_once')  # of a config's model.test_cfg
+WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_per_batch')  # of a config's model.test_cfg
 
 
 def dataset_facts(config: Config) -> DatasetFacts:
     """Class names, split and prompt set of the config's test data, without a look at any file."""
     dataset = next(dataset_configs(config.data.get('test', {})), None)
     if dataset is None:
-        raise UserError('the config\'s data.test names no folder of pictures (img_dir).')
+        raise UserError('the config\'s data.test names no folder of images (img_dir).')
     return _facts_of(dataset)
 
 
@@ -69,7 +69,7 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     """
     split = dataset_facts(config).split
     if len(split.names) < 2:
-        raise UserError(f'the data set has one class, {split.names[0]}: a model tells classes apart, it needs two at '
+        raise UserError(f'the dataset has one class, {split.names[0]}: a model tells classes apart, it needs two at '
                         'least. Background can be one.')
     fill_in(config, checkpoint)
     model = config.model.copy()
@@ -166,7 +166,7 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
     new = [name for name in names if name not in trained_on]
     differences = [f'{what}: {"; ".join(some[:5])}{f" and {len(some) - 5} more" if len(some) > 5 else ""}'
                    for what, some in (('only there', lost), ('only here', new)) if some]
-    raise UserError(f'{checkpoint.path} was trained on {len(trained_on)} classes, the config\'s data set has '
+    raise UserError(f'{checkpoint.path} was trained on {len(trained_on)} classes, the config\'s dataset has '
                     f'{len(names)}: {", ".join(differences) or "the same in another order"}. Use the config of the '
                     'checkpoint (tools/inspect_checkpoint.py finds it). To test it on classes it was not trained on: '
                     'a config of configs/cross_dataset, or --cfg-options cross_dataset=True.')
@@ -184,9 +184,9 @@ def _check_sizes(config: Config) -> None:
         raise UserError(f'model.test_cfg.mode={windows.mode!r} is neither slide nor whole.')
     if windows.get('mode', 'slide') == 'slide' and windows.get('crop_size') and windows.get('stride'):
         sliding(windows.crop_size, windows.crop_size, windows.stride)
-    at_once = windows.get('windows_at_once')
+    at_once = windows.get('windows_per_batch')
     if at_once is not None and (type(at_once) is not int or at_once < 1):
-        raise UserError(f'model.test_cfg.windows_at_once={at_once!r} is no whole number from 1 up.')
+        raise UserError(f'model.test_cfg.windows_per_batch={at_once!r} is no whole number from 1 up.')
     size = config.model.decode_head.get('img_size', 512)
     resolution = config.model.backbone.get('input_resolution', 512)
     if size != resolution:

@@ -16,7 +16,7 @@ from tools.engine.config_names import SETTINGS, check_names, check_workflow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # of a config's model
-TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's data sets, where they are no lists
+TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # of a config's datasets, where they are no lists
 LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG')
 FP16_HOOKS = ('Fp16OptimizerHook', 'GradientCumulativeFp16OptimizerHook')
 DATA_SETTINGS = ('samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test')
@@ -43,7 +43,7 @@ class MergingDictAction(DictAction):
 def add_config_arguments(parser: ArgumentParser) -> None:
     """The arguments that `load_config` reads."""
     parser.add_argument('config', help=f'config file; {IS_RUN}')
-    parser.add_argument('--data-root', help="the data set's folder, instead of the config's")
+    parser.add_argument('--data-root', help="the dataset's folder, instead of the config's")
     parser.add_argument('--cfg-options', nargs='+', action=MergingDictAction, default={}, metavar='KEY=VALUE',
                         help='override settings of the config, for example model.decode_head.num_layers=2')
     parser.add_argument('--options', nargs='+', action=MergingDictAction, default={}, metavar='KEY=VALUE',
@@ -91,7 +91,7 @@ def load_config(args: Namespace) -> Config:
     for dataset in dataset_configs(config.data):
         if isinstance(dataset.get('pipeline'), list):
             dataset.pipeline = with_pairs(dataset.pipeline)
-    set_picture_size(config)
+    set_image_size(config)
     if args.data_root is not None:
         for dataset in dataset_configs(config.data):
             dataset.data_root = str(Path(args.data_root).absolute())
@@ -129,19 +129,19 @@ def take_fp16_for_amp(config: Config) -> None:
     config.amp, config.optimizer_config = {'dtype': 'float16'}, {**updating, **(fp16 or {})}
 
 
-def set_picture_size(config: Config) -> None:
-    """Makes the side of crops and windows what the config's `picture_size` says, in pixels, and all else in proportion.
+def set_image_size(config: Config) -> None:
+    """Makes the side of crops and windows what the config's `image_size` says, in pixels, and all else in proportion.
 
-    That is: the sizes that the model was built for, the stride of windows, and what pipelines make pictures and crops.
+    That is: the sizes that the model was built for, the stride of windows, and what pipelines make images and crops.
 
     Raises:
         UserError: it is no whole number.
     """
-    model, side = config.model, config.get('picture_size')
+    model, side = config.model, config.get('image_size')
     if side is None:
         return
     if type(side) is not int or side < 1:
-        raise UserError(f'picture_size={side!r} is no whole number of pixels.')
+        raise UserError(f'image_size={side!r} is no whole number of pixels.')
     before = model.backbone.get('input_resolution', 512)
 
     def scale(settings: ConfigDict, *names: str) -> None:

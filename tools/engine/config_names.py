@@ -17,7 +17,7 @@ from models.text_files import read_text
 # What is read of a config; all else in it serves to write these.
 SETTINGS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config', 'evaluation',
             'log_config', 'log_level', 'amp', 'fp16', 'compile', 'cross_dataset', 'seed', 'work_dir', 'load_from',
-            'resume_from', 'cudnn_benchmark', 'find_unused_parameters', 'custom_hooks', 'picture_size',
+            'resume_from', 'cudnn_benchmark', 'find_unused_parameters', 'custom_hooks', 'image_size',
             'total_batch_size', 'total_batch_size_source', 'protocol', 'published')
 FILES_ONLY = ('custom_imports', 'workflow')  # settings, too, which a command line cannot change
 # Settings of mmcv, mmseg and MMEngine: values that change nothing here (None and False never do), and what does it.

@@ -1,4 +1,4 @@
-"""Loaders of training batches and of test pictures."""
+"""Loaders of training batches and of test images."""
 import os
 import signal
 from functools import partial
@@ -71,7 +71,7 @@ def check_masks(dataset: Dataset, what: str) -> None:
 
 
 def training_loader(config: Config, place: Place, seed: int, start: int) -> Loader:
-    """Endless batches, the first `start` pictures (over all processes) left out."""
+    """Endless batches, the first `start` images (over all processes) left out."""
     dataset = training_dataset(config)
     batch, workers = config.data.samples_per_gpu, worker_count(config)
     sampler = PassSampler(len(dataset), seed=seed, rank=place.rank, world_size=place.world_size, start=start)
@@ -81,7 +81,7 @@ def training_loader(config: Config, place: Place, seed: int, start: int) -> Load
 
 
 def evaluation_loader(config: Config, dataset: Dataset, place: Place) -> Loader:
-    """Pictures one by one, in order; each process takes every world_size-th."""
+    """Images one by one, in order; each process takes every world_size-th."""
     workers = worker_count(config)
     mine = SequentialSampler(dataset) if place.world_size == 1 else \
         DistributedSampler(dataset, place.world_size, place.rank, shuffle=False)

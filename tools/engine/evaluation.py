@@ -1,4 +1,4 @@
-"""Predictions for the pictures of a data set, by one process or several: what test.py and training share."""
+"""Predictions for the images of a dataset, by one process or several: what test.py and training share."""
 import math
 import re
 import tempfile
@@ -26,21 +26,21 @@ from tools.engine.process import Place
 from tools.engine.progress import Progress
 from tools.engine.runner import TrainingRunner
 
-AT_ONCE = 8  # pictures whose windows a GPU is given together
+AT_ONCE = 8  # images whose windows a GPU is given together
 
 
 def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, label map (H, W)) of each picture of this process's loader. The first one says how far it is."""
+    """(index, label map (H, W)) of each image of this process's loader. The first one says how far it is."""
     model.eval()
     total, done = len(loader.dataset), 0
-    hang.alive(f'loading the first of {len(loader)} pictures to test')
+    hang.alive(f'loading the first of {len(loader)} images to test')
     at_once = AT_ONCE if place.device.type == 'cuda' else 1
     batches = zip(loader.sampler, loader, strict=True)
-    with Progress(0, total, 'pictures') if place.rank == 0 else nullcontext() as progress:
+    with Progress(0, total, 'images') if place.rank == 0 else nullcontext() as progress:
         while group := list(islice(batches, at_once)):
             maps = label_maps(model, [batch for _, batch in group], place)
             done += len(group)
-            hang.alive(f'testing pictures, {done} of {len(loader)} done')
+            hang.alive(f'testing images, {done} of {len(loader)} done')
             for (index, _), labels in zip(group, maps, strict=True):
                 yield index, labels
             if progress is not None:
@@ -49,18 +49,18 @@ def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tupl
 
 @torch.no_grad()
 def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.ndarray]:
-    """Label maps (H, W) of pictures as the loader gives them, each in a batch of its own."""
+    """Label maps (H, W) of images as the loader gives them, each in a batch of its own."""
     dtype = label_format(model.module.num_classes).dtype
-    if any(len(batch['img']) > 1 for batch in batches):  # several views of a picture, to be averaged
+    if any(len(batch['img']) > 1 for batch in batches):  # several views of an image, to be averaged
         return [model(return_loss=False, **batch)[0].astype(dtype) for batch in batches]
-    pictures = [batch['img'][0][0].to(place.device, non_blocking=True) for batch in batches]
+    images = [batch['img'][0][0].to(place.device, non_blocking=True) for batch in batches]
     metas = [batch['img_metas'][0].data[0][0] for batch in batches]
     sent = torch.uint8 if dtype is np.uint8 else torch.int32  # from the device
-    return [labels.to(sent).cpu().numpy().astype(dtype) for labels in model.module.segment(pictures, metas)]
+    return [labels.to(sent).cpu().numpy().astype(dtype) for labels in model.module.segment(images, metas)]
 
 
 def collect(parts: list, count: int, place: Place, folder: Path, *, on_gpu: bool = False) -> list | None:
-    """The `count` results of all processes in the data set's order; None except on the first.
+    """The `count` results of all processes in the dataset's order; None except on the first.
 
     Args:
         folder: in which they go through a folder of this call's own, which is removed afterwards, unless `on_gpu`.
@@ -83,7 +83,7 @@ class Evaluation(EvalHook):
         place: of this process.
         gpu_collect: several GPUs: collect the results on GPUs.
         tmpdir: several processes: the folder through which results are collected (default: the work folder).
-        options: of mmseg's `EvalHook`, and the `metric` of the data set.
+        options: of mmseg's `EvalHook`, and the `metric` of the dataset.
 
     Raises:
         UserError: an option that none of them has.

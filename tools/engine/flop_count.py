@@ -20,7 +20,7 @@ REST = 'region alignment, projections, mask scores'
 
 
 class Count(NamedTuple):
-    """Of one part of the model, for one picture."""
+    """Of one part of the model, for one image."""
     parameters: int
     trainable: int
     flops: int
@@ -44,7 +44,7 @@ class _Window(nn.Module):
 
 
 def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
-    """Counts of every part of the model for one picture of `size` (height, width) that goes through it whole.
+    """Counts of every part of the model for one image of `size` (height, width) that goes through it whole.
 
     The model must have text embeddings; their values do not matter. The sum over the parts is the model's.
     """
@@ -66,7 +66,7 @@ def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
 
 
 class Floors(NamedTuple):
-    """Multiply-adds of what cannot be left out, for one picture of the trained size, by hand."""
+    """Multiply-adds of what cannot be left out, for one image of the trained size, by hand."""
     plain: int  # forward pass of a plain ViT on as many tokens
     window: int  # forward pass in testing
     step: int  # forward and backward pass in training

@@ -1,6 +1,6 @@
 """A process in which nothing moves any more says where it stands. If it was asked to, it ends, and so does the job.
 
-What moves it: a batch that came, an iteration done (with its logs, checkpoint and evaluation), a picture of a test.
+What moves it: a batch that came, an iteration done (with its logs, checkpoint and evaluation), an image of a test.
 Preparations before the first batch, and the end of Python, do not count. A checkpoint, or the scores, that take longer
 than the patience do. So do compiling and being stopped from outside for that long (Ctrl-Z, a suspended job): a report
 is no proof of a fault, and that it ends the process is for the user to say.
@@ -93,14 +93,14 @@ class Watchdog(Hook):
             process.AT_END.append(self._stop)
 
     def before_run(self, runner: BaseRunner) -> None:
-        self.alive(f'loading the pictures of iteration {runner.iter + 1}')
+        self.alive(f'loading the images of iteration {runner.iter + 1}')
 
     def before_train_iter(self, runner: BaseRunner) -> None:
-        self.alive(f'working on iteration {runner.iter + 1}, whose pictures are there')
+        self.alive(f'working on iteration {runner.iter + 1}, whose images are there')
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         over = runner.iter + 1 >= runner.max_iters
-        self.alive('ending' if over else f'loading the pictures of iteration {runner.iter + 2}')
+        self.alive('ending' if over else f'loading the images of iteration {runner.iter + 2}')
 
     def _watch(self, sed: subprocess.Popen) -> None:
         deadline, complain = None, sys.excepthook
@@ -148,7 +148,7 @@ class Watchdog(Hook):
         if waits:
             lines.append('it stands in a collective operation: it waits for another process, which reports as well.')
         elif doubtful:
-            lines.append('it may wait for another process in its GPU. A process that loads pictures does not.')
+            lines.append('it may wait for another process in its GPU. A process that loads images does not.')
         elif self.place.distributed:
             lines.append('it stands in no collective operation: the others wait for this process.')
         lines += [*self._samples(), 'its stacks:', *_own_stacks()]

@@ -1,4 +1,4 @@
-"""Pictures of results: input, truth where known, prediction, and a legend that names the classes."""
+"""Images of results: input, truth where known, prediction, and a legend that names the classes."""
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,19 +11,19 @@ MARGIN = 8  # pixels
 LINE = 22  # pixels of a legend line
 
 
-def result_picture(picture: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, *, split: ClassSplit,
+def result_image(image: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, *, split: ClassSplit,
                    palette: Sequence[Sequence[int]], opacity: float = 0.5) -> Image.Image:
-    """Side by side: the picture, its truth where known, the prediction; under them the legend.
+    """Side by side: the image, its truth where known, the prediction; under them the legend.
 
     Args:
-        picture: (H, W, 3) uint8, RGB.
+        image: (H, W, 3) uint8, RGB.
         truth, prediction: (H, W) class indices; a larger value is no class.
-        opacity: of the colours over the picture, in (0, 1].
+        opacity: of the colours over the image, in (0, 1].
     """
-    panels = {'picture': Image.fromarray(picture)}
+    panels = {'image': Image.fromarray(image)}
     if truth is not None:
-        panels['truth'] = overlay(picture, truth, palette, opacity)
-    panels['prediction'] = overlay(picture, prediction, palette, opacity)
+        panels['truth'] = overlay(image, truth, palette, opacity)
+    panels['prediction'] = overlay(image, prediction, palette, opacity)
     present = set(np.unique(prediction)) | (set() if truth is None else set(np.unique(truth)))
     return side_by_side(panels, present, split=split, palette=palette)
 

@@ -57,7 +57,7 @@ AT_END: list[Callable[[], None]] = []  # what `run` does when a script has ended
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a script's `main`: what a user can mend becomes one `error:` line and exit status 1.
+    """Runs a script's `main`: what a user can fix becomes one `error:` line and exit status 1.
 
     Set CLIPRC_TRACEBACK=1 to see where it came from. Of modules of the user's own the line is said anyway.
     """
@@ -69,7 +69,7 @@ def run(main: Callable[[], None]) -> None:
     except Exception as error:
         lost = dist.is_available() and dist.is_initialized() and LOST.search(str(error))
         if not lost and not isinstance(error, (UserError, OSError)) and not plugins.where(error):
-            raise  # ours to mend
+            raise  # ours to fix
         Progress.end_line()
         if os.environ.get('CLIPRC_TRACEBACK'):
             traceback.print_exc()

@@ -57,17 +57,17 @@ class TrainingRunner(IterBasedRunner):
     Args:
         place: of this process.
         checkpoints: writes them.
-        pictures_an_iteration: of all processes.
-        iterations_a_step: of the optimizer; between them gradients are accumulated, which no checkpoint holds.
+        images_per_iteration: of all processes.
+        iterations_per_step: of the optimizer; between them gradients are accumulated, which no checkpoint holds.
         options: of mmcv's runner.
     """
 
-    def __init__(self, *args, place: Place, checkpoints: Checkpoints, pictures_an_iteration: int,
-                 iterations_a_step: int = 1, **options):
+    def __init__(self, *args, place: Place, checkpoints: Checkpoints, images_per_iteration: int,
+                 iterations_per_step: int = 1, **options):
         super().__init__(*args, **options)
         self.place, self.checkpoints = place, checkpoints
-        self.pictures_an_iteration, self.iterations_a_step = pictures_an_iteration, iterations_a_step
-        self.began = 0, 0  # iterations and pictures that were done before
+        self.images_per_iteration, self.iterations_per_step = images_per_iteration, iterations_per_step
+        self.began = 0, 0  # iterations and images that were done before
         self.stop = Stop(place)
         self.files = []  # of the batches of this step and of the last one of the step before
         self.random_states = []
@@ -122,13 +122,13 @@ class TrainingRunner(IterBasedRunner):
         return getattr(self.model, 'module', self.model)
 
     def progress(self, done: int) -> dict[str, int]:
-        """What a run that goes on after `done` iterations must know: pictures so far, and how many make a step."""
-        iterations, pictures = self.began
-        return {'pictures': pictures + (done - iterations) * self.pictures_an_iteration,
-                'pictures_an_iteration': self.pictures_an_iteration, 'iterations_a_step': self.iterations_a_step}
+        """What a run that goes on after `done` iterations must know: images so far, and how many make a step."""
+        iterations, images = self.began
+        return {'images': images + (done - iterations) * self.images_per_iteration,
+                'images_per_iteration': self.images_per_iteration, 'iterations_per_step': self.iterations_per_step}
 
-    def resume(self, checkpoint: str, done: int, pictures: int) -> None:
-        """Weights, optimizer, scaler and random states of a checkpoint after `done` iterations and so many pictures.
+    def resume(self, checkpoint: str, done: int, images: int) -> None:
+        """Weights, optimizer, scaler and random states of a checkpoint after `done` iterations and so many images.
 
         What the config says of the optimizer, such as its learning rate, stays as the config says it.
         """
@@ -143,7 +143,7 @@ class TrainingRunner(IterBasedRunner):
             group.pop('initial_lr', None)  # which the schedule takes from the learning rate
             group.update(options)
         self._iter = self._inner_iter = done  # mmcv would do the last one again
-        self.began, self.last_good = (done, pictures), Path(checkpoint)
+        self.began, self.last_good = (done, images), Path(checkpoint)
 
     def load_checkpoint(self, filename: str, **options) -> dict:
         content = super().load_checkpoint(filename, **options)
@@ -179,7 +179,7 @@ class TrainingRunner(IterBasedRunner):
         if self.iter == self.began[0] + 1:
             self._check_tensors('a hook')
         asked = self.stop.agreed()
-        if asked and self.iter < self.max_iters and self.iter % self.iterations_a_step == 0:
+        if asked and self.iter < self.max_iters and self.iter % self.iterations_per_step == 0:
             self.end(asked, self.iter)
 
     def end(self, asked: signal.Signals, done: int) -> None:
@@ -216,11 +216,11 @@ class TrainingRunner(IterBasedRunner):
 
     def not_finite(self, what: str, where: Sequence[str] = ()) -> str:
         """The message that `what` is not finite in this iteration, with `where` or the files of the last batches."""
-        before = 'the one' if self.iterations_a_step == 1 else f'the {self.iterations_a_step}'
+        before = 'the one' if self.iterations_per_step == 1 else f'the {self.iterations_per_step}'
         return '\n'.join([
-            f'{what} not finite at iteration {self.iter + 1}: training cannot go on. Pictures of this batch, and of '
+            f'{what} not finite at iteration {self.iter + 1}: training cannot go on. Images of this batch, and of '
             f'{before} before:', *(where or self.files),
-            'Look at these pictures and masks; a lower learning rate (--cfg-options optimizer.lr=1e-4) or float32 '
+            'Look at these images and masks; a lower learning rate (--cfg-options optimizer.lr=1e-4) or float32 '
             'instead of amp may help too.'])
 
 
@@ -228,7 +228,7 @@ class CheckLoss(Hook):
     """Stops a run whose loss is not finite, before the optimizer spoils the weights with it."""
 
     def before_train_iter(self, runner: TrainingRunner) -> None:
-        runner.files = [*runner.files[-runner.iterations_a_step:], '  ' + ', '.join(files_of(runner.data_batch))]
+        runner.files = [*runner.files[-runner.iterations_per_step:], '  ' + ', '.join(files_of(runner.data_batch))]
 
     def after_train_iter(self, runner: TrainingRunner) -> None:
         if math.isfinite(runner.outputs['log_vars']['loss']):  # the mean over processes: they all see it
@@ -244,7 +244,7 @@ class CheckLoss(Hook):
 
 
 def files_of(batch: dict) -> list[str]:
-    """The files of a batch's pictures, as its metas tell."""
+    """The files of a batch's images, as its metas tell."""
     metas = batch['img_metas']
     metas = metas.data[0] if isinstance(metas, DataContainer) else metas
     return [str(meta.get('filename')) for meta in metas]

@@ -1,4 +1,4 @@
-"""What the regional clues do for one word in one window of a picture: which region speaks for it, what each region
+"""What the regional clues do for one word in one window of an image: which region speaks for it, what each region
 token looks at, and what is left when the region tokens are silent.
 
 C words in all, R = r*r regions, Gh x Gw patches and h x w pixels of the window, H attention heads.
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from models.class_names import synonyms
 from models.errors import UserError
-from models.image_io import Picture, read_picture
+from models.image_io import ImageSource, read_image
 from models.inference.result import Result
 from models.inference.segmenter import Segmenter
 from models.inference.words import clean_words
-from models.precision import full_products, short_products, widened
+from models.precision import autocast, upcast, without_autocast
 from models.region_clue_head import Decoded
 from models.resizing import resize
 from models.sliding_window import Window
@@ -55,12 +55,12 @@ class Explanation(NamedTuple):
     zeros. 'in the encoder': CLS and patches are of that, the region features are still used. 'in the head': CLS and
     patches have seen the region tokens, but the region features are zeros.
     """
-    result: Result  # of the whole picture, all its windows
+    result: Result  # of the whole image, all its windows
     word: str
-    window: Window  # of the picture in `size`
+    window: Window  # of the image in `size`
     number: int  # of the window, from 1
-    windows: int  # how many the picture has
-    size: tuple[int, int]  # (H, W) of the picture as the model gets it, without padding
+    windows: int  # how many the image has
+    size: tuple[int, int]  # (H, W) of the image as the model gets it, without padding
     view: np.ndarray  # (h, w, 3) uint8, the window
     by_region: np.ndarray  # (R, h, w) mask logits of the word's query of each region; their mean is the model's
     attention: Attention
@@ -111,9 +111,9 @@ class Explanation(NamedTuple):
                          for name, reading in self.silenced.items()}}
 
 
-def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[str] | None = None, *,
+def explain(segmenter: Segmenter, image: ImageSource, word: str, words: Sequence[str] | None = None, *,
             window: int | None = None, block: int | None = None) -> Explanation:
-    """What the regional clues do for a word in a window of a picture.
+    """What the regional clues do for a word in a window of an image.
 
     Args:
         words: that compete with it for pixels; without them the classes of the training. Those that have a name in
@@ -123,7 +123,7 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
         block: whose attention is meant, from 1; without it the last.
 
     Raises:
-        UserError: a model without region tokens, or with a head of another kind; a window, a block, a picture or a
+        UserError: a model without region tokens, or with a head of another kind; a window, a block, an image or a
             word that is none.
     """
     encoder = segmenter.model.backbone
@@ -137,33 +137,34 @@ def explain(segmenter: Segmenter, picture: Picture, word: str, words: Sequence[s
     if len(texts) == 1:
         raise UserError(f'nothing competes with {word!r}: name other words (--words "sky, grass"), of which each '
                         'pixel takes the best.')
-    array = read_picture(picture)
+    array = read_image(image)
     with segmenter.using(texts) as model:
-        image, meta = segmenter.prepare(array)
-        pasted, = model.paste([image.to(segmenter.device)], [meta])
-        count = len(pasted.windows)
+        tensor, meta = segmenter.prepare(array)
+        stitched, = model.stitch([tensor.to(segmenter.device)], [meta])
+        count = len(stitched.windows)
         if window is not None and not 1 <= window <= count:
-            raise UserError(f'no window {window}: the picture has {count}, from 1 to {count}.')
+            raise UserError(f'no window {window}: the image has {count}, from 1 to {count}.')
         if window is None:
-            window = 1 + _fullest([read(model.decode_head, logits[None], pasted.resizing) for logits in pasted.logits])
-        place = pasted.windows[window - 1]
+            window = 1 + _fullest([read(model.decode_head, logits[None], stitched.resizing)
+                                   for logits in stitched.logits])
+        place = stitched.windows[window - 1]
         size = place.height, place.width
-        view = resize(place.of(image.to(segmenter.device))[None], encoder.nearest_size(size))
-        with short_products(view.device, model.amp_dtype):
+        view = resize(place.of(tensor.to(segmenter.device))[None], encoder.nearest_size(size))
+        with autocast(view.device, model.amp_dtype):
             features, attention = look(encoder, view)
             decoded = model.decode_head(features)
-            silenced = {name: read(model.decode_head, model.decode_head(silent).logits, pasted.resizing)
+            silenced = {name: read(model.decode_head, model.decode_head(silent).logits, stitched.resizing)
                         for name, silent in silence(encoder, view, features).items()}
-        reading = read(model.decode_head, decoded.logits, pasted.resizing)
+        reading = read(model.decode_head, decoded.logits, stitched.resizing)
         regional = region_logits(decoded, len(texts))
         if (regional.mean(dim=1) - decoded.logits).abs().max() > 0.01 * (1 + decoded.logits.abs().max()):
             raise UserError(f'{type(model.decode_head).__name__} does not make its mask logits as the mean over the '
                             'regions of queries times pixels: which region speaks cannot be told of it.')
-        by_region = pasted.resizing(regional[0, :, 0]).float().cpu().numpy()
-        shown = Image.fromarray(array).resize(pasted.size[::-1])
+        by_region = stitched.resizing(regional[0, :, 0]).float().cpu().numpy()
+        shown = Image.fromarray(array).resize(stitched.size[::-1])
         return Explanation(
-            result=Result(array, texts, pasted), word=word, window=place, number=window, windows=count,
-            size=pasted.size, view=np.asarray(shown.crop((place.left, place.top, place.left + place.width,
+            result=Result(array, texts, stitched), word=word, window=place, number=window, windows=count,
+            size=stitched.size, view=np.asarray(shown.crop((place.left, place.top, place.left + place.width,
                                                           place.top + place.height))),
             by_region=by_region, attention=attention, block=block or blocks, reading=reading, silenced=silenced)
 
@@ -188,14 +189,14 @@ def read(head, logits: Tensor, resizing) -> Reading:
 
 def region_logits(decoded: Decoded, words: int) -> Tensor:
     """Mask logits (B, R, C, Gh, Gw) of every region's own queries. Their mean over R is `decoded.logits`."""
-    queries = widened(decoded.queries)  # (B, R*C, E)
-    with full_products(queries.device):
-        logits = queries @ widened(decoded.pixels).transpose(1, 2)
+    queries = upcast(decoded.queries)  # (B, R*C, E)
+    with without_autocast(queries.device):
+        logits = queries @ upcast(decoded.pixels).transpose(1, 2)
     return logits.unflatten(2, decoded.logits.shape[2:]).unflatten(1, (-1, words))
 
 
 def look(encoder: CLIPVisionEncoder, image: Tensor) -> tuple[ImageFeatures, Attention]:
-    """The features of a picture (1, 3, H, W), and what its region tokens look at to make them.
+    """The features of an image (1, 3, H, W), and what its region tokens look at to make them.
 
     The attention proper keeps no weights: they are computed again, of these tokens alone.
     """
@@ -219,7 +220,7 @@ def look(encoder: CLIPVisionEncoder, image: Tensor) -> tuple[ImageFeatures, Atte
 
 
 def silence(encoder: CLIPVisionEncoder, image: Tensor, features: ImageFeatures) -> dict[str, ImageFeatures]:
-    """A picture's features with region tokens silenced: `Explanation` says how."""
+    """An image's features with region tokens silenced: `Explanation` says how."""
     silent = encoder.without_regions()(image)
     return {'everywhere': silent, 'in the encoder': silent._replace(regions=features.regions),
             'in the head': features._replace(regions=silent.regions)}

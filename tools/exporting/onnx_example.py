@@ -1,4 +1,4 @@
-"""Labels of a picture by an exported model: `python onnx_example.py MODEL.onnx PICTURE LABELS.png`.
+"""Labels of an image by an exported model: `python onnx_example.py MODEL.onnx IMAGE LABELS.png`.
 
 Needs numpy, pillow 10.1 and onnxruntime, nothing of this repository; MODEL.json lies beside the model. Other classes:
 other rows of `text` and `penalty`.
@@ -10,15 +10,15 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-model, picture, labels_file = sys.argv[1:]
+model, image_file, labels_file = sys.argv[1:]
 with open(model.removesuffix('.onnx') + '.json', encoding='utf-8') as file:
     about = json.load(file)
 text, penalty, mean, std = (np.array(about[key], np.float32) for key in ('text', 'penalty', 'mean', 'std'))
 session = onnxruntime.InferenceSession(model)
 
-image = ImageOps.exif_transpose(Image.open(picture))
+image = ImageOps.exif_transpose(Image.open(image_file))
 if image.mode == 'F':
-    sys.exit(f'{picture} holds floats: save it with 8 or 16 bits.')
+    sys.exit(f'{image_file} holds floats: save it with 8 or 16 bits.')
 if image.mode.startswith('I'):  # of 16 bits the upper 8
     image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
 if image.has_transparency_data:  # transparent parts on white

@@ -52,7 +52,7 @@ def about(model: Segmenter) -> dict:
     """What a user of the ONNX model must know, as plain JSON values; embeddings are those of the training's classes.
 
     Raises:
-        UserError: the config's test pipeline prepares pictures in a way that these values cannot say.
+        UserError: the config's test pipeline prepares images in a way that these values cannot say.
     """
     views = model.config.data.test.pipeline[-1]
     steps, scale = {step.type: step for step in views.get('transforms', ())}, views.get('img_scale')
@@ -60,11 +60,11 @@ def about(model: Segmenter) -> dict:
     head, windows = model.model.decode_head, model.model.test_cfg
     side, penalty = head.img_size, head.class_head.seen_penalty
     if not (resize.get('keep_ratio') and resize.get('min_size') and normalise.get('to_rgb') and scale):
-        raise UserError('the config\'s test pipeline does not resize pictures by their short side (Resize with '
+        raise UserError('the config\'s test pipeline does not resize images by their short side (Resize with '
                         'keep_ratio and min_size) and Normalize them.')
     short = max(min(scale), resize.min_size)
     if short < side:
-        raise UserError(f'the config\'s test pipeline makes pictures of {short} pixels, a window needs {side}.')
+        raise UserError(f'the config\'s test pipeline makes images of {short} pixels, a window needs {side}.')
     words = list(model.class_names)
     rows = model.embed(words).numpy()
     return {
@@ -160,10 +160,10 @@ def _session(file: Path):
     return onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
 
 
-def windows_of(pictures: Sequence[np.ndarray], model: Segmenter) -> Tensor:
-    """The first and the last window (n, 3, S, S) of each picture, prepared as the model prepares it."""
+def windows_of(images: Sequence[np.ndarray], model: Segmenter) -> Tensor:
+    """The first and the last window (n, 3, S, S) of each image, prepared as the model prepares it."""
     side, windows = model.model.decode_head.img_size, []
-    for picture in pictures:
-        prepared = model.prepare(picture)[0]
+    for image in images:
+        prepared = model.prepare(image)[0]
         windows += [prepared[:, :side, :side], prepared[:, -side:, -side:]]
     return torch.stack(windows)

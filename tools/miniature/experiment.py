@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The long experiment behind the README's numbers: `python tools/miniature/experiment.py`. It goes on where it stopped.
 
-Three seeds of each: the method in all settings, with the control; ablations; other schedules, numbers of pictures and
+Three seeds of each: the method in all settings, with the control; ablations; other schedules, numbers of images and
 CLIPs. Keeps results.json in its work folder and draws scaling.png there; `--table FILE.json` prints the README's table
 of such a file.
 """
@@ -26,7 +26,7 @@ from models.errors import UserError
 from tools.engine import process
 from tools.engine.config import REPOSITORY
 from tools.miniature import runs
-from tools.miniature.quickstart import PICTURES, VAL_PICTURES
+from tools.miniature.quickstart import IMAGES, VAL_IMAGES
 from tools.miniature.runs import Run
 
 SEEDS = (0, 1, 2)
@@ -35,11 +35,11 @@ NO_RECOVERY = {'model.decode_head.loss_decode.recovery_loss_weight': 0}
 ABLATIONS = {'without region tokens': NO_REGIONS, 'without recovery': NO_RECOVERY,
              'without both': NO_REGIONS | NO_RECOVERY}
 CONTROL = ', unseen names swapped'
-# What is varied beside: CLIPs, by options of train_clip.py and of the config, and the number of pictures to train on.
+# What is varied beside: CLIPs, by options of train_clip.py and of the config, and the number of images to train on.
 CLIPS = {'clip_short': (['--iterations', '500'], {}),
          'clip_deep': (['--layers', '6'], {'model.backbone.layers': 6})}
 LENGTHS = {'half': 0.5, 'double': 2., 'fourfold': 4.}
-WORLDS = {'world': PICTURES, 'world_quarter': PICTURES // 4, 'world_fourfold': 4 * PICTURES}
+WORLDS = {'world': IMAGES, 'world_quarter': IMAGES // 4, 'world_fourfold': 4 * IMAGES}
 
 
 def chains(work: Path) -> list[list[Run]]:
@@ -70,7 +70,7 @@ def do(work: Path, chain: list[Run]) -> Iterator[tuple[str, dict]]:
         for name, shuffled in outcomes(run).items():
             scores = runs.test(work, run, shuffled=shuffled)
             yield name, {'setting': run.setting, 'seed': run.seed, 'iterations': run.iterations,
-                         'pictures': WORLDS[run.world], 'clip': run.clip.stem, 'options': run.options,
+                         'images': WORLDS[run.world], 'clip': run.clip.stem, 'options': run.options,
                          'scores': {key: scores[key] for key in ('aAcc', *runs.SCORES)}}
 
 
@@ -119,13 +119,13 @@ def tables(results: dict) -> str:
     return '\n'.join(lines)
 
 
-def scaling_picture(results: dict, file: Path) -> None:
-    """Scores of inductive training against length, pictures, CLIP and masks: mean and standard deviation over seeds."""
+def scaling_image(results: dict, file: Path) -> None:
+    """Scores of inductive training against length, images, CLIP and masks: mean and standard deviation over seeds."""
     lengths = 'schedule_half', 'inductive', 'schedule_double', 'schedule_fourfold'
     worlds = 'world_quarter', 'inductive', 'world_fourfold'
     axes = {
         'iterations': {str(results[f'{name}_0']['iterations']): name for name in lengths},
-        'pictures to train on': {str(results[f'{name}_0']['pictures']): name for name in worlds},
+        'images to train on': {str(results[f'{name}_0']['images']): name for name in worlds},
         'CLIP': {'trained\na quarter': 'clip_short', 'as shipped': 'inductive', '1.5 times\nas deep': 'clip_deep'},
         'masks': {'of seen\nclasses': 'inductive', 'of all\nclasses': 'fully'},
     }
@@ -165,13 +165,13 @@ def main() -> None:
     runs.end_on_sigterm()
     runs.open_folder(work, 'experiment.py', other='--work-dir DIR')
     os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
-    for name, pictures in WORLDS.items():
-        runs.draw_world(work, train=pictures, val=VAL_PICTURES, name=name)
+    for name, images in WORLDS.items():
+        runs.draw_world(work, train=images, val=VAL_IMAGES, name=name)
     runs.embed(work, Run('', 'inductive'))  # which the runs side by side share
     results = Results(work / 'results.json')
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda chain: results.fill(work, chain), chains(work)))
-    scaling_picture(results, work / 'scaling.png')
+    scaling_image(results, work / 'scaling.png')
     print(tables(results))
 
 

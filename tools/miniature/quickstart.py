@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The main job of tools/quickstart.sh: world, embeddings, inductive and transductive training, scores, pictures."""
+"""The main job of tools/quickstart.sh: world, embeddings, inductive and transductive training, scores, images."""
 import argparse
 import os
 import sys
@@ -15,10 +15,10 @@ from prettytable import PrettyTable
 from datasets.miniature import Miniature
 from tools.engine import process
 from tools.engine.config import REPOSITORY
-from tools.miniature import pictures, runs
+from tools.miniature import images, runs
 from tools.miniature.runs import Run
 
-PICTURES, VAL_PICTURES = 1000, 200
+IMAGES, VAL_IMAGES = 1000, 200
 
 
 class Steps:
@@ -74,8 +74,8 @@ def main() -> None:
     split = Miniature.describe().split
     print(f'{len(split.names)} classes; training never sees masks of {", ".join(split.unseen_names)}.')
     steps = Steps(8)
-    steps.step(f'drawing {PICTURES} pictures to train on and {VAL_PICTURES} to test on', runs.draw_world, work,
-               train=PICTURES, val=VAL_PICTURES)
+    steps.step(f'drawing {IMAGES} images to train on and {VAL_IMAGES} to test on', runs.draw_world, work,
+               train=IMAGES, val=VAL_IMAGES)
     steps.step('text embeddings of the class names', runs.embed, work, inductive)
     steps.step('inductive training', runs.train, work, inductive, steps.report)
     scores = {'inductive': steps.step('testing it', runs.test, work, inductive)}
@@ -83,15 +83,15 @@ def main() -> None:
     scores['transductive'] = steps.step('testing it', runs.test, work, transductive)
     scores['control: inductive, unseen names swapped'] = steps.step(
         'testing the inductive one with the names of unseen classes swapped', runs.test, work, inductive, shuffled=True)
-    steps.step('pictures', draw, work, inductive, transductive)
+    steps.step('images', draw, work, inductive, transductive)
     print(table(scores))
     print(f'{work}/results.png  results, unseen classes among them\n{work}/losses.png   loss curves')
 
 
 def draw(work: Path, *compared: Run) -> None:
-    pictures.results_picture(work / compared[0].world, {run.name: work / run.name / 'labels.pkl' for run in compared}
+    images.results_image(work / compared[0].world, {run.name: work / run.name / 'labels.pkl' for run in compared}
                              ).save(work / 'results.png')
-    pictures.loss_picture({run.name: work / run.name for run in compared}, work / 'losses.png')
+    images.loss_image({run.name: work / run.name for run in compared}, work / 'losses.png')
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Trains the miniature's CLIP on drawn pictures and captions: `python tools/miniature/train_clip.py FILE`.
+"""Trains the miniature's CLIP on drawn images and captions: `python tools/miniature/train_clip.py FILE`.
 
-A picture's caption names all its objects, those of unseen classes too, as the captions of CLIP's web pictures did; no
-mask is ever looked at. Radford et al. 2021's symmetric contrastive loss, where pictures of equal captions are positives
+An image's caption names all its objects, those of unseen classes too, as the captions of CLIP's web images did; no
+mask is ever looked at. Radford et al. 2021's symmetric contrastive loss, where images of equal captions are positives
 of each other; a random half of the patches is left out (Li et al. 2023, FLIP). Written in OpenAI's format.
 """
 import argparse
@@ -58,13 +58,13 @@ class ImageTower(nn.Module):
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
 
-    def forward(self, pictures: Tensor, kept: float = 1.) -> Tensor:
+    def forward(self, images: Tensor, kept: float = 1.) -> Tensor:
         """(B, 3, SIZE, SIZE) -> (B, E); `kept` is the share of patches that is looked at."""
-        patches = self.conv1(pictures).flatten(2).transpose(1, 2) + self.positional_embedding[1:]
+        patches = self.conv1(images).flatten(2).transpose(1, 2) + self.positional_embedding[1:]
         if kept < 1:
             chosen = torch.rand(patches.shape[:2]).argsort(dim=1)[:, :round(kept * patches.shape[1])]
             patches = patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[2]))
-        cls = (self.class_embedding + self.positional_embedding[0]).expand(len(pictures), 1, -1)
+        cls = (self.class_embedding + self.positional_embedding[0]).expand(len(images), 1, -1)
         x = self.ln_pre(torch.cat([cls, patches], dim=1))
         for block in self.transformer.resblocks:
             x = block(x)
@@ -72,18 +72,18 @@ class ImageTower(nn.Module):
 
 
 def draw(seed: int, index: int, most: int = 4) -> tuple[np.ndarray, list[int]]:
-    """A picture (3, SIZE, SIZE) uint8 with 1 to `most` objects, and their classes."""
+    """An image (3, SIZE, SIZE) uint8 with 1 to `most` objects, and their classes."""
     objects = 1 + index % most
     scene = draw_scene([seed, index], objects=(objects, objects), radii=(14, 30 if objects > 1 else 56))
-    picture = cv2.resize(scene.picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    return picture.transpose(2, 0, 1), scene.classes
+    image = cv2.resize(scene.image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return image.transpose(2, 0, 1), scene.classes
 
 
 def draw_all(seed: int, count: int, most: int = 4) -> tuple[Tensor, list[list[int]]]:
-    """Pictures (count, 3, SIZE, SIZE) uint8 and the classes of each."""
+    """Images (count, 3, SIZE, SIZE) uint8 and the classes of each."""
     with ProcessPoolExecutor() as processes:
         drawn = list(processes.map(partial(draw, seed, most=most), range(count), chunksize=100))
-    return torch.from_numpy(np.stack([picture for picture, _ in drawn])), [classes for _, classes in drawn]
+    return torch.from_numpy(np.stack([image for image, _ in drawn])), [classes for _, classes in drawn]
 
 
 def caption(classes: list[int], random: np.random.Generator) -> str:
@@ -93,8 +93,8 @@ def caption(classes: list[int], random: np.random.Generator) -> str:
     return CAPTIONS[random.integers(len(CAPTIONS))].format(listed)
 
 
-def normalised(pictures: Tensor) -> Tensor:
-    return (pictures.float() - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+def normalised(images: Tensor) -> Tensor:
+    return (images.float() - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
@@ -105,11 +105,11 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor)
 
 
 @torch.no_grad()
-def accuracy(image_tower: ImageTower, text_encoder: CLIPTextEncoder, pictures: Tensor, classes: list[list[int]]
+def accuracy(image_tower: ImageTower, text_encoder: CLIPTextEncoder, images: Tensor, classes: list[list[int]]
              ) -> float:
-    """Share of pictures of one object whose class name is the nearest of all."""
+    """Share of images of one object whose class name is the nearest of all."""
     names = embed_class_names(text_encoder, Miniature.CLASSES, ['a photo of a {}'])
-    found = (image_tower(normalised(pictures)) @ names.T).argmax(dim=1)
+    found = (image_tower(normalised(images)) @ names.T).argmax(dim=1)
     return float((found == torch.tensor(classes)[:, 0]).float().mean())
 
 
@@ -132,17 +132,17 @@ def parse_arguments() -> argparse.Namespace:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('file', type=Path, help='is written when training ends')
     parser.add_argument('--iterations', type=process.at_least_one, default=2000, help='training steps')
-    parser.add_argument('--batch', type=process.at_least_one, default=64, help='pictures of a step')
+    parser.add_argument('--batch', type=process.at_least_one, default=64, help='images of a step')
     parser.add_argument('--width', type=process.at_least_one, default=128, help='channels of the image tower')
     parser.add_argument('--layers', type=process.at_least_one, default=4, help='of the image tower')
     parser.add_argument('--embed-dim', type=process.at_least_one, default=64, help='channels of the embeddings')
     parser.add_argument('--gelu', choices=['quick', 'plain'], default='quick', help='plain: in open_clip\'s format')
     parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
     parser.add_argument('--pool', type=process.at_least_one, default=20000,
-                        help='drawn pictures; each is seen mirrored too')
+                        help='drawn images; each is seen mirrored too')
     parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
     parser.add_argument('--kept', type=float, default=0.5, help='share of the patches that is looked at')
-    parser.add_argument('--seed', type=int, default=0, help='of pictures, captions and weights')
+    parser.add_argument('--seed', type=int, default=0, help='of images, captions and weights')
     return parser.parse_args()
 
 
@@ -164,7 +164,7 @@ def main() -> None:
                                   lr=args.lr, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(
         (i + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * i / args.iterations)))
-    logger.info('drawing %d pictures, some minutes', args.pool)
+    logger.info('drawing %d images, some minutes', args.pool)
     pool, classes = draw_all(1000 + args.seed, args.pool)
     held_out = draw_all(1, 500, most=1)
     length = 2 + max(len(tokenize([caption([0] * 4, random)])[0].nonzero()) for _ in range(50))
@@ -174,14 +174,14 @@ def main() -> None:
         first = iteration < args.first * args.iterations
         chosen = random.integers(0, args.pool // 4, args.batch) * 4 if first else random.integers(
             0, args.pool, args.batch)
-        pictures = pool[chosen]
-        pictures = torch.where(torch.rand(args.batch, 1, 1, 1) < 0.5, pictures, pictures.flip(3))
+        images = pool[chosen]
+        images = torch.where(torch.rand(args.batch, 1, 1, 1) < 0.5, images, images.flip(3))
         tokens = tokenize([caption(classes[i], random) for i in chosen])[:, :length]
         used[tokens.unique()] = True
         keys = np.array([sum(100**place * (name + 1) for place, name in enumerate(sorted(classes[i]))) for i in chosen])
         same = torch.from_numpy(keys[:, None] == keys[None]).float()
-        images = image_tower(normalised(pictures), 1 if first else args.kept)
-        loss = contrastive_loss(images, text_encoder(tokens), scale.exp(), same)
+        embedded = image_tower(normalised(images), 1 if first else args.kept)
+        loss = contrastive_loss(embedded, text_encoder(tokens), scale.exp(), same)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws the miniature's world in VOC's folder layout: `python tools/miniature/world.py FOLDER`.
 
-A picture shows a few shapes, each of a colour and a pattern, before soft noise with thin lines and dots of any colour.
-A picture depends on its seed alone.
+An image shows a few shapes, each of a colour and a pattern, before soft noise with thin lines and dots of any colour.
+An image depends on its seed alone.
 """
 import argparse
 import shutil
@@ -31,8 +31,8 @@ GROUPINGS = {'combinations': lambda index: index, 'colours': lambda index: index
 
 
 class Scene(NamedTuple):
-    """A picture, its mask and what it shows."""
-    picture: np.ndarray  # (SIZE, SIZE, 3) uint8, RGB
+    """An image, its mask and what it shows."""
+    image: np.ndarray  # (SIZE, SIZE, 3) uint8, RGB
     labels: np.ndarray  # (SIZE, SIZE) uint8: 0 background, 1 + index of the class elsewhere
     classes: list[int]  # of its objects, the nearest last
 
@@ -154,12 +154,12 @@ def swatch(index: int) -> np.ndarray:
 
 
 def write_split(folder: Path, split: str, seed: int, count: int, classes: str, outlines: tuple[int, ...]) -> None:
-    """Pictures, masks and the list of their names."""
+    """Images, masks and the list of their names."""
     names = [f'{split}_{index:05d}' for index in range(count)]
     ids = np.array([0, *(1 + GROUPINGS[classes](index) for index in range(len(Miniature.CLASSES)))], dtype=np.uint8)
     for index, name in enumerate(names):
         scene = draw_scene([seed, index], outlines=outlines)
-        Image.fromarray(scene.picture).save(folder / f'JPEGImages/{name}.jpg', quality=95)
+        Image.fromarray(scene.image).save(folder / f'JPEGImages/{name}.jpg', quality=95)
         mask = Image.fromarray(ids[scene.labels], mode='P')
         mask.putpalette([0, 0, 0, *np.ravel(Miniature.PALETTE)])
         mask.save(folder / f'SegmentationClass/{name}.png')
@@ -168,11 +168,11 @@ def write_split(folder: Path, split: str, seed: int, count: int, classes: str, o
 
 def write_world(folder: Path, *, train: int, val: int, seed: int, classes: str = 'combinations',
                 outlines: tuple[int, ...] = OUTLINES) -> None:
-    """The whole data set; the folder appears when it is complete.
+    """The whole dataset; the folder appears when it is complete.
 
     Args:
-        train, val: pictures.
-        classes: 'combinations', or only 'colours' or 'patterns' count: another data set of the same looks.
+        train, val: images.
+        classes: 'combinations', or only 'colours' or 'patterns' count: another dataset of the same looks.
         outlines: numbers of corners of its shapes.
     """
     part = folder.with_name(f'{folder.name}.part')
@@ -187,8 +187,8 @@ def write_world(folder: Path, *, train: int, val: int, seed: int, classes: str =
 def main() -> None:
     parser = argparse.ArgumentParser(description='Draw the miniature\'s world.')
     parser.add_argument('folder', type=Path, help='is made, in the layout of VOC')
-    parser.add_argument('--train', type=int, default=1000, help='pictures to train on (default: 1000)')
-    parser.add_argument('--val', type=int, default=200, help='pictures to test on (default: 200)')
+    parser.add_argument('--train', type=int, default=1000, help='images to train on (default: 1000)')
+    parser.add_argument('--val', type=int, default=200, help='images to test on (default: 200)')
     parser.add_argument('--seed', type=int, default=0, help='of all draws (default: 0)')
     parser.add_argument('--classes', choices=GROUPINGS, default='combinations',
                         help='what its classes are (default: combinations)')

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from models.errors import UserError
-from models.image_io import NoPicture, opened
+from models.image_io import InvalidImage, opened
 
 IGNORE = 255
 MOST_BYTES_OF_MAT = 2**20  # SBD's have some 10,000; it may become 1,000 times as large in memory
@@ -23,7 +23,7 @@ _coco_stuff_table[IGNORE] = IGNORE
 
 
 def decode(file) -> Image.Image:
-    """A picture, wholly decoded, from a path or an open file.
+    """An image, wholly decoded, from a path or an open file.
 
     Raises:
         UserError: it does not decode, or its end is missing, or it has too many pixels.
@@ -33,7 +33,7 @@ def decode(file) -> Image.Image:
         with opened(file, 'it') as image:
             image.load()
             return image
-    except NoPicture:
+    except InvalidImage:
         raise
     except Exception as error:  # of any kind: Pillow trusts the file
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # not of Pillow, nor a wrong place

@@ -1,7 +1,7 @@
 """PASCAL in Detail's annotations, trainval_merged.json -> masks and splits of PASCAL Context.
 
 The file is laid out like COCO's: `images` with `image_id`, `file_name`, `height`, `width` and `phase` ('train' or
-'val'); `annos_segmentation` with `image_id`, `category_id` and `segmentation`, a run-length code of the picture's size.
+'val'); `annos_segmentation` with `image_id`, `category_id` and `segmentation`, a run-length code of the image's size.
 Masks are painted in the order of the file.
 """
 import json
@@ -24,7 +24,7 @@ KEPT = ('images', 'image_id', 'file_name', 'height', 'width', 'phase',
 
 
 class Drawing(NamedTuple):
-    """A picture's name without ending, its height and width in pixels, and its segments (label id, run-length code),
+    """An image's name without ending, its height and width in pixels, and its segments (label id, run-length code),
     the later ones on top.
     """
     name: str
@@ -53,7 +53,7 @@ def read(path: Path) -> dict[str, list[Drawing]]:
         for segment in data['annos_segmentation']:
             drawing, code = drawings[segment['image_id']], segment['segmentation']
             if tuple(code['size']) != drawing.size or not isinstance(code['counts'], str):
-                raise TypeError(f'a segment of {drawing.name} is no run-length code of the picture\'s size')
+                raise TypeError(f'a segment of {drawing.name} is no run-length code of the image\'s size')
             if segment['category_id'] not in LABEL_OF:
                 raise TypeError(f'{drawing.name} has category {segment["category_id"]}, none of PASCAL Context')
             drawing.segments.append((LABEL_OF[segment['category_id']], code['counts']))
@@ -97,5 +97,5 @@ def decode_runs(code: str, size: tuple[int, int]) -> np.ndarray:
     numbers[1::2] = numbers[1::2].cumsum()
     numbers[2::2] = numbers[2::2].cumsum()
     if numbers.min() < 0 or numbers.sum() != size[0] * size[1]:
-        raise UserError('a segment\'s run-length code does not fit the picture')
+        raise UserError('a segment\'s run-length code does not fit the image')
     return np.repeat(np.arange(len(numbers)) % 2 == 1, numbers).reshape(size[::-1]).T

@@ -55,27 +55,27 @@ class Archive(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Pictures and their masks: the paths are relative to the root.
+    """Images and their masks: the paths are relative to the root.
 
     Args:
-        count: of pictures.
-        names: text file of the pictures' names, one a line without ending; without it all of the folder.
+        count: of images.
+        names: text file of the images' names, one a line without ending; without it all of the folder.
     """
     name: str
     count: int
-    pictures: str
+    images: str
     masks: str
     names: str | None = None
 
 
 class Benchmark(NamedTuple):
-    """A data set as it must be in the end.
+    """A dataset as it must be in the end.
 
     Args:
         dataset: name of its class in `datasets`, which has the names of the classes.
         splits: the one named 'val' is for testing, the others are for training.
         first_label: label id of the first class in the masks.
-        mask_ending: of a mask's file name, after the picture's.
+        mask_ending: of a mask's file name, after the image's.
     """
     dataset: str
     archives: tuple[Archive, ...]

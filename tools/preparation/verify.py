@@ -18,25 +18,25 @@ SHOWN = 5  # files of a kind that are named
 
 
 class Survey(NamedTuple):
-    """What is there of a split, by the pictures' names without ending; `names` is None without a list of them."""
+    """What is there of a split, by the images' names without ending; `names` is None without a list of them."""
     names: list[str] | None
-    pictures: set[str]
+    images: set[str]
     masks: set[str]
 
 
 class Sample(NamedTuple):
-    """What a look at a picture and its mask found: problems as text, label ids of the mask."""
+    """What a look at an image and its mask found: problems as text, label ids of the mask."""
     problems: list[str]
     labels: set[int]
 
 
 def survey(split: Split, root: Path, mask_ending: str) -> Survey:
     """A split's lists and folders, by their names alone."""
-    pictures, masks = stems(root / split.pictures, '.jpg'), stems(root / split.masks, mask_ending)
+    images, masks = stems(root / split.images, '.jpg'), stems(root / split.masks, mask_ending)
     if split.names is None:
-        return Survey(sorted(pictures | masks), pictures, masks)
+        return Survey(sorted(images | masks), images, masks)
     file = root / split.names
-    return Survey(names_in(file) if file.is_file() else None, pictures, masks)
+    return Survey(names_in(file) if file.is_file() else None, images, masks)
 
 
 def names_in(file: Path) -> list[str]:
@@ -58,26 +58,26 @@ def folders_that_lack(benchmark: Benchmark, root: Path) -> set[str]:
         names = set(found.names or ())
         if len(names) < split.count or names - found.masks:
             lacking.add(split.masks)
-        if len(found.pictures) < split.count or names - found.pictures:
-            lacking.add(split.pictures)
+        if len(found.images) < split.count or names - found.images:
+            lacking.add(split.images)
     return lacking
 
 
-def look_at(picture: Path | None, mask: Path | None, classes: range) -> Sample:
-    """Opens a picture and its mask, one of which may lack.
+def look_at(image: Path | None, mask: Path | None, classes: range) -> Sample:
+    """Opens an image and its mask, one of which may lack.
 
     Args:
         classes: the label ids that are right, beside 255.
     """
     problems, sizes, labels = [], [], set()
-    for path in (picture, mask):
+    for path in (image, mask):
         if path is None:
             continue
         try:
-            image = decode(path)
-            sizes.append(upright_size(image))
+            decoded = decode(path)
+            sizes.append(upright_size(decoded))
             if path is mask:
-                labels = set(np.flatnonzero(np.bincount(label_ids(image).ravel())).tolist()) - {IGNORE}
+                labels = set(np.flatnonzero(np.bincount(label_ids(decoded).ravel())).tolist()) - {IGNORE}
         except (UserError, OSError) as error:
             problems.append(f'{path}: {error}')
     wrong = sorted(labels - set(classes))
@@ -85,7 +85,7 @@ def look_at(picture: Path | None, mask: Path | None, classes: range) -> Sample:
         problems.append(f'{mask}: label ids {wrong[:5]} are out of range: 0 to {classes.stop - 1} and {IGNORE} are '
                         'right')
     if len(set(sizes)) > 1:
-        problems.append(f'{mask}: the mask is {sizes[1][1]}x{sizes[1][0]} pixels, its picture '
+        problems.append(f'{mask}: the mask is {sizes[1][1]}x{sizes[1][0]} pixels, its image '
                         f'{sizes[0][1]}x{sizes[0][0]}')
     return Sample(problems, labels.intersection(classes))
 
@@ -99,13 +99,13 @@ def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     whole = names_are_used_once(found)
     for split, has in found.items():
         names = set(has.names or ())
-        where = split.pictures if split.names is None else split.names
+        where = split.images if split.names is None else split.names
         if has.names is None:
-            print(f'  {split.name}: no file {where}; 0 of {split.count:,} pictures')
+            print(f'  {split.name}: no file {where}; 0 of {split.count:,} images')
         else:
-            print(f'  {split.name}: {len(names):,} of {split.count:,} pictures in {where}; there are '
-                  f'{len(names & has.pictures):,} pictures and {len(names & has.masks):,} masks')
-        lists = [(f'no picture in {split.pictures}', sorted(names - has.pictures)),
+            print(f'  {split.name}: {len(names):,} of {split.count:,} images in {where}; there are '
+                  f'{len(names & has.images):,} images and {len(names & has.masks):,} masks')
+        lists = [(f'no image in {split.images}', sorted(names - has.images)),
                  (f'no mask in {split.masks}', sorted(names - has.masks)),
                  ('wrong', samples[split].problems)]
         for what, entries in lists:
@@ -127,12 +127,12 @@ def look_at_all(benchmark: Benchmark, root: Path, found: dict[Split, Survey], cl
     """What is in the files of each split, taken together."""
     tasks = []
     for split, has in found.items():
-        for name in sorted({*(has.names or ())} & (has.pictures | has.masks)):
-            tasks.append((split, root / split.pictures / f'{name}.jpg' if name in has.pictures else None,
+        for name in sorted({*(has.names or ())} & (has.images | has.masks)):
+            tasks.append((split, root / split.images / f'{name}.jpg' if name in has.images else None,
                           root / split.masks / f'{name}{benchmark.mask_ending}' if name in has.masks else None,
                           range(benchmark.first_label + classes)))
     whole = {split: Sample([], set()) for split in found}
-    with Progress(0, len(tasks), 'pictures') as progress:
+    with Progress(0, len(tasks), 'images') as progress:
         for done, (split, sample) in enumerate(parallel(look_at_one, tasks, workers), 1):
             whole[split].problems.extend(sample.problems)
             whole[split].labels.update(sample.labels)
@@ -145,7 +145,7 @@ def look_at_one(split: Split, *args) -> tuple[Split, Sample]:
 
 
 def names_are_used_once(found: dict[Split, Survey]) -> bool:
-    """Says which pictures are in a list twice, or in two: what is trained on must not be tested on."""
+    """Says which images are in a list twice, or in two: what is trained on must not be tested on."""
     times = Counter(name for split, has in found.items() if split.names for name in has.names or ())
     twice = sorted(name for name, count in times.items() if count > 1)
     show('listed more than once', twice)

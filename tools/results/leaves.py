@@ -21,7 +21,7 @@ class Sizes(NamedTuple):
     """What of a model's build its weights show; None for what a config leaves to the CLIP file."""
     prompts: int  # P, prompt tokens before every block
     regions: int  # R, region tokens
-    resolution: int  # side of a picture in pixels
+    resolution: int  # side of an image in pixels
     patch: int | None  # side of a patch in pixels
     width: int | None
     layers: int | None
@@ -58,7 +58,7 @@ class Leaf(NamedTuple):
 
     @property
     def protocol(self) -> str | None:
-        """A name of `tools.results.published.PROTOCOLS`; None for a data set that no one else scores on."""
+        """A name of `tools.results.published.PROTOCOLS`; None for a dataset that no one else scores on."""
         return self.config.get('protocol')
 
 
@@ -81,7 +81,7 @@ def leaves() -> dict[str, Leaf]:
 
 
 def setting_of(model: Mapping, unseen: Sequence) -> str:
-    """The setting of a config's `model`, of ours or an official one, for a data set with these unseen classes."""
+    """The setting of a config's `model`, of ours or an official one, for a dataset with these unseen classes."""
     novel = model.get('novel_class')
     if not unseen or (novel is not None and len(novel) == 0):
         return Setting.FULLY_SUPERVISED.value

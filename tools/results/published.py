@@ -40,12 +40,12 @@ class Row(NamedTuple):
 
 
 class Efficiency(NamedTuple):
-    """Trainable parameters in millions, GFLOPs of a 512x512 picture, pictures per second; None: not printed."""
+    """Trainable parameters in millions, GFLOPs of a 512x512 image, images per second; None: not printed."""
     method: str
     protocol: str | None
     trainable: float
     gflops: float | None
-    pictures_per_second: float | None
+    images_per_second: float | None
     note: str
 
 

@@ -1,4 +1,4 @@
-"""What the page asks of the model: a picture and words in, all that the browser draws out. Knows nothing of Gradio."""
+"""What the page asks of the model: an image and words in, all that the browser draws out. Knows nothing of Gradio."""
 import base64
 import io
 import multiprocessing
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.class_names import synonyms
 from models.errors import UserError
-from models.inference import Result, Segmenter, parse_words, read_picture
+from models.inference import Result, Segmenter, parse_words, read_image
 from models.inference.words import clean_words
 
 FORKED = multiprocessing.get_context('fork')  # which imports nothing anew; the child uses neither threads nor PyTorch
@@ -27,7 +27,7 @@ class Limits(NamedTuple):
     words: int  # of all lists together, synonyms counted
     seconds: float  # of the model's work; time in the queue does not count
     characters: int = 20_000  # of all lists together: 200 words of 100 characters
-    decoding: float = 10  # seconds: a picture of 16 million pixels takes one or two
+    decoding: float = 10  # seconds: an image of 16 million pixels takes one or two
 
 
 class Deadline(TorchFunctionMode):
@@ -49,28 +49,28 @@ class Deadline(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if time.monotonic() > self.end:
             raise UserError(f'stopped after {self.seconds:g} seconds, the most that a request may take: give fewer '
-                            'words or a smaller picture.')
+                            'words or a smaller image.')
         return func(*args, **(kwargs or {}))
 
 
 def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[str] | None = None, *,
            anything_else: str = '', prompts: str = '', threshold: float = 0) -> dict:
-    """The picture as it is shown and a result for each list of words, as JSON values; or `{'error': message}`.
+    """The image as it is shown and a result for each list of words, as JSON values; or `{'error': message}`.
 
     Args:
-        file: of the picture.
-        lists: words as typed; without any the picture alone.
+        file: of the image.
+        lists: words as typed; without any the image alone.
         prompts: name of a prompt set; '' for that of the training.
         threshold: 0 is none.
 
     Returns:
-        `name` of the file, `picture` as a data URL, `width`, `height`, and `results`: of each the `summary`, the index
+        `name` of the file, `image` as a data URL, `width`, `height`, and `results`: of each the `summary`, the index
         PNG as a data URL (`labels`), and `maps`: base64 of what zlib makes of all labels (of 1 byte, or 2 for more than
         255 words, low byte first), then all scores, from 0 to 255.
     """
     try:
         if not file:
-            raise UserError('no picture: drop one, choose one, or take an example.')
+            raise UserError('no image: drop one, choose one, or take an example.')
         parsed = [clean_words(parse_words(text)) for text in lists or []]
         others = clean_words(parse_words(anything_else), none_will_do=True)
         count = sum(len(synonyms(word)) for words in [*parsed, others] for word in words)
@@ -79,25 +79,25 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
         typed = sum(map(len, [*(lists or []), anything_else]))
         if typed > limits.characters:
             raise UserError(f'{typed:,} characters are too many: {limits.characters:,} at most, all lists together.')
-        picture = _read(Path(file), limits)
+        image = _read(Path(file), limits)
         with Deadline(limits.seconds):
-            results = [segmenter.segment(picture, words, prompts=prompts or None, anything_else=others,
+            results = [segmenter.segment(image, words, prompts=prompts or None, anything_else=others,
                                          threshold=threshold or None) for words in parsed]
     except UserError as error:
         return {'error': _sentence(str(error), Path(file or '').name)}
     except (MemoryError, torch.OutOfMemoryError):
-        return {'error': 'There is not enough memory for this: give fewer words or a smaller picture.'}
-    height, width = picture.shape[:2]
-    return {'name': Path(file).stem, 'picture': _data_url(Image.fromarray(picture), 'JPEG', quality=95, subsampling=0),
+        return {'error': 'There is not enough memory for this: give fewer words or a smaller image.'}
+    height, width = image.shape[:2]
+    return {'name': Path(file).stem, 'image': _data_url(Image.fromarray(image), 'JPEG', quality=95, subsampling=0),
             'width': width, 'height': height, 'results': [_as_json(result) for result in results]}
 
 
 def _read(file: Path, limits: Limits) -> np.ndarray:
-    """The picture, decoded in a process that can be ended: libraries that decode can't be stopped, and files that keep
+    """The image, decoded in a process that can be ended: libraries that decode can't be stopped, and files that keep
     them busy for hours are easily made (a JPEG of thousands of scans, a GIF of endless comments).
 
     Raises:
-        UserError: no picture, one that is not taken, or one that takes too long.
+        UserError: no image, one that is not taken, or one that takes too long.
     """
     if not file.is_file():
         raise UserError(f'{file.name} is kept no longer: choose it again.')
@@ -108,23 +108,23 @@ def _read(file: Path, limits: Limits) -> np.ndarray:
     try:
         if not here.poll(limits.decoding):
             raise UserError(f'{file.name} takes more than {limits.decoding:g} seconds to decode, the most that a '
-                            'picture may take: open it in a viewer and save it anew.')
-        picture = here.recv()
+                            'image may take: open it in a viewer and save it anew.')
+        image = here.recv()
     except EOFError as error:  # the child was ended, for memory most likely
         raise UserError(f'{file.name} cannot be decoded here: make it smaller, or save it as PNG.') from error
     finally:
         process.kill()
         process.join()
         here.close()
-    if isinstance(picture, str):  # tells the visitor's name of the file, not the place where the server keeps it
-        raise UserError(picture.replace(str(file), file.name))
-    return picture
+    if isinstance(image, str):  # tells the visitor's name of the file, not the place where the server keeps it
+        raise UserError(image.replace(str(file), file.name))
+    return image
 
 
 def _decode(there: Connection, file: Path, most_pixels: int) -> None:
-    """Sends the picture, or the message that says why there is none."""
+    """Sends the image, or the message that says why there is none."""
     try:
-        there.send(read_picture(file, most_pixels=most_pixels))
+        there.send(read_image(file, most_pixels=most_pixels))
     except UserError as error:
         there.send(str(error))
 
@@ -144,5 +144,5 @@ def _as_json(result: Result) -> dict:
     scores = np.round(255 * result.best.clip(0, 1)).astype(np.uint8)
     labels = result.labels.astype(result.labels.dtype.newbyteorder('<'))
     maps = zlib.compress(labels.tobytes() + scores.tobytes(), level=1)
-    return {'summary': result.summary(), 'labels': _data_url(result.index_picture(), 'PNG'),
+    return {'summary': result.summary(), 'labels': _data_url(result.label_image(), 'PNG'),
             'maps': base64.b64encode(maps).decode()}

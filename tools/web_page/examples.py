@@ -1,4 +1,4 @@
-"""Drawn pictures of the miniature's world with fitting words, for the miniature's model."""
+"""Drawn images of the miniature's world with fitting words, for the miniature's model."""
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ class Example(NamedTuple):
 
 
 def draw(folder: Path) -> list[Example]:
-    """Writes the pictures into the folder."""
+    """Writes the images into the folder."""
     examples = []
     for number, (seed, words) in enumerate(SCENES.items(), 1):
         examples.append(Example(folder / f'drawn_{number}.png', words))
-        Image.fromarray(draw_scene(seed).picture).save(examples[-1].file)
+        Image.fromarray(draw_scene(seed).image).save(examples[-1].file)
     return examples

@@ -126,12 +126,12 @@ class Guard:
         except (ValueError, TypeError, RecursionError):
             raise Refused(400, 'No JSON of this page.') from None
         if strange:
-            raise Refused(403, 'Only pictures that are uploaded are read.')
+            raise Refused(403, 'Only images that are uploaded are read.')
         return json.dumps(value).encode()
 
     async def _check_upload(self, scope: Scope, body: bytes) -> None:
         if await asyncio.to_thread(_size, self.folder) + len(body) > self.kept_bytes:
-            raise Refused(507, 'There is no room for more pictures now: try again in an hour.')
+            raise Refused(507, 'There is no room for more images now: try again in an hour.')
         try:
             async with Request(scope, _once(body)).form(max_files=1, max_fields=0):
                 pass

@@ -35,8 +35,8 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         gradio.HTML(_heading(segmenter, name, drawn=bool(examples)), elem_classes='heading')
         with gradio.Row(elem_classes='columns'):
             with gradio.Column(scale=2, min_width=320):
-                file = gradio.File(label=f'Picture (up to {limits.pixels / 1e6:g} million pixels)', height=170,
-                                   elem_id='picture')
+                file = gradio.File(label=f'ImageSource (up to {limits.pixels / 1e6:g} million pixels)', height=170,
+                                   elem_id='image')
                 words = gradio.Textbox(label='Words', elem_id='words', **typed,
                                        info='Commas between them; | between names of one thing: sofa|couch',
                                        value='' if examples else _first_words(segmenter))
@@ -52,14 +52,14 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
                     prompts = gradio.Dropdown([('as in training', ''), *((each, each) for each in PROMPT_SETS)],
                                               value='', label='Prompts', elem_id='prompts',
                                               info='The texts that words are put into')
-                pictures = []
+                images = []
                 if examples:
                     gradio.HTML('Examples', elem_classes='caption')
                     with gradio.Row(elem_id='examples'):
-                        pictures = [gradio.Button(example.words, icon=str(example.file), size='sm', min_width=60)
+                        images = [gradio.Button(example.words, icon=str(example.file), size='sm', min_width=60)
                                     for example in examples]
-                    for picture in pictures:
-                        picture.keep_in_cache.update(picture.temp_files)  # as long as the server runs
+                    for image in images:
+                        image.keep_in_cache.update(image.temp_files)  # as long as the server runs
             with gradio.Column(scale=5, min_width=320):
                 viewer = gradio.HTML(None, html_template=(HERE / 'viewer.html').read_text(encoding='utf-8'),
                                      js_on_load=(HERE / 'viewer.js').read_text(encoding='utf-8'), elem_id='viewer')
@@ -82,8 +82,8 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         def take(example: Example):
             return str(example.file), example.words, ''
 
-        for picture, example in zip(pictures, examples, strict=True):
-            picture.click(partial(take, example), outputs=[file, words, other_words], api_visibility='private'
+        for image, example in zip(images, examples, strict=True):
+            image.click(partial(take, example), outputs=[file, words, other_words], api_visibility='private'
                           ).then(**asked, api_visibility='private')
         if examples:
             page.load(partial(take, examples[0]), outputs=[file, words, other_words], api_visibility='private'

@@ -1,4 +1,4 @@
-// Draws what answers.py gives (see `answer` there): one view for each list of words, none but the picture without any.
+// Draws what answers.py gives (see `answer` there): one view for each list of words, none but the image without any.
 // `element`, `props` and `watch` are Gradio's. All text of visitors goes in as textContent, never as HTML.
 const find = (selector, root = element) => root.querySelector(selector);
 const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
@@ -13,12 +13,12 @@ async function show(answer) {
   views = [];
   find('.views').replaceChildren();
   find('.bar').hidden = true;
-  if (!answer?.picture) return;
-  const picture = new Image();
-  picture.src = answer.picture;
-  await picture.decode();
+  if (!answer?.image) return;
+  const image = new Image();
+  image.src = answer.image;
+  await image.decode();
   const made = await Promise.all((answer.results.length ? answer.results : [null]).map(
-    (result) => makeView(answer, picture, result)));
+    (result) => makeView(answer, image, result)));
   if (mine !== turn) return;
   views = made;
   find('.bar').hidden = !answer.results.length;
@@ -36,16 +36,16 @@ async function unpack(answer, result) {
   return { labels, scores: new Uint8Array(bytes, labels.byteLength) };
 }
 
-async function makeView(answer, picture, result) {
+async function makeView(answer, image, result) {
   const root = find('template').content.firstElementChild.cloneNode(true);
   const canvas = find('canvas', root);
-  const view = { root, canvas, answer, picture, result };
+  const view = { root, canvas, answer, image, result };
   [canvas.width, canvas.height] = [answer.width, answer.height];
   canvas.classList.toggle('small', answer.width < 300); // its pixels may be seen
   find('.stage', root).style.setProperty('--shape', answer.width / answer.height);
   if (!result) {
     find('.found', root).remove();
-    canvas.getContext('2d').drawImage(picture, 0, 0);
+    canvas.getContext('2d').drawImage(image, 0, 0);
     return view;
   }
   Object.assign(view, await unpack(answer, result));
@@ -123,12 +123,12 @@ function paint(view) {
 function draw(view) {
   const context = view.canvas.getContext('2d');
   context.globalAlpha = 1;
-  context.drawImage(view.picture, 0, 0, view.canvas.width, view.canvas.height);
+  context.drawImage(view.image, 0, 0, view.canvas.width, view.canvas.height);
   context.globalAlpha = find('.opacity').value / 100;
   context.drawImage(view.colours, 0, 0);
 }
 
-// Tells, in all views, the word and score of a pixel; outside the picture nothing.
+// Tells, in all views, the word and score of a pixel; outside the image nothing.
 function point(x, y) {
   for (const view of views) {
     const { width, height } = view.answer;
@@ -188,10 +188,10 @@ find('.opacity').oninput = () => {
   find('.bar output').textContent = `${find('.opacity').value} %`;
   views.forEach(draw);
 };
-// Pictures dropped anywhere on the page, or pasted, go where those go that are dropped on the box of the picture.
+// Images dropped anywhere on the page, or stitched, go where those go that are dropped on the box of the image.
 async function take(files) {
-  const box = document.getElementById('picture');
-  box.querySelector('button[aria-label="Clear"]')?.click(); // a box that holds a picture takes no other
+  const box = document.getElementById('image');
+  box.querySelector('button[aria-label="Clear"]')?.click(); // a box that holds an image takes no other
   for (let frame = 0; frame < 60 && !box.querySelector('input[type=file]'); frame++) {
     await new Promise(requestAnimationFrame);
   }
@@ -204,7 +204,7 @@ async function take(files) {
 document.addEventListener('dragover', (event) => event.preventDefault());
 document.addEventListener('drop', (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files.length && !event.target.closest('#picture input, #picture button')) {
+  if (event.dataTransfer.files.length && !event.target.closest('#image input, #image button')) {
     take(event.dataTransfer.files);
   }
 });

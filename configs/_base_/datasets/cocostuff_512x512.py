@@ -1,7 +1,7 @@
 # COCO-Stuff 164k, 171 classes. The split is the dataset's own: 15 unseen, such as cow, grass, road, tree.
 _base_ = './pipelines_512x512.py'
 protocol = 'coco'
-total_batch_size_source = 'ZegCLIP\'s; CLIP-RC\'s own, 2 pictures a GPU, is not known'
+total_batch_size_source = 'ZegCLIP\'s; CLIP-RC\'s own, 2 images a GPU, is not known'
 data_root = 'data/coco_stuff164k'  # under the repository; a symlink does. Or --data-root
 folders = dict(type='COCOStuff164k', data_root=data_root)
 val = dict(

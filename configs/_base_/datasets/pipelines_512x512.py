@@ -1,8 +1,8 @@
-# What happens to a picture before the model sees it: the same for every data set. Labels as the data set says.
+# What happens to an image before the model sees it: the same for every dataset. Labels as the dataset says.
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 crop_size = (512, 512)
 train_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='LoadLabels'),
     dict(type='Resize', img_scale=(2048, 512), ratio_range=(0.5, 2.0)),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type='Collect', keys=['img', 'gt_semantic_seg']),
 ]
 test_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(
         type='MultiScaleFlipAug',
         img_scale=(2048, 512),

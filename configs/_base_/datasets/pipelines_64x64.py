@@ -1,8 +1,8 @@
-# What happens to a picture before a model of the miniature's size sees it.
+# What happens to an image before a model of the miniature's size sees it.
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 crop_size = (64, 64)
 train_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='LoadLabels'),
     dict(type='Resize', img_scale=(64, 64), ratio_range=(0.9, 1.4)),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type='Collect', keys=['img', 'gt_semantic_seg']),
 ]
 test_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(
         type='MultiScaleFlipAug',
         img_scale=(64, 64),

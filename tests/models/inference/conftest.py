@@ -1,4 +1,4 @@
-"""The miniature's model, which ships with the project, and one of its pictures."""
+"""The miniature's model, which ships with the project, and one of its images."""
 import numpy as np
 import pytest
 
@@ -21,5 +21,5 @@ def scene() -> Scene:
 
 
 @pytest.fixture
-def picture(scene) -> np.ndarray:
-    return scene.picture.copy()
+def image(scene) -> np.ndarray:
+    return scene.image.copy()

@@ -43,9 +43,9 @@ def test_the_labels_are_those_of_test_py(run, tiny, tiny_configs, voc_root, tmp_
     import pickle
     run('test.py', tiny_configs['inductive'], tiny, '--out', tmp_path / 'labels.pkl', '--device', 'cpu')
     wanted = pickle.loads((tmp_path / 'labels.pkl').read_bytes())
-    pictures = sorted((voc_root / 'JPEGImages').glob('val_*.jpg'))
+    images = sorted((voc_root / 'JPEGImages').glob('val_*.jpg'))
     for config in (None, tiny_configs['inductive'], Config.fromfile(str(tiny_configs['inductive']))):
-        results = load_model(tiny, config, device='cpu').segment(pictures)
+        results = load_model(tiny, config, device='cpu').segment(images)
         # two JPEG decoders differ by a grey level here and there
         assert all((result.labels == labels).mean() > 0.98 for result, labels in zip(results, wanted, strict=True))
 
@@ -156,10 +156,10 @@ def test_init_segmentor_of_weights_alone(tiny, tiny_configs, tmp_path):
 
 
 def test_init_segmentor_of_a_slim_checkpoint(scene, tmp_path):
-    Image.fromarray(scene.picture).save(tmp_path / 'it.png')
+    Image.fromarray(scene.image).save(tmp_path / 'it.png')
     model = init_segmentor(str(REPOSITORY / 'configs/miniature/inductive.py'), str(MODEL), device='cpu')
     labels, = inference_segmentor(model, str(tmp_path / 'it.png'))
-    assert np.array_equal(labels, load_model(MODEL, device='cpu').segment(scene.picture).labels)
+    assert np.array_equal(labels, load_model(MODEL, device='cpu').segment(scene.image).labels)
     assert model.show_result(str(tmp_path / 'it.png'), [labels], out_file=str(tmp_path / 'out.png')) is None
     assert (tmp_path / 'out.png').is_file()
 
@@ -203,7 +203,7 @@ def test_beside_a_package_named_datasets(place, scene, tmp_path):
     packages = tmp_path / 'packages'
     (packages / 'datasets').mkdir(parents=True)
     (packages / 'datasets/__init__.py').write_text("NAME = 'decoy'\n")
-    Image.fromarray(scene.picture).save(tmp_path / 'it.png')
+    Image.fromarray(scene.image).save(tmp_path / 'it.png')
     code = USE.format(place='append' if place == 'append' else 'insert', repository=str(REPOSITORY), model=str(MODEL))
     code = code.replace('.insert(', '.insert(0, ')
     (tmp_path / 'use.py').write_text(textwrap.dedent(code))

@@ -12,7 +12,7 @@ from models.inference import drawing
 @pytest.fixture(scope='module')
 def result(miniature, scene):
     words = [miniature.class_names[index] for index in scene.classes]
-    return miniature.segment(scene.picture, [*words, '猫'], threshold=0.3)
+    return miniature.segment(scene.image, [*words, '猫'], threshold=0.3)
 
 
 def test_summary(result):
@@ -33,8 +33,8 @@ def test_overlay(result):
         overlay = np.asarray(result.overlay(opacity=opacity, legend=False)).astype(int)
         for index, colour in [*enumerate(result.palette), (255, None)]:
             where = result.labels == index
-            wanted = result.picture[where] * (1 - opacity) + np.array(colour) * opacity if colour else \
-                result.picture[where]
+            wanted = result.image[where] * (1 - opacity) + np.array(colour) * opacity if colour else \
+                result.image[where]
             assert np.abs(overlay[where] - wanted).max(initial=0) <= 1
     with_legend = result.overlay()
     assert with_legend.height > 128 and np.array_equal(np.asarray(with_legend)[:128, :128],
@@ -46,7 +46,7 @@ def test_chosen_words_alone(result):
     overlay = np.asarray(result.overlay(opacity=1, legend=False, words=present[:1]))
     where = result.labels == result.words.index(present[0])
     assert (overlay[where] == result.palette[result.words.index(present[0])]).all()
-    assert np.array_equal(overlay[~where], result.picture[~where])
+    assert np.array_equal(overlay[~where], result.image[~where])
     with pytest.raises(ValueError, match='no word of this result: dog'):
         result.overlay(words=['dog'])
     with pytest.raises(ValueError, match='opacity'):

@@ -1,4 +1,4 @@
-"""Any picture, any words: right labels on drawn pictures, whatever their file; words embedded once."""
+"""Any image, any words: right labels on drawn images, whatever their file; words embedded once."""
 import logging
 import random
 import threading
@@ -23,7 +23,7 @@ def agreement(labels: np.ndarray, scene, classes: int = 20) -> float:
 
 
 def test_the_classes_of_the_training(miniature, scene):
-    result = miniature.segment(scene.picture)
+    result = miniature.segment(scene.image)
     assert result.words == list(miniature.class_names) and len(result.words) == 20
     assert agreement(result.labels, scene) > 0.9
     assert result.labels.dtype == np.uint8 and result.labels.shape == scene.labels.shape
@@ -31,7 +31,7 @@ def test_the_classes_of_the_training(miniature, scene):
 
 def test_words_in_any_order_and_with_synonyms(miniature, scene):
     names = [miniature.class_names[index] for index in reversed(scene.classes)]
-    result = miniature.segment(scene.picture, [f'{name}, {name}s' for name in names])
+    result = miniature.segment(scene.image, [f'{name}, {name}s' for name in names])
     assert result.words[0] == f'{names[0]}, {names[0]}s'
     truth = {1 + index: place for place, index in enumerate(reversed(scene.classes))}
     objects = scene.labels > 0
@@ -40,26 +40,26 @@ def test_words_in_any_order_and_with_synonyms(miniature, scene):
 
 
 def test_a_list_gives_the_same_as_one_by_one(miniature, scene):
-    large = np.asarray(Image.fromarray(scene.picture).resize((200, 150)))
-    together = miniature.segment([scene.picture, large, scene.picture[:70]])
-    for result, picture in zip(together, (scene.picture, large, scene.picture[:70]), strict=True):
-        alone = miniature.segment(picture)
-        assert result.labels.shape == picture.shape[:2]
+    large = np.asarray(Image.fromarray(scene.image).resize((200, 150)))
+    together = miniature.segment([scene.image, large, scene.image[:70]])
+    for result, image in zip(together, (scene.image, large, scene.image[:70]), strict=True):
+        alone = miniature.segment(image)
+        assert result.labels.shape == image.shape[:2]
         assert np.array_equal(result.labels, alone.labels) and np.allclose(result.best, alone.best, atol=1e-5)
     assert miniature.segment([]) == []
 
 
-def test_every_kind_of_file_gives_the_labels_of_the_upright_picture(miniature, picture, tmp_path):
-    wanted = miniature.segment(picture).labels
-    image = Image.fromarray(picture)
-    image.save(tmp_path / 'it.png')
+def test_every_kind_of_file_gives_the_labels_of_the_upright_image(miniature, image, tmp_path):
+    wanted = miniature.segment(image).labels
+    opened = Image.fromarray(image)
+    opened.save(tmp_path / 'it.png')
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.ascontiguousarray(np.rot90(picture, 1))).save(tmp_path / 'turned.png', exif=exif)
-    image.convert('RGBA').save(tmp_path / 'opaque.webp', lossless=True)
-    for source in (str(tmp_path / 'it.png'), tmp_path / 'turned.png', tmp_path / 'opaque.webp', image, picture / 255):
+    Image.fromarray(np.ascontiguousarray(np.rot90(image, 1))).save(tmp_path / 'turned.png', exif=exif)
+    opened.convert('RGBA').save(tmp_path / 'opaque.webp', lossless=True)
+    for source in (str(tmp_path / 'it.png'), tmp_path / 'turned.png', tmp_path / 'opaque.webp', opened, image / 255):
         assert np.array_equal(miniature.segment(source).labels, wanted)
-    image.convert('CMYK').save(tmp_path / 'it.jpg', quality=98, subsampling=0)
+    opened.convert('CMYK').save(tmp_path / 'it.jpg', quality=98, subsampling=0)
     assert (miniature.segment(tmp_path / 'it.jpg').labels == wanted).mean() > 0.97
 
 
@@ -74,73 +74,73 @@ def test_too_elongated(miniature):
         miniature.segment(np.zeros((2, 100, 3), np.uint8))
 
 
-def test_labels_are_of_the_best_scores(miniature, picture):
-    result = miniature.segment(picture, ['red dots', 'blue paint', 'yellow checks'])
-    assert result.scores.shape == (3, *picture.shape[:2]) and result.scores.dtype == np.float32
+def test_labels_are_of_the_best_scores(miniature, image):
+    result = miniature.segment(image, ['red dots', 'blue paint', 'yellow checks'])
+    assert result.scores.shape == (3, *image.shape[:2]) and result.scores.dtype == np.float32
     assert np.array_equal(result.scores.argmax(axis=0), result.labels)
     assert np.allclose(result.scores.max(axis=0), result.best)
 
 
-def test_scores_stay_those_of_the_words_of_their_result(miniature, picture):
-    result, again = (miniature.segment(picture, ['red dots', 'red stripes']) for _ in range(2))
+def test_scores_stay_those_of_the_words_of_their_result(miniature, image):
+    result, again = (miniature.segment(image, ['red dots', 'red stripes']) for _ in range(2))
     wanted = again.scores
-    miniature.segment(picture, ['red stripes', 'blue dots', 'yellow checks'])
+    miniature.segment(image, ['red stripes', 'blue dots', 'yellow checks'])
     assert np.array_equal(result.scores, wanted)
 
 
-def test_the_seen_penalty_is_that_of_the_words_training_saw(miniature, picture):
+def test_the_seen_penalty_is_that_of_the_words_training_saw(miniature, image):
     """'red dots' was seen, 'red stripes' not, a new word neither; case and synonyms do not matter."""
     assert 'red dots' in miniature.seen_names and 'red stripes' not in miniature.seen_names
-    miniature.segment(picture, ['Red  Dots', 'red stripes', 'dots of red, red dots', 'balloon'])
+    miniature.segment(image, ['Red  Dots', 'red stripes', 'dots of red, red dots', 'balloon'])
     penalty = miniature.model.decode_head.class_head.penalty.flatten()
     assert torch.allclose(penalty, torch.tensor([0.1, 0, 0.1, 0]))
 
 
-def test_threshold_and_anything_else(miniature, picture):
-    plain = miniature.segment(picture)
-    strict = miniature.segment(picture, threshold=0.3)
+def test_threshold_and_anything_else(miniature, image):
+    plain = miniature.segment(image)
+    strict = miniature.segment(image, threshold=0.3)
     assert np.array_equal(strict.labels == strict.nothing, plain.best < 0.3)
     kept = strict.labels != strict.nothing
     assert kept.any() and not kept.all() and np.array_equal(strict.labels[kept], plain.labels[kept])
-    assert (miniature.segment(picture, threshold=1).labels == 255).all()
+    assert (miniature.segment(image, threshold=1).labels == 255).all()
     names = list(miniature.class_names)
     some, others = names[:10], names[10:]
-    result = miniature.segment(picture, some, anything_else=others)
+    result = miniature.segment(image, some, anything_else=others)
     assert result.words == some and result.scores.shape[0] == 10
     assert np.array_equal(result.labels, np.where(plain.labels < 10, plain.labels, 255))
-    as_text = miniature.segment(picture, some, anything_else=', '.join(others))
+    as_text = miniature.segment(image, some, anything_else=', '.join(others))
     assert np.array_equal(as_text.labels, result.labels)
     for nothing in ('', [], ' , '):
-        assert np.array_equal(miniature.segment(picture, names, anything_else=nothing).labels, plain.labels)
+        assert np.array_equal(miniature.segment(image, names, anything_else=nothing).labels, plain.labels)
 
 
 @pytest.mark.parametrize('threshold', [np.float32(0.3), np.int64(1)])
-def test_threshold_of_numpy(miniature, picture, threshold):
-    assert miniature.segment(picture, threshold=threshold).summary()['threshold'] == float(threshold)
+def test_threshold_of_numpy(miniature, image, threshold):
+    assert miniature.segment(image, threshold=threshold).summary()['threshold'] == float(threshold)
 
 
 @pytest.mark.parametrize('threshold', [-0.1, 1.5])
-def test_threshold_out_of_range(miniature, picture, threshold):
+def test_threshold_out_of_range(miniature, image, threshold):
     with pytest.raises(ValueError, match='threshold'):
-        miniature.segment(picture, threshold=threshold)
+        miniature.segment(image, threshold=threshold)
 
 
-def test_words_are_embedded_once(picture, monkeypatch):
+def test_words_are_embedded_once(image, monkeypatch):
     model, embedded = load_model(MODEL), []
 
     def counting(encoder, names, templates):
         embedded.extend(names)
         return embed_class_names(encoder, names, templates)
     monkeypatch.setattr('models.inference.segmenter.embed_class_names', counting)
-    model.segment(picture)
+    model.segment(image)
     assert embedded == [] and model._encoder is None  # the training's names are in the checkpoint
-    model.segment(picture, ['Red Dots'])  # CLIP reads small letters
+    model.segment(image, ['Red Dots'])  # CLIP reads small letters
     assert embedded == []
-    model.segment(picture, ['red dots', 'balloon'])
+    model.segment(image, ['red dots', 'balloon'])
     assert embedded == [['red paint'], ['balloon']]  # the first to see whether it is the right CLIP
-    model.segment([picture, picture], ['balloon', 'kite, dragon', 'red dots'])
+    model.segment([image, image], ['balloon', 'kite, dragon', 'red dots'])
     assert embedded[2:] == [['kite', 'dragon']]
-    model.segment(picture, ['balloon'], prompts=['a {} here'])
+    model.segment(image, ['balloon'], prompts=['a {} here'])
     assert embedded[3:] == [['balloon']]
 
 
@@ -155,8 +155,8 @@ def test_embeddings_are_those_of_the_training(miniature):
 
 @pytest.mark.parametrize('word', ['猫', '😀', 'кошка', 'قطة', "l'été", '<b>bold</b>', '{}', 'x' * 30,
                                   'a\u200bb', '50 %'])
-def test_words_of_any_script(miniature, picture, word):
-    result = miniature.segment(picture, [word, 'red dots'])
+def test_words_of_any_script(miniature, image, word):
+    result = miniature.segment(image, [word, 'red dots'])
     assert result.words == [word, 'red dots']
     result.overlay()
 
@@ -164,43 +164,43 @@ def test_words_of_any_script(miniature, picture, word):
 @pytest.mark.parametrize(('word', 'message'), [
     ('word ' * 100, "'word word .*…' is too long: CLIP reads 77 tokens.*has 106.*fewer words"), ('x' * 500, 'too long'),
     ('&nbsp;', 'nothing that CLIP reads')])
-def test_words_that_clip_cannot_read(miniature, picture, word, message):
+def test_words_that_clip_cannot_read(miniature, image, word, message):
     with pytest.raises(ValueError, match=message):
-        miniature.segment(picture, ['red dots', word])
+        miniature.segment(image, ['red dots', word])
 
 
-def test_a_long_word_is_refused_before_anything_is_embedded(miniature, picture, monkeypatch):
+def test_a_long_word_is_refused_before_anything_is_embedded(miniature, image, monkeypatch):
     monkeypatch.setattr('models.inference.segmenter.embed_class_names', None)
     long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=64_000))
     for words, prompts in ((['kitten', long], None), ([f'red dots, {long}'], None),
                            (['kitten'], ['a photo of a {}', f'{long} {{}}'])):
         began = time.monotonic()
         with pytest.raises(UserError, match='is too long: it has 64,0.* characters'):
-            miniature.segment(picture, words, prompts=prompts)
+            miniature.segment(image, words, prompts=prompts)
         assert time.monotonic() - began < 1
 
 
-def test_no_words(miniature, picture):
+def test_no_words(miniature, image):
     for words in ([], ['', ' ']):
         with pytest.raises(ValueError, match='no words'):
-            miniature.segment(picture, words)
+            miniature.segment(image, words)
 
 
-def test_many_words(miniature, picture):
+def test_many_words(miniature, image):
     """More than a byte of labels can count."""
     words = ['red dots', *(f'thing {index}' for index in range(299))]
-    result = miniature.segment(picture, words)
+    result = miniature.segment(image, words)
     assert result.labels.dtype == np.uint16 and result.nothing == 65535
-    assert np.array_equal(np.asarray(result.index_picture()), result.labels)
+    assert np.array_equal(np.asarray(result.label_image()), result.labels)
 
 
-def test_threads_wait_for_each_other(miniature, picture):
+def test_threads_wait_for_each_other(miniature, image):
     lists = [['red dots', 'blue paint'], ['yellow checks', 'green stripes', 'red paint'], ['blue dots']]
-    wanted = [miniature.segment(picture, words).labels for words in lists]
+    wanted = [miniature.segment(image, words).labels for words in lists]
     found = {}
 
     def work(place: int) -> None:
-        found[place] = [miniature.segment(picture, lists[place]).labels for _ in range(5)]
+        found[place] = [miniature.segment(image, lists[place]).labels for _ in range(5)]
     threads = [threading.Thread(target=work, args=(place,)) for place in range(3)]
     for thread in threads:
         thread.start()
@@ -273,7 +273,7 @@ def test_a_result_that_means_little_is_told(scene, said):
     del said[:]
     names = [model.class_names[index] for index in scene.classes]
     for words in (None, names, names[:1]):
-        assert model.segment(scene.picture, words).summary()['warning'] is None
+        assert model.segment(scene.image, words).summary()['warning'] is None
     assert said == []
     noise = np.random.default_rng(0).integers(90, 110, (64, 80, 3), dtype=np.uint8)
     for _ in range(2):
@@ -283,15 +283,15 @@ def test_a_result_that_means_little_is_told(scene, said):
 
 
 def test_the_seen_penalty_is_no_doubt(miniature, scene):
-    result = miniature.segment(scene.picture, ['red dots'])
+    result = miniature.segment(scene.image, ['red dots'])
     assert result.highest == pytest.approx(float(result.best.max()) + 0.1, abs=1e-4)
-    assert miniature.segment(scene.picture, ['red stripes']).highest == pytest.approx(
-        float(miniature.segment(scene.picture, ['red stripes']).best.max()), abs=1e-4)
+    assert miniature.segment(scene.image, ['red stripes']).highest == pytest.approx(
+        float(miniature.segment(scene.image, ['red stripes']).best.max()), abs=1e-4)
 
 
 def test_short_products(scene):
     short = load_model(MODEL, amp='bfloat16')
-    assert isinstance(short, Segmenter) and agreement(short.segment(scene.picture).labels, scene) > 0.9
+    assert isinstance(short, Segmenter) and agreement(short.segment(scene.image).labels, scene) > 0.9
     with pytest.raises(ValueError, match='amp'):
         load_model(MODEL, amp='int8')
 
@@ -299,6 +299,6 @@ def test_short_products(scene):
 @pytest.mark.gpu
 def test_the_gpu_gives_the_labels_of_the_cpu(miniature, scene):
     words = ['red dots', 'balloon', 'blue paint']
-    on_gpu = load_model(MODEL, device='cuda').segment([scene.picture, scene.picture], words)
-    on_cpu = miniature.segment(scene.picture, words)
+    on_gpu = load_model(MODEL, device='cuda').segment([scene.image, scene.image], words)
+    on_cpu = miniature.segment(scene.image, words)
     assert all((result.labels == on_cpu.labels).mean() > 0.99 for result in on_gpu)

@@ -191,8 +191,8 @@ def test_the_image_tower_is_that_of_open_clip(theirs, gelu):
     encoder.prompt_norm = torch.nn.Identity()
     with torch.no_grad():
         encoder.class_embedding /= 2
-        pictures = torch.randn(2, 3, 32, 32)
-        assert close(encoder(pictures).cls, theirs.encode_image(pictures, normalize=True), 1e-5)
+        images = torch.randn(2, 3, 32, 32)
+        assert close(encoder(images).cls, theirs.encode_image(images, normalize=True), 1e-5)
 
 
 @pytest.mark.parametrize('shape', ['ViT-B-32', 'ViT-L-14'])

@@ -33,7 +33,7 @@ def test_contents(described):
     assert entry['split']['seen'] == entry['class_names'][:15]
     assert (entry['format'], entry['setting'], entry['prompt_set']) == (1, 'inductive', 'single')
     assert entry['config']['model']['backbone']['layers'] == 3
-    assert entry['config']['data']['train']['pipeline'][0] == {'type': 'LoadPicture'}
+    assert entry['config']['data']['train']['pipeline'][0] == {'type': 'LoadImage'}
     assert entry['text_embeddings']['shape'] == [20, 32] and len(entry['text_embeddings']['sha256']) == 64
 
 

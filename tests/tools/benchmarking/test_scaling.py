@@ -47,7 +47,7 @@ def test_scalars_of_a_step(monkeypatch):
 
 def test_the_table(run, tiny_configs):
     shown = run('tools/benchmarking/scaling.py', tiny_configs['inductive'], '--gpus', 1, 512, '--step-ms', 20).stdout
-    assert 'inductive: 2 pictures a GPU, compute 20.0 ms (measured)' in shown
+    assert 'inductive: 2 images a GPU, compute 20.0 ms (measured)' in shown
     one, many = ([cell.strip() for cell in line.split('|')[1:-1]] for line in shown.splitlines() if '- ' in line)
     assert one[:6] == ['1', '2', '0.00', '0.00', '20.0', '20.0'] and one[7] == '100 - 100 %'
     assert many[:2] == ['512', '1024'] and float(many[4]) >= float(many[5]) > 20

@@ -108,9 +108,9 @@ def test_datasets_of_a_run_with_different_splits(config):
     ({'model.loss': 3}, "CLIPRC has no 'loss', it has .*decode_head"),
     ({'model.test_cfg.strid': (32, 32)}, 'test_cfg.strid: .*stride'),
     ({'model.test_cfg.mode': 'slid'}, "mode='slid'.*slide nor whole"),
-    ({'model.test_cfg.windows_at_once': 0}, 'windows_at_once=0 .*from 1 up'),
+    ({'model.test_cfg.windows_per_batch': 0}, 'windows_per_batch=0 .*from 1 up'),
     ({'model.test_cfg': None}, 'model.test_cfg=None: a dict is needed'),
-    ({'model.test_cfg.stride': (80, 80)}, 'every 80x80 pixels do not cover a picture'),
+    ({'model.test_cfg.stride': (80, 80)}, 'every 80x80 pixels do not cover an image'),
     ({'compile': 'no'}, "compile='no' is neither True nor False"),
 ])
 def test_what_does_not_fit(config, options, words):
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_the_same_classes_or_of_unknown_ones(config):
 
 
 @pytest.mark.parametrize(('names', 'words'), [
-    ([f'thing {index}' for index in range(171)], 'trained on 171 classes, the config.s data set has 20: only there: '
+    ([f'thing {index}' for index in range(171)], 'trained on 171 classes, the config.s dataset has 20: only there: '
                                                  'thing 0; .* and 166 more, only here: aeroplane; .* and 15 more'),
     (lambda names: [*names, 'zebra'], 'trained on 21 classes, .*only there: zebra[^;]*$'),
     (lambda names: names[::-1], 'the same in another order'),

@@ -126,10 +126,10 @@ def test_an_option_that_does_not_fit_the_config():
         load(LEAF, '--cfg-options', 'runner.max_iters.deep=3')
 
 
-# ---- the size of pictures
+# ---- the size of images
 
-def test_picture_size_changes_every_length():
-    config = load(LEAF, '--cfg-options', 'picture_size=256')
+def test_image_size_changes_every_length():
+    config = load(LEAF, '--cfg-options', 'image_size=256')
     assert config.model.backbone.input_resolution == config.model.decode_head.img_size == 256
     assert config.model.test_cfg == {'mode': 'slide', 'crop_size': (256, 256), 'stride': (213, 213)}
     steps = {step.type: step for step in config.data.train.pipeline}
@@ -141,19 +141,19 @@ def test_picture_size_changes_every_length():
         assert scales.transforms[0].keep_ratio is True
 
 
-def test_picture_size_of_a_config_that_has_it_already(tmp_path):
-    config = load(LEAF, '--cfg-options', 'picture_size=256')
+def test_image_size_of_a_config_that_has_it_already(tmp_path):
+    config = load(LEAF, '--cfg-options', 'image_size=256')
     (tmp_path / 'copy.py').write_text(as_text(config))
     assert as_data(load(tmp_path / 'copy.py')) == as_data(config)
-    again = load(tmp_path / 'copy.py', '--cfg-options', 'picture_size=512')
+    again = load(tmp_path / 'copy.py', '--cfg-options', 'image_size=512')
     assert as_data(again)['data'] == as_data(load(LEAF))['data']
-    assert as_data(load(LEAF, '--cfg-options', 'picture_size=512'))['model'] == as_data(load(LEAF))['model']
+    assert as_data(load(LEAF, '--cfg-options', 'image_size=512'))['model'] == as_data(load(LEAF))['model']
 
 
 @pytest.mark.parametrize('side', ['0', '51.2', 'large'])
-def test_picture_size_that_is_none(side):
-    with pytest.raises(ValueError, match=f'picture_size=.?{side}.? is no whole number'):
-        load(LEAF, '--cfg-options', f'picture_size={side}')
+def test_image_size_that_is_none(side):
+    with pytest.raises(ValueError, match=f'image_size=.?{side}.? is no whole number'):
+        load(LEAF, '--cfg-options', f'image_size={side}')
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])

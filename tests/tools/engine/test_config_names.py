@@ -73,7 +73,7 @@ def test_taken(written, lines):
 
 def test_helpers_of_a_base(written, tmp_path):
     """A base may offer what no leaf reads; a setting that it misspells is still found."""
-    base = written('folder = "train"', 'data = dict(train=dict(img_dir="train/pictures"))', 'pipeline_of_mine = []')
+    base = written('folder = "train"', 'data = dict(train=dict(img_dir="train/images"))', 'pipeline_of_mine = []')
     leaf = tmp_path / 'leaf.py'
     leaf.write_text("_base_ = 'mine.py'\nruns = {{_base_.folder}}\nwork_dir = runs\n")
     assert load(leaf).work_dir == 'train'
@@ -89,7 +89,7 @@ def test_what_a_program_wrote(tmp_path, name):
     """It holds the helpers, too, which nothing reads any more; settings that are unknown or misspelt are found."""
     config = Config.fromfile(str(BASE))
     config.dump(str(tmp_path / name))
-    assert load(tmp_path / name).data.train.img_dir == 'train/pictures'
+    assert load(tmp_path / name).data.train.img_dir == 'train/images'
     for setting, meant in (('optimiser', 'optimizer?'), ('momentum_config', 'custom_hooks'), ('my_config', '')):
         more = Config(config._cfg_dict.to_dict())
         more[setting] = {'lr': 1}

@@ -15,7 +15,7 @@ VOC = REPOSITORY / 'configs' / 'voc12' / f'{LEAVES["inductive"]}.py'
 
 
 def by_hand(model: dict, size: tuple[int, int], classes: int) -> dict[str, int]:
-    """Part -> multiply-adds of its convolutions, matrix products and attentions for one picture."""
+    """Part -> multiply-adds of its convolutions, matrix products and attentions for one image."""
     encoder, head = model['backbone'], model['decode_head']
     width, space, prompts, regions, patch = (encoder[name] for name in (
         'width', 'output_dim', 'num_tokens', 'region_level_bridge_size', 'patch_size'))
@@ -112,4 +112,4 @@ def test_the_script_needs_neither_data_nor_weights(run, tmp_path):
 
 
 def test_one_side_is_a_square(run, tiny_configs):
-    assert '64x64 picture' in run('get_flops.py', tiny_configs['fully'], '--shape', 64).stdout
+    assert '64x64 image' in run('get_flops.py', tiny_configs['fully'], '--shape', 64).stdout

@@ -37,7 +37,7 @@ FILES = r'loads \S+/JPEGImages/\w+\.jpg, \S+/SegmentationClass\w*/\w+\.png, for 
 
 def test_a_process_that_hangs_in_its_data(run, troubled, tmp_path):
     said = blocks(fails(run, troubled('sleeps_for_ever', rank=1), tmp_path / 'work', '--no-validate'))
-    assert 'rank 1 of 2 on ' in said[1] and 'nothing moved for 5 s; it is loading the pictures of iteration ' in said[1]
+    assert 'rank 1 of 2 on ' in said[1] and 'nothing moved for 5 s; it is loading the images of iteration ' in said[1]
     assert 'in sleeps_for_ever' in said[1] and 'the others wait for this process' in said[1]
     assert re.search(f'it {FILES}', said[1])
     assert 'in a collective operation: it waits' in said[0] and 'sleeps_for_ever' not in said[0]
@@ -61,13 +61,13 @@ def test_a_call_that_holds_the_interpreter(run, troubled, tmp_path):
 def test_an_evaluation_that_hangs(run, troubled, tmp_path):
     config = troubled('sleeps_for_ever', rank=1, part='val', after=1)
     said = blocks(fails(run, config, tmp_path / 'work', '--cfg-options', 'evaluation.interval=2'))
-    assert 'it is testing pictures, 1 of 2 done' in said[1] and 'in sleeps_for_ever' in said[1]
+    assert 'it is testing images, 1 of 2 done' in said[1] and 'in sleeps_for_ever' in said[1]
     assert 'the others wait for this process' in said[1] and 'it waits for another process' in said[0]
     assert re.search(r'it loads \S+/JPEGImages/val_\w+\.jpg, for 5 s', said[1])
 
 
 def test_what_is_slow_but_moves_is_left_alone(run, troubled, tmp_path):
-    """Each picture takes 2 of the 5 seconds of patience, the whole evaluation more than all."""
+    """Each image takes 2 of the 5 seconds of patience, the whole evaluation more than all."""
     one_thread = {'OMP_NUM_THREADS': '1'}  # several threads wait for each other where the machine is busy
     config = troubled('sleeps_a_while', part='val', after=0)
     done = run('tools/train.py', config, '--work-dir', tmp_path / 'work', '--hang-timeout', 5, '--cfg-options',

@@ -54,19 +54,19 @@ class Broken(torch.utils.data.Dataset):
         try:
             raise OSError('image file is truncated')
         except OSError as error:
-            raise ValueError('/data/a b.jpg: broken picture: it ends.\nCopy it again.') from error
+            raise ValueError('/data/a b.jpg: broken image: it ends.\nCopy it again.') from error
 
 
 def test_message_of_a_loader_worker():
     with pytest.raises(ValueError) as caught:
         list(DataLoader(Broken(), num_workers=1))
     assert 'Original Traceback' in str(caught.value)
-    assert process.plain_message(caught.value) == '/data/a b.jpg: broken picture: it ends.\nCopy it again.'
+    assert process.plain_message(caught.value) == '/data/a b.jpg: broken image: it ends.\nCopy it again.'
 
 
 @pytest.mark.parametrize(('message', 'plain'), [
     ('CLIPRC: CLIPVisionEncoder: input_resolution=60 is wrong.', 'input_resolution=60 is wrong.'),
-    ('PascalVOC20: /data/x.jpg: this picture is missing.', '/data/x.jpg: this picture is missing.'),
+    ('PascalVOC20: /data/x.jpg: this image is missing.', '/data/x.jpg: this image is missing.'),
     ('no file x.pth.', 'no file x.pth.'),
     ('/data/x.pth is truncated: Fetch it again.', '/data/x.pth is truncated: Fetch it again.'),
 ])

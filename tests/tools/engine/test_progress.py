@@ -10,7 +10,7 @@ from tools.engine.progress import Progress
 
 def said(capsys, monkeypatch, *, terminal: bool) -> str:
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal, raising=False)
-    with pytest.raises(ValueError), Progress(0, 40, 'pictures') as progress:
+    with pytest.raises(ValueError), Progress(0, 40, 'images') as progress:
         for done in range(1, 39):
             progress.update(done)
         raise UserError('broken')
@@ -21,14 +21,14 @@ def test_an_error_stands_on_a_line_of_its_own(capsys, monkeypatch):
     """Also where the progress is that of a generator, which ends after the error is said."""
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
 
-    def pictures():
-        with Progress(0, 4, 'pictures') as progress:
+    def images():
+        with Progress(0, 4, 'images') as progress:
             for done in range(1, 5):
                 yield done
                 progress.update(done)
 
     def main():
-        for done in pictures():
+        for done in images():
             if done == 3:
                 raise UserError('broken')
 
@@ -39,7 +39,7 @@ def test_an_error_stands_on_a_line_of_its_own(capsys, monkeypatch):
 
 def test_a_log_has_a_line_every_tenth(capsys, monkeypatch):
     lines = said(capsys, monkeypatch, terminal=False).splitlines()
-    assert [line.split(',')[0] for line in lines] == [f' {tenth}0% of 40 pictures: {4 * tenth}'
+    assert [line.split(',')[0] for line in lines] == [f' {tenth}0% of 40 images: {4 * tenth}'
                                                     for tenth in range(1, 10)]
 
 
@@ -48,7 +48,7 @@ def test_a_terminal_has_one_line_that_is_ended(capsys, monkeypatch):
     assert text.count('\r') == 38 and text.count('\n') == 1 and text.endswith('\n')
 
 
-@pytest.mark.parametrize(('counted', 'rate'), [('pictures', '0.4/s'), ('', '0.0 MB/s')])
+@pytest.mark.parametrize(('counted', 'rate'), [('images', '0.4/s'), ('', '0.0 MB/s')])
 def test_slow_works_have_a_rate(capsys, monkeypatch, counted, rate):
     times = iter([0., 5.])
     monkeypatch.setattr('time.monotonic', lambda: next(times))

@@ -91,7 +91,7 @@ def test_cells():
     assert cell_of((5, 5), 2).flatten().bincount().tolist() == [9, 6, 6, 4]
 
 
-# ---- of a whole picture
+# ---- of a whole image
 
 @pytest.fixture(scope='module')
 def segmenter(trained):
@@ -106,16 +106,16 @@ def segmenter(trained):
 
 
 @pytest.fixture(scope='module')
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (60, 150, 3), dtype=np.uint8)
 
 
-def test_what_is_told(segmenter, picture):
+def test_what_is_told(segmenter, image):
     words = [segmenter.class_names[index] for index in (0, 5, 15)]
-    found = segmenter.segment(picture, words)
+    found = segmenter.segment(image, words)
     counts = np.bincount(found.labels.ravel(), minlength=3)
     word = words.pop(int(counts.argmax()))
-    told = explain(segmenter, picture, word, words)
+    told = explain(segmenter, image, word, words)
     assert told.result.words == [word, *words] and told.size == (64, 160)
     assert (told.result.labels == 0).sum() == counts.max()
     assert told.windows == 3 and (told.window.height, told.window.width) == (64, 64)
@@ -137,36 +137,36 @@ def test_what_is_told(segmenter, picture):
     assert len({silent['mean_score_where_found_with_regions'] for silent in numbers['silenced'].values()}) > 1
 
 
-def test_the_window(segmenter, picture):
-    """Without a number the one with most of the word; each window is told as it stands in the picture."""
+def test_the_window(segmenter, image):
+    """Without a number the one with most of the word; each window is told as it stands in the image."""
     words = segmenter.class_names[:4]
-    every = [explain(segmenter, picture, words[1], words, window=number) for number in (1, 2, 3)]
+    every = [explain(segmenter, image, words[1], words, window=number) for number in (1, 2, 3)]
     assert [told.window.left for told in every] == [0, 48, 96]
     areas = [told.reading.found.mean() for told in every]
-    chosen = explain(segmenter, picture, words[1], words)
+    chosen = explain(segmenter, image, words[1], words)
     assert areas[chosen.number - 1] == max(areas)
 
 
-def test_words_that_name_the_same_do_not_compete(segmenter, picture):
+def test_words_that_name_the_same_do_not_compete(segmenter, image):
     first, second = segmenter.class_names[:2]
-    told = explain(segmenter, picture, f' {first.upper()} ', [f'{first}, something', second], block=2)
+    told = explain(segmenter, image, f' {first.upper()} ', [f'{first}, something', second], block=2)
     assert told.result.words == [first.upper(), second] and told.block == 2
-    names = explain(segmenter, picture, first).result.words
+    names = explain(segmenter, image, first).result.words
     assert sorted(names) == sorted(segmenter.class_names) and names[0] == first
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    ({'window': 4}, 'no window 4: the picture has 3'),
+    ({'window': 4}, 'no window 4: the image has 3'),
     ({'block': 4}, 'no block 4: the encoder has 3'),
     ({'words': ['aeroplane']}, 'nothing competes .*--words'),
     ({'word': '  '}, 'no words'),
 ])
-def test_bad_input(segmenter, picture, changes, message):
+def test_bad_input(segmenter, image, changes, message):
     with pytest.raises(ValueError, match=message):
-        explain(segmenter, picture, **{'word': 'aeroplane', **changes})
+        explain(segmenter, image, **{'word': 'aeroplane', **changes})
 
 
-def test_a_model_without_region_tokens(segmenter, picture, monkeypatch):
+def test_a_model_without_region_tokens(segmenter, image, monkeypatch):
     monkeypatch.setattr(segmenter.model, 'backbone', segmenter.model.backbone.without_regions())
     with pytest.raises(ValueError, match='this model has no region tokens'):
-        explain(segmenter, picture, 'aeroplane')
+        explain(segmenter, image, 'aeroplane')

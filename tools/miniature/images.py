@@ -1,4 +1,4 @@
-"""The miniature's pictures: results side by side, and loss curves."""
+"""The miniature's images: results side by side, and loss curves."""
 import json
 import pickle
 from pathlib import Path
@@ -29,8 +29,8 @@ def patterned(labels: np.ndarray) -> Image.Image:
     return Image.fromarray(canvas)
 
 
-def results_picture(world: Path, label_files: dict[str, Path], count: int = 8) -> Image.Image:
-    """The first test pictures that show an unseen class: picture, truth, and a row for each of `label_files`.
+def results_image(world: Path, label_files: dict[str, Path], count: int = 8) -> Image.Image:
+    """The first test images that show an unseen class: image, truth, and a row for each of `label_files`.
 
     Background is left out of predictions, as it is left out of scores.
     """
@@ -38,7 +38,7 @@ def results_picture(world: Path, label_files: dict[str, Path], count: int = 8) -
     unseen = Miniature.describe().split.unseen
     truths = {index: read_mask(world / f'SegmentationClass/{name}.png') for index, name in enumerate(names)}
     chosen = [index for index, truth in truths.items() if np.isin(truth, unseen).any()][:count]
-    rows = {'picture': [Image.open(world / f'JPEGImages/{names[index]}.jpg') for index in chosen],
+    rows = {'image': [Image.open(world / f'JPEGImages/{names[index]}.jpg') for index in chosen],
             'truth': [patterned(truths[index]) for index in chosen]}
     for title, file in label_files.items():
         labels = pickle.loads(file.read_bytes())  # our own, written by test.py
@@ -50,11 +50,11 @@ def results_picture(world: Path, label_files: dict[str, Path], count: int = 8) -
     legend = (-(-len(Miniature.CLASSES) // columns) + 1) * LINE
     canvas = Image.new('RGB', (width, MARGIN + len(rows) * (SIZE + MARGIN) + legend + MARGIN), 'white')
     draw = ImageDraw.Draw(canvas)
-    for row, (title, pictures) in enumerate(rows.items()):
+    for row, (title, images) in enumerate(rows.items()):
         top = MARGIN + row * (SIZE + MARGIN)
         draw.text((MARGIN, top + SIZE // 2 - 8), title, fill='black', font=font)
-        for place, picture in enumerate(pictures):
-            canvas.paste(picture, (title_width + place * (SIZE + MARGIN), top))
+        for place, image in enumerate(images):
+            canvas.paste(image, (title_width + place * (SIZE + MARGIN), top))
     top = MARGIN + len(rows) * (SIZE + MARGIN) + MARGIN
     for index, name in enumerate(Miniature.CLASSES):
         place = MARGIN + index // 4 * (width // columns), top + index % 4 * LINE
@@ -83,7 +83,7 @@ LOSSES = {'all': 'loss', 'mask (focal)': 'decode.loss_mask', 'mask (dice)': 'dec
           'recovery of queries': 'decode.recovery_loss_q', 'recovery of pixels': 'decode.recovery_loss_k'}
 
 
-def loss_picture(folders: dict[str, Path], file: Path) -> None:
+def loss_image(folders: dict[str, Path], file: Path) -> None:
     """A panel for each run: its losses, weights included, against the iteration."""
     figure = Figure(figsize=(4.6 * len(folders), 3.4), layout='constrained', dpi=100)
     FigureCanvasAgg(figure)
