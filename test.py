@@ -14,9 +14,6 @@ from itertools import count
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent)  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 import mmcv
 import numpy as np
 import torch

@@ -2,12 +2,15 @@
 import logging
 import warnings
 
-# Notices that users can't fix; mmcv's operators ask for a CUDA compiler.
-warnings.filterwarnings('ignore', message='On January 1, 2023, MMCV will release')
-warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
-logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)
+CPP_EXTENSION = logging.getLogger('torch.utils.cpp_extension')
+with warnings.catch_warnings():  # notices that users can't fix
+    warnings.filterwarnings('ignore', message='On January 1, 2023, MMCV will release')
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+    level = CPP_EXTENSION.level
+    CPP_EXTENSION.setLevel(logging.ERROR)  # mmcv's operators ask for a CUDA compiler
+    import mmseg.models  # noqa: F401
+    CPP_EXTENSION.setLevel(level)
 
-# isort: split
 from . import mmcv_compat
 from .losses import MaskLoss
 from .region_clue_head import RegionClueHead

@@ -16,7 +16,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / 'tests' / 'data' / 'golden'
 sys.path[:0] = [str(REPOSITORY), str(GOLDEN)]
 
-import tools  # noqa: E402, F401
 from tests.clip_files import clip_weights, save_torchscript  # noqa: E402
 
 

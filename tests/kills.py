@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
 import torch

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's packages, whoever else has some
-import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
 import numpy as np

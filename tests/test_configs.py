@@ -53,7 +53,7 @@ def models():
 
     def get(leaf):
         if leaf not in built:
-            config = load_config(Namespace(config=str(CONFIGS / leaf), data_root=None, options={}, cfg_options={}))
+            config = load_config(Namespace(config=str(CONFIGS / leaf), data_root=None, options=[], cfg_options=[]))
             if leaf in OTHER_CLIPS:  # whose files are not at hand: a checkpoint of their shapes tells as much
                 with torch.device('meta'):
                     built[leaf] = config, build_model(config, on_clip(OTHER_CLIPS[leaf][0]))

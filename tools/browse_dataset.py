@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 import numpy as np
 from mmseg.utils import get_root_logger
 from PIL import Image

@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 import numpy as np
 import torch
 from mmseg.utils import get_root_logger
@@ -177,7 +174,7 @@ def main() -> None:
     files.check_clip_rc(checkpoint)
     config = None
     if args.config is not None:
-        config = load_config(Namespace(config=args.config, data_root=None, options={}, cfg_options={}))
+        config = load_config(Namespace(config=args.config, data_root=None, options=[], cfg_options=[]))
     checkpoint = slim.described(checkpoint, config)
     original = load_model(checkpoint, config, clip=args.clip, device='cpu')
     images = [read_image(file) for file in args.image] or drawn_images(original.model.decode_head.img_size)

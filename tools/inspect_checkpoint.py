@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 from mmseg.datasets import DATASETS
 from torch import Tensor
 

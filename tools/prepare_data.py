@@ -14,9 +14,6 @@ from http.client import HTTPException
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 from models.errors import UserError
 from tools.engine import downloads, process
 from tools.engine.config import REPOSITORY

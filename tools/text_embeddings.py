@@ -10,9 +10,6 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 import matplotlib
 
 matplotlib.use('Agg')
@@ -64,7 +61,7 @@ def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | 
     if classes in BY_NAME:
         facts = BY_NAME[classes].describe()
     elif classes.endswith('.py'):
-        config = load_config(argparse.Namespace(config=classes, data_root=None, options={}, cfg_options={}))
+        config = load_config(argparse.Namespace(config=classes, data_root=None, options=[], cfg_options=[]))
         facts = dataset_facts(config)
     elif Path(classes).is_file():
         facts = DatasetFacts(ClassSplit(tuple(lines_of(classes, 'class names'))), 'coco15')

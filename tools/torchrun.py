@@ -24,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `tools`, whoever else has one
-import tools
+from tools.engine import errors
 
 # isort: split
 QUIET = {'TORCH_CPP_LOG_LEVEL': 'FATAL'} if 'TORCH_CPP_LOG_LEVEL' not in os.environ else {}
@@ -277,7 +277,7 @@ if __name__ == '__main__':
     for name in QUIET:
         del os.environ[name]  # the processes speak
     options = parse_args(sys.argv[1:])
-    os.environ.setdefault(tools.JOB_BEGAN, str(time.time()))  # what is saved later is its own
+    os.environ.setdefault(errors.JOB_BEGAN, str(time.time()))  # what is saved later is its own
     if options.nproc_per_node.isdecimal():  # else torchrun warns, and gives each process one thread
         cores = len(os.sched_getaffinity(0)) // int(options.nproc_per_node)
         os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores)))
@@ -294,7 +294,7 @@ if __name__ == '__main__':
                 print(f'error: {manner(failure)}{used_up(options.max_restarts)}.', file=sys.stderr)
         sys.exit(1)
     except SignalException as caught:
-        tools.say_stopped()
+        sys.stderr.write('stopped.\n')
         sys.exit(128 + caught.sigval)
     except (RendezvousError, DistError) as error:
         sys.exit(f'error: {reason(error, options)}')

@@ -11,9 +11,6 @@ from copy import deepcopy
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 import mmseg
 import torch
 from mmcv import Config

@@ -15,9 +15,6 @@ import tempfile
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 from importlib.util import find_spec
 
 from mmseg.utils import get_root_logger

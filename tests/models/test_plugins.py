@@ -46,7 +46,7 @@ def write_config(file, base, module, part=''):
 
 
 def read(file):
-    return load_config(Namespace(config=str(file), data_root=None, options={}, cfg_options={}))
+    return load_config(Namespace(config=str(file), data_root=None, options=[], cfg_options=[]))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-import tools  # noqa: F401  first: it quietens the imports below
 
 # isort: split
 import torch

@@ -141,7 +141,7 @@ def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
 
 
 def test_training_starts_from_a_slim_file(tiny_configs, slim_file, checkpoint, tmp_path):
-    config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options={}, cfg_options={}))
+    config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options=[], cfg_options=[]))
     args = Namespace(resume_from=None, auto_resume=False, load_from=str(slim_file))
     model = initial_model(config, starting_point(args, config, tmp_path, process.Place(torch.device('cpu')), None)[0])
     trained = files.read(checkpoint).weights
@@ -156,7 +156,7 @@ def test_training_starts_from_a_slim_file(tiny_configs, slim_file, checkpoint, t
 
 def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
     read = files.read(slim_file)
-    config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options={}, cfg_options={}))
+    config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options=[], cfg_options=[]))
     name = 'decode_head.decoder_v.layers.2.norm3.bias'
     for weights, words in (({key: value for key, value in read.weights.items() if key != name}, f'missing: {name}'),
                            ({**read.weights, 'more': torch.zeros(1)}, 'not known here: more')):

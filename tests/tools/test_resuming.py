@@ -17,11 +17,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-import tools
 from tests.conftest import REPOSITORY
 from tests.test_scripts import free_port
 from tools import train
-from tools.engine import process, runner
+from tools.engine import errors, process, runner
 
 ITERATIONS = 11
 NO_CLIP = ['model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
@@ -326,7 +325,7 @@ def test_a_restart_before_the_first_checkpoint_of_a_job_that_took_weights_from_i
     assert not (tmp_path / 'iter_2.pth').exists()
     monkeypatch.undo()
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    monkeypatch.setenv(tools.JOB_BEGAN, str(time.time() + 3600))
+    monkeypatch.setenv(errors.JOB_BEGAN, str(time.time() + 3600))
     assert list(train_here(tmp_path, *options, settings=['runner.max_iters=3'])) == [1, 2, 3]
 
 
@@ -390,14 +389,14 @@ def test_a_restarted_job_goes_on_from_what_it_saved(train_here, tmp_path, monkey
     """Without --auto-resume; what lay in the folder before the job was launched is not its own."""
     train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    monkeypatch.setenv(tools.JOB_BEGAN, str(time.time() + (3600 if launched == 'after' else -3600)))
+    monkeypatch.setenv(errors.JOB_BEGAN, str(time.time() + (3600 if launched == 'after' else -3600)))
     assert list(train_here(tmp_path, '--no-validate', settings=['runner.max_iters=3'])) == trained
 
 
 def test_a_restart_before_the_first_checkpoint_of_a_job_that_went_on(train_here, tmp_path, monkeypatch):
     train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    monkeypatch.setenv(tools.JOB_BEGAN, str(time.time() + 3600))
+    monkeypatch.setenv(errors.JOB_BEGAN, str(time.time() + 3600))
     assert list(train_here(tmp_path, '--no-validate', '--auto-resume', settings=['runner.max_iters=3'])) == [3]
 
 

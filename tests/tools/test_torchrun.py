@@ -19,7 +19,7 @@ TORCHRUN = [sys.executable, REPOSITORY / 'tools' / 'torchrun.py']
 PROCESS = f'''
 import os, signal, sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
-import tools
+from tools.engine import errors
 import torch, torch.distributed as dist
 from tools.engine import process
 dist.init_process_group('gloo')

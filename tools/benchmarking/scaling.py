@@ -27,9 +27,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 import torch
 from prettytable import PrettyTable
 
@@ -108,7 +105,7 @@ def parse_arguments() -> Namespace:
 
 def table(path: str, args: Namespace) -> str:
     """The steps of a config on all numbers of GPUs."""
-    config = load_config(Namespace(config=path, data_root=None, options={}, cfg_options={}))
+    config = load_config(Namespace(config=path, data_root=None, options=[], cfg_options=[]))
     model = model_of(config, process.Place(torch.device('cpu')))
     images, counted = config.data.samples_per_gpu, floors(model)
     trained = sum(parameter.numel() for parameter in model.trainable_parameters())

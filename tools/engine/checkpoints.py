@@ -2,7 +2,6 @@
 
 A file holds `state_dict`, `optimizer` and `meta` as mmcv's do, and `random_states`, one for each process.
 """
-import errno
 import json
 import os
 import random
@@ -22,6 +21,7 @@ from mmcv.runner import BaseRunner, CheckpointHook
 from models.errors import UserError
 from models.weights import files, metadata
 from models.weights.files import Checkpoint
+from tools.engine.files import sync_folder
 from tools.engine.process import Place
 
 LATEST = 'latest.pth'  # a link to the newest one
@@ -55,18 +55,6 @@ def write(content: dict, path: Path) -> None:
         if isinstance(cause, OSError) and cause.errno:
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
-
-
-def sync_folder(folder: Path) -> None:
-    """A renamed file keeps its new name should the machine lose its power, where the file system can do that."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
 
 
 def point_latest_to(path: Path) -> None:

@@ -12,6 +12,7 @@ from mmcv import Config, ConfigDict, DictAction
 from models import file_kinds, plugins
 from models.errors import UserError
 from models.weights.config_text import with_pairs
+from tools.engine.arguments import IS_RUN, add_config_arguments  # noqa: F401
 from tools.engine.config_names import SETTINGS, check_names, check_workflow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,29 +26,11 @@ PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pa
           'MultiScaleFlipAug': ('img_scale',)}
 
 
-IS_RUN = ('Python code, which is run, and so are the modules that it names in custom_imports: take no config from '
-          'strangers')
-
-
-class MergingDictAction(DictAction):
-    """mmcv's KEY=VALUE options; an option that is given twice adds to the first."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        if any('=' not in value for value in values):
-            parser.error(f'{option_string}: KEY=VALUE is needed, not {" ".join(v for v in values if "=" not in v)!r}')
-        before = dict(getattr(namespace, self.dest) or {})
-        super().__call__(parser, namespace, values, option_string)
-        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
-
-
-def add_config_arguments(parser: ArgumentParser) -> None:
-    """The arguments that `load_config` reads."""
-    parser.add_argument('config', help=f'config file; {IS_RUN}')
-    parser.add_argument('--data-root', help="the dataset's folder, instead of the config's")
-    parser.add_argument('--cfg-options', nargs='+', action=MergingDictAction, default={}, metavar='KEY=VALUE',
-                        help='override settings of the config, for example model.decode_head.num_layers=2')
-    parser.add_argument('--options', nargs='+', action=MergingDictAction, default={}, metavar='KEY=VALUE',
-                        help='older name of --cfg-options')
+def read_options(options: list[str]) -> dict:
+    """KEY=VALUE options of a command line -> values by key, read as mmcv reads them; of one key the last one counts."""
+    parser = ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction, default={})
+    return parser.parse_args(['--options', *options]).options
 
 
 def load_config(args: Namespace) -> Config:
@@ -63,7 +46,7 @@ def load_config(args: Namespace) -> Config:
     config = read_config(path)
     check_names(config, path)
     check_workflow(config)
-    options = {**args.options, **args.cfg_options}
+    options = {**read_options(args.options), **read_options(args.cfg_options)}
     for key, value in options.items():
         if key.split('.')[0] not in SETTINGS:
             name = key.split('.')[0]

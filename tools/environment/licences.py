@@ -8,9 +8,6 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `tools`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 from tools.engine import process
 
 HERE = Path(__file__).resolve().parent

@@ -7,9 +7,6 @@ import time
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 from prettytable import PrettyTable
 
 from datasets.miniature import Miniature

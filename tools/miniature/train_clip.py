@@ -14,9 +14,6 @@ from functools import partial
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
-import tools  # noqa: F401  first: it quietens the imports below
-
-# isort: split
 import cv2
 import numpy as np
 import torch

@@ -71,7 +71,7 @@ def leaves() -> dict[str, Leaf]:
         if '_base_' in name.parts:
             continue
         try:
-            config = load_config(Namespace(config=str(path), data_root=None, options={}, cfg_options={}))
+            config = load_config(Namespace(config=str(path), data_root=None, options=[], cfg_options=[]))
             facts = dataset_facts(config)
             setting = CROSS_DATASET if config.get('cross_dataset') else setting_of(config.model, facts.split.unseen)
             found[str(name)] = Leaf(str(name), config, facts, setting, sizes_of(config.model))

@@ -89,7 +89,7 @@ def test_a_whole_config_needs_no_file(tiny_configs):
     block = model.backbone.transformer.resblocks[0]
     assert block.attn.heads == 12 and 'gelu' not in config.model.backbone
     config.model.backbone.width = None
-    with pytest.raises(ValueError, match='(?s)no CLIP file missing.pt.*download_clip.py'):
+    with pytest.raises(ValueError, match='(?s)no CLIP file missing.pt.*download.py'):
         build_model(config)
 
 

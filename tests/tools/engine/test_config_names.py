@@ -16,7 +16,7 @@ BASE = REPOSITORY / 'configs/custom/example.py'
 
 
 def load(file: Path) -> Config:
-    return load_config(Namespace(config=str(file), data_root=None, options={}, cfg_options={}))
+    return load_config(Namespace(config=str(file), data_root=None, options=[], cfg_options=[]))
 
 
 @pytest.fixture
