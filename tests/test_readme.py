@@ -1,74 +1,116 @@
-"""What the README says of the tree and of the published scores is true."""
+"""What the pages say is true: commands and their options, links, the tree, published scores, classes, counts."""
 import json
 import re
+import shlex
 import subprocess
+import sys
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
 
 import pytest
 from mmcv import Config
 
 from datasets import COCOStuff164k, PascalVOC20
 from tests.conftest import REPOSITORY
-from tools.miniature import experiment
 from tools.preparation.sources import BENCHMARKS
 
-README = (REPOSITORY / 'README.md').read_text()
 TOP_LEVEL = {'configs', 'datasets', 'models', 'tests', 'tools', 'LICENSE', 'README.md', 'dist_train.sh',
              'get_flops.py', 'requirements.txt', 'test.py'}
+PAGES = {str(path.relative_to(REPOSITORY)): path.read_text() for folder in ('.', *sorted(TOP_LEVEL))
+         for path in ([*REPOSITORY.glob('*.md')] if folder == '.' else (REPOSITORY / folder).rglob('*.md'))}
+README = PAGES['README.md']
+COMMAND = re.compile(r'(?:^|(?<=[`;&\s]))(bash|python) ((?:tools/|tests/)?[\w/]+\.(?:py|sh))((?:\\\n|[^`#\n])*)',
+                     re.M)
 
 
-def test_the_tree():
-    tree = README.split('## The code')[1].split('```')[1]
-    files = set()
-    folder = ''
-    for line in tree.strip().splitlines():
-        names = re.split(r'\s{2,}', line.strip())[0].split()
-        if not line.startswith(' '):
-            folder = names[0] if names[0].endswith('/') else ''
-            files |= set(names)
-        else:
-            files |= {folder + name for name in names if '.' in name or name.endswith('/')}
-    missing = [name for name in files if not (REPOSITORY / name).exists()]
+def commands(page: str) -> list[tuple[str, str]]:
+    """(script, its arguments) of all commands in a page."""
+    return [(script, arguments.replace('\\\n', ' ').split(' && ')[0]) for _, script, arguments in COMMAND.findall(page)
+            if '/' in script or script in TOP_LEVEL]
+
+
+@cache
+def help_of(script: str) -> str:
+    program = {'dist_train.sh': 'tools/train.py', 'tools/slurm_train.sh': 'tools/train.py'}.get(script, script)
+    if program.endswith('.sh'):
+        return (REPOSITORY / program).read_text()
+    done = subprocess.run([sys.executable, program, '--help'], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_commands(page):
+    for script, arguments in commands(PAGES[page]):
+        assert (REPOSITORY / script).is_file(), script
+        options = re.findall(r'(?<=\s)--[\w-]+', arguments)
+        unknown = [option for option in options if option not in re.findall(r'--[\w-]+', help_of(script))]
+        assert not unknown, f'{page}: {script} has no {unknown}'
+        for word in shlex.split(arguments, comments=True) if arguments.count('"') % 2 == 0 else ():
+            if word.startswith('configs/') and word.endswith('.py'):
+                assert (REPOSITORY / word).is_file(), f'{page}: {word}'
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links(page):
+    targets = re.findall(r'\]\(([^)#\s]+)', PAGES[page])
+    missing = [target for target in targets if '://' not in target
+               and not ((REPOSITORY / page).parent / target).exists()]
     assert not missing
-    for folder in ('models', 'datasets', 'tools'):
-        unnamed = {f'{folder}/{path.name}' for path in (REPOSITORY / folder).glob('*.*') if path.stem != '__init__'}
-        assert {name for name in unnamed if name.split('/')[1] not in tree} == set()
 
 
-PUBLISHED = sorted(path.relative_to(REPOSITORY) for folder in ('voc12', 'coco')
+def test_the_front_page():
+    assert len(README.splitlines()) <= 200
+    tree = README.split('## The code')[1].split('```')[1]
+    folder, named = '', defaultdict(set)
+    for line in tree.strip().splitlines():
+        indent, entries = re.match(r'( *)((?:[\w./]+ {1,2})*[\w./]+)(?: {2,}|$)', line).groups() if re.match(
+            r' {0,2}[\w.]', line) else ('', '')
+        for name in entries.split():
+            folder = name if not indent and name.endswith('/') else folder
+            named[folder if indent else ''].add(name)
+    assert all((REPOSITORY / folder / name).exists() for folder, names in named.items() for name in names)
+    assert TOP_LEVEL - {'LICENSE', 'README.md', 'requirements.txt'} == {name.rstrip('/') for name in named['']}
+    assert {f'{path.name}/' for path in (REPOSITORY / 'models').iterdir() if path.is_dir()
+            and (path / '__init__.py').exists()} == named['models/']
+
+
+def test_every_command_has_a_row():
+    page = PAGES['tools/README.md']
+    for path in (REPOSITORY / 'tools').iterdir():
+        if path.suffix in ('.py', '.sh') and path.stem != '__init__' or (path / '__init__.py').exists():
+            assert f'`{path.name}' in page, f'tools/README.md has no row for {path.name}'
+
+
+PUBLISHED = sorted(path.relative_to(REPOSITORY / 'configs') for folder in ('voc12', 'coco')
                    for path in (REPOSITORY / 'configs' / folder).glob('*.py'))
 
 
 @pytest.mark.parametrize('leaf', PUBLISHED, ids=str)
 def test_published_scores(leaf):
-    published = Config.fromfile(str(REPOSITORY / leaf)).published
-    row = next(line for line in README.splitlines() if f'| `{leaf.name}` |' in line)
+    published = Config.fromfile(str(REPOSITORY / 'configs' / leaf)).published
+    row = next(line for line in README.splitlines() if f'| `{leaf}` |' in line)
     assert [float(cell) for cell in row.split('|')[3:7]] == list(published.values())
-    row = next(line for line in README.splitlines() if f'`python test.py {leaf} FILE --eval mIoU`' in line)
-    assert float(row.split('|')[3]) == published.hIoU and 'drive.google.com/file/d/' in row
+    assert 'drive.google.com/file/d/' in row
 
 
 def test_counts_of_images():
     """As prepare_data.py checks them."""
-    layout = README.split('## Data and CLIP')[1].split('```')[3]
     counts = {split.count for benchmark in BENCHMARKS.values() for split in benchmark.splits}
     assert len(counts) == 9
-    assert {int(number.replace(',', '')) for number in re.findall(r'\d+,\d{3}', layout)} == counts
+    assert counts <= {int(number.replace(',', '')) for number in re.findall(r'\d+,\d{3}', PAGES['datasets/README.md'])}
 
 
-def test_unseen_classes_of_the_benchmarks():
-    text = ' '.join(README.split())
-    for cls, start in ((PascalVOC20, 'Unseen on PASCAL VOC 2012: '), (COCOStuff164k, 'on COCO-Stuff 164k: ')):
-        assert f'{start}{", ".join(cls.UNSEEN)}, of {len(cls.CLASSES)}' in text
+@pytest.mark.parametrize('cls', [PascalVOC20, COCOStuff164k])
+def test_unseen_classes_of_the_benchmarks(cls):
+    assert ', '.join(cls.UNSEEN) in ' '.join(PAGES['configs/README.md'].split())
 
 
 def test_the_miniature_table_is_of_its_recorded_results():
-    results = json.loads((REPOSITORY / 'tests/data/miniature_results.json').read_text())
-    assert experiment.tables(results) in README
-
-
-def test_commands_name_files_that_exist():
-    for path in re.findall(r'(?:bash|python) ([a-z_/]+\.(?:py|sh))', README):
-        assert (REPOSITORY / path).is_file(), path
+    from tools.miniature import experiment
+    results = json.loads(Path(REPOSITORY, 'tests/data/miniature_results.json').read_text())
+    assert experiment.tables(results) in PAGES['tools/miniature/README.md']
 
 
 def test_the_top_level_holds_nothing_else():
