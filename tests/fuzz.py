@@ -155,7 +155,7 @@ def descriptions(folder: Path) -> None:
 def read_checkpoint(path: Path) -> None:
     found = files.read(path)
     list(lines(inspect(found)))
-    files.depth(found.weights, 'transformer.resblocks')
+    depth(found.weights, 'transformer.resblocks')
     for tensor in found.weights.values():
         tensor.sum()  # of all that it claims to hold
 

@@ -125,7 +125,7 @@ def test_embeddings_are_read_and_not_run(fails, tiny_configs, tmp_path, trace):
     np.save(tmp_path / 'it.npy', np.array([[Payload(trace)]]), allow_pickle=True)
     error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'work', '--cfg-options',
                   f'model.load_text_embedding={tmp_path / "it.npy"}')
-    assert 'it.npy is truncated or no .npy table' in error and not trace.exists()
+    assert 'it.npy is truncated or not a .npy table' in error and not trace.exists()
 
 
 def test_what_mmcv_downloads_is_read_and_not_run(tmp_path, trace, monkeypatch):
@@ -257,7 +257,7 @@ def test_the_code_of_an_archive_is_not_run(tmp_path, trace):
     torch.jit.load(tmp_path / 'it.pt')
     assert trace.exists(), 'it does nothing where it is run, either'
     trace.unlink()
-    with pytest.raises(ValueError, match='damaged, or no checkpoint'):  # only its code could tell what is what
+    with pytest.raises(ValueError, match='damaged, or not a checkpoint'):  # only its code could tell what is what
         files.read(tmp_path / 'it.pt')
     assert not trace.exists()
 

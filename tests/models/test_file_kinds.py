@@ -78,7 +78,7 @@ def files(kinds: dict) -> pytest.MarkDecorator:
 
 @files(TEXTS | OTHERS | NUMPY)
 def test_in_place_of_a_checkpoint(file, words):
-    with pytest.raises(ValueError, match='is no checkpoint: it is ') as error:
+    with pytest.raises(ValueError, match='is not a checkpoint: it is ') as error:
         read(file)
     assert str(file) in str(error.value) and words in str(error.value) and '\n' not in str(error.value)
     assert ('a config comes before it, or after --config' in str(error.value)) == (file.suffix == '.py')

@@ -16,6 +16,9 @@ from datasets.loading import LoadImage
 from models import mmcv_compat
 from models.inference import load_model, read_image
 from models.weights import files
+from models.weights.clip import holds_text_tower
+from models.weights.cliprc import DEAD
+from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
 from tests.models.test_image_io import save_kinds
@@ -181,7 +184,7 @@ def official(tiny_configs, checkpoint, tmp_path_factory):
     """As the published code leaves one: text tower, dead tensors, the config as text, no word of ours."""
     read, tower = files.read(checkpoint), clip_weights()
     weights = {**read.weights, **{f'text_encoder.{name}': value.float() for name, value in tower.items()
-                                  if name.startswith(files.TEXT_TOWER)},
+                                  if name.startswith(TEXT_TOWER)},
                'decode_head.decoder_q.layers.0.norm1.bias': torch.zeros(32)}
     config = Config.fromfile(str(tiny_configs['inductive']))
     config.model.update(load_text_embedding='/away/voc.npy', pretrained='/away/ViT.pt', pretrained_text='/away/ViT.pt')
@@ -195,8 +198,8 @@ def official(tiny_configs, checkpoint, tmp_path_factory):
 def test_an_official_file_is_told_what_it_is(exports, official, checkpoint, image, tmp_path):
     exports(official, '--slim', tmp_path / 'it.safetensors')
     read = files.read(tmp_path / 'it.safetensors')
-    assert not any(files.DEAD.match(name) for name in read.weights)
-    assert files.holds_text_tower(read) and not [text for text in texts_of(read.meta) if text[0:1] == '/']
+    assert not any(DEAD.match(name) for name in read.weights)
+    assert holds_text_tower(read) and not [text for text in texts_of(read.meta) if text[0:1] == '/']
     entry = read.meta['clip_rc']
     assert (entry['setting'], entry['prompt_set'], len(entry['split']['unseen'])) == ('inductive', 'single', 5)
     original, again = load_model(checkpoint), load_model(tmp_path / 'it.safetensors')

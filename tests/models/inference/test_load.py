@@ -15,7 +15,9 @@ from models.errors import UserError
 from models.inference import load_model
 from models.text_encoder import CLIPTextEncoder, embed_class_names
 from models.weights import files
+from models.weights.clip import text_tower
 from models.weights.files import Checkpoint
+from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights, save_torchscript
 from tests.conftest import REPOSITORY, golden_config
 from tests.models.inference.conftest import MODEL
@@ -70,7 +72,7 @@ def official(tmp_path, noise):
     del model['class_names']  # which the published scripts put there
     weights = build_segmentor(Config(model)._cfg_dict).state_dict()
     tower = {f'text_encoder.{name}': tensor.float() for name, tensor in clip_weights(seed=3).items()
-             if name.startswith(files.TEXT_TOWER)}
+             if name.startswith(TEXT_TOWER)}
     norm = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
     steps = [dict(type='Resize', keep_ratio=True, min_size=64), dict(type='RandomFlip'), dict(type='Normalize', **norm),
              dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])]
@@ -89,7 +91,7 @@ def test_an_official_checkpoint(official, noise):
     novel = golden_config('inductive')['novel_class']
     assert model.seen_names == tuple(name for index, name in enumerate(model.class_names) if index not in novel)
     words = ['cat', 'pot, flower pot']
-    encoder = CLIPTextEncoder.like(files.text_tower(official[1]), heads=4)
+    encoder = CLIPTextEncoder.like(text_tower(official[1]), heads=4)
     wanted = embed_class_names(encoder, [['cat'], ['pot', 'flower pot']], ['a photo of a {}'])
     assert torch.allclose(model.embed(words), wanted, atol=1e-6)
     assert set(np.unique(model.segment(noise, words).labels)) <= {0, 1}
@@ -168,7 +170,7 @@ def test_init_segmentor_of_an_official_checkpoint(official, noise):
     config = load_model(official[0]).config
     model = init_segmentor(config, str(official[0]), device='cpu')
     assert model.CLASSES[0] == 'cat'
-    encoder = CLIPTextEncoder.like(files.text_tower(official[1]), heads=4)
+    encoder = CLIPTextEncoder.like(text_tower(official[1]), heads=4)
     wanted = embed_class_names(encoder, model.CLASSES, ['a photo of a {}'])
     assert torch.allclose(model.decode_head.class_head.embeddings, wanted, atol=1e-6)
     labels, = inference_segmentor(model, noise[..., ::-1].copy())

@@ -5,7 +5,8 @@ import torch
 from mmcv import Config
 
 from models.text_encoder import CLIPTextEncoder, embed_class_names
-from models.weights.files import INTEGERS_OF_OPENAI, Checkpoint, text_tower
+from models.weights.clip import INTEGERS_OF_OPENAI, text_tower
+from models.weights.files import Checkpoint
 from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights, save_torchscript
 from tests.conftest import REPOSITORY
 from tools.engine.build import build_model, describe
@@ -74,7 +75,7 @@ def test_the_text_tower_of_another_file_is_not_described(config, clip_file):
 
 def test_a_file_that_does_not_tell_is_asked_about(config):
     config.model.backbone.gelu = None
-    with pytest.raises(ValueError, match=r'other\.bin .*no tensor tells which GELU'):
+    with pytest.raises(ValueError, match=r'other\.bin .*do not show which GELU'):
         fill_in(config)
 
 
