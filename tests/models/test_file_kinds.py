@@ -116,7 +116,7 @@ def test_a_checkpoint_in_place_of_others(tmp_path, zip_format):
         check_config(file)
     with pytest.raises(ValueError, match=r'it\.py is no text of words, one a line: it is a '):
         lines_of(file, 'words')
-    with pytest.raises(ValueError, match=r'it\.py is truncated or no \.npy table of text embeddings: it is a '):
+    with pytest.raises(ValueError, match=r'it\.py is truncated or not a \.npy table of text embeddings: it is a '):
         read_embeddings(file)
     with pytest.raises(ValueError, match='is a folder, no config'):
         check_config(tmp_path)

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from mmcv import Config
-from mmseg.apis import inference_segmentor, init_segmentor
 from PIL import Image
 
 from datasets.loading import LoadImage
-from models import mmcv_compat
 from models.inference import load_model, read_image
 from models.weights import files
 from models.weights.clip import holds_text_tower
@@ -27,6 +25,7 @@ from tools.engine import process
 from tools.engine.build import build_model, load_weights
 from tools.engine.config import load_config
 from tools.exporting import onnx_models, slim
+from tools.results.inspection import inspect
 from tools.train import initial_model, starting_point
 
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
@@ -127,15 +126,6 @@ def test_files_of_another_checkout_are_named_from_the_repository():
     assert found == {'a': 'tools/miniature/clip.pt', 'b': ['test.py', 'y.npy', 1], 'c': 'pretrained/ViT-B-16.pt'}
 
 
-def test_mmseg_takes_a_slim_file(tiny_configs, checkpoint, slim_file, image):
-    mmcv_compat.apply()
-    first, second = (init_segmentor(str(tiny_configs['inductive']), str(file), device='cpu')
-                     for file in (checkpoint, slim_file))
-    assert second.CLASSES == list(first.CLASSES)
-    one, other = (inference_segmentor(model, str(image))[0] for model in (first, second))
-    assert (one == other).mean() > 0.98
-
-
 def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
     said = run('test.py', tiny_configs['inductive'], slim_file, '--eval', 'mIoU', '--work-dir', tmp_path).stderr
     assert 'text embeddings: those in' in said and 'setting, the config is' not in said
@@ -168,9 +158,9 @@ def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
 
 
 def test_inspect_tells_what_the_miniature_is():
-    found = inspect_checkpoint.inspect(files.read(MINIATURE))
+    found = inspect(files.read(MINIATURE))
     assert found['kind'] == 'slim' and found['configs'] == ['configs/miniature/inductive.py']
-    assert dict(inspect_checkpoint.lines(found))['decoder'] == '3 layers; recovery left out'
+    assert dict(inspect_checkpoint.lines(found))['decoder'] == '3 layers'
 
 
 def test_the_miniature_that_ships_knows_new_words_by_the_clip_that_ships():

@@ -91,7 +91,8 @@ def _open_clip_format(**sizes: int) -> dict[str, torch.Tensor]:
     ('ViT-B-32', 'write ViT-B-32/WEIGHTS'),
     ('ViT-B-33/openai', 'not a known name of a CLIP ViT.*: ViT-B-32, '),
     ('RN50/openai', 'not a known name of a CLIP ViT'), ('ViT-B-16-SigLIP/webli', 'not a known name of a CLIP ViT'),
-    ('ViT-L-14-CLIPA/datacomp1b', 'not a known name of a CLIP ViT'), ('coca_ViT-B-32/laion2b_s13b_b90k', 'not a known name of a CLIP')])
+    ('ViT-L-14-CLIPA/datacomp1b', 'not a known name of a CLIP ViT'),
+    ('coca_ViT-B-32/laion2b_s13b_b90k', 'not a known name of a CLIP')])
 def test_names_that_are_wrong(name, words):
     with pytest.raises(ValueError, match=words):
         variant_of(clip_by_shape(**VIT_B_32), name=name)

