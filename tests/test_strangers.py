@@ -227,10 +227,12 @@ LARGE = {
     'one number many times': tensor_of(2, 10**12, 0),
     'bytes by number': b'\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R.',
     'doubling': DOUBLING, 'lists of lists of lists': LAUGHS,
-    'deep': b'\x80\x02' + b']' * 10**6 + b'a' * (10**6 - 1) + b'.',
+    'deep': b'\x80\x02' + b']' * 10**5 + b'a' * (10**5 - 1) + b'.',
     'a text of a length': b'\x80\x04\x8d' + (1 << 60).to_bytes(8, 'little') + b'a.',
     'bytes of a length': b'\x80\x04\x8e' + (1 << 33).to_bytes(8, 'little') + b'a.',
-    'strange names': b'\x80\x02]' + b'ca\nb\na' * 10**6 + b'.',
+    'a deep key': b'\x80\x02})' + b'\x85' * 10**6 + b'Ns.',
+    'a key that takes long to hash': b'\x80\x02})' + b''.join(b'q\x00h\x00\x86' for _ in range(40)) + b'Ns.',
+    'strange names': b'\x80\x02]' + b'ca\nb\na' * 10**5 + b'.',
 }
 
 

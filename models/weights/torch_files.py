@@ -3,7 +3,6 @@
 `torch.load` makes tensors, plain values and what `SAFE_GLOBALS` lists, and refuses every other class and function. A
 TorchScript archive is a program, so only files with the SHA-256 of OpenAI's published ones are loaded.
 """
-import encodings
 import hashlib
 import pickle
 import pickletools
@@ -20,12 +19,11 @@ import torch
 
 from ..errors import UserError
 from . import openai_files
+from .checks import DEEPEST, MOST_VALUES
 
 NUMBERS = re.compile(r'[<|=]?([fiu][248]|[iu]1|b1)')  # numpy's names of number types
 PROTOCOL = 2  # of pickle, as `torch.save` writes it
 PICKLES_OF_LEGACY = 4  # at the start of a file from before torch 1.6
-GROWING_CODECS = ('hex', 'hex_codec', 'base64', 'base64_codec', 'base_64', 'quopri', 'quopri_codec', 'quotedprintable',
-                  'quoted_printable', 'uu', 'uu_codec')  # of bytes; numpy's bytes are pickled as latin1
 
 
 class NumberType:
@@ -79,7 +77,7 @@ def load(path: Path) -> Any:
         else:
             file.seek(0)
             for _ in range(PICKLES_OF_LEGACY):
-                _check_pickle(file)
+                _check_pickle(file, path.stat().st_size)
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(path, map_location='cpu', weights_only=True)
@@ -106,24 +104,40 @@ def _check_archive(archive: zipfile.ZipFile, size: int) -> bool:
         if name.endswith('/constants.pkl'):
             return True
         if name.endswith('/data.pkl'):
-            _check_pickle(BytesIO(archive.read(name)))
+            _check_pickle(BytesIO(archive.read(name)), size)
     return False
 
 
-def _check_pickle(file: IO[bytes]) -> None:
-    """Refuse a pickle that `torch.load` cannot read, or that would double a text until memory is full."""
-    functions, texts = set(), set()
-    for instruction, argument, _ in pickletools.genops(file):
-        if instruction.name == 'PROTO' and argument != PROTOCOL:
+def _check_pickle(file: IO[bytes], size: int) -> None:
+    """Refuse the pickle of a file of `size` bytes that `torch.load` cannot read, or would take very long to read.
+
+    Tuples that stand many times in each other take for ever to hash as a key, and texts can be encoded again and
+    again. So this adds up the sizes of the values on the pickle's stack, without making any of them.
+    """
+    stack, marks, memo = [], [], {}  # (depth, size) of tuples and texts; others count 1
+    for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
+        name, before = instruction.name, instruction.stack_before
+        if name == 'PROTO' and argument != PROTOCOL:
             raise Refused(f'was saved with pickle_protocol={argument}, which PyTorch does not read safely: save it '
                           'again with torch.save alone.')
-        if instruction.name == 'GLOBAL':
-            functions.add(argument)
-        elif isinstance(argument, str):
-            texts.add(argument)
-    if '_codecs encode' in functions and any(
-            encodings.normalize_encoding(text).lower() in GROWING_CODECS for text in texts if len(text) < 40):
-        raise UserError('texts that grow while they are read')
+        if name == 'MARK':
+            marks.append(len(stack))
+        elif name in ('BINPUT', 'LONG_BINPUT'):
+            memo[argument] = stack[-1]
+        elif name in ('BINGET', 'LONG_BINGET'):
+            stack.append(memo[argument])
+        else:
+            marked = pickletools.markobject in before
+            start = marks.pop() - before.index(pickletools.markobject) if marked else len(stack) - len(before)
+            items = stack[start:]
+            del stack[start:]
+            depth, total = max((item[0] for item in items), default=0) + 1, sum(item[1] for item in items) + 1
+            value = (0, len(argument)) if isinstance(argument, str) else (0, 1)
+            if name.startswith('TUPLE') or name in ('REDUCE', 'NEWOBJ'):
+                value = depth, total * (4 if name == 'REDUCE' else 1)
+            if value[0] > DEEPEST or value[1] > 8 * size + 100_000 or count > MOST_VALUES:
+                raise UserError('values that would take very long to read')
+            stack.extend([value] * len(instruction.stack_after))
 
 
 def _load_torchscript(path: Path) -> dict[str, torch.Tensor]:
