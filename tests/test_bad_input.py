@@ -126,9 +126,9 @@ def test_config_and_checkpoint_in_each_others_place(fails, tiny_configs, trained
     error = fails(TEST, config, config, '--eval', 'mIoU')
     assert f'{config} is not a checkpoint: it is a Python file, as configs are' in error and 'opcode' not in error
     error = fails(TEST, checkpoint, config, '--eval', 'mIoU')
-    assert f'{checkpoint} is no config: it is a checkpoint of PyTorch' in error and 'comes after it' in error
+    assert f'{checkpoint} is not a config: it is a checkpoint of PyTorch' in error and 'comes after it' in error
     error = fails('tools/demo.py', IMAGES, '--checkpoint', checkpoint, '--config', checkpoint)
-    assert f'{checkpoint} is no config: it is a checkpoint of PyTorch' in error
+    assert f'{checkpoint} is not a config: it is a checkpoint of PyTorch' in error
     error = fails('tools/export.py', config, '--slim', tmp_path / 'slim.safetensors')
     assert f'{config} is no checkpoint' in error and '--config' in error
 
