@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import UserError
 
 DEEPEST = 100  # levels of nesting
-MOST_VALUES = 1_000_000
+MOST_VALUES = 300_000
 MOST_BYTES = 4_000_000_000  # of the tensors of a small file: strides of 0 make one number a large tensor
 CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]')  # all but tabs and ends of lines
 
