@@ -1,4 +1,4 @@
-"""The one kind of error that a person can act on, and how an error of a library becomes one."""
+"""The error that a user can fix, and how an error of a library becomes one."""
 import re
 import sysconfig
 import traceback
@@ -11,7 +11,7 @@ BY_SETTINGS = (ValueError, TypeError, LookupError, AttributeError, AssertionErro
 
 
 class UserError(ValueError):
-    """Says what is wrong with a file, a setting or an option, and what to do: shown as one line, without a trace.
+    """A fault in a file, a setting or an option, with its remedy: shown as one line, without a trace.
 
     Every other exception is a fault of the code, and shows its trace.
     """
@@ -19,13 +19,13 @@ class UserError(ValueError):
 
 @contextmanager
 def building(part: str, explain: Callable[[str], str] = str) -> Iterator[None]:
-    """Makes one line of what a library says while it builds a part of the config.
+    """Turn the errors of a library that builds a part of the config into a UserError of one line.
 
-    Errors whose innermost line is in this repository, or in a module of the user's own, pass as they are.
+    Errors whose innermost line is in this repository, or in a module of the user's own, pass unchanged.
 
     Args:
-        part: of the config, which begins the line.
-        explain: given the library's message, returns what is said instead.
+        part: the part of the config, with which the line begins.
+        explain: the library's message -> the message to show.
 
     Raises:
         UserError: a library refused its arguments, or its registry knows no such name.
@@ -51,7 +51,7 @@ def _in_library(file: str) -> bool:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """What was raised at first: mmcv's registries raise an error anew, under the name of what they built."""
+    """Return the first error: mmcv's registries raise it again, with the name of the part that they built."""
     while error.__context__ is not None and _innermost(error).filename.endswith('/mmcv/utils/registry.py'):
         error = error.__context__
     return error
@@ -61,7 +61,7 @@ def _message(error: Exception, origin: BaseException) -> str:
     text = ' '.join(str(error.args[0] if error.args else '').split())
     if re.fullmatch(r'(\w+: ?)*', text):  # a bare assertion
         return f'{text} {_innermost(origin).line} fails'.strip()
-    if isinstance(error, KeyError):  # whose text is the repr of what is missing, if it is no sentence
+    if isinstance(error, KeyError):  # its text is the repr of the missing key, or a sentence
         text = re.sub(r"^((?:\w+: )*)(['\"])(.*)\2$", r'\1\3', text)
         return text if ' ' in text.rpartition(': ')[2] else f'{text} is missing'
     return text

@@ -1,4 +1,4 @@
-"""Says what a file is, so that a wrong file is named in one line wherever another kind was expected."""
+"""The kind of a file by its content, for messages about a file of the wrong kind."""
 import re
 import zipfile
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .errors import UserError
 
 TEXT, WEIGHTS, OTHER = 'text', 'weights', 'other'
-STARTS = {  # what no checkpoint and no config begins with
+STARTS = {  # first bytes of other files
     b'\x89PNG': 'a PNG image', b'\xff\xd8\xff': 'a JPEG image', b'GIF8': 'a GIF image', b'BM': 'a BMP image',
     b'II*\0': 'a TIFF image', b'MM\0*': 'a TIFF image', b'RIFF': 'a WebP image or a video', b'%PDF': 'a PDF file',
     b'\x93NUMPY': 'a .npy table of numpy', b'\x89HDF': 'an HDF5 file, as TensorFlow and Keras write them',
@@ -19,7 +19,7 @@ ENDINGS = {'.py': 'a Python file, as configs are', '.json': 'a JSON file', '.yam
 STRUCTURED = ('.py', '.json', '.yaml', '.yml')
 MAGIC_OF_LEGACY = b'l\xfc\x9cF\xf9 j\xa8P\x19'  # the number that files of torch before 1.6 begin with
 LOOKED_AT = 1024  # bytes
-CONTROL = re.compile(rb'[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]')  # of no text; logs have \x1b
+CONTROL = re.compile(rb'[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]')  # not in texts; logs have \x1b
 
 
 class Kind(NamedTuple):
@@ -35,17 +35,17 @@ TABLE = Kind(OTHER, STARTS[b'\x93NUMPY'])
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Recognises a file by what it begins with, whatever it is called; None if it is of no kind that is known here.
+    """Recognise a file by its first bytes, whatever its name; None if its kind is unknown.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file cannot be read.
     """
     with path.open('rb') as file:
         start = file.read(LOOKED_AT)
     if start.startswith(b'version https://git-lfs'):
         return Kind(OTHER, 'a pointer of git-LFS, which stands for a file: fetch that with `git lfs pull`')
     if start.lstrip().lower().startswith((b'<!doctype html', b'<html', b'<?xml')):
-        return Kind(OTHER, 'a web page, as a download leaves that asks or fails. Fetch the file itself')
+        return Kind(OTHER, 'a web page, as failed downloads leave. Fetch the file itself')
     if phrase := next((phrase for begin, phrase in STARTS.items() if start.startswith(begin)), None):
         return Kind(OTHER, phrase)
     if start[257:262] == b'ustar':
@@ -82,38 +82,38 @@ def _kind_of_zip(path: Path) -> Kind | None:
 
 
 def _is_text(start: bytes) -> bool:
-    if start.startswith((b'\xff\xfe', b'\xfe\xff')):  # UTF-16, as Windows has it
+    if start.startswith((b'\xff\xfe', b'\xfe\xff')):  # UTF-16, as on Windows
         return True
     if not start or CONTROL.search(start):
         return False
     try:
         start.decode()
-    except UnicodeDecodeError as error:  # a letter that was cut, or an older encoding of mostly plain letters
+    except UnicodeDecodeError as error:  # a cut letter, or an older encoding of mostly ASCII
         return error.start > LOOKED_AT - 4 or sum(byte > 127 for byte in start) < len(start) / 10
     return True
 
 
 def check_config(path: Path) -> None:
-    """Refuses what is no config, before it is run as one.
+    """Refuse a file that is not a config, before it is run as one.
 
     Raises:
-        UserError: a folder, a checkpoint, an image or the like.
+        UserError: it is a folder, a checkpoint, an image or the like.
     """
     needed = 'A config is needed here, a .py file such as those in configs/'
     if path.is_dir():
-        raise UserError(f'{path} is a folder, no config. {needed}.')
+        raise UserError(f'{path} is a folder, not a config. {needed}.')
     kind = kind_of(path) if path.is_file() else None
     if kind is not None and kind.family != TEXT:
         order = '; the checkpoint comes after it' if kind.family == WEIGHTS else ''
-        raise UserError(f'{path} is no config: it is {kind}. {needed}{order}.')
+        raise UserError(f'{path} is not a config: it is {kind}. {needed}{order}.')
 
 
 def check_text(path: Path, what: str) -> None:
-    """Refuses what holds no lines of text of the user's, such as class names; `what` says what they are.
+    """Refuse a file that cannot be a list of `what`, such as class names, one a line.
 
     Raises:
-        UserError: a checkpoint, a web page, a JSON file or the like.
+        UserError: it is a checkpoint, a web page, a JSON file or the like.
     """
     kind = kind_of(path) if path.is_file() else None
     if kind is not None and (kind.family != TEXT or path.suffix.lower() in STRUCTURED):
-        raise UserError(f'{path} is no text of {what}, one a line: it is {kind}.')
+        raise UserError(f'{path} is not a text file of {what}, one a line: it is {kind}.')

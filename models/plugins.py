@@ -1,6 +1,6 @@
-"""Parts of the user's own: modules beside a config, which it names in `custom_imports` and which register them.
+"""The user's own parts: modules beside a config, named in its `custom_imports`, that register them.
 
-They are code and are run, as the config is; the names that a checkpoint carries are text, and nothing is imported.
+They are code and are run, as the config is. The names of modules in a checkpoint are text: nothing is imported.
 """
 import shutil
 import sys
@@ -19,10 +19,10 @@ NOT_OWN = [Path(path).resolve() for path in (Path(__file__).parents[1], sys.pref
 
 
 def names(config: dict) -> list[str]:
-    """The modules that a config names, `custom_imports=dict(imports=['my_head'])`.
+    """List the modules that a config names, `custom_imports=dict(imports=['my_head'])`.
 
     Raises:
-        UserError: it is written in another way.
+        UserError: `custom_imports` has another form.
     """
     wanted = config.get('custom_imports') or {}
     imports = wanted.get('imports', []) if isinstance(wanted, dict) else None
@@ -35,12 +35,12 @@ def names(config: dict) -> list[str]:
 
 
 def import_modules(config: Config, path: Path) -> None:
-    """Imports what the config file `path` names; modules are looked for beside it, too.
+    """Import the modules that the config file `path` names; they may lie beside it.
 
-    With `allow_failed_imports=True` one that cannot be imported is passed over with a warning.
+    With `allow_failed_imports=True` a module that cannot be imported is skipped with a warning.
 
     Raises:
-        UserError: a module is not there, cannot be imported, or has the name of another.
+        UserError: a module is missing, fails to import, or has the name of another.
     """
     wanted, folder = names(config), path.resolve().parent
     if not wanted:
@@ -54,7 +54,7 @@ def import_modules(config: Config, path: Path) -> None:
             _check_place(_import(name, path), name, folder)
     except UserError as error:
         if config.custom_imports.get('allow_failed_imports'):
-            get_logger('mmseg').warning('passed over: %s', error)
+            get_logger('mmseg').warning('skipped: %s', error)
             return
         if added:
             sys.path.remove(str(folder))
@@ -76,17 +76,17 @@ def _import(name: str, path: Path) -> ModuleType:
 
 
 def _check_place(module: ModuleType, name: str, folder: Path) -> None:
-    """A file beside the config is the one that was meant."""
+    """Check that the imported module is the file beside the config, if there is one."""
     first = name.split('.')[0]
     meant = [file for file in (folder / f'{first}.py', folder / first / '__init__.py') if file.is_file()]
     found = getattr(sys.modules[first], '__file__', None)
     if meant and found and Path(found).resolve() not in [file.resolve() for file in meant]:
-        raise UserError(f'{meant[0]} has the name of another module, {found}, which is imported in its place: rename '
+        raise UserError(f'{meant[0]} has the name of another module, {found}, which is imported instead: rename '
                         'yours, and its name in custom_imports.')
 
 
 def where(error: BaseException | None) -> str:
-    """The last line of the user's own modules that an error passed through, in brackets; empty without one."""
+    """Give, in brackets, the last line of the user's own modules that an error passed through; empty without one."""
     known = []  # of errors that are each other's causes
     while error is not None and error not in known:
         known.append(error)
@@ -98,15 +98,15 @@ def where(error: BaseException | None) -> str:
 
 
 def _is_own(file: Path, folder: Path) -> bool:
-    """Whether a file below the folder of a config is the user's: the folder may hold this repository, or Python."""
+    """Tell whether a file below a config's folder is the user's: the folder may hold this repository, or Python."""
     return file.is_relative_to(folder) and 'site-packages' not in file.parts and not any(
         file.is_relative_to(other) for other in NOT_OWN if other.is_relative_to(folder))
 
 
 def keep(path: Path, folder: Path) -> None:
-    """Copies the modules that were imported from beside the config file `path` into a run's folder.
+    """Copy the modules that were imported from beside the config file `path` into a run's folder.
 
-    So the copy of the config there is whole, and the run keeps the code that it was trained with.
+    So the copy of the config there is complete, and the run keeps the code that it was trained with.
     """
     source = path.resolve().parent
     if source not in FOLDERS or source == folder.resolve():

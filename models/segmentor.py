@@ -36,8 +36,8 @@ from .sliding_window import Stitched, Window, sliding
 from .text_encoder import embed_class_names
 from .training_labels import Setting
 from .two_stream_decoder import CrossAttentionLayer
-from .weights import files, metadata
-from .weights.clip_variant import text_encoder_of, told_by_config
+from .weights import checks, clip, cliprc, files, metadata
+from .weights.clip_variant import text_encoder_of, text_options
 from .weights.files import Checkpoint
 
 
@@ -115,7 +115,7 @@ class CLIPRC(EncoderDecoder):
             self._check_lists(both_class, seen, novel_class, decode_head)
             self.set_classes(len(both_class), seen, self_training=self_training)
 
-        self.tower = told_by_config({'text_encoder': text_encoder, 'backbone': backbone, 'clip_name': clip_name})
+        self.tower = text_options({'text_encoder': text_encoder, 'backbone': backbone, 'clip_name': clip_name})
         self.text_encoder = None
         if load_text_embedding is not None:
             self.decode_head.class_head.set_embeddings(
@@ -162,22 +162,22 @@ class CLIPRC(EncoderDecoder):
     def init_weights(self) -> None:
         """Loads CLIP's weights, where named, for training. All else has its initial values since construction."""
         if self.pretrained is not None:
-            files.load_vision_tower(self.backbone, files.read(self.pretrained))
+            clip.load_vision_tower(self.backbone, files.read(self.pretrained))
         if self.text_encoder is not None and self.pretrained_text is not None:
-            tower = files.text_tower(files.read(self.pretrained_text))
-            files.check(tower, self.text_encoder.state_dict(), self.pretrained_text)
+            tower = clip.text_tower(files.read(self.pretrained_text))
+            checks.check(tower, self.text_encoder.state_dict(), self.pretrained_text)
             self.text_encoder.load_state_dict(tower)
             self.decode_head.class_head.embeddings = None  # of other weights
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
         """Every way of loading weights, torch's, mmcv's and mmseg's, passes here, and is strict."""
         if not prefix:
-            files.rename(state_dict)
+            cliprc.rename(state_dict)
         if (checkpoint := local_metadata.get('checkpoint')) is not None:  # mmcv's way: see `mmcv_compat`
             self.take_classes(checkpoint)
             if metadata.is_slim(checkpoint):
-                state_dict.update(files.completed(state_dict, self.state_dict()))
-        files.adapt(state_dict, self.state_dict(), prefix)
+                state_dict.update(cliprc.completed(state_dict, self.state_dict()))
+        cliprc.adapt(state_dict, self.state_dict(), prefix)
         if self.text_encoder is not None:
             self.decode_head.class_head.embeddings = None  # of other weights
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
@@ -192,7 +192,7 @@ class CLIPRC(EncoderDecoder):
             seen = [index for index, name in enumerate(told.class_names) if name not in told.unseen_names]
             self.set_classes(len(told.class_names), seen, self_training=told.setting == Setting.TRANSDUCTIVE.value)
             head.set_embeddings(told.embeddings, source=checkpoint.path)
-        elif head.embeddings is None and self.text_encoder is None and files.holds_text_tower(checkpoint):
+        elif head.embeddings is None and self.text_encoder is None and clip.holds_text_tower(checkpoint):
             encoder = text_encoder_of(checkpoint, **self.tower)
             names = checkpoint.meta['CLASSES']
             if self.num_classes == 0:

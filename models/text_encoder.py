@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .clip_layers import LayerNorm, Transformer
 from .errors import UserError
-from .weights.files import check, depth
+from .weights.checks import check, depth
 
 if TYPE_CHECKING:
     from open_clip import SimpleTokenizer

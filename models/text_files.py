@@ -1,4 +1,4 @@
-"""The text files that people write, by whatever editor and system."""
+"""Text files, written by any editor on any system."""
 import codecs
 import io
 from pathlib import Path
@@ -10,13 +10,13 @@ MARKED = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BO
 
 
 def read_text(path: str | Path, what: str = '') -> str:
-    """Reads a file in UTF-8, or in UTF-16 with its byte-order mark, as Windows writes it; lines end in a line feed.
+    """Read a file in UTF-8, or in UTF-16 with a byte-order mark, as Windows writes it; lines end in a line feed.
 
     Args:
-        what: the text is of, for messages.
+        what: content of the text, for messages, such as 'class names'.
 
     Raises:
-        UserError: it is a folder, may not be read, or is no such text.
+        UserError: it is a folder, is not readable, or has another encoding.
         FileNotFoundError: no such file.
     """
     of = f' of {what}' if what else ''
@@ -29,16 +29,16 @@ def read_text(path: str | Path, what: str = '') -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError:
         text = '\0'
-    if '\0' in text:  # UTF-16 without its mark, or no text at all
-        raise UserError(f'{path} is no UTF-8 text{of}: save it in that encoding (UTF-16 needs a byte-order mark).')
+    if '\0' in text:  # UTF-16 without its mark, or not a text
+        raise UserError(f'{path} is not a UTF-8 text{of}: save it in that encoding (UTF-16 needs a byte-order mark).')
     return io.StringIO(text.removesuffix('\x1a'), newline=None).read()  # the end of a text in old Windows
 
 
 def lines_of(path: str | Path, what: str) -> list[str]:
-    """Lists the lines of a text file, blank ones left out.
+    """List the lines of a text file of `what`, such as class names, without blank ones.
 
     Raises:
-        UserError: no text, or no line in it; `what` says what the lines are.
+        UserError: it is not a text, or is empty.
         FileNotFoundError: no such file.
     """
     file_kinds.check_text(Path(path), what)

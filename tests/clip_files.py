@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from models.weights.files import INTEGERS_OF_OPENAI, Checkpoint  # noqa: E402
+from models.weights.clip import INTEGERS_OF_OPENAI  # noqa: E402
+from models.weights.files import Checkpoint  # noqa: E402
 
 VIT_B_16 = {'width': 768, 'layers': 12, 'embed': 512, 'patch': 16, 'resolution': 224, 'text_width': 512,
             'text_layers': 12, 'vocabulary': 49408}

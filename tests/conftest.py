@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / 'tests' / 'data' / 'golden'
 sys.path[:0] = [str(REPOSITORY), str(GOLDEN)]
 
-from tests.clip_files import clip_weights, save_torchscript  # noqa: E402
+from tests.clip_files import clip_weights  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-    import torch
     if not torch.cuda.is_available():
         os.environ.pop('CUDA_HOME', None)
         os.environ['CUDA_PATH'] = ''  # else torch 2.7 says on stderr that there is a compiler for CUDA, and no GPU
@@ -59,9 +59,9 @@ def voc_root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def clip_file(tmp_path_factory) -> Path:
-    """A CLIP of width 64 with 3 layers and patches of 16, as a TorchScript archive."""
+    """A CLIP of width 64 with 3 layers and patches of 16, in OpenAI's format."""
     path = tmp_path_factory.mktemp('clip') / 'tiny.pt'
-    save_torchscript(clip_weights(), path)
+    torch.save(clip_weights(), path)
     return path
 
 
@@ -168,8 +168,6 @@ def forget_loggers() -> None:
 @pytest.fixture
 def fails(monkeypatch, capfd, cache):
     """Runs a script in this process; returns the error that it ends with."""
-    import torch
-
     from tools.engine import process
 
     def call(script: str, *arguments) -> str:

@@ -1,29 +1,24 @@
-"""Damages files of every kind that is read here, at random, and reads them: `python tests/fuzz.py --minutes 20`.
+"""Damage files of every kind at random and read them: `python tests/fuzz.py --minutes 20`.
 
-Every reader must take what it is given, or end in a ValueError; without a crash, within a time, within a memory. The
-readers run in a process of their own; of an input that they do not end well with, a copy is kept.
+Every reader must accept an input or raise a ValueError, within a limit of memory. Inputs that end otherwise are kept;
+after a crash of the process the last one is the file `input` in that folder.
 """
 import argparse
 import copy
 import faulthandler
 import io
-import os
 import pickle
 import random
 import resource
-import select
-import signal
 import struct
-import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import traceback
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,10 +38,10 @@ from models.inference import load_model, parse_words, read_image  # noqa: E402
 from models.inference.words import clean_words  # noqa: E402
 from models.weights import files, metadata  # noqa: E402
 from models.weights.config_text import read_config_text  # noqa: E402
-from tools.inspect_checkpoint import inspect, lines  # noqa: E402
+from tools.inspect_checkpoint import lines  # noqa: E402
 from tools.preparation import convert_masks, unpack  # noqa: E402
+from tools.results.inspection import inspect  # noqa: E402
 
-SECONDS = 100  # for one input, beside whatever else the machine does
 MEMORY = 400_000_000  # bytes that reading one may take, of files of less than 1 MB
 OF_IMAGES = 3_000_000_000  # 100 million pixels, in the numbers of bytes that libraries make of them
 ADDRESSES = 6_000_000_000  # bytes of address space beside what the libraries have
@@ -58,17 +53,6 @@ def small_clip() -> dict[str, torch.Tensor]:
     return clip_weights(width=8, layers=1, embed=4, patch=4, resolution=8, text_width=8, text_layers=1, vocabulary=9)
 
 
-class Nested(nn.Module):
-    """Parameters, buffers, shared ones, views, attributes that are none of these."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.ModuleList([nn.Linear(2, 3), nn.Linear(2, 3).half()])
-        self.tied = self.inner[0].weight
-        self.register_buffer('view', torch.arange(12.).reshape(3, 4).t()[1:])
-        self.attribute, self.names, self.table = torch.ones(2), ['a'], {'b': 1}
-
-
 def checkpoints(folder: Path) -> None:
     weights = small_clip()
     meta = {'CLASSES': ['cat', 'dog'], 'iter': 3, 'seed': 1, 'best': np.float64(0.5), 'note': b'bytes',
@@ -77,13 +61,10 @@ def checkpoints(folder: Path) -> None:
     full = {'state_dict': nn.Linear(2, 2).state_dict(), 'meta': meta, 'optimizer': optimizer}
     torch.save(full, folder / 'full.pth')
     torch.save(full, folder / 'legacy.pth', _use_new_zipfile_serialization=False)
-    torch.save({**full, 'args': argparse.Namespace(a=1), 'set': {1}, 'table': np.ones(2), 'b': b'b', ('a', 1): 'key'},
-               folder / 'strange.pth', pickle_protocol=4)
     torch.save(weights, folder / 'clip.pth')
     torch.save({'w': nn.Parameter(torch.ones(2, 3)), 'h': torch.ones(2).bfloat16()}, folder / 'small.pth')
     torch.save({'w': torch.ones(2, 3)}, folder / 'small_legacy.pth', _use_new_zipfile_serialization=False)
     save_torchscript(weights, folder / 'clip.pt')
-    torch.jit.script(Nested()).save(str(folder / 'nested.pt'))
     safetensors.torch.save_file(weights, folder / 'clip.safetensors')
     safetensors.torch.save_file({'w': torch.ones(2)}, folder / 'small.safetensors', {'meta': '{"iter": 3, "x": [{}]}'})
     for dtype in (np.float16, np.float64):
@@ -153,11 +134,10 @@ def descriptions(folder: Path) -> None:
 # ---- readers
 
 def read_checkpoint(path: Path) -> None:
-    found = files.read(path)
-    list(lines(inspect(found)))
-    files.depth(found.weights, 'transformer.resblocks')
-    for tensor in found.weights.values():
-        tensor.sum()  # of all that it claims to hold
+    checkpoint = files.read(path)
+    list(lines(inspect(checkpoint)))
+    for tensor in checkpoint.weights.values():
+        tensor.sum()  # reads all of it
 
 
 def read_data(path: Path) -> None:
@@ -333,13 +313,14 @@ def change(file: Path, data: bytes, others: list[bytes], draws: random.Random) -
     return damaged(data, others, draws)
 
 
-# ---- the process that reads
+# ---- running
 
-def make_files(folder: Path) -> list[Path]:
-    """Whole files of every kind, each of which is read without an error, or refused as it should be."""
+def make_files(folder: Path) -> dict[Path, bytes]:
+    """Write undamaged files of every kind."""
+    folder.mkdir(parents=True)
     for make in (checkpoints, images, texts, archives, descriptions):
         make(folder)
-    return sorted(folder.iterdir())
+    return {file: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def peak_memory() -> int:
@@ -347,128 +328,67 @@ def peak_memory() -> int:
     return 1024 * int(status.split('VmHWM:')[1].split()[0])
 
 
-def read_damaged(folder: Path, kinds: list[str], seed: int, first: int, count: int) -> None:
-    """Damages and reads, and says of each input, a line each, what became of it."""
-    faulthandler.enable()
-    torch.set_num_threads(1)
-    files = [file for file in sorted((folder / 'whole').iterdir()) if file.suffix in kinds]
-    contents = {file: file.read_bytes() for file in files}
-    addresses = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (addresses + ADDRESSES, resource.RLIM_INFINITY))
-    for number in range(first, first + count):
-        draws = random.Random(f'{seed} {number}')
-        file = draws.choice(files)
-        alike = [content for other, content in contents.items() if other.suffix == file.suffix]
-        path = folder / f'input{file.suffix}'
-        path.write_bytes(contents[file] if number == 0 else change(file, contents[file], alike, draws))
-        print('start', number, file.name, flush=True)
-        Path('/proc/self/clear_refs').write_text('5')
-        before = peak_memory()
-        try:
-            READERS[file.suffix](path)
-            result = 'taken'
-        except ValueError:
-            result = 'refused'
-        except BaseException as error:  # whatever it is, it is what is looked for
-            result = f'raised {type(error).__name__}: {error}'.splitlines()[0]
-            traceback.print_exc()
-        taken = peak_memory() - before
-        if taken > (OF_IMAGES if file.suffix in IMAGES else MEMORY):
-            result = f'took {taken / 1e6:.0f} MB'
-        print('end', result, flush=True)
+def read_one(path: Path) -> str:
+    """Read an input: 'accepted', 'refused', or a description of a wrong end."""
+    Path('/proc/self/clear_refs').write_text('5')
+    before, result = peak_memory(), 'accepted'
+    try:
+        READERS[path.suffix](path)
+    except ValueError:
+        result = 'refused'
+    except BaseException as error:
+        traceback.print_exc()
+        return f'raised {type(error).__name__}: {error}'.splitlines()[0]
+    taken = peak_memory() - before
+    return result if taken < (OF_IMAGES if path.suffix in IMAGES else MEMORY) else f'took {taken / 1e6:.0f} MB'
 
 
-# ---- the process that watches
-
-def events(process: subprocess.Popen) -> Iterator[list[str] | None]:
-    """Lines that the reading process writes; None when it is silent for too long."""
-    buffer = b''
-    while True:
-        ready, _, _ = select.select([process.stdout], [], [], SECONDS)
-        if not ready:
-            yield None
-            return
-        data = os.read(process.stdout.fileno(), 1 << 16)
-        if not data:
-            return
-        *whole, buffer = (buffer + data).split(b'\n')
-        yield from (line.decode(errors='replace').split(' ', 1) for line in whole)
-
-
-def fuzz(*, seed: int, inputs: int | None = None, seconds: float = float('inf'), kinds: list[str] | None = None,
-         keep: Path | None = None) -> tuple[Counter, list[str]]:
-    """Reads damaged files until there were `inputs` of them, or the time is over.
+def fuzz(*, seed: int, folder: Path, inputs: int | None = None, seconds: float = float('inf'),
+         kinds: list[str] | None = None) -> tuple[Counter, list[str]]:
+    """Read damaged files until there were `inputs` of them, or the time is over.
 
     Args:
-        kinds: endings of files; all without it.
-        keep: folder for copies of inputs that a reader does not end well with.
+        folder: for the files; inputs with a wrong end stay there.
+        kinds: endings of files; all by default.
 
     Returns:
-        how many inputs of each kind were taken and refused, and what was found, a text each.
+        the number of inputs by ending and result, and the wrong ends.
     """
-    counts, found, until, number = Counter(), [], time.monotonic() + seconds, 0
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        (folder / 'whole').mkdir()
-        make_files(folder / 'whole')
-        while (inputs is None or number < inputs) and time.monotonic() < until:
-            count = 5000 if inputs is None else inputs - number
-            with (folder / 'errors').open('wb') as errors:
-                process = subprocess.Popen(
-                    [sys.executable, __file__, '--read', str(folder), str(seed), str(number), str(count),
-                     *(kinds or READERS)], stdout=subprocess.PIPE, stderr=errors)
-                name, bad = None, None
-                for event in events(process):
-                    if event is None:
-                        bad = f'silent for {SECONDS} s'
-                    elif event[0] == 'start':
-                        number, name = int(event[1].split()[0]), event[1].split()[1]
-                    else:
-                        number += 1
-                        result, ending, name_read, name = event[1], Path(name).suffix, name, None
-                        counts[ending, result if result in ('taken', 'refused') else 'bad'] += 1
-                        if result not in ('taken', 'refused'):
-                            found.append(f'{number - 1} {name_read}: {result}')
-                            _keep(folder / f'input{ending}', keep, number - 1)
-                    if bad or time.monotonic() > until:
-                        process.kill()
-                        break
-                code = process.wait()
-                if name is not None and (bad or code not in (0, -signal.SIGKILL)):
-                    tail = (folder / 'errors').read_text(errors='replace')[-1500:]
-                    found.append(f'{number} {name}: {bad or f"ended with {code}"}\n{tail}')
-                    counts[Path(name).suffix, 'bad'] += 1
-                    _keep(folder / f'input{Path(name).suffix}', keep, number)
-                    number += 1
-                elif code != 0 and not bad and time.monotonic() < until:
-                    raise RuntimeError((folder / 'errors').read_text(errors='replace')[-3000:])
-    return counts, found
-
-
-def _keep(file: Path, folder: Path | None, number: int) -> None:
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f'{number}{file.suffix}').write_bytes(file.read_bytes())
+    counts, wrong, until, number = Counter(), [], time.monotonic() + seconds, 0
+    contents = {file: data for file, data in make_files(folder / 'whole').items() if file.suffix in (kinds or READERS)}
+    while (inputs is None or number < inputs) and time.monotonic() < until:
+        draws = random.Random(f'{seed} {number}')
+        file = draws.choice(list(contents))
+        alike = [data for other, data in contents.items() if other.suffix == file.suffix]
+        path = folder / f'input{file.suffix}'
+        path.write_bytes(change(file, contents[file], alike, draws))
+        result = read_one(path)
+        if result not in ('accepted', 'refused'):
+            wrong.append(f'{number} {file.name}: {result}')
+            path.rename(folder / f'{number}{file.suffix}')
+        counts[file.suffix, result if result in ('accepted', 'refused') else 'wrong'] += 1
+        number += 1
+    return counts, wrong
 
 
 def main() -> None:
-    if sys.argv[1:2] == ['--read']:
-        folder, seed, first, count, *kinds = sys.argv[2:]
-        read_damaged(Path(folder), kinds, int(seed), int(first), int(count))
-        return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--minutes', type=float, default=20)
+    parser.add_argument('--inputs', type=int, help='stop after so many')
     parser.add_argument('--seed', type=int, default=int(time.time()), help='(default: the time)')
     parser.add_argument('--kinds', nargs='+', choices=list(READERS), help='endings (default: all)')
-    parser.add_argument('--keep', type=Path, default=Path('work_dirs/fuzz'), metavar='DIR',
-                        help='where inputs go that were not read well (default: work_dirs/fuzz)')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='new folder for inputs')
     args = parser.parse_args()
-    counts, found = fuzz(seed=args.seed, seconds=60 * args.minutes, kinds=args.kinds, keep=args.keep)
+    faulthandler.enable()
+    torch.set_num_threads(1)
+    addresses = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (addresses + ADDRESSES, resource.RLIM_INFINITY))
+    counts, wrong = fuzz(seed=args.seed, folder=args.out, inputs=args.inputs, seconds=60 * args.minutes,
+                         kinds=args.kinds)
     for ending in sorted({ending for ending, _ in counts}):
-        print(f'{ending:14}' + ', '.join(f'{counts[ending, what]:,} {what}' for what in ('taken', 'refused', 'bad')))
-    print(f'seed {args.seed}: {sum(counts.values()):,} inputs, {len(found)} not read well')
-    print('\n'.join(found))
-    sys.exit(bool(found))
+        print(f'{ending:14}' + ', '.join(f'{counts[ending, end]:,} {end}' for end in ('accepted', 'refused', 'wrong')))
+    print(f'seed {args.seed}: {sum(counts.values()):,} inputs, {len(wrong)} with a wrong end', *wrong, sep='\n')
+    sys.exit(bool(wrong))
 
 
 if __name__ == '__main__':

@@ -43,7 +43,7 @@ def truncated_clip(path, clip_file):
     (lambda path, _: torch.save(clip_weights(width=32), path),
      ['another shape', 'class_embedding (32,) instead of (64,)', 'configs/other_clips']),
     (lambda path, _: torch.save({name: value for name, value in clip_weights().items() if name != 'vocab_size'}, path),
-     ['no tensor tells which GELU', 'model.clip_name', 'model.backbone.gelu=quick or =plain']),
+     ['do not show which GELU', 'model.clip_name', 'model.backbone.gelu=quick or =plain']),
     (lambda path, _: torch.save({'visual.attnpool.positional_embedding': torch.ones(2)}, path), ['a ResNet CLIP']),
 ], ids=['missing', 'truncated', 'html', 'another model', 'another width', 'untold', 'resnet'])
 def test_clip_file(fails, tiny_configs, clip_file, tmp_path, write, words):
@@ -85,7 +85,7 @@ def test_checkpoint(fails, tiny_configs, trained, tmp_path, change, words):
 
 @pytest.mark.parametrize(('write', 'words'), [
     (lambda path, data: path.write_bytes(data[:2000]), ['truncated', 'again']),
-    (lambda path, data: path.write_text('model = dict()'), ['no checkpoint']),
+    (lambda path, data: path.write_text('model = dict()'), ['not a checkpoint']),
 ], ids=['truncated', 'text'])
 def test_broken_checkpoint(fails, tiny_configs, trained, tmp_path, write, words):
     write(tmp_path / 'it.pth', (trained / 'iter_2.pth').read_bytes())
@@ -124,11 +124,11 @@ def test_clip_itself_as_checkpoint(fails, tiny_configs, clip_file, tmp_path):
 def test_config_and_checkpoint_in_each_others_place(fails, tiny_configs, trained, tmp_path):
     config, checkpoint = tiny_configs['inductive'], trained / 'iter_2.pth'
     error = fails(TEST, config, config, '--eval', 'mIoU')
-    assert f'{config} is no checkpoint: it is a Python file, as configs are' in error and 'opcode' not in error
+    assert f'{config} is not a checkpoint: it is a Python file, as configs are' in error and 'opcode' not in error
     error = fails(TEST, checkpoint, config, '--eval', 'mIoU')
-    assert f'{checkpoint} is no config: it is a checkpoint of PyTorch' in error and 'comes after it' in error
+    assert f'{checkpoint} is not a config: it is a checkpoint of PyTorch' in error and 'comes after it' in error
     error = fails('tools/demo.py', IMAGES, '--checkpoint', checkpoint, '--config', checkpoint)
-    assert f'{checkpoint} is no config: it is a checkpoint of PyTorch' in error
+    assert f'{checkpoint} is not a config: it is a checkpoint of PyTorch' in error
     error = fails('tools/export.py', config, '--slim', tmp_path / 'slim.safetensors')
     assert f'{config} is no checkpoint' in error and '--config' in error
 

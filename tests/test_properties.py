@@ -25,7 +25,6 @@ from models.inference.words import clean_words
 from models.resizing import Resizing
 from models.sliding_window import Stitched, Window, sliding
 from models.training_labels import Setting, training_labels
-from models.weights import torch_files
 from models.weights.config_text import read_config_text
 
 IGNORE = 255
@@ -261,32 +260,6 @@ def test_any_text_is_read_as_a_config_or_not_at_all(text):
 
 
 # ---- files
-
-tensors = st.builds(
-    lambda dtype, shape, seed, step: (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 50).to(
-        dtype)[..., ::step],
-    st.sampled_from(list(torch_files.DTYPES.values())), st.lists(st.integers(0, 3), min_size=1, max_size=3), seeds,
-    st.integers(1, 2))
-
-
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and a == b
-
-
-@given(st.dictionaries(st.text('abc.', max_size=5), st.recursive(
-    plain | tensors | st.binary(max_size=5) | st.builds(np.float64, fractions),
-    lambda inside: st.lists(inside, max_size=3), max_leaves=6), max_size=4), st.booleans())
-def test_files_of_torch_are_read_as_torch_does(tmp_path, content, zipped):
-    content['twice'] = content.get('a')
-    torch.save(content, tmp_path / 'it.pth', _use_new_zipfile_serialization=zipped)
-    assert same(torch_files.read(tmp_path / 'it.pth'), content)
-
 
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=6, unique=True), st.integers(0, 2), seeds)
 def test_mask_colours_pixel_by_pixel(colours, ignored, seed):

@@ -7,7 +7,6 @@ import collections
 import json
 import os
 import pathlib
-import pickle
 import re
 import zipfile
 from collections.abc import Callable
@@ -16,16 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmcv.runner import checkpoint as mmcv_checkpoint
-from mmcv.runner import load_checkpoint
-from mmseg.apis import init_segmentor
+from mmcv import ConfigDict
 from torch import nn
 
-from models import mmcv_compat
-from models.errors import UserError
 from models.inference import load_model
-from models.weights import files, torch_files
-from tests.clip_files import clip_weights, save_torchscript
+from models.weights import files
+from models.weights.checks import CONTROL
+from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
 from tools.engine import process
 
@@ -99,8 +95,7 @@ SCRIPTS = {
 }
 CALLS = {
     'load_model': lambda file, config: load_model(file),
-    'mmseg': lambda file, config: init_segmentor(str(config), str(file), device='cpu'),
-    'mmcv': lambda file, config: load_checkpoint(nn.Linear(2, 2), str(file), map_location='cpu'),
+    'read_content': lambda file, config: files.read_content(file),
 }
 REFUSED = r'it\.pth cannot be read safely: .* it has posix\.mkdir,.*torch\.save'
 
@@ -125,82 +120,59 @@ def test_embeddings_are_read_and_not_run(fails, tiny_configs, tmp_path, trace):
     np.save(tmp_path / 'it.npy', np.array([[Payload(trace)]]), allow_pickle=True)
     error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'work', '--cfg-options',
                   f'model.load_text_embedding={tmp_path / "it.npy"}')
-    assert 'it.npy is truncated or no .npy table' in error and not trace.exists()
-
-
-def test_what_mmcv_downloads_is_read_and_not_run(tmp_path, trace, monkeypatch):
-    mmcv_compat.apply()
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
-    file = hostile_checkpoint(tmp_path / 'it.pth', trace)
-    with pytest.raises(UserError, match='cannot be read safely'):
-        mmcv_checkpoint.load_from_http(file.as_uri(), map_location='cpu')
-    assert not trace.exists()
+    assert 'it.npy is truncated or not a .npy table' in error and not trace.exists()
 
 
 def test_a_setting_of_the_environment_changes_nothing(tmp_path, trace, monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     with pytest.raises(ValueError, match='safely'):
-        load_checkpoint(nn.Linear(2, 2), str(hostile_checkpoint(tmp_path / 'it.pth', trace)))
+        files.read(hostile_checkpoint(tmp_path / 'it.pth', trace))
     assert not trace.exists()
 
 
-# ---- what is in a file beside what is read
+# ---- what a file may hold
 
-def strange_parts(trace: Path) -> dict:
-    """What honest files hold, and hostile ones."""
-    return {'args': argparse.Namespace(width=3, other=pathlib.PosixPath('/a')), 'milestones': collections.Counter([3]),
-            'set': {1, 2}, 'frozen': frozenset([1]), 'table': np.ones((2, 3)), 'words': np.array(['a', 'b']),
-            'objects': np.array([None, {}]), 'word': np.str_('a'), 'payload': Payload(trace), 'bytearray': bytearray(3),
-            'list': [Payload(trace), {Payload(trace): 1}], ('a', 1): 2, 'error': ValueError('a'), 'class': nn.Linear,
-            'ordered': collections.OrderedDict, 'default': collections.defaultdict(list, a=[1]), 'long': 1 << 900,
-            'module': nn.Sequential(nn.Linear(2, 2)), 'text': 'a' * 300, 'bytes': b'a' * 300, 'complex': 1j}
-
-
-@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
-@pytest.mark.parametrize('zipped', [True, False])
-def test_parts_that_are_not_read_may_be_anything(tmp_path, trace, protocol, zipped):
-    weights = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict()
-    meta = {'CLASSES': ['cat'], 'iter': 3, 'env': strange_parts(trace), 'best': np.float32(1)}
-    torch.save({'state_dict': weights, 'meta': meta, **strange_parts(trace)}, tmp_path / 'it.pth',
-               pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    read = files.read(tmp_path / 'it.pth')
-    assert read.weights.keys() == weights.keys() and read.meta['CLASSES'] == ['cat'] and read.meta['best'] == 1
-    assert all(torch.equal(read.weights[name], weights[name]) for name in weights)
-    assert not trace.exists()
-    load_checkpoint(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), str(tmp_path / 'it.pth'))
+def test_numbers_of_numpy_and_configs_of_mmcv(tmp_path):
+    """As mmcv's training leaves them in meta; they become plain values."""
+    config = ConfigDict(model=dict(type='A', items=[1, 2]), keys='x')
+    content = {'state_dict': nn.Linear(2, 2).state_dict(), 'meta': {
+        'seed': np.int64(3), 'hook_msgs': {'best_score': np.float64(0.5)}, 'PALETTE': np.arange(6).reshape(2, 3),
+        'config': config, 'other': [np.float32(0.25), np.bool_(True), np.dtype('>f4').type(1)]}}
+    for zipped in (True, False):
+        torch.save(content, tmp_path / 'it.pth', _use_new_zipfile_serialization=zipped)
+        meta = files.read(tmp_path / 'it.pth').meta
+        assert meta['seed'] == 3 and type(meta['seed']) is int and meta['hook_msgs'] == {'best_score': 0.5}
+        assert meta['PALETTE'] == [[0, 1, 2], [3, 4, 5]] and meta['other'] == [0.25, True, 1.0]
+        assert type(meta['config']) is collections.OrderedDict and meta['config'] == config.to_dict()
 
 
-def test_an_unknown_object_is_a_name_and_nothing_else(tmp_path, trace):
-    torch.save({'weight': torch.ones(1), 'more': [strange_parts(trace)]}, tmp_path / 'it.pth')
-    content = torch_files.read(tmp_path / 'it.pth')['more'][0]
-    assert content['payload'] == torch_files.Unknown('posix.mkdir') == content['list'][0]
-    assert content['args'] == torch_files.Unknown('argparse.Namespace') and not hasattr(content['args'], '__dict__')
-    assert content['table'].name.endswith('_reconstruct') and content['a', 1] == 2 and content['long'] == 1 << 900
+@pytest.mark.parametrize(('part', 'name'), [
+    (argparse.Namespace(a=1), 'argparse.Namespace'), (pathlib.PosixPath('/a'), 'pathlib.PosixPath'),
+    (nn.Linear(2, 2), 'torch.nn.modules.linear.Linear'), (np.array(['a']), 'numpy.dtype'),
+    (np.array([None]), 'numpy.dtype'), (frozenset([1]), 'frozenset')])
+def test_parts_of_other_classes_are_refused(tmp_path, part, name):
+    """Wherever they are in the file; the message names the class and the command that saves the weights alone."""
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'args': part}, tmp_path / 'it.pth')
+    with pytest.raises(ValueError, match=rf'it\.pth cannot be read safely: .* it has {name}.*python -c') as error:
+        files.read(tmp_path / 'it.pth')
+    assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize(('content', 'name'), [
-    (argparse.Namespace(a=1), 'argparse.Namespace'), (nn.Linear(2, 2), 'torch.nn.modules.linear.Linear'),
-    ({'state_dict': argparse.Namespace()}, 'argparse.Namespace'), ({'a': torch.ones(1), 'b': {1}}, '__builtin__.set'),
-    *(({'state_dict': {'a': torch.ones(1)}, 'meta': meta}, 'argparse.Namespace') for meta in (
-        argparse.Namespace(), {'iter': argparse.Namespace()}, {'CLASSES': [argparse.Namespace()]},
-        {'clip_rc': {'config': {'a': [argparse.Namespace()]}}}))])
-def test_what_is_read_is_plain(tmp_path, content, name):
-    torch.save(content, tmp_path / 'it.pth')
-    with pytest.raises(ValueError, match=rf'it\.pth.*( has {name}, .*\[\'\.\.\.\'\]|\(meta\) is damaged)'):
+def test_other_protocols_of_pickle(tmp_path):
+    torch.save({'a': torch.ones(1)}, tmp_path / 'it.pth', pickle_protocol=4)
+    with pytest.raises(ValueError, match='pickle_protocol=4.*save it again'):
         files.read(tmp_path / 'it.pth')
 
 
 def test_tensors_of_every_kind(tmp_path):
-    tensors = {str(dtype): torch.ones(3).to(dtype)[1:] for dtype in torch_files.NEWER_DTYPES}
-    stateful = nn.Parameter(torch.ones(2))
-    stateful.note = 'kept by torch'
-    tensors |= {'parameter': stateful, 'buffer': nn.Buffer(torch.ones(3)) if hasattr(nn, 'Buffer') else torch.ones(3)}
-    for zipped in (True, False):
-        torch.save(tensors, tmp_path / 'it.pth', _use_new_zipfile_serialization=zipped)
-        read = torch_files.read(tmp_path / 'it.pth')
-        for name, tensor in tensors.items():
-            assert read[name].dtype == tensor.dtype and read[name].stride() == tensor.stride(), name
-            assert type(read[name]) is torch.Tensor and torch.equal(read[name].float(), tensor.detach().float()), name
+    tensors = {name: torch.ones(3).to(getattr(torch, name))[1:] for name in (
+        'uint16', 'float8_e4m3fn', 'bfloat16', 'complex64', 'bool')}
+    tensors |= {'parameter': nn.Parameter(torch.ones(2)), 'buffer': nn.Buffer(torch.ones(3))}
+    torch.save(tensors, tmp_path / 'it.pth')
+    read = files.read(tmp_path / 'it.pth').weights
+    for name, tensor in tensors.items():
+        assert read[name].dtype == tensor.dtype and not read[name].requires_grad, name
+        assert torch.equal(read[name], tensor.detach()), name
 
 
 def test_a_file_that_was_packed_again(tmp_path):
@@ -209,47 +181,11 @@ def test_a_file_that_was_packed_again(tmp_path):
                                                                       zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    read, wanted = torch_files.read(tmp_path / 'new.pth'), torch.load(tmp_path / 'it.pth')
+    read, wanted = files.read(tmp_path / 'new.pth').weights, torch.load(tmp_path / 'it.pth')
     assert all(torch.equal(read[name], wanted[name]) for name in wanted)
 
 
 # ---- TorchScript archives
-
-class Nested(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.ModuleList([nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(2, 3).half()])
-        self.tied = self.inner[0].weight
-        self.register_buffer('view', torch.arange(12.).reshape(3, 4).t()[1:, ::2])
-        self.register_buffer('passing', torch.ones(1), persistent=False)
-        self.attribute, self.names, self.table, self.place = torch.ones(2), ['a'], {'b': 1}, torch.device('cpu')
-
-
-@pytest.mark.parametrize('make', [lambda: torch.jit.script(Nested()),
-                                  lambda: torch.jit.trace(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)),
-                                                          torch.ones(1, 3, 4, 4))], ids=['script', 'trace'])
-def test_an_archive_s_tensors_are_those_that_torch_finds(tmp_path, make):
-    make().save(str(tmp_path / 'it.pt'))
-    found, wanted = torch_files.read(tmp_path / 'it.pt'), torch.jit.load(tmp_path / 'it.pt').state_dict()
-    assert found.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        assert torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype, name
-        assert found[name].stride() == tensor.stride(), name
-    if 'tied' in found:
-        assert found['tied'].data_ptr() == found['inner.0.weight'].data_ptr()
-
-
-def test_an_archive_of_a_gpu_of_long_ago(tmp_path):
-    """As OpenAI's are: of a CUDA device, without a note of the order of bytes."""
-    save_torchscript(clip_weights(**SMALL), tmp_path / 'new.pt')
-    with zipfile.ZipFile(tmp_path / 'new.pt') as new, zipfile.ZipFile(tmp_path / 'old.pt', 'w') as old:
-        for name in new.namelist():
-            if not name.endswith(('byteorder', 'serialization_id')):
-                content = new.read(name).replace(b'  __buffers__ = []\n', b'')  # as before torch 1.7
-                old.writestr(name, content.replace(b'X\x03\x00\x00\x00cpu', b'X\x06\x00\x00\x00cuda:0'))
-    found, wanted = (files.read(tmp_path / f'{name}.pt').weights for name in ('old', 'new'))
-    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
-
 
 def test_the_code_of_an_archive_is_not_run(tmp_path, trace):
     torch.jit.script(Loud(str(trace))).save(str(tmp_path / 'it.pt'))
@@ -257,17 +193,7 @@ def test_the_code_of_an_archive_is_not_run(tmp_path, trace):
     torch.jit.load(tmp_path / 'it.pt')
     assert trace.exists(), 'it does nothing where it is run, either'
     trace.unlink()
-    with pytest.raises(ValueError, match='damaged, or no checkpoint'):  # only its code could tell what is what
-        files.read(tmp_path / 'it.pt')
-    assert not trace.exists()
-
-
-def test_a_hostile_pickle_in_an_archive(tmp_path, trace):
-    save_torchscript(clip_weights(**SMALL), tmp_path / 'whole.pt')
-    with zipfile.ZipFile(tmp_path / 'whole.pt') as whole, zipfile.ZipFile(tmp_path / 'it.pt', 'w') as changed:
-        for name in whole.namelist():
-            changed.writestr(name, pickle.dumps(Payload(trace), 2) if name.endswith('data.pkl') else whole.read(name))
-    with pytest.raises(ValueError, match=r'it\.pt cannot be read safely: .* posix\.mkdir'):
+    with pytest.raises(ValueError, match='TorchScript archive'):
         files.read(tmp_path / 'it.pt')
     assert not trace.exists()
 
@@ -276,6 +202,7 @@ def test_a_hostile_pickle_in_an_archive(tmp_path, trace):
 
 def archive(path: Path, content: bytes, *, storage: bytes = b'', **options) -> None:
     with zipfile.ZipFile(path, 'w', **options) as file:
+        file.writestr('it/version', b'3\n')
         file.writestr('it/data.pkl', content)
         file.writestr('it/data/0', storage)
 
@@ -300,11 +227,12 @@ LARGE = {
     'one number many times': tensor_of(2, 10**12, 0),
     'bytes by number': b'\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R.',
     'doubling': DOUBLING, 'lists of lists of lists': LAUGHS,
-    'deep': b'\x80\x02' + b']' * 10**6 + b'a' * (10**6 - 1) + b'.',
+    'deep': b'\x80\x02' + b']' * 10**5 + b'a' * (10**5 - 1) + b'.',
     'a text of a length': b'\x80\x04\x8d' + (1 << 60).to_bytes(8, 'little') + b'a.',
     'bytes of a length': b'\x80\x04\x8e' + (1 << 33).to_bytes(8, 'little') + b'a.',
-    'strange names': b'\x80\x02]' + b'ca\nb\na' * 10**6 + b'.',
     'a deep key': b'\x80\x02})' + b'\x85' * 10**6 + b'Ns.',
+    'a key that takes long to hash': b'\x80\x02})' + b''.join(b'q\x00h\x00\x86' for _ in range(40)) + b'Ns.',
+    'strange names': b'\x80\x02]' + b'ca\nb\na' * 10**5 + b'.',
 }
 
 
@@ -416,7 +344,7 @@ def test_class_names_of_an_official_checkpoint_are_not_read_from_a_file(tmp_path
 def test_texts_do_not_reach_the_terminal_raw(fails, tmp_path, meta, words):
     torch.save({'state_dict': clip_weights(**SMALL), 'meta': meta}, tmp_path / 'it.pth')
     error = fails('tools/inspect_checkpoint.py', tmp_path / 'it.pth')
-    assert re.search(rf'it\.pth.*{words}', error) and not files.CONTROL.search(error)
+    assert re.search(rf'it\.pth.*{words}', error) and not CONTROL.search(error)
 
 
 def test_errors_do_not_reach_the_terminal_raw():

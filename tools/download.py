@@ -8,6 +8,7 @@ name, and a file that already has that name is never overwritten.
 
 import argparse
 import os
+import runpy
 import sys
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -19,14 +20,10 @@ else:  # run as a script: `tools` itself would ask for the environment
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     import downloads
 
-MODELS = {  # name -> SHA-256 of the file, which its address names too
-    'ViT-B-16': '5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f',
-    'ViT-B-32': '40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af',
-    'ViT-L-14': 'b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836',
-    'ViT-L-14-336px': '3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02',
-}
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODELS = runpy.run_path(str(REPOSITORY / 'models/weights/openai_files.py'))['MODELS']  # name -> SHA-256
 URL = 'https://openaipublic.azureedge.net/clip/models/{sha256}/{name}.pt'
-FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
+FOLDER = REPOSITORY / 'pretrained'
 
 
 class DownloadError(Exception):

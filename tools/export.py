@@ -20,7 +20,7 @@ from mmseg.utils import get_root_logger
 
 from models.errors import UserError
 from models.inference import Segmenter, load_model, read_image
-from models.weights import files
+from models.weights import cliprc, files
 from models.weights.files import Checkpoint
 from tools.engine import process
 from tools.engine.config import IS_RUN, load_config
@@ -171,7 +171,7 @@ def megabytes(file: str | Path) -> str:
 def main() -> None:
     args = parse_arguments()
     checkpoint = files.read(args.checkpoint)
-    files.check_clip_rc(checkpoint)
+    cliprc.check_clip_rc(checkpoint)
     config = None
     if args.config is not None:
         config = load_config(Namespace(config=args.config, data_root=None, options=[], cfg_options=[]))

@@ -23,7 +23,7 @@ from datasets import BY_NAME, ClassSplit, DatasetFacts
 from models.class_names import PROMPT_SETS, lines_of
 from models.errors import UserError
 from models.weights import files
-from models.weights.clip_variant import told_by_config
+from models.weights.clip_variant import text_options
 from tools.engine import process
 from tools.engine.build import cached_embeddings, dataset_facts
 from tools.engine.clip_sizes import require_clip
@@ -109,7 +109,7 @@ def main() -> None:
                                       '--clip FILE')
     logger = get_root_logger()
     source = files.read(clip)
-    told = {} if args.clip else told_by_config(model)  # the config tells nothing of another file
+    told = {} if args.clip else text_options(model)  # the config tells nothing of another file
     if args.clip_name:
         told['name'] = args.clip_name
     process.make_folder(args.out.absolute().parent)

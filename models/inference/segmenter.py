@@ -26,7 +26,7 @@ from .result import Result
 from .words import clean_words, parse_words
 
 if TYPE_CHECKING:
-    from .load import TextTower
+    from .text_tower import TextTower
 
 KEPT = 10_000  # embeddings of new words; of CLIP ViT-B/16 they take 20 MB
 MINIATURE = ('This is the miniature\'s model, which knows its own drawn world only: colours with paint, stripes, dots '

@@ -1,4 +1,4 @@
-"""The text of an mmcv config, as official checkpoints carry it, read as data: nothing of it is run."""
+"""The text of an mmcv config, as official checkpoints hold it, read as data and never run."""
 import ast
 from collections.abc import Mapping
 
@@ -9,9 +9,9 @@ Plain = None | bool | int | float | str | list | tuple | dict
 
 
 def read_config_text(text: str | Mapping) -> dict[str, Plain]:
-    """`name = value` lines -> values; {} where there is more in it than names, literals and `dict(...)`, or too much.
+    """Read `name = value` lines; return {} for a text that is too long or has more than literals and `dict(...)`.
 
-    A mapping, as some tools make of it, is returned as it is.
+    Some tools store a mapping instead of a text: it is returned unchanged.
     """
     if isinstance(text, Mapping):
         return dict(text)
@@ -20,7 +20,7 @@ def read_config_text(text: str | Mapping) -> dict[str, Plain]:
     try:
         lines = ast.parse(text).body
         return {line.targets[0].id: _value(line.value) for line in lines}
-    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError):  # it is anyone's text
+    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError):  # of a stranger
         return {}
 
 
@@ -40,13 +40,13 @@ def _value(node: ast.expr) -> Plain:
             return {_value(key): _value(value) for key, value in zip(keys, values, strict=True)}
         case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords) if all(word.arg for word in keywords):
             return {word.arg: _value(word.value) for word in keywords}
-    raise UserError('no literal')
+    raise UserError('not a literal')
 
 
 def with_pairs(value: Plain, name: str = '') -> Plain:
-    """The steps of a pipeline whose pairs of numbers are tuples again: a JSON or YAML file has lists alone.
+    """Turn the pairs of numbers in the steps of a pipeline into tuples again: JSON and YAML have only lists.
 
-    `img_ratios`, which may be two, stay a list.
+    `img_ratios`, which may be two numbers, stay a list.
     """
     if isinstance(value, Mapping):
         return type(value)({key: with_pairs(inside, key) for key, inside in value.items()})

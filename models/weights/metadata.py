@@ -1,4 +1,4 @@
-"""What a checkpoint of ours says of itself in `meta['clip_rc']`: plain JSON values, enough to use it alone."""
+"""The metadata of our checkpoints, `meta['clip_rc']`: plain JSON values, enough to use a checkpoint alone."""
 import base64
 import hashlib
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from ..errors import UserError
 from .files import Checkpoint
 
 FORMAT = 1
-SLIM = 'slim'  # in the entry of a checkpoint that tools/export.py made: the number format of its weights
+SLIM = 'slim'  # entry of checkpoints from tools/export.py: the number format of their weights
 
 
 class Description(NamedTuple):
-    """What a checkpoint of ours says."""
+    """The metadata of a checkpoint of ours."""
     class_names: list[str]
     unseen_names: list[str]
     setting: str  # a value of `Setting`
@@ -28,10 +28,10 @@ class Description(NamedTuple):
 
 def describe(*, class_names: Sequence[str], unseen_names: Sequence[str], setting: str,
              prompt_set: str | Sequence[str], config: dict, embeddings: np.ndarray) -> dict:
-    """The entry `clip_rc` of a checkpoint's meta.
+    """Make the entry `clip_rc` of a checkpoint's meta.
 
-    Class names, split, prompt set, setting, config, and the text embeddings (float32, little endian, base64) with their
-    hash: the model has no other use for a text tower.
+    It holds class names, split, prompt set, setting, config, and the text embeddings (float32, little endian, base64)
+    with their hash, so that a test needs no text tower.
 
     Args:
         setting: a value of `Setting`.
@@ -53,37 +53,37 @@ def describe(*, class_names: Sequence[str], unseen_names: Sequence[str], setting
 
 
 def is_ours(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint was saved by this project.
+    """Tell whether a checkpoint was saved by this project.
 
     Raises:
-        UserError: by a newer version of it, which this one cannot read.
+        UserError: a newer version saved it, in a format that this one does not know.
     """
     entry = checkpoint.meta.get('clip_rc')
     if entry is None:
         return False
     if not isinstance(entry, dict):
-        raise UserError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.')
+        raise UserError(f'{checkpoint.path}: its metadata (meta) are damaged. Copy it again.')
     if entry.get('format') != FORMAT:
         raise UserError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
     return True
 
 
 def is_slim(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint holds no more than inference needs: no recovery decoder."""
+    """Tell whether a checkpoint holds only the weights for inference: no recovery decoder."""
     return is_ours(checkpoint) and SLIM in checkpoint.meta['clip_rc']
 
 
 def iterations_done(checkpoint: Checkpoint) -> int | None:
-    """How many iterations of its run a checkpoint has seen; None if it does not tell."""
+    """Return the iterations of a checkpoint's run; None if its meta does not have them."""
     last = checkpoint.meta.get('iter')  # mmcv writes the index of the last one, counted from 0
     return last + 1 if isinstance(last, int) else None
 
 
 def description(checkpoint: Checkpoint) -> Description | None:
-    """What a checkpoint of ours says; None if it is not ours.
+    """Read the metadata of a checkpoint of ours; None if it is not ours.
 
     Raises:
-        UserError: it is damaged: values lack, or the embeddings do not have the hash that it says.
+        UserError: values are missing or damaged, or the embeddings do not have the recorded hash.
     """
     if not is_ours(checkpoint):
         return None
@@ -95,28 +95,28 @@ def description(checkpoint: Checkpoint) -> Description | None:
         prompts = [prompt_set] if isinstance(prompt_set, str) else prompt_set
         if not all(isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
                    for texts in (names, unseen, prompts, [setting])) or not isinstance(config, dict):
-            raise TypeError('texts, or a config, of another type')
-        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # and no file here is read for a stranger's
-            raise UserError('no prompt set')
+            raise TypeError('wrong type of texts or config')
+        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # nor a path: no file is read for a stranger
+            raise UserError('unknown prompt set')
         table = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
         if table.ndim != 2 or len(table) != len(names):
             raise UserError(f'text embeddings of shape {shape} for {len(names)} classes')
-        hash_told = stored['sha256']
+        digest = stored['sha256']
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f'{checkpoint.path}: what it says of itself (meta) is damaged. Copy it again.') from error
-    if hashlib.sha256(data).hexdigest() != hash_told:
+        raise UserError(f'{checkpoint.path}: its metadata (meta) are damaged. Copy it again.') from error
+    if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
     return Description(names, unseen, setting, prompt_set if isinstance(prompt_set, str) else tuple(prompt_set), config,
                        torch.from_numpy(table))
 
 
 def embeddings(checkpoint: Checkpoint, class_names: Sequence[str], prompt_set: str | tuple[str, ...]) -> Tensor | None:
-    """The text embeddings (C, E) in a checkpoint of ours; None if it is not ours or of another class list.
+    """Read the text embeddings (C, E) in a checkpoint of ours; None if it is not ours or has other classes.
 
     Raises:
-        UserError: what it says of itself is damaged.
+        UserError: the metadata are damaged.
     """
-    told = description(checkpoint)
-    if told is None or told.class_names != list(class_names) or told.prompt_set != prompt_set:
+    known = description(checkpoint)
+    if known is None or known.class_names != list(class_names) or known.prompt_set != prompt_set:
         return None
-    return told.embeddings
+    return known.embeddings

@@ -1,15 +1,14 @@
-"""Tensors by the names that CLIP and CLIP-RC have, whoever saved them.
+"""Names of tensors in other people's files -> the names in CLIP and CLIP-RC.
 
-Training loops put a state dict into another dict; wrappers of a model put prefixes before names; Hugging Face's
-transformers have a layout of their own. What is changed here is changed for all tensors of a file or for none.
+Training loops nest a state dict in another dict; wrappers of a model put prefixes before names; Hugging Face's
+transformers have a layout of their own. A change applies to all tensors of a file or to none.
 """
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from .torch_files import Plain, Unknown
 
 ENTRIES = ('state_dict', 'model', 'model_state_dict', 'model_state', 'module', 'net', 'network', 'weights', 'params',
            'ema_state_dict', 'state_dict_ema', 'model_ema', 'ema')  # of a state dict in a file, the usual ones first
@@ -18,8 +17,8 @@ WRAPPERS = re.compile(r'(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapp
 KNOWN = ('visual.', 'token_embedding.weight', 'vision_model.', 'text_model.', 'backbone.', 'text_encoder.',
          'text.token_embedding.')  # starts of a name in a CLIP or a CLIP-RC
 SIGNS = ('visual.class_embedding', 'vision_model.embeddings.class_embedding', 'backbone.region_level_bridge',
-         'text_model.embeddings.token_embedding.weight')  # names of these alone
-COUNTER = 'n_averaged'  # which torch's AveragedModel saves beside the weights
+         'text_model.embeddings.token_embedding.weight')  # names that no other model has
+COUNTER = 'n_averaged'  # torch's AveragedModel saves it beside the weights
 # CLIP's text tower
 TEXT_TOWER = ('transformer.resblocks.', 'token_embedding.weight', 'positional_embedding', 'ln_final.weight',
               'ln_final.bias', 'text_projection')
@@ -50,64 +49,70 @@ POSITION_IDS = re.compile(r'(vision|text)_model\.embeddings\.position_ids')  # c
 QUERIES = re.compile(r'(.*)\.self_attn\.q_proj\.(weight|bias)')
 
 
-def find_state_dict(content: Plain | Unknown) -> tuple[Plain | Unknown, list[str]]:
-    """The state dict in what a file holds, and the names of the entries that lead to it; `content` if there is none."""
+def find_state_dict(content: Any) -> tuple[Any, list[str]]:
+    """Find the state dict in the content of a file.
+
+    Returns:
+        the state dict, or `content` where there is none, and the names of the entries that lead to it.
+    """
     if isinstance(content, dict) and ('state_dict' in content or not _holds_tensors(content)):
         for name in ENTRIES:
-            found, way = find_state_dict(content[name]) if isinstance(content.get(name), dict) else (
-                content.get(name), [])
-            if isinstance(found, Unknown) or _holds_tensors(found):
-                return found, [name, *way]
+            value, way = content.get(name), []
+            if isinstance(value, dict):
+                value, way = find_state_dict(value)
+            if _holds_tensors(value):
+                return value, [name, *way]
     return content, []
 
 
-def _holds_tensors(value: Plain | Unknown) -> bool:
+def _holds_tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(name, str) and isinstance(inside, Tensor)
                                            for name, inside in value.items())
 
 
-def tensor_entries(content: Plain | Unknown) -> list[str]:
-    """The names of the entries that hold tensors by name."""
-    return [name for name, value in content.items() if isinstance(name, str) and _holds_tensors(value)] if isinstance(
-        content, dict) else []
+def tensor_entries(content: Any) -> list[str]:
+    """List the names of the entries that hold tensors by name."""
+    if not isinstance(content, dict):
+        return []
+    return [name for name, value in content.items() if isinstance(name, str) and _holds_tensors(value)]
 
 
 def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a CLIP or a CLIP-RC without prefixes of wrappers, in the layout of CLIP; others as they are."""
+    """Rename the tensors of a CLIP or a CLIP-RC: no prefixes of wrappers, CLIP's layout. Others keep their names."""
     return in_layout_of_clip(unwrapped(weights))
 
 
 def unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what wrappers of a model put into names."""
+    """Remove from the names the parts that wrappers of a model put there."""
     if prefix := shared_prefix(weights):
         weights = {name.removeprefix(prefix): value for name, value in weights.items() if name != COUNTER}
     bare = {WRAPPERS.sub('', name): value for name, value in weights.items()}
-    return bare if len(bare) == len(weights) else weights  # or names would be lost
+    return bare if len(bare) == len(weights) else weights  # two tensors must not get one name
 
 
 def shared_prefix(weights: dict[str, Tensor]) -> str:
-    """What wrappers have put before the name of every tensor of a CLIP or a CLIP-RC."""
+    """Find the prefix that wrappers have put before the name of every tensor of a CLIP or a CLIP-RC."""
     names = [name for name in weights if name != COUNTER]
     prefix = ''
-    while found := next((more for more in PREFIXES if names and all(
+    while more := next((more for more in PREFIXES if names and all(
             name.startswith(prefix + more) for name in names)), None):
-        prefix += found
+        prefix += more
     return prefix if any(name.startswith(KNOWN, len(prefix)) for name in names) else ''
 
 
 def part_below(weights: dict[str, Tensor]) -> str:
-    """What is before the names of a CLIP or a CLIP-RC that is a part of a larger model; empty if there is none."""
+    """Find the prefix of a CLIP or a CLIP-RC that is a part of a larger model; empty if there is none."""
     return next((name.removesuffix(sign) for name in weights for sign in SIGNS if name.endswith(f'.{sign}')), '')
 
 
 def is_hugging_face(weights: dict[str, Tensor]) -> bool:
-    """Whether a CLIP is in the layout of Hugging Face's transformers."""
+    """Tell whether a CLIP is in the layout of Hugging Face's transformers."""
     return 'vision_model.embeddings.class_embedding' in weights or \
         'text_model.embeddings.token_embedding.weight' in weights
 
 
 def in_layout_of_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """From the layouts of Hugging Face's transformers and of open_clip's custom text towers; others as they are."""
+    """Rename from the layouts of Hugging Face's transformers and of open_clip's `CustomTextCLIP`."""
     if is_hugging_face(weights):
         return dict(_from_hugging_face(weights))
     return {name.removeprefix('text.') if name.startswith(_CUSTOM_TEXT) else name: value
@@ -115,7 +120,7 @@ def in_layout_of_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_hugging_face(weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """CLIP's tensors: queries, keys and values are one, projections are transposed. Unknown ones keep their names."""
+    """Yield CLIP's tensors: queries, keys and values joined, projections transposed. Unknown ones keep their names."""
     joined = {}
     for name in weights:
         if match := QUERIES.fullmatch(name):

@@ -59,7 +59,7 @@ def test_lines_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(('content', 'words'), [(b' \n\n', 'is empty'),
-                                                (b'\xff\xfe\x00', 'no UTF-8 text')])
+                                                (b'\xff\xfe\x00', 'not a UTF-8 text')])
 def test_files_without_lines(tmp_path, content, words):
     file = tmp_path / 'names.txt'
     file.write_bytes(content)

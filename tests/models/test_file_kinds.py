@@ -78,7 +78,7 @@ def files(kinds: dict) -> pytest.MarkDecorator:
 
 @files(TEXTS | OTHERS | NUMPY)
 def test_in_place_of_a_checkpoint(file, words):
-    with pytest.raises(ValueError, match='is no checkpoint: it is ') as error:
+    with pytest.raises(ValueError, match='is not a checkpoint: it is ') as error:
         read(file)
     assert str(file) in str(error.value) and words in str(error.value) and '\n' not in str(error.value)
     assert ('a config comes before it, or after --config' in str(error.value)) == (file.suffix == '.py')
@@ -88,7 +88,8 @@ def test_in_place_of_a_checkpoint(file, words):
 def test_in_place_of_a_config_and_of_a_list(file, words):
     for call in (lambda: check_config(file), lambda: check_text(file, 'class names'),
                  lambda: lines_of(file, 'class names')):
-        with pytest.raises(ValueError, match=rf'{file.name} is no (config|text of class names, one a line): ') as error:
+        match = rf'{file.name} is not a (config|text file of class names, one a line): '
+        with pytest.raises(ValueError, match=match) as error:
             call()
         assert words in str(error.value) and '\n' not in str(error.value)
 
@@ -98,7 +99,7 @@ def test_texts_pass_where_texts_belong(file, words):
     check_config(file)
     assert kind_of(file).family == TEXT
     if file.suffix in ('.py', '.json', '.yaml'):
-        with pytest.raises(ValueError, match=f'is no text of prompts, one a line: it is {words}'):
+        with pytest.raises(ValueError, match=f'is not a text file of prompts, one a line: it is {words}'):
             lines_of(file, 'prompts')
     else:
         check_text(file, 'prompts')
@@ -112,13 +113,13 @@ def test_a_checkpoint_in_place_of_others(tmp_path, zip_format):
     else:
         torch.save(weights, file, _use_new_zipfile_serialization=zip_format)
     assert kind_of(file).family == WEIGHTS and read(file).weights
-    with pytest.raises(ValueError, match=r'it\.py is no config: it is a .*; the checkpoint comes after it'):
+    with pytest.raises(ValueError, match=r'it\.py is not a config: it is a .*; the checkpoint comes after it'):
         check_config(file)
-    with pytest.raises(ValueError, match=r'it\.py is no text of words, one a line: it is a '):
+    with pytest.raises(ValueError, match=r'it\.py is not a text file of words, one a line: it is a '):
         lines_of(file, 'words')
-    with pytest.raises(ValueError, match=r'it\.py is truncated or no \.npy table of text embeddings: it is a '):
+    with pytest.raises(ValueError, match=r'it\.py is truncated or not a \.npy table of text embeddings: it is a '):
         read_embeddings(file)
-    with pytest.raises(ValueError, match='is a folder, no config'):
+    with pytest.raises(ValueError, match='is a folder, not a config'):
         check_config(tmp_path)
 
 

@@ -10,7 +10,7 @@ from mmseg.models import build_segmentor
 
 from models.resizing import Resizing
 from models.text_encoder import tokenize
-from models.weights.files import DEAD
+from models.weights.cliprc import DEAD
 from tests.conftest import GOLDEN, golden_config
 from tests.models.naive import inputs_of
 

@@ -1,19 +1,21 @@
 """Each repair of mmcv, with what goes wrong where it is not made."""
-import json
 import socket
+import subprocess
+import sys
 
 import mmcv.parallel._functions as scattering
-import numpy as np
+import mmcv.utils.config as configs
 import pytest
 import torch
 import torch.distributed as dist
+from mmcv import Config
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
-from mmcv.runner import load_checkpoint, save_checkpoint
-from safetensors.torch import save_file
+from mmcv.runner import save_checkpoint
 from torch import nn
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from models import mmcv_compat
-from tests.web_server import serving
+from tests.conftest import REPOSITORY
 from tools.engine.process import Place, wrap
 
 
@@ -56,7 +58,7 @@ def group():
     (torch.device('cuda', 1), torch.device('cuda', 1)), (torch.device('cpu'), torch.device('cpu'))])
 def test_streams_are_asked_for_by_device(monkeypatch, asked, given):
     devices = []
-    monkeypatch.setattr(mmcv_compat, 'torch_get_stream', devices.append)
+    monkeypatch.setattr('torch.nn.parallel._functions._get_stream', devices.append)
     mmcv_compat.apply()
     scattering._get_stream(asked)
     assert devices == [given] and isinstance(devices[0], torch.device)
@@ -115,41 +117,42 @@ def test_containers_are_pinned(monkeypatch):
     monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor, device=None: tensor + 1)
     mmcv_compat.apply()
     given = batch()
-    pinned = {name: mmcv_compat.pin(container) for name, container in given.items()}
+    pinned = {name: pin_memory(container) for name, container in given.items()}
     assert torch.equal(pinned['img'].data[0], torch.full((2, 3), 2.)) and pinned['img'].stack
     assert pinned['img_metas'] is given['img_metas'] and torch.equal(given['img'].data[0], torch.ones(2, 3))
 
 
-def test_files_of_weights_alone_and_of_none(tmp_path):
-    mmcv_compat.apply()
-    weights = nn.Linear(2, 2).state_dict()
-    torch.save(weights, tmp_path / 'it.pth')
-    content = load_checkpoint(nn.Linear(2, 2), str(tmp_path / 'it.pth'))
-    assert content['meta'] == {'CLASSES': None, 'PALETTE': None} and content['state_dict'].keys() == weights.keys()
-    torch.save({'meta': {'iter': 3}}, tmp_path / 'none.pth')
-    with pytest.raises(ValueError, match=r'none\.pth holds no state dict'):
-        load_checkpoint(nn.Linear(2, 2), str(tmp_path / 'none.pth'))
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_configs_of_any_editor(tmp_path, encoding):
+    """Only within the context: mmcv's `open` is its own again afterwards."""
+    (tmp_path / 'base.py').write_text("name = 'Größe'\n", encoding=encoding)
+    (tmp_path / 'leaf.py').write_text("_base_ = 'base.py'\nother = 1\n", encoding=encoding)
+    with mmcv_compat.configs_of_any_editor():
+        config = Config.fromfile(str(tmp_path / 'leaf.py'))
+    assert (config.name, config.other) == ('Größe', 1)
+    assert 'open' not in vars(configs)
 
 
-@pytest.mark.parametrize('name', ['it.pth', 'it.safetensors'])
-def test_checkpoints_by_url(tmp_path, monkeypatch, name):
-    """As local ones: mmcv's own way took the first bytes of a slim file for an opcode of pickle."""
-    mmcv_compat.apply()
-    monkeypatch.setattr(torch.hub, '_hub_dir', None)
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
-    weights = {name: tensor.clone() for name, tensor in nn.Linear(2, 2).state_dict().items()}
-    if name == 'it.pth':
-        torch.save({'state_dict': weights, 'meta': {'CLASSES': ['cat', 'dog'], 'score': np.float64(1)}},
-                   tmp_path / name)
-    else:
-        save_file(weights, tmp_path / name, {'meta': json.dumps({'CLASSES': ['cat', 'dog']})})
-    with serving({f'/{name}?raw=true': (tmp_path / name).read_bytes()}) as server:
-        for _ in range(2):
-            layer = nn.Linear(2, 2)
-            content = load_checkpoint(layer, f'{server.url}/{name}?raw=true')
-            assert all(torch.equal(tensor, weights[key]) for key, tensor in layer.state_dict().items())
-            assert content['meta']['CLASSES'] == ['cat', 'dog'] and len(content['meta']['PALETTE']) == 2
-            server.files.clear()  # it is kept
-        assert (tmp_path / 'home/hub/checkpoints' / name).exists()
-        with pytest.raises(OSError, match='404'):
-            load_checkpoint(nn.Linear(2, 2), f'{server.url}/other_{name}')
+WITHOUT_PRIVATE_NAMES = '''
+import mmcv.parallel, mmseg.models, torch
+import torch.nn.parallel._functions as scattering
+import torch.utils.data._utils as utils
+del scattering._get_stream, utils.pin_memory.pin_memory
+loader, cpp = mmcv.runner.checkpoint.CheckpointLoader._schemes.copy(), vars(mmcv.runner.checkpoint).copy()
+import warnings, logging, sys
+before = list(warnings.filters), logging.getLogger("torch.utils.cpp_extension").level, sys.excepthook
+from models.inference import load_model
+import numpy as np
+assert before == (warnings.filters, logging.getLogger("torch.utils.cpp_extension").level, sys.excepthook)
+assert mmcv.runner.checkpoint.CheckpointLoader._schemes == loader
+assert [name for name in cpp if vars(mmcv.runner.checkpoint)[name] is not cpp[name]] == ["_save_to_state_dict"]
+print(load_model(sys.argv[1], device="cpu").segment(np.zeros((64, 64, 3), np.uint8)).labels.shape)
+'''
+
+
+def test_inference_needs_no_private_name_of_torch():
+    """Importing `models` changes nothing else in mmcv, and no warning filter or logger."""
+    model = REPOSITORY / 'tools/miniature/model.safetensors'
+    done = subprocess.run([sys.executable, '-c', WITHOUT_PRIVATE_NAMES, model],
+                          cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout == '(64, 64)\n', done.stderr

@@ -11,7 +11,8 @@ from torch import nn
 import models
 from models.text_encoder import embed_class_names
 from models.training_labels import Setting
-from models.weights.files import read, text_tower
+from models.weights.clip import text_tower
+from models.weights.files import read
 from tests.conftest import golden_config
 from tests.models.naive import bilinear, close, unit
 

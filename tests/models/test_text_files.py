@@ -27,7 +27,7 @@ def test_encodings(tmp_path, encoding, mark):
                                      codecs.BOM_UTF32_LE + 'cafe'.encode('utf-32-le'), b'PK\3\4\0\0'])
 def test_what_is_no_text(tmp_path, content):
     (tmp_path / 'a.txt').write_bytes(content)
-    with pytest.raises(UserError, match=re.escape(f'{tmp_path}/a.txt is no UTF-8 text of class names')):
+    with pytest.raises(UserError, match=re.escape(f'{tmp_path}/a.txt is not a UTF-8 text of class names')):
         lines_of(tmp_path / 'a.txt', 'class names')
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from mmcv import Config
-from mmseg.apis import inference_segmentor, init_segmentor
 from PIL import Image
 
 from datasets.loading import LoadImage
-from models import mmcv_compat
 from models.inference import load_model, read_image
 from models.weights import files
+from models.weights.clip import holds_text_tower
+from models.weights.cliprc import DEAD
+from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
 from tests.models.test_image_io import save_kinds
@@ -24,6 +25,7 @@ from tools.engine import process
 from tools.engine.build import build_model, load_weights
 from tools.engine.config import load_config
 from tools.exporting import onnx_models, slim
+from tools.results.inspection import inspect
 from tools.train import initial_model, starting_point
 
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
@@ -124,15 +126,6 @@ def test_files_of_another_checkout_are_named_from_the_repository():
     assert found == {'a': 'tools/miniature/clip.pt', 'b': ['test.py', 'y.npy', 1], 'c': 'pretrained/ViT-B-16.pt'}
 
 
-def test_mmseg_takes_a_slim_file(tiny_configs, checkpoint, slim_file, image):
-    mmcv_compat.apply()
-    first, second = (init_segmentor(str(tiny_configs['inductive']), str(file), device='cpu')
-                     for file in (checkpoint, slim_file))
-    assert second.CLASSES == list(first.CLASSES)
-    one, other = (inference_segmentor(model, str(image))[0] for model in (first, second))
-    assert (one == other).mean() > 0.98
-
-
 def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
     said = run('test.py', tiny_configs['inductive'], slim_file, '--eval', 'mIoU', '--work-dir', tmp_path).stderr
     assert 'text embeddings: those in' in said and 'setting, the config is' not in said
@@ -165,9 +158,9 @@ def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
 
 
 def test_inspect_tells_what_the_miniature_is():
-    found = inspect_checkpoint.inspect(files.read(MINIATURE))
+    found = inspect(files.read(MINIATURE))
     assert found['kind'] == 'slim' and found['configs'] == ['configs/miniature/inductive.py']
-    assert dict(inspect_checkpoint.lines(found))['decoder'] == '3 layers; recovery left out'
+    assert dict(inspect_checkpoint.lines(found))['decoder'] == '3 layers'
 
 
 def test_the_miniature_that_ships_knows_new_words_by_the_clip_that_ships():
@@ -181,7 +174,7 @@ def official(tiny_configs, checkpoint, tmp_path_factory):
     """As the published code leaves one: text tower, dead tensors, the config as text, no word of ours."""
     read, tower = files.read(checkpoint), clip_weights()
     weights = {**read.weights, **{f'text_encoder.{name}': value.float() for name, value in tower.items()
-                                  if name.startswith(files.TEXT_TOWER)},
+                                  if name.startswith(TEXT_TOWER)},
                'decode_head.decoder_q.layers.0.norm1.bias': torch.zeros(32)}
     config = Config.fromfile(str(tiny_configs['inductive']))
     config.model.update(load_text_embedding='/away/voc.npy', pretrained='/away/ViT.pt', pretrained_text='/away/ViT.pt')
@@ -195,8 +188,8 @@ def official(tiny_configs, checkpoint, tmp_path_factory):
 def test_an_official_file_is_told_what_it_is(exports, official, checkpoint, image, tmp_path):
     exports(official, '--slim', tmp_path / 'it.safetensors')
     read = files.read(tmp_path / 'it.safetensors')
-    assert not any(files.DEAD.match(name) for name in read.weights)
-    assert files.holds_text_tower(read) and not [text for text in texts_of(read.meta) if text[0:1] == '/']
+    assert not any(DEAD.match(name) for name in read.weights)
+    assert holds_text_tower(read) and not [text for text in texts_of(read.meta) if text[0:1] == '/']
     entry = read.meta['clip_rc']
     assert (entry['setting'], entry['prompt_set'], len(entry['split']['unseen'])) == ('inductive', 'single', 5)
     original, again = load_model(checkpoint), load_model(tmp_path / 'it.safetensors')

@@ -20,6 +20,7 @@ from datasets.miniature import COLOURS, PATTERNS, Miniature
 from models import CLIPTextEncoder
 from models.text_encoder import embed_class_names
 from models.weights import files
+from models.weights.clip import text_tower
 from tests.conftest import REPOSITORY
 from tools.engine import process
 from tools.engine.build import build_model
@@ -149,7 +150,7 @@ def test_the_shipped_clip_names_images(clip):
     tower = ImageTower(width=len(weights['class_embedding']), layers=layers, embed_dim=weights['proj'].shape[1])
     tower.load_state_dict(weights)
     drawn, classes = zip(*(train_clip.draw(2, index, most=1) for index in range(150)))
-    names = embed_class_names(CLIPTextEncoder.like(files.text_tower(clip)), Miniature.CLASSES,
+    names = embed_class_names(CLIPTextEncoder.like(text_tower(clip)), Miniature.CLASSES,
                               ['a photo of a {}'])
     found = (tower(train_clip.normalised(torch.from_numpy(np.stack(drawn)))) @ names.T).argmax(dim=1)
     right = found == torch.tensor(classes)[:, 0]
@@ -162,7 +163,7 @@ def test_clip_training_writes_a_clip(run, tmp_path):
                '--width', 64, '--layers', 1, '--embed-dim', 16)
     assert 'iteration 2 of 2' in done.stdout + done.stderr
     written = files.read(tmp_path / 'clip.pt')
-    tower = files.text_tower(written)
+    tower = text_tower(written)
     assert CLIPTextEncoder.like(tower).text_projection.shape[1] == 16
     assert written.weights['visual.proj'].shape == (64, 16)
 

@@ -10,7 +10,9 @@ from datasets import BY_NAME, COCOStuff164k, PascalVOC20
 from models.class_names import PROMPT_SETS, templates_of
 from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
 from models.weights import files
-from tests.clip_files import clip_weights, save_torchscript
+from models.weights.clip import text_tower
+from models.weights.names import TEXT_TOWER
+from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
 
 SCRIPT = 'tools/text_embeddings.py'
@@ -18,7 +20,7 @@ DATA = REPOSITORY / 'tests/data'
 
 
 def expected(clip, names, templates) -> np.ndarray:
-    tower = files.text_tower(files.read(clip))
+    tower = text_tower(files.read(clip))
     return embed_class_names(CLIPTextEncoder.like(tower), names, templates).numpy()
 
 
@@ -88,26 +90,24 @@ def test_one_class_is_enough(run, clip_file, tmp_path):
 def test_a_config_brings_its_clip_and_classes(run, tiny_configs, clip_file, tmp_path):
     """Four heads of eight, which the weights alone do not tell."""
     run(SCRIPT, tiny_configs['inductive'], '--out', tmp_path / 'rows.npy')
-    tower = files.text_tower(files.read(clip_file))
+    tower = text_tower(files.read(clip_file))
     rows = embed_class_names(CLIPTextEncoder.like(tower, 4), PascalVOC20.CLASSES, templates_of('single')).numpy()
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
     assert np.abs(rows - expected(clip_file, PascalVOC20.CLASSES, templates_of('single'))).max() > 1e-3
 
 
-@pytest.mark.parametrize('kind', ['torchscript', 'state dict', 'official checkpoint'])
+@pytest.mark.parametrize('kind', ['state dict', 'official checkpoint'])
 def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
     weights = clip_weights(seed=3)
     file = tmp_path / 'file.pth'
-    if kind == 'torchscript':
-        save_torchscript(weights, file)
-    elif kind == 'state dict':
+    if kind == 'state dict':
         torch.save(weights, file)
     else:
         torch.save({'state_dict': {f'text_encoder.{name}': value for name, value in weights.items()
-                                   if name.startswith(files.TEXT_TOWER)}}, file)
+                                   if name.startswith(TEXT_TOWER)}}, file)
     (tmp_path / 'names.txt').write_text('cat\ndog\n')
     run(SCRIPT, tmp_path / 'names.txt', '--clip', file, '--out', tmp_path / 'rows.npy')
-    save_torchscript(weights, tmp_path / 'reference.pt')
+    torch.save(weights, tmp_path / 'reference.pt')
     rows = expected(tmp_path / 'reference.pt', ['cat', 'dog'], templates_of('coco15'))
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
 
@@ -121,7 +121,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
     ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
     ('cat\n', ['--out', 'rows.txt'], 'must end in .npy'),
     ('cat\n', ['--clip', 'nowhere.pt'], 'no file nowhere.pt'),
-    ('cat\n', ['--clip', 'bad.txt'], "bad.txt is no checkpoint: it is a text file that begins 'a photo'"),
+    ('cat\n', ['--clip', 'bad.txt'], "bad.txt is not a checkpoint: it is a text file that begins 'a photo'"),
 ])
 def test_bad_input(run, clip_file, tmp_path, names, options, words):
     (tmp_path / 'bad.txt').write_text('a photo\n')

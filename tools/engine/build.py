@@ -18,8 +18,8 @@ from models.errors import UserError
 from models.segmentor import build
 from models.sliding_window import sliding
 from models.text_encoder import embed_class_names
-from models.weights import files, metadata
-from models.weights.clip_variant import text_encoder_of, text_variant_of, told_by_config
+from models.weights import clip, cliprc, files, metadata
+from models.weights.clip_variant import text_encoder_of, text_options, text_variant_of
 from models.weights.files import Checkpoint
 from tools.engine.clip_sizes import fill_in, require_clip
 from tools.engine.config import as_data, dataset_configs
@@ -113,10 +113,10 @@ def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
     Raises:
         UserError: they do not fit; the message names the file and the tensors.
     """
-    files.check_clip_rc(checkpoint)
+    cliprc.check_clip_rc(checkpoint)
     weights = checkpoint.weights
     if metadata.is_slim(checkpoint):
-        weights = files.completed(weights, model.state_dict())
+        weights = cliprc.completed(weights, model.state_dict())
     try:
         model.load_state_dict(weights)
     except UserError as error:
@@ -230,10 +230,10 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
         head.set_embeddings(stored, source=checkpoint.path)
         logger.info('text embeddings: those in %s', checkpoint.path)
         return
-    holds_one = checkpoint is not None and files.holds_text_tower(checkpoint)
+    holds_one = checkpoint is not None and clip.holds_text_tower(checkpoint)
     tower = checkpoint if holds_one else files.read(require_clip(
         config.model.get('pretrained_text') or config.model.get('pretrained')))
-    head.set_embeddings(cached_embeddings(tower, facts, **told_by_config(config.model)), source=tower.path)
+    head.set_embeddings(cached_embeddings(tower, facts, **text_options(config.model)), source=tower.path)
 
 
 def cached_embeddings(source: Checkpoint, facts: DatasetFacts, **told: int | str | None) -> torch.Tensor:
@@ -245,7 +245,7 @@ def cached_embeddings(source: Checkpoint, facts: DatasetFacts, **told: int | str
     Raises:
         UserError: as there.
     """
-    tower = files.text_tower(source)
+    tower = clip.text_tower(source)
     built = text_variant_of(source, **told)
     digest = hashlib.sha256(json.dumps([facts.split.names, facts.templates, built['transformer_heads'],
                                         built['gelu']]).encode())

@@ -9,7 +9,7 @@ from pprint import pformat
 
 from mmcv import Config, ConfigDict, DictAction
 
-from models import file_kinds, plugins
+from models import file_kinds, mmcv_compat, plugins
 from models.errors import UserError
 from models.weights.config_text import with_pairs
 from tools.engine.arguments import IS_RUN, add_config_arguments  # noqa: F401
@@ -161,7 +161,8 @@ def _read(path: Path) -> Config:
         raise UserError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
     search_path, complain = [*sys.path], sys.unraisablehook
     try:
-        return Config.fromfile(str(path), import_custom_modules=False)
+        with mmcv_compat.configs_of_any_editor():
+            return Config.fromfile(str(path), import_custom_modules=False)
     except BaseException as error:  # whatever the user's own code raises, or Ctrl-C
         sys.path[:], sys.unraisablehook = search_path, lambda _: None
         traceback.clear_frames(error.__traceback__)  # the temporary file, whose folder is gone, ends now

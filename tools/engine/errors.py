@@ -76,7 +76,7 @@ def plain_message(error: Exception) -> str:
 
     Control characters, which the texts of a file may have, do not reach the terminal.
     """
-    from models.weights.files import CONTROL
+    from models.weights.checks import CONTROL
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = 'the disk is full' if error.errno == errno.ENOSPC else 'your share of the disk is used up'
         return f'{what}{f" ({error.filename})" if error.filename else ""}. Make room and run this '\

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models import CLIPRC
 from models.errors import UserError
-from models.inference.load import TextTower
+from models.inference.text_tower import TextTower
 from models.weights import metadata
 from models.weights.config_text import read_config_text
 from models.weights.files import Checkpoint

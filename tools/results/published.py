@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
     Args:
         setting: a value of `models.training_labels.Setting`, or 'cross_dataset', where every class counts as seen.
-        protocols: those that it may be of; more than one where print does not say.
+        protocols: possible protocols; more than one where the paper does not say.
     """
     method: str
     setting: str
@@ -72,7 +72,7 @@ ROWS = (
     Row('OTSeg+', 'inductive', CONTEXT_B, None, None, None, 57.7),
     Row('CLIP-RC, second-hand', 'inductive', VOC, None, None, None, 85.8, 'as papers list it that compare with it'),
 )
-# What is to be said of CLIP-RC's own row in a config: (protocol, setting) -> note.
+# Notes on CLIP-RC's own row in a config, by (protocol, setting).
 NOTES = {('context60', 'inductive'): 'second-hand; the protocol is not named there, very probably it is (a)'}
 
 GTX = 'on one 1080 Ti'
@@ -84,5 +84,5 @@ EFFICIENCY = (
 
 
 def others(protocol: str | None, setting: str) -> list[Row]:
-    """The rows of other papers under a protocol in a setting."""
+    """List the rows of other papers under a protocol in a setting."""
     return [row for row in ROWS if protocol in row.protocols and row.setting == setting]

@@ -7,8 +7,11 @@ import torch
 from models import CLIPVisionEncoder
 from models.text_encoder import VOCABULARY, tokenize
 from models.weights import files
-from models.weights.clip_variant import known_variants, text_encoder_of, told_by_config, variant_of
-from models.weights.files import INTEGERS_OF_OPENAI, Checkpoint, load_vision_tower
+from models.weights.clip import INTEGERS_OF_OPENAI, load_vision_tower
+from models.weights.clip_names import known_variants
+from models.weights.clip_variant import text_encoder_of, text_options, variant_of
+from models.weights.files import Checkpoint
+from models.weights.names import own_names
 from tests.clip_files import VIT_B_16, VIT_B_32, VIT_L_14, clip_by_shape, clip_weights, open_clip_model
 from tests.models.naive import close
 
@@ -64,17 +67,17 @@ def test_heads_that_are_not_64_wide():
 
 
 def test_the_question():
-    with pytest.raises(ValueError, match='no tensor tells which GELU') as error:
+    with pytest.raises(ValueError, match='do not show which GELU') as error:
         variant_of(clip_by_shape(**VIT_L_14))
     question = str(error.value)
     assert 'clip.bin is a CLIP of width 1024 with 24 layers, patches of 14 pixels' in question
     quick, plain = question.splitlines()[1:3]
-    assert 'with QuickGELU: ViT-L-14/openai, ViT-L-14/metaclip_400m' in quick and '-336' not in question
-    assert 'with plain GELU: ViT-L-14/laion400m_e31' in plain and 'and 4 more' in plain
+    assert 'and QuickGELU: ViT-L-14/openai, ViT-L-14/metaclip_400m' in quick and '-336' not in question
+    assert 'and plain GELU: ViT-L-14/laion400m_e31' in plain and 'and 4 more' in plain
     assert 'model.clip_name=MODEL/WEIGHTS' in question and '--clip-name' in question
     with pytest.raises(ValueError, match=r'(?s)which GELU.*model\.backbone\.gelu=quick') as error:
         variant_of(Checkpoint(_open_clip_format(), {}, 'mine.pt'))
-    assert 'of these sizes' not in str(error.value) and '\n' not in str(error.value).split('?\n')[1]
+    assert 'with these sizes' not in str(error.value) and '\n' not in str(error.value).split('?\n')[1]
 
 
 def _open_clip_format(**sizes: int) -> dict[str, torch.Tensor]:
@@ -84,35 +87,36 @@ def _open_clip_format(**sizes: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(('name', 'words'), [
     ('ViT-B-16/openai', 'is not ViT-B-16/openai: vision patch_size 16, in the file 32'),
     ('ViT-B-32-256/datacomp_s34b_b86k', 'vision image size 256, in the file 224'),
-    ('ViT-B-32/laion3b', 'ViT-B-32/WEIGHTS is one, WEIGHTS being any of openai, laion400m_e31'),
-    ('ViT-B-32', 'ViT-B-32/WEIGHTS is one'),
-    ('ViT-B-33/openai', 'no name of a CLIP ViT .*: ViT-B-32, '),
-    ('RN50/openai', 'no name of a CLIP ViT'), ('ViT-B-16-SigLIP/webli', 'no name of a CLIP ViT'),
-    ('ViT-L-14-CLIPA/datacomp1b', 'no name of a CLIP ViT'), ('coca_ViT-B-32/laion2b_s13b_b90k', 'no name of a CLIP')])
+    ('ViT-B-32/laion3b', 'write ViT-B-32/WEIGHTS, WEIGHTS being one of openai, laion400m_e31'),
+    ('ViT-B-32', 'write ViT-B-32/WEIGHTS'),
+    ('ViT-B-33/openai', 'not a known name of a CLIP ViT.*: ViT-B-32, '),
+    ('RN50/openai', 'not a known name of a CLIP ViT'), ('ViT-B-16-SigLIP/webli', 'not a known name of a CLIP ViT'),
+    ('ViT-L-14-CLIPA/datacomp1b', 'not a known name of a CLIP ViT'),
+    ('coca_ViT-B-32/laion2b_s13b_b90k', 'not a known name of a CLIP')])
 def test_names_that_are_wrong(name, words):
     with pytest.raises(ValueError, match=words):
         variant_of(clip_by_shape(**VIT_B_32), name=name)
 
 
 def test_a_name_that_contradicts_the_format():
-    with pytest.raises(ValueError, match="of OpenAI's format.*laion2b_s34b_b79k has plain GELU"):
+    with pytest.raises(ValueError, match="in OpenAI's format.*laion2b_s34b_b79k has plain GELU"):
         variant_of(clip_by_shape(openai=True, **VIT_B_32), name='ViT-B-32/laion2b_s34b_b79k')
 
 
 @pytest.mark.parametrize(('model', 'kind'), [
     ('RN50', 'a ResNet CLIP'), ('ViT-B-16-SigLIP', "timm's, as those of SigLIP"), ('EVA02-B-16', "timm's, as those of"),
-    ('coca_ViT-B-32', 'a CoCa'), ('ViT-L-14-CLIPA', ' ViT: the CLIPs that are known')])
+    ('coca_ViT-B-32', 'a CoCa'), ('ViT-L-14-CLIPA', ' ViT: supported are')])
 def test_other_models_of_open_clip(model, kind):
     with torch.device('meta'):
         weights = open_clip.create_model(model, device='meta').state_dict()
-    weights = files.own_names(weights)
+    weights = own_names(weights)
     for told in ({}, {'gelu': 'plain'}):
-        with pytest.raises(ValueError, match=f'other.pt is no CLIP.*{kind}'):
+        with pytest.raises(ValueError, match=f'other.pt is not a CLIP.*{kind}'):
             variant_of(Checkpoint(weights, {}, 'other.pt'), **told)
 
 
 def test_what_is_no_clip_at_all():
-    with pytest.raises(ValueError, match='no CLIP file .*: fc.weight'):
+    with pytest.raises(ValueError, match='not a CLIP file .*: fc.weight'):
         variant_of(Checkpoint({'fc.weight': torch.zeros(2)}, {}, 'some.pt'))
     with pytest.raises(ValueError, match="saved by Hugging Face's transformers"):
         variant_of(Checkpoint({'vision_model.embeddings.class_embedding': torch.zeros(2)}, {}, 'some.pt'))
@@ -139,7 +143,7 @@ def test_another_tokenizer():
     ({'clip_name': 'ViT-B-32/openai', 'text_encoder': None, 'backbone': {}}, (None, None, 'ViT-B-32/openai')), ({}, (
         None, None, None))])
 def test_what_a_config_tells(model, told):
-    assert tuple(told_by_config(model).values()) == told
+    assert tuple(text_options(model).values()) == told
 
 
 # ---- the same numbers as open_clip

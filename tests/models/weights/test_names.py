@@ -10,9 +10,10 @@ from mmcv.runner import load_checkpoint
 from models import CLIPVisionEncoder
 from models.inference import load_model
 from models.text_encoder import VOCABULARY, tokenize
-from models.weights import files
+from models.weights import cliprc
+from models.weights.clip import load_vision_tower, text_tower
 from models.weights.clip_variant import text_encoder_of, variant_of
-from models.weights.files import load_vision_tower, read, text_tower
+from models.weights.files import read
 from models.weights.names import own_names
 from tests.clip_files import clip_weights, hugging_face_weights
 from tests.conftest import REPOSITORY
@@ -68,7 +69,7 @@ def test_a_clip_in_a_larger_model_is_pointed_to(tmp_path):
                tmp_path / 'it.ckpt')
     found = read(tmp_path / 'it.ckpt')
     for call in (lambda: text_tower(found), lambda: load_vision_tower(None, found), lambda: variant_of(found),
-                 lambda: files.check_clip_rc(found)):
+                 lambda: cliprc.check_clip_rc(found)):
         with pytest.raises(ValueError, match=r"it\.ckpt .*below 'model\.' in it is one: save those tensors alone"):
             call()
 
@@ -102,6 +103,7 @@ def test_a_wrapped_clip_rc(tmp_path, prefix):
     assert same(load_model(tmp_path / 'it.pth', device='cpu').model.state_dict(), model.state_dict())
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
+    torch.save({'state_dict': prefixed(slim.weights, prefix)}, tmp_path / 'it.pth')  # mmcv knows no other nest
     load_checkpoint(model, str(tmp_path / 'it.pth'), strict=True)
     assert all(torch.equal(model.state_dict()[name], tensor.float()) for name, tensor in slim.weights.items())
 
@@ -160,7 +162,7 @@ def theirs(tmp_path):
 
 
 def test_without_config_json_there_is_the_question(theirs):
-    with pytest.raises(ValueError, match=r'(?s)no tensor tells which GELU.*config\.json tells'):
+    with pytest.raises(ValueError, match=r'(?s)do not show which GELU.*config\.json beside the file'):
         variant_of(read(theirs))
     assert variant_of(read(theirs), gelu='plain').text['gelu'] == 'plain'
 
@@ -190,7 +192,7 @@ def test_a_config_json_of_another_model(theirs, changes, words):
 @pytest.mark.parametrize('text', ['', '[1]', '{"vision_config": 3}', '"a"', '{"text_config": [1]}', '\0'])
 def test_a_config_json_that_is_none(theirs, text):
     (theirs.parent / 'config.json').write_text(text)
-    with pytest.raises(ValueError, match=r'config\.json is no config of a CLIP'):
+    with pytest.raises(ValueError, match=r'config\.json is not the config of a CLIP'):
         variant_of(read(theirs))
 
 
@@ -199,11 +201,11 @@ def test_other_models_of_hugging_face(tmp_path):
     siglip = {name: tensor for name, tensor in hugging_face_weights(vocabulary=60).items() if 'class_' not in name
               and not name.startswith('text_')} | {'vision_model.head.probe': torch.ones(1, 1, 8)}
     torch.save(siglip, tmp_path / 'siglip.bin')
-    with pytest.raises(ValueError, match=r"siglip\.bin is no CLIP.*transformers, but no CLIPModel"):
+    with pytest.raises(ValueError, match=r"siglip\.bin is not a CLIP.*transformers, but not a CLIPModel"):
         variant_of(read(tmp_path / 'siglip.bin'))
     torch.save({**prefixed(hugging_face_weights(vocabulary=60), 'clip.'), 'decoder.film_add.bias': torch.ones(8)},
                tmp_path / 'clipseg.bin')
-    with pytest.raises(ValueError, match=r"clipseg\.bin is no CLIP.*below 'clip\.' in it is one"):
+    with pytest.raises(ValueError, match=r"clipseg\.bin is not a CLIP.*below 'clip\.' in it is one"):
         variant_of(read(tmp_path / 'clipseg.bin'))
     lacking = hugging_face_weights(vocabulary=60)
     del lacking['vision_model.encoder.layers.0.self_attn.k_proj.bias']

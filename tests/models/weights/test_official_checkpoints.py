@@ -13,7 +13,7 @@ from torch import nn
 
 from models import CLIPTextEncoder
 from models.text_encoder import embed_class_names
-from models.weights import files
+from models.weights.clip import holds_text_tower, text_tower
 from models.weights.files import Checkpoint
 from tests.conftest import GOLDEN, golden_config
 
@@ -156,8 +156,8 @@ def test_a_model_with_a_text_tower_loads_it(official):
 def test_the_official_text_tower_embeds_new_classes():
     weights = fill.fill_state_dict(shapes('tiny_text'))
     checkpoint = Checkpoint(weights, {}, 'official.pth')
-    assert files.holds_text_tower(checkpoint)
-    tower = CLIPTextEncoder.like(files.text_tower(checkpoint), heads=4)
+    assert holds_text_tower(checkpoint)
+    tower = CLIPTextEncoder.like(text_tower(checkpoint), heads=4)
     embeddings = embed_class_names(tower, golden_config('text')['class_names'], ['a photo of a {}'])
     recorded = np.load(GOLDEN / 'tiny_text.npz')['text_embeddings']
     assert np.abs(embeddings.numpy() - recorded).max() < 1e-5

@@ -10,7 +10,9 @@ from mmcv import Config, ConfigDict
 from models.text_encoder import CLIPTextEncoder, embed_class_names
 from models.training_labels import Setting
 from models.weights import files, metadata
+from models.weights.clip import text_tower
 from models.weights.files import Checkpoint
+from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights
 from tools.engine import build
 from tools.engine.build import build_model, check_classes, common_facts, dataset_facts, describe, give_text_embeddings
@@ -140,12 +142,12 @@ def our_checkpoint(config, rows: torch.Tensor) -> Checkpoint:
 
 def official_checkpoint(seed: int) -> Checkpoint:
     tower = {f'text_encoder.{name}': tensor for name, tensor in clip_weights(seed=seed).items()
-             if name.startswith(files.TEXT_TOWER)}
+             if name.startswith(TEXT_TOWER)}
     return Checkpoint(tower, {}, 'official.pth')
 
 
 def by_hand(checkpoint: Checkpoint, config) -> torch.Tensor:
-    encoder = CLIPTextEncoder.like(files.text_tower(checkpoint), heads=4)
+    encoder = CLIPTextEncoder.like(text_tower(checkpoint), heads=4)
     facts = dataset_facts(config)
     return embed_class_names(encoder, facts.split.names, facts.templates)
 
@@ -304,7 +306,7 @@ def test_prompts_and_synonyms_of_the_config(config, clip_file):
     names = ['sofa, couch', *(f'thing {index}' for index in range(19))]
     config.data.test.update(classes=names, unseen=[], prompt_set=['a {} here', '{}'])
     rows = given(config)
-    tower = CLIPTextEncoder.like(files.text_tower(files.read(clip_file)), 4)
+    tower = CLIPTextEncoder.like(text_tower(files.read(clip_file)), 4)
     expected = embed_class_names(tower, [['sofa', 'couch'], *names[1:]], ['a {} here', '{}'])
     assert torch.allclose(rows, expected, atol=1e-6)
     assert torch.equal(given(config), rows)

@@ -5,8 +5,9 @@ import torch
 from mmcv import Config
 
 from models.text_encoder import CLIPTextEncoder, embed_class_names
-from models.weights.files import INTEGERS_OF_OPENAI, Checkpoint, text_tower
-from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights, save_torchscript
+from models.weights.clip import INTEGERS_OF_OPENAI, text_tower
+from models.weights.files import Checkpoint
+from tests.clip_files import VIT_L_14, clip_by_shape, clip_weights
 from tests.conftest import REPOSITORY
 from tools.engine.build import build_model, describe
 from tools.engine.clip_sizes import SIZES, fill_in
@@ -52,7 +53,7 @@ def test_all_sizes_come_from_the_file(config):
 
 
 def test_a_file_of_openai_asks_nothing(config, tmp_path):
-    save_torchscript(clip_weights(**OTHER), tmp_path / 'openai.pt')
+    torch.save(clip_weights(**OTHER), tmp_path / 'openai.pt')
     config.model.backbone.gelu = None
     config.model.pretrained = config.model.pretrained_text = str(tmp_path / 'openai.pt')
     found = filled(config)
@@ -74,7 +75,7 @@ def test_the_text_tower_of_another_file_is_not_described(config, clip_file):
 
 def test_a_file_that_does_not_tell_is_asked_about(config):
     config.model.backbone.gelu = None
-    with pytest.raises(ValueError, match=r'other\.bin .*no tensor tells which GELU'):
+    with pytest.raises(ValueError, match=r'other\.bin .*do not show which GELU'):
         fill_in(config)
 
 

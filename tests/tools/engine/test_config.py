@@ -167,7 +167,7 @@ def test_a_config_and_its_base_of_windows(elsewhere, encoding):
 
 def test_a_config_in_another_encoding(elsewhere):
     (elsewhere / 'latin.py').write_bytes("# \u00e9".encode('latin-1'))
-    with pytest.raises(UserError, match=r'^\S*latin.py is no UTF-8 text'):
+    with pytest.raises(UserError, match=r'^\S*latin.py is not a UTF-8 text'):
         load('latin.py')
 
 

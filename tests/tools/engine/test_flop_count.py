@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmcv import Config
 
-from models.weights.files import DEAD
+from models.weights.cliprc import DEAD
 from tests.conftest import GOLDEN, LEAVES, REPOSITORY
 from tools.engine.build import build_model
 from tools.engine.flop_count import PARTS, REST, attention_flops, count

@@ -7,7 +7,6 @@ from mmcv.utils import get_logger
 from models.training_labels import Setting
 from tests.conftest import REPOSITORY
 from tools.engine.build import build_model
-from tools.inspect_checkpoint import sizes_of_weights
 from tools.results import leaves
 from tools.results.leaves import CROSS_DATASET
 
@@ -17,7 +16,6 @@ def test_a_leaf_is_the_model_that_it_builds(name):
     leaf = leaves.leaves()[f'configs/{name}.py']
     model = build_model(leaf.config)
     assert leaf.setting == model.setting.value
-    assert sizes_of_weights(model.state_dict()) == leaf.sizes
 
 
 def test_all_configs_but_bases_are_there():

@@ -1,0 +1,159 @@
+"""CLIP's towers in a file: which kind of file it is, its sizes, the vision tower and the text tower."""
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..errors import UserError
+from ..vision_encoder import CLIPVisionEncoder, resize_positions
+from .checks import check, check_numbers, depth, single
+from .files import Checkpoint
+from .names import TEXT_TOWER, part_below
+
+# Tensors of CLIP that CLIP-RC does not use. Files of OpenAI hold the three integers.
+INTEGERS_OF_OPENAI = ('input_resolution', 'context_length', 'vocab_size')
+UNUSED_OF_CLIP = ('logit_scale', 'logit_bias', *INTEGERS_OF_OPENAI)
+OTHER_KINDS = {  # start of a name -> description of the file
+    'visual.attnpool.': ' (a ResNet CLIP)', 'visual.layer1.': ' (a ResNet CLIP)',
+    'visual.trunk.': ' (its image tower is timm\'s, as those of SigLIP, EVA and ConvNeXt are)',
+    'visual.attn_pool.': ' (a CoCa)',
+    'backbone.region_level_bridge': ' (a CLIP-RC checkpoint, from which --load-from starts)',
+    'vision_model.': ' (saved by Hugging Face\'s transformers, but not a CLIPModel)',
+    'text_model.': ' (saved by Hugging Face\'s transformers, but not a CLIPModel)'}
+
+
+class Variant(NamedTuple):
+    """The sizes of a CLIP, as arguments of its encoders; empty for a tower that a file does not have."""
+    vision: dict[str, int | str]  # CLIPVisionEncoder's patch_size, width, layers, heads, output_dim, gelu
+    text: dict[str, int | str]  # CLIPTextEncoder's context_length, ... embed_dim, gelu
+    resolution: int | None  # side in pixels of the images that it was trained on
+
+
+# ---- the kind of file
+
+def saved_by_openai(checkpoint: Checkpoint) -> bool:
+    """Tell whether a CLIP file has OpenAI's format."""
+    return all(name in checkpoint.weights for name in INTEGERS_OF_OPENAI)
+
+
+def holds_text_tower(checkpoint: Checkpoint) -> bool:
+    """Tell whether a CLIP-RC checkpoint holds CLIP's text tower too, as official ones do."""
+    return 'text_encoder.token_embedding.weight' in checkpoint.weights
+
+
+def check_names(clip: Checkpoint) -> None:
+    """Raise a UserError that names the tensors of a CLIP file that no CLIP ViT has."""
+    known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
+    strangers = [name for name in clip.weights if not name.startswith(known)]
+    if strangers:
+        raise UserError(f'{clip.path} is not a CLIP file of a known kind{other_kind(clip)}: not known here: '
+                        f'{", ".join(strangers[:8])}.')
+
+
+def other_kind(clip: Checkpoint) -> str:
+    """Describe, in brackets, a file that is not a CLIP ViT."""
+    if hidden := hidden_part(clip):
+        return hidden
+    return next((kind for start, kind in OTHER_KINDS.items() if any(name.startswith(start) for name in clip.weights)),
+                '')
+
+
+def hidden_part(checkpoint: Checkpoint) -> str:
+    """Say, in brackets, where in a larger model a CLIP or a CLIP-RC is, with the remedy; empty if there is none."""
+    prefix = part_below(checkpoint.weights)
+    return prefix and f' (the part below {prefix!r} in it is one: save those tensors alone, without that prefix)'
+
+
+# ---- sizes
+
+def sizes_of(checkpoint: Checkpoint) -> Variant:
+    """Measure the CLIP in a CLIP file or a CLIP-RC checkpoint, without heads and GELU, which no tensor shows.
+
+    Raises:
+        UserError: it is not a CLIP ViT.
+    """
+    weights = checkpoint.weights
+    if any(name.startswith(('backbone.', 'text_encoder.')) for name in weights):  # CLIP-RC: positions were resized
+        return Variant(_vision_sizes(weights, 'backbone.') or {}, _text_sizes(weights, 'text_encoder.') or {}, None)
+    check_names(checkpoint)
+    vision, text, resolution = _vision_sizes(weights, 'visual.'), _text_sizes(weights, ''), None
+    if vision is not None:
+        resolution = math.isqrt(len(weights['visual.positional_embedding']) - 1) * vision['patch_size']
+    elif any(name.startswith('visual.') for name in weights) or text is None:
+        raise UserError(f'{checkpoint.path} is not a CLIP ViT{other_kind(checkpoint)}: supported are the CLIPs of '
+                        'OpenAI and open_clip whose image tower is a plain ViT.')
+    return Variant(vision or {}, text or {}, resolution)
+
+
+def _vision_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int] | None:
+    shapes = _shapes(weights, prefix, {'conv1.weight': 4, 'class_embedding': 1, 'positional_embedding': 2, 'proj': 2,
+                                       'ln_pre.weight': 1})
+    if shapes is None:
+        return None
+    (width, _, _, patch), *_, (_, space), _ = shapes
+    return {'patch_size': patch, 'width': width, 'layers': depth(weights, f'{prefix}transformer.resblocks'),
+            'output_dim': space}
+
+
+def _text_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int] | None:
+    shapes = _shapes(weights, prefix, {'token_embedding.weight': 2, 'positional_embedding': 2, 'text_projection': 2})
+    if shapes is None:
+        return None
+    (vocabulary, width), (length, _), (_, space) = shapes
+    return {'context_length': length, 'vocab_size': vocabulary, 'transformer_width': width,
+            'transformer_layers': depth(weights, f'{prefix}transformer.resblocks'), 'embed_dim': space}
+
+
+def _shapes(weights: Mapping[str, Tensor], prefix: str, dimensions: dict[str, int]) -> list[tuple[int, ...]] | None:
+    """Return the shapes of these tensors; None unless all are there with these numbers of dimensions."""
+    shapes = [tuple(weights[prefix + name].shape) for name in dimensions if prefix + name in weights]
+    return shapes if [len(shape) for shape in shapes] == [*dimensions.values()] else None
+
+
+# ---- towers
+
+def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
+    """Load CLIP's image tower into the vision encoder.
+
+    Positions are resized to the encoder's grid. Region tokens start as CLIP's class token with its position. Prompts,
+    which CLIP does not have, keep their initial values.
+
+    Raises:
+        UserError: the file is not a ViT CLIP, or one of another shape; the message names the tensors.
+    """
+    weights = {name.removeprefix('visual.'): single(tensor) for name, tensor in clip.weights.items()
+               if name.startswith('visual.')}
+    if 'positional_embedding' not in weights or 'class_embedding' not in weights:
+        raise UserError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding){other_kind(clip)}: '
+                        'a CLIP ViT file is needed.')
+    check_names(clip)
+    own = {name: tensor for name, tensor in encoder.state_dict().items()
+           if 'prompt' not in name and name != 'region_level_bridge'}
+    positions = weights['positional_embedding']
+    if positions.ndim == 2 and math.isqrt(len(positions) - 1)**2 == len(positions) - 1:
+        grid = encoder.input_resolution // encoder.patch_size
+        weights['positional_embedding'] = resize_positions(positions, (grid, grid))
+    check(weights, own, clip.path, 'Use a config whose sizes are those of the file, or one that leaves them out, such '
+                                   'as those in configs/other_clips.')
+    region = weights['class_embedding'] + weights['positional_embedding'][0]
+    weights['region_level_bridge'] = region.expand(encoder.side**2, -1)
+    encoder.load_state_dict({**encoder.state_dict(), **weights})
+
+
+def text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights of the text encoder in a CLIP file or an official CLIP-RC checkpoint, names without prefix.
+
+    Raises:
+        UserError: the file holds no text encoder, or not all of it.
+    """
+    prefix = 'text_encoder.' if holds_text_tower(checkpoint) else ''
+    tower = {name.removeprefix(prefix): single(tensor) for name, tensor in checkpoint.weights.items()
+             if name.startswith(tuple(prefix + part for part in TEXT_TOWER))}
+    missing = [part for part in TEXT_TOWER if not any(name.startswith(part) for name in tower)]
+    if missing:
+        parts = f': {", ".join(missing)} missing' if tower else ''
+        raise UserError(f'{checkpoint.path} holds no CLIP text encoder{parts}{hidden_part(checkpoint)}. CLIP files '
+                        'hold one, and the checkpoints of the authors; those of this code hold the embeddings alone.')
+    check_numbers(tower, checkpoint.path)
+    return tower
