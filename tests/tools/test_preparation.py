@@ -1,9 +1,11 @@
 """The label tables against the owners' lists of names, and masks against naive ways to read them."""
+import errno
 import stat
 import sys
 import tarfile
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from datasets import COCOStuff164k, PascalContext60
 from models.errors import UserError
 from tests import data_archives
-from tools.preparation import context, convert_masks, unpack
+from tools.preparation import context, convert_masks, files, unpack
 from tools.preparation.sources import Archive, Folder
 
 # Of COCO-Stuff's labels.txt, counted from 0.
@@ -93,6 +95,19 @@ def test_pycocotools_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pycocotools.mask', None)
     with pytest.raises(UserError, match='pip install -r tools/preparation/requirements.txt'):
         context.make_context(tmp_path / 'it.json', tmp_path, tmp_path / 'staging', 1)
+
+
+def test_files_are_moved_to_another_disk(tmp_path, monkeypatch):
+    def replace(path, target):
+        if path == staged:
+            raise OSError(errno.EXDEV, 'Invalid cross-device link')
+        return real_replace(path, target)
+
+    staged, target, real_replace = tmp_path / 'staged.jpg', tmp_path / 'target.jpg', Path.replace
+    staged.write_bytes(b'content')
+    monkeypatch.setattr(Path, 'replace', replace)
+    files.move(staged, target)
+    assert target.read_bytes() == b'content' and [*tmp_path.iterdir()] == [target]
 
 
 # ---- archives other than the published ones

@@ -454,7 +454,7 @@ def test_a_root_that_can_not_be_written(case):
 
 
 @EVERY
-@pytest.mark.parametrize('arguments', [[], ['--verify'], ['--download']])
+@pytest.mark.parametrize('arguments', [[], ['--verify']])
 def test_a_root_inside_the_layout(case, name, arguments):
     case = case(name)
     whole, first = case.root, Path(REAL[name].splits[0].images)
@@ -480,8 +480,7 @@ def test_verify_without_anything(case, capsys):
 
 def replace_mask(case, change):
     """Changes the first mask of val."""
-    path = sorted(path for path in case.made.masks if 'val' in path or 'Context/2008_000003' in path
-                  or 'Class/2007_000011' in path)[0]
+    path = sorted(path for path in case.made.masks if 'val' in path or 'Class/2007_000011' in path)[0]
     change(case.root / path)
     return path
 
@@ -499,7 +498,7 @@ def save(array, path, format='PNG'):
     path.write_bytes(data_archives.encoded(np.array(array, dtype=np.uint8), format))
 
 
-@EVERY
+@pytest.mark.parametrize('name', ['coco_stuff164k', 'voc12'])
 @pytest.mark.parametrize(('change', 'parts'), [
     (lambda path: save(np.full(data_archives.SIZE, 201), path), ['label ids [201] are out of range']),
     (lambda path: save(np.zeros((14, 15)), path), ['the mask is 15x14 pixels, its image 16x14']),

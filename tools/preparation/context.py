@@ -38,7 +38,7 @@ def make_context(path: Path, root: Path, staging: Path, workers: int) -> None:
 
     Args:
         path: the annotations.
-        staging: folder for unfinished files, on the disk of `root`.
+        staging: folder for unfinished files.
 
     Raises:
         UserError: the annotations are damaged, or pycocotools is missing.

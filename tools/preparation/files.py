@@ -1,5 +1,7 @@
 """Small files of a benchmark: lists of names, masks."""
+import errno
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,4 +32,16 @@ def write_list(file: Path, names: Iterable[str]) -> None:
 def save_mask(labels: np.ndarray, staged: Path, target: Path) -> None:
     """Write label ids (H, W) uint8 as PNG to `staged`, then move the finished file to `target`."""
     Image.fromarray(labels).save(staged, 'PNG')
-    staged.replace(target)
+    move(staged, target)
+
+
+def move(staged: Path, target: Path) -> None:
+    """Move a finished file to its place, which may be on another disk; there it is never incomplete."""
+    try:
+        staged.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with atomic_path(target) as path:
+            shutil.copyfile(staged, path)
+        staged.unlink()

@@ -43,7 +43,7 @@ class Archive(NamedTuple):
     @property
     def expected(self) -> dict[str, int | str]:
         """Return the published size and hashes without their sources."""
-        return {what: value for what, (value, _) in self.published.items()}
+        return {fact: value for fact, (value, _) in self.published.items()}
 
     @property
     def targets(self) -> set[str]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from models.errors import UserError
 from tools.preparation.convert_masks import CONVERTERS
-from tools.preparation.files import save_mask
+from tools.preparation.files import move, save_mask
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Archive, Folder
 
@@ -23,7 +23,7 @@ def unpack(archive: Archive, path: Path, root: Path, staging: Path, workers: int
 
     Args:
         path: the archive.
-        staging: folder for unfinished files, on the disk of `root`.
+        staging: folder for unfinished files.
 
     Raises:
         UserError: the archive or a file in it is damaged, or the disk has too little space.
@@ -94,7 +94,7 @@ def place(file: Path, *, folder: Folder, target: Path, origin: Path) -> None:
     """
     name = file.stem + folder.endings[1]
     if folder.labels is None:
-        file.replace(target / name)
+        move(file, target / name)
         return
     try:
         labels = CONVERTERS[folder.labels](file.read_bytes())
