@@ -21,7 +21,7 @@ from mmcv import DictAction
 from mmseg.utils import get_root_logger
 
 from datasets import SeveralDatasets, ZeroShotDataset
-from datasets.zero_shot import METRICS, check_metrics
+from datasets.metrics import METRICS, check_metrics
 from models import plugins
 from models.errors import UserError
 from models.weights import files, metadata

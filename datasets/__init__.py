@@ -1,4 +1,4 @@
-"""Images, labels, class names, splits and scores. Importing this package registers them with mmsegmentation."""
+"""Images, masks, class names, splits and scores. Importing this package registers the datasets with mmsegmentation."""
 from .ade20k import ADE20K150
 from .class_split import ClassSplit, DatasetFacts
 from .coco_stuff import COCOStuff164k
@@ -10,7 +10,7 @@ from .several import SeveralDatasets
 from .voc12 import PascalVOC20
 from .zero_shot import ZeroShotDataset
 
-# As the command lines name them, for their classes; of the two with 59 only the splits differ.
+# Names of the benchmarks on command lines. The two with 59 classes differ in their split only.
 BY_NAME = {'voc12': PascalVOC20, 'coco_stuff164k': COCOStuff164k, 'context59': PascalContext59,
            'context59misindexed': PascalContext59, 'context60': PascalContext60, 'ade20k': ADE20K150,
            'miniature': Miniature}

@@ -6,7 +6,7 @@ from .zero_shot import ZeroShotDataset
 
 @DATASETS.register_module()
 class ADE20K150(ZeroShotDataset):
-    """The 150 classes of mmseg's ADE20K; all else (0 in the files) is ignored."""
+    """The 150 classes of mmseg's ADE20K; everything else (0 in the masks) is ignored."""
 
     CLASSES = tuple(name.strip() for name in ADE20KDataset.CLASSES)  # mmseg's 'bed ' has a blank
     PALETTE = ADE20KDataset.PALETTE

@@ -1,4 +1,4 @@
-"""What a model must know of a dataset: its class names, which of them are unseen, and its prompts."""
+"""Class names of a dataset, their split into seen and unseen, and the prompts for them."""
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from models.errors import UserError
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """All class names in order, and those of them whose masks training never shows.
+    """All class names in order, and the unseen ones: training never uses their masks.
 
     A name may hold synonyms, separated by commas; blanks around them are removed.
 
     Raises:
-        UserError: a name is empty, or of two classes, or an unseen one is not a class.
+        UserError: a name is empty or belongs to two classes, an unseen one is not a class, or all are unseen.
     """
     names: tuple[str, ...]
     unseen_names: tuple[str, ...] = ()
@@ -23,60 +23,63 @@ class ClassSplit:
     def __post_init__(self):
         for index, name in enumerate(self.names):
             if not isinstance(name, str) or not all(synonyms(name)):
-                raise UserError(f'class {index} is named {name!r}: a name, or names with commas between them, is '
-                                'needed.')
-        for field in ('names', 'unseen_names'):  # frozen: this is the way
+                raise UserError(f'class {index} is named {name!r}: a name is needed, or several separated by commas.')
+        for field in ('names', 'unseen_names'):  # a frozen dataclass is changed so
             object.__setattr__(self, field, tuple(', '.join(synonyms(str(name))) for name in getattr(self, field)))
-        words = Counter(' '.join(word.split()).casefold() for name in self.names for word in synonyms(name))
-        twice = [word for word, count in words.items() if count > 1]  # CLIP reads small letters
-        if twice:
-            raise UserError(f'class names occur twice: {"; ".join(twice)}. A name, also one of several, is of one '
+        counts = Counter(' '.join(part.split()).casefold() for name in self.names for part in synonyms(name))
+        repeated = [name for name, count in counts.items() if count > 1]  # CLIP lowercases them
+        if repeated:
+            raise UserError(f'class names occur twice: {"; ".join(repeated)}. Each name or synonym belongs to one '
                             'class.')
-        strangers = [name for name in self.unseen_names if name not in self.names]
-        if strangers:
-            raise UserError(f'unseen names classes that the dataset lacks: {"; ".join(strangers)}. Its classes: '
-                            f'{"; ".join(self.names)}. Name unseen ones of these: unseen=[...], or a text file.')
+        unknown = [name for name in self.unseen_names if name not in self.names]
+        if unknown:
+            raise UserError(f'unseen names unknown classes: {"; ".join(unknown)}. The classes of the dataset: '
+                            f'{"; ".join(self.names)}. Choose from them: unseen=[...], or a text file.')
         if len(set(self.unseen_names)) == len(self.names):
-            raise UserError('the split leaves no seen class to train on.')
+            raise UserError('all classes are unseen: training needs at least one seen class.')
 
     @property
     def seen(self) -> list[int]:
-        """Indices of the seen classes."""
+        """Return the indices of the seen classes."""
         return [index for index, name in enumerate(self.names) if name not in self.unseen_names]
 
     @property
     def unseen(self) -> list[int]:
-        """Indices of the unseen classes."""
+        """Return the indices of the unseen classes."""
         return [index for index, name in enumerate(self.names) if name in self.unseen_names]
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a model must know of a dataset; told without looking at a file of it."""
+    """The split and the prompts of a dataset, known without opening its files."""
     split: ClassSplit
-    prompt_set: str | tuple[str, ...]  # a name, or templates, whose place a text file of them may take at first
+    prompt_set: str | tuple[str, ...]  # a name or templates; a text file is read at once
 
     def __post_init__(self):
         if not (isinstance(self.prompt_set, str) and self.prompt_set in PROMPT_SETS):
-            object.__setattr__(self, 'prompt_set', self.templates)  # frozen: this is the way
+            object.__setattr__(self, 'prompt_set', self.templates)
 
     @property
     def templates(self) -> tuple[str, ...]:
+        """Return the prompts, each with `{}` for the class name."""
         return templates_of(self.prompt_set)
 
 
-def listed(names: Sequence[str] | str, what: str) -> Sequence[str]:
-    """The names themselves, or the lines of the text file that is named instead.
+def listed(names: Sequence[str] | str, kind: str) -> Sequence[str]:
+    """Return a list of names as it is, or the lines of a text file.
+
+    Args:
+        kind: the names are of, for messages.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file is missing, or the argument is neither.
     """
     if isinstance(names, (list, tuple)) or not names:
         return names
     if not isinstance(names, str):
-        raise UserError(f'{what}: a list is needed, or a text file, not {names!r}.')
+        raise UserError(f'{kind}: a list or a text file is needed, not {names!r}.')
     try:
-        return lines_of(names, what)
+        return lines_of(names, kind)
     except FileNotFoundError:
-        single = '' if os.path.splitext(names)[1] or os.sep in names else f' A single name is a list, too: [{names!r}].'
-        raise UserError(f'no text file {names} of {what}.{single}') from None
+        hint = '' if os.path.splitext(names)[1] or os.sep in names else f' For a single name write [{names!r}].'
+        raise UserError(f'no text file {names} of {kind}.{hint}') from None

@@ -9,9 +9,9 @@ PATTERNS = ('paint', 'stripes', 'dots', 'checks')
 
 @DATASETS.register_module()
 class Miniature(ZeroShotDataset):
-    """Each class is a colour and a pattern. Of each colour one pattern, and of each pattern a colour or two, is unseen.
+    """20 classes, each a colour and a pattern; for each colour one pattern is unseen, for each pattern 1 or 2 colours.
 
-    The layout of folders and mask files is VOC's; background (0 in the files) is ignored, as it is there.
+    Folders and masks are laid out as in VOC; background (0 in the masks) is ignored.
     """
 
     CLASSES = tuple(f'{colour} {pattern}' for colour in COLOURS for pattern in PATTERNS)

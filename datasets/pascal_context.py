@@ -1,4 +1,4 @@
-"""PASCAL Context, with and without background. Three protocols are in print: see configs/context."""
+"""PASCAL Context with and without background. Papers use three protocols: see configs/context."""
 from mmseg.datasets import DATASETS, PascalContextDataset, PascalContextDataset59
 
 from .zero_shot import ZeroShotDataset
@@ -6,7 +6,7 @@ from .zero_shot import ZeroShotDataset
 
 @DATASETS.register_module()
 class PascalContext60(ZeroShotDataset):
-    """59 classes and background, of which ZS3's ten are unseen (Bucher et al. 2019)."""
+    """59 classes and background; the ten of ZS3 are unseen (Bucher et al. 2019)."""
 
     CLASSES = PascalContextDataset.CLASSES
     PALETTE = PascalContextDataset.PALETTE
@@ -16,7 +16,7 @@ class PascalContext60(ZeroShotDataset):
 
 @DATASETS.register_module()
 class PascalContext59(PascalContext60):
-    """The same without background (0 in the files), which is ignored."""
+    """The same without background (0 in the masks), which is ignored."""
 
     CLASSES = PascalContextDataset59.CLASSES
     PALETTE = PascalContextDataset59.PALETTE

@@ -1,4 +1,4 @@
-"""A config's pipeline made to fit its dataset: what both say of the masks, they say alike."""
+"""Fit a config's pipeline to its dataset, so that training and scores see the same labels."""
 from collections.abc import Sequence
 from inspect import signature
 
@@ -6,32 +6,32 @@ from mmseg.datasets.builder import PIPELINES
 
 from models.errors import UserError
 
-from .loading import MaskColours, MaskIds
+from .masks import VOID_OF_8_BITS, MaskColours, MaskIds
 
-# mmseg's steps, in whose place ours come, and what else than this they may not be asked for.
+# mmseg's step -> ours, and the arguments of mmseg's step that are accepted with this value only.
 OURS = {'LoadImageFromFile': ('LoadImage', {}),
         'LoadAnnotations': ('LoadLabels', {'imdecode_backend': 'pillow', 'file_client_args': {'backend': 'disk'}})}
-VOID = ('seg_pad_val', 'ignore_index', 'seg_fill_in')  # arguments of steps that mean pixels of no class
+VOID = ('seg_pad_val', 'ignore_index', 'seg_fill_in')  # arguments of steps: the label of pixels without a class
 
 
 def fitted(pipeline: Sequence[dict], reduce_zero_label: bool, masks: MaskIds | MaskColours, name: str, *,
            within: bool = False) -> list:
-    """Make a copy of a pipeline that loads and pads masks as its dataset says.
+    """Copy a pipeline, with our loading steps and the dataset's label for pixels without a class.
 
-    mmseg's loading steps become ours, which check what they load. Steps that fill in pixels of no class (`Pad`) or
-    leave them out (`RandomCrop`) take the value that these have in memory.
+    mmseg's loading steps become ours, which check the files. Steps that add pixels without a class (`Pad`) or leave
+    them out (`RandomCrop`) get the label that these have in memory.
 
     Args:
-        masks: what ids or colours of the masks mean.
+        masks: the meaning of mask values.
         name: of the dataset, for messages.
-        within: these are the steps of `MultiScaleFlipAug`.
+        within: the steps are those of `MultiScaleFlipAug`.
 
     Raises:
-        UserError: a step says otherwise of the masks than the dataset, or is asked for what it can't do.
+        UserError: a step contradicts the dataset, or an argument is unsupported.
     """
     steps, flips = [], within
     for given in pipeline:
-        if not isinstance(given, dict) or 'type' not in given:  # a function, or what mmseg refuses
+        if not isinstance(given, dict) or 'type' not in given:  # a function, or an error that mmseg reports
             steps.append(given)
             continue
         step, kind = dict(given), given['type']
@@ -44,19 +44,19 @@ def fitted(pipeline: Sequence[dict], reduce_zero_label: bool, masks: MaskIds | M
                                     'read from the disk by Pillow. Leave it out.')
         if step['type'] == 'LoadLabels' and step.get('reduce_zero_label') not in (None, reduce_zero_label):
             raise UserError(f'{kind} of the pipeline has reduce_zero_label={step["reduce_zero_label"]}, its dataset '
-                            f'{name} has {reduce_zero_label}: training would get other labels than scores are made '
-                            'of. Leave it out of the pipeline, and say it in the dataset.')
+                            f'{name} has {reduce_zero_label}: training and scores would use different labels. Leave '
+                            'it out of the pipeline, and set it in the dataset.')
         cls = PIPELINES.get(step['type'])
         parameters = {} if cls is None else signature(cls).parameters
         for option in VOID:
             if option in parameters and step.get(option, parameters[option].default) is not None:
-                if step.get(option) not in (None, 255, masks.void, masks.ignore):
-                    raise UserError(f'{kind} of the pipeline has {option}={step[option]}, which is no id of pixels of '
-                                    f'no class; in the dataset {name} that is {masks.void}. Leave it out.')
+                if step.get(option) not in (None, VOID_OF_8_BITS, masks.void, masks.ignore):
+                    raise UserError(f'{kind} of the pipeline has {option}={step[option]}, but in the dataset {name} '
+                                    f'pixels without a class have {masks.void}. Leave it out.')
                 step[option] = masks.ignore
         if 'transforms' in step:
             step['transforms'] = fitted(step['transforms'], reduce_zero_label, masks, name, within=True)
-        if kind == 'Collect' and not flips and 'meta_keys' not in step:  # it would look for what no step has made
+        if kind == 'Collect' and not flips and 'meta_keys' not in step:  # no step adds the keys of a flip
             step['meta_keys'] = tuple(key for key in parameters['meta_keys'].default if not key.startswith('flip'))
         steps.append(step)
     return steps

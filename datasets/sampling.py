@@ -1,4 +1,4 @@
-"""Which sample comes when, and its random draws: both functions of the seed alone.
+"""The order of samples and their random augmentation, both determined by the seed alone.
 
 The same seed gives the same images with any number of loader workers, and the same sequence of images with any
 number of processes.
@@ -15,20 +15,20 @@ Key = tuple[int, int]  # (pass over the data, index of the sample)
 
 
 class PassSampler(Sampler):
-    """An endless sequence of passes, each in an order that depends on (seed, pass); a process takes its share.
+    """An endless sequence of passes, each in an order that depends on (seed, pass), shared among the processes.
 
     Args:
         size: samples of the dataset.
-        rank, world_size: this process and how many there are. With n samples a process, the processes' batches
-            together are always the next n * world_size samples of the sequence.
-        start: samples of the whole sequence to skip, to go on where a run stopped.
+        rank, world_size: this process and the number of processes. With n samples per process, their batches together
+            are always the next n * world_size samples of the sequence.
+        start: samples of the whole sequence to skip, to resume a run.
     """
 
     def __init__(self, size: int, *, seed: int, rank: int = 0, world_size: int = 1, start: int = 0):
         self.size, self.seed, self.rank, self.world_size, self.start = size, seed, rank, world_size, start
 
     def __len__(self) -> int:
-        """As good as endless; mmcv's loggers ask whether a pass is over, which the runner's iterations do not have."""
+        """Return a number so large that mmcv's loggers never see the end of a pass."""
         return sys.maxsize
 
     def __iter__(self) -> Iterator[Key]:
@@ -44,7 +44,7 @@ class PassSampler(Sampler):
 
 
 class SeededSamples(Dataset):
-    """A dataset whose random draws for a sample depend on (seed, pass, index) alone; indexed by such a `Key`."""
+    """A dataset, indexed by a `Key`, whose augmentation of a sample depends on (seed, pass, index) alone."""
 
     def __init__(self, dataset: Dataset, seed: int):
         self.dataset = dataset
@@ -63,6 +63,6 @@ class SeededSamples(Dataset):
             torch.manual_seed(int(draws[1]))
             try:
                 return self.dataset[index]
-            finally:  # with no workers these generators are the training's own
+            finally:  # without workers the training uses the same generators
                 random.setstate(states[0])
                 np.random.set_state(states[1])

@@ -1,4 +1,4 @@
-"""Several datasets of the same classes, as one that is tested on."""
+"""Test on several datasets of the same classes."""
 import os
 from collections.abc import Iterator, Sequence
 
@@ -14,10 +14,10 @@ from .zero_shot import ZeroShotDataset
 
 
 def parts_of(dataset: Dataset) -> Iterator[ZeroShotDataset]:
-    """Go through the datasets of this project that mmseg's wrappers hold.
+    """Yield the datasets inside mmseg's wrappers.
 
     Raises:
-        UserError: there is another kind of wrapper or dataset.
+        UserError: a wrapper or dataset is unsupported.
     """
     if isinstance(dataset, ZeroShotDataset):
         yield dataset
@@ -27,55 +27,55 @@ def parts_of(dataset: Dataset) -> Iterator[ZeroShotDataset]:
     elif isinstance(dataset, RepeatDataset):
         yield from parts_of(dataset.dataset)
     else:
-        raise UserError(f'{type(dataset).__name__} is not supported here: name datasets of this project, a list of '
+        raise UserError(f'{type(dataset).__name__} is not supported here: use datasets of this project, a list of '
                         'them, ConcatDataset or RepeatDataset.')
 
 
 class SeveralDatasets(ConcatDataset):
-    """Datasets whose images follow each other; each is scored by itself.
+    """Datasets in a row, each scored on its own.
 
     Args:
-        separate: whether they are. Otherwise they are scored as one.
+        separate: False scores them as one dataset.
 
     Attributes:
-        names: of the datasets, by the folders and files in which they differ.
-        facts: class names, split and prompts, of all of them.
+        names: short names made of the folders and files in which the datasets differ.
+        facts: class names, split and prompts, the same for all.
 
     Raises:
-        UserError: they have other classes, another split or other prompts.
+        UserError: classes, split or prompts differ.
     """
 
     def __init__(self, datasets: Sequence[ZeroShotDataset], *, separate: bool = True):
         super().__init__(datasets, separate)
         self.facts = datasets[0].facts
         if any(dataset.facts != self.facts for dataset in datasets):
-            raise UserError('the datasets of the list have other classes, another split or another prompt set than '
-                            'each other: test them one after the other, with a config for each.')
+            raise UserError('classes, split or prompt set of the listed datasets differ: test each with a config of '
+                            'its own.')
         self.names = names_of(datasets)
         self.data_root = [dataset.data_root for dataset in datasets]
 
     def locate(self, index: int) -> tuple[str, ZeroShotDataset, int]:
-        """Name the dataset of an image, and give it and the image's index there."""
+        """Return the name of an image's dataset, the dataset, and the image's index in it."""
         number, index = self.get_dataset_idx_and_sample_idx(index)
         return self.names[number], self.datasets[number], index
 
     def pre_eval(self, preds, indices) -> list[tuple[np.ndarray, ...]]:
-        """As `ZeroShotDataset.pre_eval`."""
+        """Count pixels as `ZeroShotDataset.pre_eval` does."""
         preds, indices = ([value] if not isinstance(value, list) else value for value in (preds, indices))
         places = [self.locate(index)[1:] for index in indices]
         return [areas for labels, (dataset, index) in zip(preds, places, strict=True)
                 for areas in dataset.pre_eval(labels, index)]
 
     def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
-        """As `ZeroShotDataset.format_results`, into a folder for each dataset."""
+        """Write label maps as `ZeroShotDataset.format_results` does, into a folder for each dataset."""
         places = [self.locate(index) for index in (range(len(self)) if indices is None else indices)]
         return [file for labels, (name, dataset, index) in zip(results, places, strict=True)
                 for file in dataset.format_results([labels], os.path.join(imgfile_prefix, name), indices=[index])]
 
     def evaluate(self, results, metric='mIoU', logger=None, **kwargs) -> dict[str, float]:
-        """Scores of each dataset, with its name and a dot before theirs; before these the means over the datasets.
+        """Compute the means over the datasets under the usual keys, and the scores of each as NAME.KEY.
 
-        Scored as one, they have the scores of one dataset.
+        With `separate=False` these are the scores of one dataset.
         """
         if not self.separate_eval:
             return self.datasets[0].evaluate(results, metric, logger)
@@ -93,7 +93,7 @@ class SeveralDatasets(ConcatDataset):
 
 
 def names_of(datasets: Sequence[ZeroShotDataset]) -> list[str]:
-    """Name datasets by what differs in their folders and split files, without dots; numbered where nothing does."""
+    """Name datasets by the parts of their folders and split files that differ, without dots, else by number."""
     places = list(zip(*((dataset.img_dir, dataset.ann_dir or '', os.path.splitext(dataset.split or '')[0])
                         for dataset in datasets), strict=True))
     columns = []

@@ -6,7 +6,7 @@ from .zero_shot import ZeroShotDataset
 
 @DATASETS.register_module(name=['PascalVOC20', 'ZeroPascalVOCDataset20'])
 class PascalVOC20(ZeroShotDataset):
-    """The 20 classes of mmseg's PASCAL VOC; background (0 in the files) is ignored."""
+    """The 20 classes of mmseg's PASCAL VOC; background (0 in the masks) is ignored."""
 
     CLASSES = PascalVOCDataset.CLASSES[1:]
     PALETTE = PascalVOCDataset.PALETTE[1:]

@@ -40,6 +40,7 @@ from models.weights import files, metadata  # noqa: E402
 from models.weights.config_text import read_config_text  # noqa: E402
 from tools.inspect_checkpoint import lines  # noqa: E402
 from tools.preparation import convert_masks, unpack  # noqa: E402
+from tools.preparation.sources import Archive, Folder  # noqa: E402
 from tools.results.inspection import inspect  # noqa: E402
 
 MEMORY = 400_000_000  # bytes that reading one may take, of files of less than 1 MB
@@ -164,11 +165,13 @@ def read_words(path: Path) -> None:
 
 
 def read_archive(path: Path) -> None:
-    with unpack.opened(path) as (members, _):
-        for member in members:
-            assert not member.path.is_absolute() and '..' not in member.path.parts
-            if member.size < 10_000_000:
-                member.read()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / 'root'
+        archive = Archive(path.name, (), {}, (Folder('a', 'out', ('.jpg', '.jpg')),))
+        try:
+            unpack.unpack(archive, path, root, root / 'staging', 1)
+        finally:
+            assert [file.name for file in Path(folder).iterdir()] == ['root']
 
 
 MODEL: list[files.Checkpoint] = []  # the miniature's, once it is read

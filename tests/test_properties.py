@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets import ClassSplit, ZeroShotDataset
-from datasets.loading import MaskColours
+from datasets.masks import MaskColours
 from datasets.metrics import harmonic_mean, mean_of
 from datasets.sampling import PassSampler, SeededSamples
 from models.class_names import synonyms, templates_of

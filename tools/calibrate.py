@@ -22,8 +22,7 @@ from mmseg.utils import get_root_logger
 from prettytable import PrettyTable
 from torch import Tensor, nn
 
-from datasets.metrics import zero_shot_scores
-from datasets.zero_shot import percent
+from datasets.metrics import percent, zero_shot_scores
 from models import CLIPRC
 from models.errors import UserError
 from models.training_labels import Setting

@@ -9,7 +9,8 @@ from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import Image
 
 import datasets  # noqa: F401  registers
-from datasets.loading import LoadImage, LoadLabels, MaskColours, MaskIds
+from datasets.loading import LoadImage, LoadLabels
+from datasets.masks import MaskColours, MaskIds
 from models.inference import read_image
 from tests.conftest import make_voc
 from tests.models.test_image_io import png_bomb, save_kinds

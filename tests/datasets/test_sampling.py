@@ -1,4 +1,7 @@
-"""Which sample comes when, and its random draws: functions of the seed alone."""
+"""The order of samples and their augmentation depend on the seed alone.
+
+`test_properties.py` has passes, shares of processes and restored generators, for random cases.
+"""
 import random
 from functools import partial
 from itertools import islice
@@ -20,13 +23,6 @@ def keys(count: int, size: int = 7, **arguments) -> list[tuple[int, int]]:
     return list(islice(PassSampler(size, **{'seed': 1, **arguments}), count))
 
 
-def test_every_pass_shows_every_sample_once():
-    for start in range(0, 35, 7):
-        passes, indices = zip(*keys(35)[start:start + 7])
-        assert set(passes) == {start // 7}
-        assert sorted(indices) == list(range(7))
-
-
 def test_the_order_depends_on_seed_and_pass():
     orders = [tuple(index for _, index in keys(14, size=50, seed=seed)) for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
@@ -42,18 +38,6 @@ def test_the_order_takes_no_notice_of_other_generators():
     np.random.rand(5)
     torch.rand(5)
     assert keys(20) == first
-
-
-@pytest.mark.parametrize('processes', [1, 2, 3])
-def test_shares_interleave_to_the_same_sequence(processes):
-    shares = [keys(12, rank=rank, world_size=processes) for rank in range(processes)]
-    assert [key for turn in zip(*shares) for key in turn] == keys(12 * processes)
-
-
-@pytest.mark.parametrize(('start', 'processes'), [(0, 1), (3, 1), (7, 2), (10, 2), (30, 3)])
-def test_starting_later_skips(start, processes):
-    shares = [keys(9, rank=rank, world_size=processes, start=start) for rank in range(processes)]
-    assert [key for turn in zip(*shares) for key in turn] == keys(start + 9 * processes)[start:]
 
 
 # ---- random draws of a sample
@@ -78,36 +62,6 @@ def test_a_sample_depends_on_seed_pass_and_index_alone(dataset):
     assert_equal(first, SeededSamples(dataset, seed=5)[2, 3])
     for other in (samples[3, 3]['img'], SeededSamples(dataset, seed=6)[2, 3]['img']):
         assert not torch.equal(first['img'].data, other.data), 'other draws were to be expected'
-
-
-class Draws:
-    """A dataset whose samples are draws of every generator there is."""
-
-    def __getitem__(self, index: int) -> tuple[float, float, float]:
-        return random.random(), np.random.rand(), torch.rand(1).item()
-
-
-def set_seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def test_every_generator_is_seeded():
-    samples, seen = SeededSamples(Draws(), seed=5), []
-    for outer in (1, 2):
-        set_seed(outer)
-        seen.append([samples[key] for key in ((0, 0), (0, 1), (1, 0))])
-    assert seen[0] == seen[1]
-    assert all(len(set(draws)) == 3 for draws in zip(*seen[0])), 'two samples have the same draws'
-
-
-def test_the_generators_of_the_training_are_left_alone():
-    set_seed(1)
-    undisturbed = Draws()[0]
-    set_seed(1)
-    SeededSamples(Draws(), seed=5)[0, 2]
-    assert Draws()[0] == undisturbed
 
 
 def test_generators_are_restored_after_an_error():

@@ -1,61 +1,64 @@
-"""Downloads that go on where they stopped, and files compared by size and hash. Needs nothing but Python."""
+"""Resumable downloads, and the size and hashes of files. Needs nothing but Python; with tqdm it shows progress."""
 import hashlib
 import shutil
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-if __package__:
-    from tools.engine.progress import MB, Progress
-else:  # beside download_clip.py, run as a script
-    from progress import MB, Progress
-
 CHUNK = 1 << 18  # bytes
-TIMEOUT = 30  # seconds without a byte before a connection counts as dropped
+TIMEOUT = 30  # seconds without a byte until a connection counts as dropped
 RETRY_WAITS = (1, 2, 4)  # seconds before each new attempt
 DROPPED = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
-def hashes_of(path: Path, algorithms: Iterable[str], report: Callable[[int], None] = lambda have: None
-              ) -> dict[str, str]:
-    """Hashes of a file in hexadecimal, by their names in `hashlib`; `report` is told the bytes read so far."""
-    digests = {algorithm: hashlib.new(algorithm) for algorithm in algorithms}
-    have = 0
-    with path.open('rb') as file:
-        while chunk := file.read(CHUNK):
-            for digest in digests.values():
-                digest.update(chunk)
-            have += len(chunk)
-            report(have)
-    return {algorithm: digest.hexdigest() for algorithm, digest in digests.items()}
+def progress_bar(total: int | None, initial: int = 0) -> AbstractContextManager:
+    """Show progress in bytes on a terminal, if tqdm is installed; `update(n)` of the returned object adds n."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return nullcontext(SimpleNamespace(update=lambda count: None))
+    return tqdm(total=total, initial=initial, unit='B', unit_scale=True, disable=None)
 
 
-def difference(path: Path, expected: Mapping[str, int | str], report: Callable[[int], None] = lambda have: None
-               ) -> str | None:
-    """How a file differs from what is expected of it, as the end of a sentence 'it ...'; None when it does not.
+def difference(path: Path, expected: Mapping[str, int | str]) -> str | None:
+    """Compare a file with its published facts.
 
     Args:
-        expected: 'size' in bytes and hashes in hexadecimal by their names in `hashlib`, each if known.
-        report: is told the bytes read so far.
+        expected: 'size' in bytes and hashes in hexadecimal by their names in `hashlib`, as far as they are known.
+
+    Returns:
+        the first difference as the end of a sentence, 'has ..., expected ...', or None.
     """
-    hashes = {name: value for name, value in expected.items() if name != 'size'}
     size = path.stat().st_size
     if expected.get('size', size) != size:
         return f'has {size:,} bytes, expected {expected["size"]:,}'
-    for algorithm, found in hashes_of(path, hashes, report).items() if hashes else ():
-        if found != hashes[algorithm]:
-            name = algorithm.upper().replace('SHA', 'SHA-')
-            return f'has the {name} {found}, expected {hashes[algorithm]}'
+    hashes = {name: hashlib.new(name) for name in expected if name != 'size'}
+    if hashes:
+        with path.open('rb') as file, progress_bar(size) as bar:
+            while chunk := file.read(CHUNK):
+                for digest in hashes.values():
+                    digest.update(chunk)
+                bar.update(len(chunk))
+    for name, digest in hashes.items():
+        if digest.hexdigest() != expected[name]:
+            return f'has the {name.upper().replace("SHA", "SHA-")} {digest.hexdigest()}, expected {expected[name]}'
     return None
 
 
 def fetch(url: str, part: Path) -> None:
-    """Ask once for what `part` still lacks and append it; raise one of `DROPPED` if the connection ends too soon."""
+    """Request the rest of `part` once, and append it.
+
+    Raises:
+        one of `DROPPED`: the connection ended too early.
+        OSError: the disk has too little space.
+    """
     have = part.stat().st_size if part.exists() else 0
     try:
         response = urlopen(Request(url, headers={'Range': f'bytes={have}-'} if have else {}), timeout=TIMEOUT)
@@ -64,25 +67,25 @@ def fetch(url: str, part: Path) -> None:
             return
         raise
     with response:
-        if response.status != 206:  # the whole file comes, from its beginning
+        if response.status != 206:  # the server sends the whole file
             part.unlink(missing_ok=True)
             have = 0
         length = int(response.headers['Content-Length'] or 0)
         free = shutil.disk_usage(part.parent).free
         if length > free:
-            raise OSError(f'{length / MB:.0f} MB are needed and {free / MB:.0f} MB are free in {part.parent}')
+            raise OSError(f'{length / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free in {part.parent}')
         total = have + length if length else None
-        with Progress(have, total) as progress, part.open('ab') as file:
+        with progress_bar(total, have) as bar, part.open('ab') as file:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 have += len(chunk)
-                progress.update(have)
+                bar.update(len(chunk))
     if total and have < total:
         raise ConnectionError(f'the connection ended after {have} of {total} bytes')
 
 
 def fetch_with_retries(url: str, part: Path) -> None:
-    """Fetch, going on after a dropped connection until the waits in `RETRY_WAITS` are used up."""
+    """Fetch, and resume after a dropped connection until the waits in `RETRY_WAITS` are used up."""
     for wait in RETRY_WAITS:
         try:
             return fetch(url, part)

@@ -21,7 +21,6 @@ from tools.engine.arguments import add_launch_arguments, positive_int  # noqa: F
 from tools.engine.errors import AT_END, JOB_BEGAN, LAUNCHED, Stopped, plain_message, run  # noqa: F401
 from tools.engine.files import lock_folder, make_folder  # noqa: F401
 
-
 at_least_one = positive_int  # until every command imports it from there
 
 

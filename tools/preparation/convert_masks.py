@@ -1,4 +1,4 @@
-"""Masks as their owners publish them -> label ids (H, W) uint8 as mmsegmentation 0.30 numbers them."""
+"""Convert masks as published to label ids (H, W) uint8 as mmsegmentation 0.30 numbers them."""
 import errno
 from io import BytesIO
 
@@ -8,26 +8,27 @@ from scipy.io import loadmat
 
 from models.errors import UserError
 from models.image_io import InvalidImage, opened
+from models.label_format import label_format
 
-IGNORE = 255
-MOST_BYTES_OF_MAT = 2**20  # SBD's have some 10,000; it may become 1,000 times as large in memory
+MOST_BYTES_OF_MAT = 2**20  # SBD's have some 10,000; in memory they may grow by 1,000
 
-# COCO-Stuff's maps count COCO's 91 things and 91 stuffs from 0. Of these things nobody drew a mask: street sign, hat,
-# shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush. mmseg numbers the others without gaps.
+# COCO-Stuff's maps count COCO's 91 things and 91 stuffs from 0. These things have no masks: street sign, hat, shoe, eye
+# glasses, plate, mirror, window, desk, door, blender, hair brush. mmseg numbers the others without gaps.
 COCO_STUFF_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 COCO_STUFF_IDS = [label for label in range(182) if label not in COCO_STUFF_UNUSED]
+VOID = label_format(len(COCO_STUFF_IDS)).ignore  # of all four benchmarks, in their masks and in mmseg's
 
-_coco_stuff_table = np.full(256, -1)  # label id of a map -> class; -1 for none
+_coco_stuff_table = np.full(256, -1)  # label id of a map -> class; -1 for an unused id
 _coco_stuff_table[COCO_STUFF_IDS] = range(len(COCO_STUFF_IDS))
-_coco_stuff_table[IGNORE] = IGNORE
+_coco_stuff_table[VOID] = VOID
 
 
 def decode(file) -> Image.Image:
-    """An image, wholly decoded, from a path or an open file.
+    """Decode an image from a path or an open file.
 
     Raises:
-        UserError: it does not decode, or its end is missing, or it has too many pixels.
-        OSError: it can't be read.
+        UserError: it is damaged, truncated or too large.
+        OSError: it cannot be read.
     """
     try:
         with opened(file, 'it') as image:
@@ -36,27 +37,27 @@ def decode(file) -> Image.Image:
     except InvalidImage:
         raise
     except Exception as error:  # of any kind: Pillow trusts the file
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # not of Pillow, nor a wrong place
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not of Pillow
             raise
         raise UserError('it does not decode') from error
 
 
 def label_ids(image: Image.Image) -> np.ndarray:
-    """A decoded mask -> label ids (H, W) uint8.
+    """Return the label ids (H, W) uint8 of a decoded mask.
 
     Raises:
-        UserError: it has no 8-bit label per pixel.
+        UserError: it does not have one 8-bit label per pixel.
     """
     if image.mode not in ('L', 'P'):
-        raise UserError(f'a mask has one 8-bit label per pixel, this one is of Pillow\'s mode {image.mode}')
+        raise UserError(f'a mask has one 8-bit label per pixel, this one has Pillow\'s mode {image.mode}')
     return np.asarray(image)
 
 
 def coco_stuff_labels(content: bytes) -> np.ndarray:
-    """A pixel map of COCO-Stuff -> classes (H, W) of its 171, 255 for none.
+    """Convert a pixel map of COCO-Stuff to indices (H, W) of its 171 classes, 255 for no class.
 
     Raises:
-        UserError: damaged, or with label ids that COCO-Stuff does not use.
+        UserError: it is damaged, or has label ids that COCO-Stuff does not use.
     """
     ids = label_ids(decode(BytesIO(content)))
     labels = _coco_stuff_table[ids]
@@ -66,18 +67,21 @@ def coco_stuff_labels(content: bytes) -> np.ndarray:
 
 
 def sbd_labels(content: bytes) -> np.ndarray:
-    """A MATLAB file of SBD's `cls` -> VOC's label ids (H, W), 0 background.
+    """Convert a MATLAB file of SBD's `cls` to VOC's label ids (H, W), 0 background.
 
     Raises:
-        UserError: damaged, or without such a mask.
+        UserError: it is damaged, or holds no such mask.
     """
     if len(content) > MOST_BYTES_OF_MAT:
         raise UserError(f'a MATLAB file of {len(content):,} bytes; those of SBD are much smaller')
     try:
         labels = loadmat(BytesIO(content), variable_names=['GTcls'])['GTcls'][0]['Segmentation'][0]
     except Exception as error:  # of any kind: scipy's parser trusts the file
-        raise UserError('no MATLAB file with a mask of SBD, or a damaged one') from error
+        raise UserError('not a MATLAB file with a mask of SBD, or damaged') from error
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise UserError(f'its mask has the shape {labels.shape} and the type {labels.dtype}: 8-bit labels (H, W) are '
                         'expected')
     return labels
+
+
+CONVERTERS = {'coco_stuff': coco_stuff_labels, 'sbd': sbd_labels}  # as sources.py names them

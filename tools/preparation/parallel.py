@@ -1,69 +1,45 @@
-"""Work for several processes, and files that are whole or not there."""
+"""Work for several processes, with a progress bar."""
 import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from models.errors import UserError
 
+CHUNK = 8  # tasks that a worker takes together
 
-def parallel(function: Callable, tasks: Iterable[tuple], workers: int) -> Iterator[Any]:
-    """Results of `function(*task)` for each task, in the order in which they are there.
 
-    Tasks are taken only a few ahead of the work, so they may hold large files. With one worker all happens here.
+def parallel(function: Callable[[Any], Any], tasks: Sequence, workers: int, unit: str) -> Iterator:
+    """Yield `function(task)` for each task, in order; with one worker in this process.
 
     Raises:
-        UserError: a process was killed; and whatever `function` raises.
+        UserError: a worker was killed.
     """
+    bar = {'total': len(tasks), 'unit': unit, 'disable': None}
     if workers == 1:
-        yield from (function(*task) for task in tasks)
+        yield from tqdm(map(function, tasks), **bar)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('fork'), _start_worker, (os.getpid(),))
-    waiting = set()
-    try:
-        for task in tasks:
-            waiting.add(pool.submit(function, *task))
-            if len(waiting) >= 4 * workers:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    except BrokenProcessPool as error:
-        raise UserError('a worker process was killed, most likely for want of memory. Run this again with fewer: '
-                        '--workers 1') from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    context = multiprocessing.get_context('fork')
+    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        try:
+            yield from tqdm(pool.map(function, tasks, chunksize=CHUNK), **bar)
+        except BrokenProcessPool as error:
+            raise UserError('a worker process was killed, probably because memory ran out. Run this again with '
+                            '--workers 1.') from error
 
 
-def _start_worker(parent: int) -> None:
-    """Ctrl-C is for the parent to handle; a worker whose parent was killed ends, too."""
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is never there with a part of its content.
-
-    Raises:
-        OSError: it can't be written; names it.
-    """
-    part = path.with_name(f'{path.name}.part')
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,14 +1,9 @@
-"""The benchmarks as data: their archives, what is taken out of each, and the splits that must come of it.
+"""The benchmarks as data: their archives, the files taken from each, and the splits that result.
 
-Layouts are mmsegmentation 0.30's, below one root folder. Sizes and hashes of archives are the published ones, each
-with where it is published; what nobody published is not here. No archive was at hand to compare with.
+Layouts are mmsegmentation 0.30's, below one root folder. Each size and hash of an archive names its published source;
+some archives have none. No archive was available to compare with. Importing this module is quick.
 """
-from collections.abc import Callable
 from typing import NamedTuple
-
-import numpy as np
-
-from tools.preparation.convert_masks import coco_stuff_labels, sbd_labels
 
 TFDS = 'TensorFlow Datasets, tensorflow_datasets/url_checksums/'
 TORCHVISION = 'torchvision, torchvision/datasets/'
@@ -19,25 +14,25 @@ class Folder(NamedTuple):
     """Files of an archive and where they go.
 
     Args:
-        inside: the folder in the archive, without those below it.
+        inside: the folder in the archive; its subfolders are not included.
         target: the folder under the root.
         endings: of a file's name in the archive and under the root.
-        labels: a mask file's content -> label ids (H, W) uint8, to be written as PNG; without it files are copied.
+        labels: name of the converter in `convert_masks` that makes label ids, written as PNG; None copies the files.
     """
     inside: str
     target: str
     endings: tuple[str, str]
-    labels: Callable[[bytes], np.ndarray] | None = None
+    labels: str | None = None
 
 
 class Archive(NamedTuple):
-    """A file that its owners publish.
+    """A file that the owners of a dataset publish.
 
     Args:
-        urls: where it is, tried in this order.
-        published: 'size' in bytes, 'md5', 'sha1' or 'sha256' -> (value, who published it).
-        folders: what is taken out of it.
-        makes: folders under the root that are made of it in another way.
+        urls: addresses, tried in this order.
+        published: 'size' in bytes, 'md5', 'sha1' or 'sha256' -> (value, its source).
+        folders: folders taken from it.
+        makes: folders under the root that are made from it in another way.
     """
     name: str
     urls: tuple[str, ...]
@@ -47,19 +42,21 @@ class Archive(NamedTuple):
 
     @property
     def expected(self) -> dict[str, int | str]:
-        return {what: value for what, (value, _) in self.published.items()}
+        """Return the published size and hashes without their sources."""
+        return {fact: value for fact, (value, _) in self.published.items()}
 
     @property
     def targets(self) -> set[str]:
+        """Return the folders under the root that are made from it."""
         return {*self.makes, *(folder.target for folder in self.folders)}
 
 
 class Split(NamedTuple):
-    """Images and their masks: the paths are relative to the root.
+    """Images and their masks; paths are relative to the root.
 
     Args:
-        count: of images.
-        names: text file of the images' names, one a line without ending; without it all of the folder.
+        count: number of images.
+        names: text file of image names, one per line without ending; None: all images of the folder.
     """
     name: str
     count: int
@@ -69,13 +66,13 @@ class Split(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """A dataset as it must be in the end.
+    """A prepared dataset.
 
     Args:
-        dataset: name of its class in `datasets`, which has the names of the classes.
-        splits: the one named 'val' is for testing, the others are for training.
+        dataset: name of its class in `datasets`, which has the class names.
+        splits: 'val' is for testing, the others are for training.
         first_label: label id of the first class in the masks.
-        mask_ending: of a mask's file name, after the image's.
+        mask_ending: ending of a mask's file name, after the name of the image.
     """
     dataset: str
     archives: tuple[Archive, ...]
@@ -85,7 +82,7 @@ class Benchmark(NamedTuple):
 
 
 def same(folder: str, ending: str) -> Folder:
-    """A folder that keeps its place and its files."""
+    """Copy a folder to the same path under the root."""
     return Folder(folder, folder, (ending, ending))
 
 
@@ -110,7 +107,7 @@ SBD_ARCHIVE = Archive(
     {'md5': ('82b4d87ceb2ed10f6038a1cba92111cb', f'{TORCHVISION}sbd.py'),
      'sha1': ('7129e0a480c2d6afb02b517bb18ac54283bfaa35', f'{GLUONCV}pascal_voc.py')},
     (Folder('benchmark_RELEASE/dataset', SBD_LISTS, ('.txt', '.txt')),
-     Folder('benchmark_RELEASE/dataset/cls', f'{VOC12}/SegmentationClassAug', ('.mat', '.png'), sbd_labels)))
+     Folder('benchmark_RELEASE/dataset/cls', f'{VOC12}/SegmentationClassAug', ('.mat', '.png'), 'sbd')))
 
 COCO_ARCHIVES = (
     Archive(
@@ -125,10 +122,10 @@ COCO_ARCHIVES = (
          'sha256': ('4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05', f'{TFDS}coco.txt'),
          'sha1': ('4950dc9d00dbe1c933ee0170f5797584351d2a41', f'{GLUONCV}mscoco.py')},
         (Folder('val2017', f'{COCO}/images/val2017', JPG),)),
-    Archive(  # its owners print a rounded size (659 MB) and no hash
+    Archive(  # its owners give a rounded size (659 MB) and no hash
         'stuffthingmaps_trainval2017.zip',
         ('http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip',), {},
-        tuple(Folder(part, f'{COCO}/annotations/{part}', ('.png', '_labelTrainIds.png'), coco_stuff_labels)
+        tuple(Folder(part, f'{COCO}/annotations/{part}', ('.png', '_labelTrainIds.png'), 'coco_stuff')
               for part in ('train2017', 'val2017'))))
 
 VOC10_ARCHIVE = Archive(

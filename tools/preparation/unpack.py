@@ -1,193 +1,112 @@
-"""Files out of zip and tar archives into their folders; those that are there already are left as they are."""
-import gzip
+"""Unpack the files of zip and tar archives that a benchmark needs; existing files are left as they are."""
+import errno
 import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
 
-import numpy as np
-from PIL import Image
+from tqdm import tqdm
 
 from models.errors import UserError
-from tools.engine.progress import Progress
-from tools.preparation.parallel import parallel, write_whole
+from tools.preparation.convert_masks import CONVERTERS
+from tools.preparation.files import move, save_mask
+from tools.preparation.parallel import parallel
 from tools.preparation.sources import Archive, Folder
 
-MOST_BYTES = 32 * 2**20  # of a member, or of what a tar says about one: the largest published image has a fifth of it
-LONGEST_NAME = 200  # characters
+MOST_BYTES = 32 * 2**20  # of a file in an archive: five times the largest published image
 
 
-class Member(NamedTuple):
-    """A file in an archive; `size` in bytes."""
-    path: PurePosixPath
-    size: int
-    read: Callable[[], bytes]
+def unpack(archive: Archive, path: Path, root: Path, staging: Path, workers: int) -> None:
+    """Write the files of an archive that are missing under `root`.
 
-
-class Job(NamedTuple):
-    """A member to be written to `target`."""
-    member: Member
-    folder: Folder
-    target: Path
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[Iterator[Member], Callable[[], int]]]:
-    """The files of an archive in its order, and a function that tells how many bytes of it are read.
+    Args:
+        path: the archive.
+        staging: folder for unfinished files.
 
     Raises:
-        UserError: a damaged archive, or one with a path that leads out of it.
-    """
-    members = zip_members if path.suffix == '.zip' else tar_members
-    with path.open('rb') as file, gzip.open(file) if path.suffix == '.tgz' else file as content:
-        with readable(path):
-            archive = zipfile.ZipFile(file) if path.suffix == '.zip' else tarfile.TarFile(fileobj=Pieces(content))
-        with archive:
-            yield members(archive, path), file.tell
-
-
-class Pieces:
-    """A file of which no more than `MOST_BYTES` are read at once: `tarfile` takes headers of whatever size they say."""
-
-    def __init__(self, file: IO[bytes]):
-        self.file, self.seek, self.tell = file, file.seek, file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MOST_BYTES:
-            raise tarfile.ReadError(f'a header of {size:,} bytes')
-        return self.file.read(size)
-
-
-@contextmanager
-def readable(path: Path, name: str | None = None) -> Iterator[None]:
-    """What reading an archive, or a file in it, raises becomes a UserError that names it."""
-    try:
-        yield
-    except Exception as error:  # of any kind: these libraries trust the archive
-        what = path if name is None else f'{name} in {path}'
-        raise UserError(f'{what} is damaged or cut off ({error}). Delete {path} and get it again.') from error
-
-
-def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
-    def read(info: zipfile.ZipInfo) -> bytes:
-        with readable(path, info.filename), archive.open(info) as file:
-            return file.read(info.file_size)  # without a size the whole stream would be unpacked, however long it is
-
-    for info in archive.infolist():
-        name = inner_path(info.filename, path)
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UserError(f'{path} is packed in another way than the published archive. Delete it and get it again.')
-        if not info.filename.endswith('/'):
-            yield Member(name, info.file_size, partial(read, info))
-
-
-def tar_members(archive: tarfile.TarFile, path: Path) -> Iterator[Member]:
-    def read(info: tarfile.TarInfo) -> bytes:
-        with readable(path, info.name):
-            return archive.extractfile(info).read()
-
-    def following() -> tarfile.TarInfo | None:
-        with readable(path):
-            return archive.next()
-
-    while info := following():
-        name = inner_path(info.name, path)
-        if info.isreg():
-            yield Member(name, info.size, partial(read, info))
-
-
-def inner_path(name: str, archive: Path) -> PurePosixPath:
-    """A member's path, which stays within the folder that it is unpacked to.
-
-    Raises:
-        UserError: it does not, or is empty.
-    """
-    path = PurePosixPath(name.replace('\\', '/'))
-    if not path.parts:
-        raise UserError(f'{archive} is damaged: it holds a file without a name. Delete it and get it again.')
-    if path.is_absolute() or '..' in path.parts:
-        raise UserError(f'{archive} holds a file {name!r}, whose path leads out of the folder. This is not the '
-                        'published archive: delete it and get it again.')
-    return path
-
-
-def unpack(archive: Archive, path: Path, root: Path, workers: int) -> None:
-    """Writes those files of an archive that lack under `root`.
-
-    Raises:
-        UserError: the archive or a file in it is damaged, or the disk lacks space.
-        OSError: a file can't be written.
+        UserError: the archive or a file in it is damaged, or the disk has too little space.
+        OSError: a file cannot be written.
     """
     for folder in archive.folders:
         (root / folder.target).mkdir(parents=True, exist_ok=True)
-    with opened(path) as (members, bytes_read):
-        jobs = lacking(archive, members, root)
-        if path.suffix != '.tgz':  # which must be unpacked to be listed
-            jobs = list(jobs)
-            check_space(root, sum(job.member.size for job in jobs if job.folder.labels is None), f'unpack {path.name}')
-        converts = any(folder.labels for folder in archive.folders)  # copying is work for the disk alone
-        with Progress(0, path.stat().st_size) as progress:
-            tasks = contents(path, jobs, lambda: progress.update(bytes_read()))
-            for _ in parallel(write_file, tasks, workers if converts else 1):
-                pass
+    extract(archive, path, root, staging)
+    for folder in archive.folders:
+        files = [path for path in sorted((staging / folder.inside).glob('*')) if path.suffix == folder.endings[0]]
+        place_file = partial(place, folder=folder, target=root / folder.target, origin=path)
+        for _ in parallel(place_file, files, workers if folder.labels else 1, 'files'):  # moving needs one process
+            pass
 
 
-def contents(path: Path, jobs: Iterable[Job], report: Callable[[], None]) -> Iterator[tuple]:
-    """The arguments of `write_file` for each job, read from the archive at `path` one by one."""
-    for job in jobs:
-        yield job.target, job.member.read(), job.folder.labels, f'{job.member.path} in {path}'
-        report()
-
-
-def lacking(archive: Archive, members: Iterator[Member], root: Path) -> Iterator[Job]:
-    """What an archive holds for its folders under `root` and they lack; hidden files are left out.
+def extract(archive: Archive, path: Path, root: Path, staging: Path) -> None:
+    """Extract the missing files of an archive to their paths in it, below `staging`.
 
     Raises:
-        UserError: a file in it is larger than any that is published, or its name has control characters or is too long.
+        UserError: the archive is damaged, or the disk has too little space.
     """
     folders = {(folder.inside, folder.endings[0]): folder for folder in archive.folders}
     present = {folder.target: set(os.listdir(root / folder.target)) for folder in archive.folders}
-    for member in members:
-        folder = folders.get((str(member.path.parent), member.path.suffix))
-        if folder is not None and not member.path.name.startswith('.'):
-            name = member.path.stem + folder.endings[1]
-            if member.size > MOST_BYTES or not name.isprintable() or len(name) > LONGEST_NAME:
-                what = f'{member.size:,} bytes' if member.size > MOST_BYTES else 'a name that is none of a file'
-                raise UserError(f'{archive.name} holds a file {str(member.path)[:80]!r} with {what}. This is not the '
-                                'published archive: delete it and get it again.')
-            if name not in present[folder.target]:
-                yield Job(member, folder, root / folder.target / name)
+
+    def is_wanted(name: str) -> bool:
+        inside = PurePosixPath(name)
+        folder = folders.get((str(inside.parent), inside.suffix))
+        return folder is not None and inside.name[0] != '.' and \
+            inside.stem + folder.endings[1] not in present[folder.target]
+
+    current = ''
+    try:
+        with open_archive(path) as opened:
+            if isinstance(opened, zipfile.ZipFile):
+                members = [(info.filename, info.file_size, info) for info in opened.infolist()]
+                options = {}
+            else:
+                members = [(info.name, info.size, info) for info in opened.getmembers() if info.isreg()]
+                options = {'filter': 'data'}
+            members = [member for member in members if is_wanted(member[0])]
+            for current, size, _ in members:  # noqa: B007
+                if size > MOST_BYTES:
+                    raise ValueError(f'{size:,} bytes, no published file is as large')
+            check_space(root, sum(size for _, size, _ in members), f'unpack {path.name}')
+            for current, _, info in tqdm(members, unit='files', disable=None):  # noqa: B007
+                opened.extract(info, staging, **options)
+    except UserError:
+        raise
+    except Exception as error:  # of any kind: these libraries trust the archive
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not a wrong offset
+            raise
+        where = f'{current[:80]} in {path}' if current else path
+        raise UserError(f'{where} is damaged or truncated ({error}). Delete {path} and get it again.') from error
 
 
-def write_file(target: Path, content: bytes, labels: Callable[[bytes], np.ndarray] | None, origin: str) -> None:
-    """Writes a file of an archive as it is, or the labels that it holds as PNG.
+def open_archive(path: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    """Open an archive by the ending of its name."""
+    if path.suffix == '.zip':
+        return zipfile.ZipFile(path)
+    return tarfile.open(path, 'r:gz' if path.suffix == '.tgz' else 'r:')
+
+
+def place(file: Path, *, folder: Folder, target: Path, origin: Path) -> None:
+    """Move an extracted file to its folder under the root, or convert the mask that it holds.
 
     Raises:
-        UserError: it holds none; names `origin`.
+        UserError: the mask is damaged; names the file and its archive, `origin`.
     """
-    if labels is not None:
-        try:
-            content = png(labels(content))
-        except ValueError as error:
-            raise UserError(f'{origin}: {error}. Delete the archive and get it again.') from error
-    write_whole(target, content)
-
-
-def png(labels: np.ndarray) -> bytes:
-    """Label ids (H, W) uint8 -> a PNG file."""
-    buffer = BytesIO()
-    Image.fromarray(labels).save(buffer, 'PNG')
-    return buffer.getvalue()
+    name = file.stem + folder.endings[1]
+    if folder.labels is None:
+        move(file, target / name)
+        return
+    try:
+        labels = CONVERTERS[folder.labels](file.read_bytes())
+    except UserError as error:
+        raise UserError(f'{folder.inside}/{file.name} in {origin}: {error}. Delete the archive and get it again.'
+                        ) from error
+    save_mask(labels, file.with_name(f'{name}.new'), target / name)
+    file.unlink()
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Raises a UserError if fewer bytes are free where `folder` is."""
+    """Raise a UserError if fewer than `needed` bytes are free where `folder` is."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f'to {purpose}, {needed / 1e9:.2f} GB are needed in {folder} and {free / 1e9:.2f} GB are '

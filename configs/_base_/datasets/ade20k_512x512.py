@@ -1,6 +1,6 @@
-# ADE20K, 150 classes: to test on.
+# ADE20K, 150 classes, for testing only.
 _base_ = './pipelines_512x512.py'
-data_root = 'data/ade/ADEChallengeData2016'  # under the repository; a symlink does. Or --data-root
+data_root = 'data/ade/ADEChallengeData2016'  # below the repository, may be a link; or use --data-root
 data = dict(
     workers_per_gpu=4,
     test=dict(

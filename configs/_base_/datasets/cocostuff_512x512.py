@@ -1,8 +1,8 @@
-# COCO-Stuff 164k, 171 classes. The split is the dataset's own: 15 unseen, such as cow, grass, road, tree.
+# COCO-Stuff 164k, 171 classes; 15 are unseen, such as cow, grass, road and tree (datasets/coco_stuff.py).
 _base_ = './pipelines_512x512.py'
 protocol = 'coco'
-total_batch_size_source = 'ZegCLIP\'s; CLIP-RC\'s own, 2 images a GPU, is not known'
-data_root = 'data/coco_stuff164k'  # under the repository; a symlink does. Or --data-root
+total_batch_size_source = 'ZegCLIP\'s; of CLIP-RC\'s only 2 images per GPU are known'
+data_root = 'data/coco_stuff164k'  # below the repository, may be a link; or use --data-root
 folders = dict(type='COCOStuff164k', data_root=data_root)
 val = dict(
     img_dir='images/val2017', ann_dir='annotations/val2017', pipeline={{_base_.test_pipeline}}, **folders)

@@ -1,4 +1,4 @@
-# PASCAL Context, protocol (b): 59 classes without background; ZS3's ten are unseen. Published under it: OTSeg.
+# PASCAL Context, protocol (b): 59 classes without background; the ten of ZS3 are unseen. Used by OTSeg.
 _base_ = './context60_512x512.py'
 protocol = 'context59'
 data = dict(

@@ -1,4 +1,4 @@
-# The miniature's world, drawn by tools/miniature/world.py: 20 classes, 5 of them unseen, images of 128x128 pixels.
+# The miniature's world, drawn by tools/miniature/world.py: 20 classes, 5 unseen, images of 128x128 pixels.
 _base_ = './pipelines_64x64.py'
 total_batch_size_source = 'ours'
 data_root = 'work_dirs/miniature/world'

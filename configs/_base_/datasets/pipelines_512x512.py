@@ -1,4 +1,4 @@
-# What happens to an image before the model sees it: the same for every dataset. Labels as the dataset says.
+# Pipelines of all benchmarks. The meaning of mask values is set in the dataset, see datasets/README.md.
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 crop_size = (512, 512)
 train_pipeline = [

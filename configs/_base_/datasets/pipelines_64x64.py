@@ -1,4 +1,4 @@
-# What happens to an image before a model of the miniature's size sees it.
+# Pipelines of the miniature.
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 crop_size = (64, 64)
 train_pipeline = [

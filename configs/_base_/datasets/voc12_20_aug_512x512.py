@@ -1,9 +1,9 @@
-# PASCAL VOC 2012, 20 classes without background, train + SBD's additional masks. The split is the dataset's own:
-# unseen = pottedplant, sheep, sofa, train, tvmonitor.
+# PASCAL VOC 2012, 20 classes without background, train and SBD's additional masks. Unseen (datasets/voc12.py):
+# pottedplant, sheep, sofa, train, tvmonitor.
 _base_ = './pipelines_512x512.py'
 protocol = 'voc12'
 total_batch_size_source = 'published'
-data_root = 'data/VOCdevkit/VOC2012'  # under the repository; a symlink does. Or --data-root
+data_root = 'data/VOCdevkit/VOC2012'  # below the repository, may be a link; or use --data-root
 folders = dict(type='PascalVOC20', data_root=data_root, img_dir='JPEGImages')
 val = dict(
     ann_dir='SegmentationClass',

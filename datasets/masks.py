@@ -1,0 +1,188 @@
+"""The values of mask files: class ids or colours, and the class index that each stands for."""
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from models.errors import UserError
+from models.label_format import label_format
+
+MASK_VALUES = 2**16  # ids that masks of 8 or 16 bits can hold
+VOID_OF_8_BITS = label_format(1).ignore
+
+
+def masks_of(names: Sequence[str], *, palette: Sequence[Sequence[int]] | None, reduce_zero_label: bool,
+             ignore_index: int | None, colour_masks: bool, ignored_colours: Sequence[Sequence[int]]
+             ) -> 'MaskIds | MaskColours':
+    """Build the meaning of mask values from the arguments of a dataset, see `ZeroShotDataset`.
+
+    Raises:
+        UserError: an argument is invalid, or contradicts another one.
+    """
+    if not isinstance(reduce_zero_label, bool):
+        raise UserError(f'reduce_zero_label={reduce_zero_label!r}: True or False is needed.')
+    if colour_masks and (palette is None or reduce_zero_label or ignore_index is not None):
+        raise UserError('colour_masks=True needs palette=[[red, green, blue], ...], one colour per class, and neither '
+                        'reduce_zero_label nor ignore_index: list background in ignored_colours.')
+    if palette is not None and len(checked_colours(palette)) != len(names):
+        raise UserError(f'palette has {len(palette)} colours for {len(names)} classes: one per class is needed.')
+    return MaskColours(palette, ignored_colours) if colour_masks else \
+        MaskIds(names, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index)
+
+
+class MaskIds:
+    """Masks of class ids.
+
+    Args:
+        names: class names; their ids are consecutive.
+        reduce_zero_label: id 0 is not a class, and the classes start at 1.
+        ignore_index: the id of pixels without a class (void) in the files; by default the largest value of 8 bits, or
+            of 16 bits where 8 do not hold all ids.
+
+    Attributes:
+        ids: ids of the classes, in order.
+        void: the id of pixels without a class.
+        ignore: the label that these pixels get in memory.
+
+    Raises:
+        UserError: `ignore_index` is out of range, or the id of a class.
+    """
+
+    def __init__(self, names: Sequence[str], *, reduce_zero_label: bool = False, ignore_index: int | None = None):
+        first = int(reduce_zero_label)
+        self.ids = range(first, first + len(names))
+        self.void = label_format(self.ids.stop).ignore if ignore_index is None else ignore_index
+        if type(self.void) is not int or not 0 <= self.void < MASK_VALUES:
+            raise UserError(f'ignore_index={ignore_index!r}: the id of pixels without a class must be a whole number '
+                            f'from 0 to {MASK_VALUES - 1}.')
+        if self.void < self.ids.stop:
+            meaning = f'the id of class {names[self.void - first]!r}' if self.void in self.ids else \
+                'ignored already (reduce_zero_label=True)'
+            raise UserError(f'ignore_index={self.void} is {meaning}. If 0 is background and the classes start at 1, '
+                            'set reduce_zero_label=True alone; otherwise set ignore_index to an id that no class has.')
+        dtype, self.ignore = label_format(len(names))
+        self.table = np.full(MASK_VALUES, self.ignore, dtype)
+        self.table[self.ids.start:self.ids.stop] = np.arange(len(names))
+        self.known = np.zeros(MASK_VALUES, bool)
+        self.known[[*range(self.ids.stop), self.void]] = True
+
+    @staticmethod
+    def decode(image: Image.Image) -> np.ndarray:
+        """Read the ids of an opened mask as the file stores them, (H, W).
+
+        Raises:
+            UserError: a grey palette whose indices and grey values differ: either could be the ids.
+        """
+        raw = image.tile[0][3] if image.tile else ''  # how the file packs its pixels
+        depth = re.fullmatch(r'L;([24])\w?', raw if isinstance(raw, str) else str(raw[0]))
+        values = np.asarray(image)
+        if depth:  # greys of 2 or 4 bits, which Pillow spreads to 8
+            values = values // (255 // (2**int(depth[1]) - 1))
+        if image.mode == 'P':
+            used, colours = np.unique(values), np.reshape(image.getpalette('RGB'), (-1, 3))
+            greys = colours[used[used < len(colours)], 0]
+            if (colours == colours[:, :1]).all() and (greys != used[:len(greys)]).any():
+                raise UserError('the mask has a palette of greys whose indices and grey values differ: '
+                                f'{used[:4].tolist()} are shown as {greys[:4].tolist()}. Save the ids as 8-bit greys '
+                                'without a palette.')
+        return values
+
+    def labels(self, ids: np.ndarray, path: str) -> np.ndarray:
+        """Turn a mask of ids (H, W) into class indices (H, W).
+
+        Args:
+            path: of the mask, for messages.
+
+        Raises:
+            UserError: several channels, floating-point values or unknown ids.
+        """
+        if ids.ndim != 2:
+            raise UserError(f'{path}: a mask has one label per pixel, this one has {ids.shape[2]} channels. '
+                            'If its colours stand for classes: colour_masks=True and palette=[...] in the config.')
+        if ids.dtype.kind == 'f':
+            raise UserError(f'{path}: the mask has floating-point values: save it with whole ids of 8 or 16 bits.')
+        if ids.dtype.itemsize > 2 and (ids.min() < 0 or ids.max() >= MASK_VALUES):
+            unknown = ids[(ids < 0) | (ids >= MASK_VALUES)]
+        else:
+            narrow = ids.dtype.itemsize == 1
+            ids = ids.astype(np.uint8 if narrow else np.uint16, copy=False)
+            unknown = ids[~self.known[ids]]
+            if narrow and self.ids.stop > VOID_OF_8_BITS and (ids == VOID_OF_8_BITS).any():
+                raise UserError(f'{path}: {VOID_OF_8_BITS} in an 8-bit mask may be one of the {len(self.ids)} classes '
+                                f'or no class. Save the masks with 16 bits, and {self.void} for no class.')
+        if unknown.size:
+            raise UserError(f'{path}: label ids {np.unique(unknown)[:5].tolist()} are out of range: the '
+                            f'{len(self.ids)} classes have the ids {self.ids.start} to {self.ids.stop - 1}, '
+                            f'{self.void} is no class (ignore_index).')
+        return self.table[ids]
+
+
+class MaskColours:
+    """Masks that are images, with a colour for each class.
+
+    Args:
+        palette: (red, green, blue), each 0 to 255, of each class.
+        ignored: colours that stand for no class.
+
+    Raises:
+        UserError: a colour is invalid, or occurs twice.
+    """
+
+    def __init__(self, palette: Sequence[Sequence[int]], ignored: Sequence[Sequence[int]] = ()):
+        colours = checked_colours([*palette, *ignored])
+        repeated = [colour for colour, count in Counter(colours).items() if count > 1]
+        if repeated:
+            raise UserError(f'palette: {", ".join(str(list(colour)) for colour in repeated)} stands for two things.')
+        codes = _codes(np.array(colours, dtype=np.uint8).reshape(-1, 3))
+        dtype, self.ignore = label_format(len(palette))
+        self.void = self.ignore
+        labels = np.array([*range(len(palette)), *[self.ignore] * len(ignored)], dtype)
+        order = codes.argsort()
+        self.codes, self.labels_of_codes = codes[order], labels[order]
+
+    @staticmethod
+    def decode(image: Image.Image) -> np.ndarray:
+        """Read the colours of an opened mask, (H, W, 3) uint8."""
+        return np.asarray(image.convert('RGB'))
+
+    def labels(self, image: np.ndarray, path: str) -> np.ndarray:
+        """Turn a mask of colours (H, W, 3) uint8 into class indices (H, W).
+
+        Args:
+            path: of the mask, for messages.
+
+        Raises:
+            UserError: a colour is not in the palette.
+        """
+        codes = _codes(image)
+        places = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
+        unknown = np.unique(codes[self.codes[places] != codes])
+        if len(unknown):
+            colours = [[int(code) >> 16, int(code) >> 8 & 0xff, int(code) & 0xff] for code in unknown[:5]]
+            more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
+            raise UserError(f'{path}: not in the palette: {", ".join(map(str, colours))}{more}. Add them to palette, '
+                            'or to ignored_colours if they are no class. (Thousands of colours come from smooth '
+                            'resizing or JPEG: save masks without them.)')
+        return self.labels_of_codes[places]
+
+
+def checked_colours(colours: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """Check colours (red, green, blue), each 0 to 255, and return them as tuples.
+
+    Raises:
+        UserError: one is invalid.
+    """
+    for colour in colours:
+        if not isinstance(colour, (list, tuple)) or len(colour) != 3 or not all(
+                isinstance(value, int) and 0 <= value <= 255 for value in colour):
+            shown = list(colour) if isinstance(colour, tuple) else colour
+            raise UserError(f'palette: {shown} is not a colour: [red, green, blue] is needed, each 0 to 255.')
+    return [tuple(colour) for colour in colours]
+
+
+def _codes(colours: np.ndarray) -> np.ndarray:
+    """Turn colours (..., 3) uint8 into numbers (...)."""
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue

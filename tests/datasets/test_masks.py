@@ -1,0 +1,206 @@
+"""Masks of ids and of colours, for any number of classes and any void id, become the right class indices."""
+import pickle
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.loading import load_mask
+from datasets.masks import MaskIds
+from models.errors import UserError
+from tests.conftest import REPOSITORY
+from tests.datasets.custom_data import EXAMPLE, LOADING, NAMES, PALETTE, colour_masks, dataset_of, id_masks, labels_in
+
+MANY = [f'thing number {index}' for index in range(256)] + NAMES
+FIRST = labels_in(EXAMPLE / 'val/masks/00.png')  # class indices, 255 for no class
+
+
+def sixteen_bits(labels):
+    return np.where(labels == 255, 65535, labels + np.uint16(256)).astype(np.uint16)
+
+
+# ---- colours
+
+def test_colours_become_classes():
+    dataset = dataset_of(EXAMPLE, colours=True)
+    for index in range(len(dataset)):
+        expected = labels_in(EXAMPLE / f'val/masks/{index:02d}.png')
+        assert np.array_equal(dataset.true_labels(index), expected)
+        assert np.array_equal(dataset.get_gt_seg_map_by_idx(index), expected)
+
+
+def test_palette_masks_as_colours_and_as_ids(tmp_path):
+    """As VOC's masks: ids with a palette."""
+    root = colour_masks(tmp_path / 'colours')
+    for path in (root / 'val/masks').glob('*.png'):
+        mask = labels_in(path)
+        indexed = Image.fromarray(np.where(mask == 255, 0, mask + 1).astype(np.uint8), mode='P')
+        indexed.putpalette([0, 0, 0, *np.ravel(PALETTE)])
+        indexed.save(path)
+    assert np.array_equal(dataset_of(root, colours=True).true_labels(0), FIRST)
+    assert np.array_equal(dataset_of(root, reduce_zero_label=True).true_labels(0), FIRST)
+
+
+def test_a_colour_that_is_not_in_the_palette():
+    dataset = dataset_of(EXAMPLE, colours=True, ignored_colours=[])
+    with pytest.raises(UserError, match=r'masks/00\.png: not in the palette: \[0, 0, 0\]\. Add them to'):
+        dataset.true_labels(0)
+
+
+def test_smoothly_resized_masks_give_a_short_message(tmp_path):
+    root = colour_masks(tmp_path / 'colours')
+    path = root / 'val/masks/00.png'
+    with Image.open(path) as image:
+        image.resize((64, 64), Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC).save(path)
+    with pytest.raises(UserError, match=r'00\.png: not in the palette: .* and \d+ more.*smooth') as error:
+        dataset_of(root, colours=True).true_labels(0)
+    assert len(str(error.value).split('masks/00.png')[1]) < 400
+
+
+@pytest.mark.parametrize('colours', [True, False])
+def test_masks_that_were_saved_as_jpeg(tmp_path, colours):
+    root = colour_masks(tmp_path / 'colours')
+    with Image.open(root / 'val/masks/00.png') as image:
+        image.convert('RGB' if colours else 'L').save(root / 'lossy.jpg')
+    shutil.move(root / 'lossy.jpg', root / 'val/masks/00.png')
+    with pytest.raises(UserError, match=r'00\.png: this mask is a JPEG, .* as PNG'):
+        dataset_of(root, colours=colours).true_labels(0)
+
+
+# ---- more than 255 classes
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_more_than_255_classes(tmp_path, suffix):
+    root = id_masks(tmp_path / 'many', sixteen_bits, suffix)
+    dataset = dataset_of(root, classes=MANY, seg_map_suffix=suffix)
+    truth = dataset.true_labels(0)
+    assert truth.dtype == np.uint16 and dataset.ignore_index == 65535
+    assert np.array_equal(truth, sixteen_bits(FIRST))
+    perfect = [np.where(dataset.true_labels(index) == 65535, 256, dataset.true_labels(index)) for index in range(6)]
+    scores = dataset.evaluate(perfect)
+    assert scores['mIoU'] == scores['IoU.red'] == 1 and np.isnan(scores['IoU.thing number 0'])
+    file, = dataset.format_results(perfect[:1], str(tmp_path / 'out'), indices=[0])
+    with Image.open(file) as image:
+        assert np.array_equal(np.asarray(image), perfect[0])
+
+
+@pytest.mark.parametrize(('classes', 'reduce', 'kind', 'ignore'), [
+    (255, False, np.uint8, 255), (256, False, np.uint16, 65535), (254, True, np.uint8, 255),
+    (255, True, np.uint8, 255)])
+def test_the_number_type_at_its_limits(classes, reduce, kind, ignore):
+    masks = MaskIds([f'class {index}' for index in range(classes)], reduce_zero_label=reduce)
+    ids = np.array([[*masks.ids, masks.void]], np.uint16)
+    labels = masks.labels(ids, 'mask.png')
+    assert labels.dtype == kind and labels.tolist() == [[*range(classes), ignore]]
+    assert masks.void == (65535 if masks.ids.stop > 255 else 255)
+
+
+def test_too_many_classes():
+    with pytest.raises(UserError, match='65,536 classes: 65,535 at most'):
+        MaskIds([str(index) for index in range(65_536)])
+
+
+@pytest.mark.parametrize(('names', 'mask', 'words'), [
+    (MANY, np.full((1, 2), 255, np.uint8), 'mask.png: 255 in an 8-bit mask .* 261 classes or no class.*65535'),
+    (NAMES, np.zeros((2, 2), np.float32), 'mask.png: .*floating-point values: save it with whole ids'),
+    (NAMES, np.array([[0, -1]], np.int32), r'mask.png: label ids \[-1\] are out of range'),
+    (NAMES, np.array([[0, 70_000]], np.int32), r'mask.png: label ids \[70000\] are out of range'),
+])
+def test_masks_that_are_refused(names, mask, words):
+    with pytest.raises(UserError, match=words):
+        MaskIds(names).labels(mask, 'mask.png')
+
+
+def test_test_py_with_more_than_255_classes(run, tmp_path):
+    """From the command line: label maps, images of them, and scores."""
+    root = id_masks(tmp_path / 'many', sixteen_bits)
+    config = tmp_path / 'many.py'
+    config.write_text(f"""_base_ = '{REPOSITORY}/configs/custom/example.py'
+cross_dataset = True
+many = dict(data_root={str(root)!r}, classes={MANY!r}, colour_masks=False, palette=None, ignored_colours=[])
+data = dict(workers_per_gpu=0, train=many, val=many, test=many)
+model = dict(pretrained_text='{REPOSITORY}/tools/miniature/clip.pt')
+""")
+    model = REPOSITORY / 'tools/miniature/model.safetensors'
+    done = run('test.py', config, model, '--eval', 'mIoU', '--out', tmp_path / 'maps.pkl', '--show-dir',
+               tmp_path / 'shown', '--work-dir', tmp_path)
+    maps = pickle.loads((tmp_path / 'maps.pkl').read_bytes())
+    assert maps[0].dtype == np.uint16 and all(labels.max() >= 256 for labels in maps)
+    assert 'no mask contains a pixel of: thing number 0' in done.stderr
+    row, = [line for line in done.stdout.splitlines() + done.stderr.splitlines() if '| thing number 0 ' in line]
+    assert '100.00' not in row
+    assert len(list((tmp_path / 'shown').glob('*.png'))) == 6
+
+
+# ---- the id of no class
+
+def test_another_id_of_no_class(tmp_path):
+    root = id_masks(tmp_path / 'void', lambda labels: np.where(labels == 255, np.uint8(254), labels))
+    dataset = dataset_of(root, ignore_index=254)
+    assert np.array_equal(dataset.true_labels(0), FIRST) and dataset.ignore_index == 255
+    pipeline = [*LOADING, dict(type='RandomCrop', crop_size=(64, 64), ignore_index=254),
+                dict(type='Pad', size=(80, 80), seg_pad_val=254)]
+    labels = dataset_of(root, 'train', ignore_index=254, pipeline=pipeline)[0]['gt_semantic_seg']
+    assert set(np.unique(labels)) <= {*range(5), 255}
+    with pytest.raises(UserError, match=r'label ids \[254\] are out of range: .* 255 is no class \(ignore_index\)'):
+        dataset_of(root).true_labels(0)
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'ignore_index': 0}, "ignore_index=0 is the id of class 'red'.*reduce_zero_label=True"),
+    ({'ignore_index': 4}, "ignore_index=4 is the id of class 'purple'"),
+    ({'ignore_index': 0, 'reduce_zero_label': True}, 'ignore_index=0 is ignored already'),
+    ({'ignore_index': -1}, 'ignore_index=-1: the id of pixels without a class must be .* from 0 to 65535'),
+    ({'ignore_index': '255'}, "ignore_index='255'"),
+    ({'gt_seg_map_loader_cfg': {}}, 'no argument gt_seg_map_loader_cfg'),
+    ({'reduce_zero_label': 'False'}, "reduce_zero_label='False': True or False is needed"),
+    ({'palette': [[1., .2, .3]] * 5}, 'is not a colour'), ({'palette': [[300, 0, 3]] * 5}, 'is not a colour'),
+])
+def test_arguments_that_are_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        dataset_of(EXAMPLE, **changes)
+
+
+# ---- kinds of files
+
+@pytest.mark.parametrize('bits', [2, 4])
+def test_greys_of_few_bits_are_the_ids_of_the_file(tmp_path, bits):
+    """Pillow spreads them to 255."""
+    ids = np.arange(2**bits, dtype=np.uint8).reshape(2, -1)
+    file = tmp_path / 'mask.png'
+    rows = b''.join(b'\0' + np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:].ravel()).tobytes()
+                    for row in ids)
+    head = struct.pack('>2I5B', ids.shape[1], 2, bits, 0, 0, 0, 0)
+    file.write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        for kind, data in ((b'IHDR', head), (b'IDAT', zlib.compress(rows)), (b'IEND', b''))))
+    masks = MaskIds([str(index) for index in range(2**bits)])
+    assert np.array_equal(load_mask(str(file), masks), ids)
+
+
+def test_greys_of_four_bits_in_a_tiff(tmp_path):
+    fields = [(256, 4), (257, 1), (258, 4), (259, 1), (262, 1), (273, 8 + 2 + 12 * 8 + 4), (278, 1), (279, 2)]
+    (tmp_path / 'mask.tif').write_bytes(
+        b'II*\0' + struct.pack('<IH', 8, len(fields)) + b''.join(struct.pack('<HHII', tag, 4, 1, value)
+                                                                for tag, value in fields) + bytes(4) + b'\x01\x3f')
+    masks = MaskIds([str(index) for index in range(16)])
+    assert load_mask(str(tmp_path / 'mask.tif'), masks).tolist() == [[0, 1, 3, 15]]
+
+
+def test_a_palette_of_greys_that_are_not_the_ids(tmp_path):
+    ids = np.array([[0, 1, 3, 255]], np.uint8)
+    Image.fromarray(ids).save(tmp_path / 'mask.gif')
+    with pytest.raises(UserError, match=r'mask\.gif: the mask has a palette of greys.*\[0, 1, 2, 3\] are shown as '
+                                        r'\[0, 1, 3, 255\]'):
+        load_mask(str(tmp_path / 'mask.gif'), MaskIds(NAMES))
+    image = Image.fromarray(np.array([[0, 7]], np.uint8))  # VOC's palette, of which these two are grey
+    image.putpalette([0, 0, 0, 128, 0, 0, *[0] * 15, 128, 128, 128])
+    image.save(tmp_path / 'voc.png')
+    assert load_mask(str(tmp_path / 'voc.png'), MaskIds([str(index) for index in range(8)])).tolist() == [[0, 7]]
+    image = Image.fromarray(ids)
+    image.putpalette([value for grey in range(256) for value in (grey, grey, grey)])
+    image.save(tmp_path / 'mask.png')
+    assert load_mask(str(tmp_path / 'mask.png'), MaskIds(NAMES)).tolist() == ids.tolist()
