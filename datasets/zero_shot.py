@@ -20,7 +20,6 @@ from models.image_io import opened
 from models.label_format import label_format
 from models.text_files import read_text
 
-from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import images_in, require, some
 from .loading import LoadImage, MaskColours, MaskIds, check_size, checked_colours, load_mask, upright_size
@@ -172,11 +171,6 @@ class ZeroShotDataset(CustomDataset):
         super().pre_pipeline(results)
         results['masks'] = self.masks
 
-    def __getitem__(self, index: int) -> dict:
-        """The sample, as the pipeline makes it; meanwhile others can read which it is."""
-        with whereabouts.at(self.image_path(index), *([] if self.test_mode else [self.mask_path(index)])):
-            return super().__getitem__(index)
-
     def prepare_test_img(self, index: int) -> dict:
         """The sample as lists of views; a pipeline without `MultiScaleFlipAug` makes one view."""
         sample = super().prepare_test_img(index)
@@ -259,19 +253,19 @@ class ZeroShotDataset(CustomDataset):
         return {name: round(value, 4) for name, value in scores.items()}
 
     def _table(self, scores: dict[str, float], per_class: dict[str, np.ndarray]) -> str:
-        """Per class values with the side of the class, then the summary; in percent. Without unseen no sides."""
+        """Write values per class with its side (if a class is unseen), then the summary: fractions, as in logs and JSON."""
         unseen = self.facts.split.unseen
         table = PrettyTable(['class', *(['side'] if unseen else []), *per_class])
         table.align = 'r'
         table.align['class'] = 'l'
         for index, label in enumerate(self.CLASSES):
             side = ['unseen' if index in unseen else 'seen'] if unseen else []
-            table.add_row([label, *side, *(percent(values[index]) for values in per_class.values())],
+            table.add_row([label, *side, *(fraction(values[index]) for values in per_class.values())],
                           divider=index == len(self.CLASSES) - 1)
         blank = [''] * (len(per_class) - 1)
         for name, value in scores.items():
             if unseen or name not in ('mIoU_seen', 'mIoU_unseen', 'hIoU'):
-                table.add_row([name.replace('_', ' '), *([''] if unseen else []), percent(value), *blank])
+                table.add_row([name.replace('_', ' '), *([''] if unseen else []), fraction(value), *blank])
         return table.get_string()
 
 
@@ -311,6 +305,6 @@ def warn_of_missing_classes(datasets: Sequence[ZeroShotDataset], wanted: Sequenc
                        if isinstance(masks, MaskIds) else 'Do the colours of the palette mean these classes?')
 
 
-def percent(value: float) -> str:
-    """Two digits, '-' for a score that does not exist (nan)."""
-    return '-' if np.isnan(value) else f'{100 * value:.2f}'
+def fraction(value: float) -> str:
+    """Four digits, '-' for a score that does not exist (nan)."""
+    return '-' if np.isnan(value) else f'{value:.4f}'
