@@ -253,7 +253,7 @@ class ZeroShotDataset(CustomDataset):
         return {name: round(value, 4) for name, value in scores.items()}
 
     def _table(self, scores: dict[str, float], per_class: dict[str, np.ndarray]) -> str:
-        """Write values per class with its side (if a class is unseen), then the summary: fractions, as in logs and JSON."""
+        """Write values per class, with sides if a class is unseen, then the summary: fractions, as in logs and JSON."""
         unseen = self.facts.split.unseen
         table = PrettyTable(['class', *(['side'] if unseen else []), *per_class])
         table.align = 'r'

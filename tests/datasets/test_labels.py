@@ -345,7 +345,7 @@ def test_several_folders_as_one_dataset(tmp_path, way):
 
 
 @pytest.mark.parametrize(('data', 'words'), [
-    (lambda one: one | {'ann_dir': None}, r'data\.val: scores are made with masks.*ann_dir=FOLDER'),
+    (lambda one: one | {'ann_dir': None}, r'data\.val: scoring needs masks.*ann_dir=FOLDER'),
     (lambda one: {'type': 'RepeatDataset', 'times': 2, 'dataset': one}, 'an image is scored once'),
     (lambda one: [one, one | {'classes': [*COLOURS[:4], 'pink']}], 'other classes'),
     (lambda one: one | {'ann_dir': ['val/masks', 'train/masks']}, 'ann_dir=.*: where folders are lists'),
@@ -445,6 +445,6 @@ def test_arguments_that_cannot_be(tmp_path, changes, words):
 
 @pytest.mark.parametrize('times', [0, 1.5, None])
 def test_repeats_that_cannot_be(tmp_path, times):
-    with pytest.raises(UserError, match=rf'data\.train\.times={times}: a whole number'):
+    with pytest.raises(UserError, match=rf'data\.train\.times={times}: a positive integer'):
         training_dataset(config_of(train={'type': 'RepeatDataset', 'times': times, 'dataset': settings(
             plain(tmp_path), 'train')}))

@@ -487,7 +487,7 @@ def test_a_root_inside_the_layout(case, name, arguments):
 @pytest.mark.parametrize('count', ['x', '0', '-1', '1.5'])
 def test_workers_that_are_no_count(case, count, capsys):
     assert case('ade20k').run('--workers', count) == 2
-    assert f"--workers: '{count}' is no whole number from 1 up" in capsys.readouterr().err
+    assert f"--workers: '{count}' is not a positive integer" in capsys.readouterr().err
 
 
 # ---- verifying
