@@ -29,12 +29,13 @@ def write(content: dict, path: Path) -> None:
     """
     try:
         with atomic_path(path) as part:
-            torch.save(content, part)
+            with part.open('wb') as file:  # torch's own way of writing to a path hides the errors of a disk
+                torch.save(content, file)
             with zipfile.ZipFile(part) as archive:
                 if damaged := archive.testzip():
                     raise OSError(f'{path} does not read back as it was written ({damaged}): the disk may be failing')
     except (OSError, RuntimeError) as error:
-        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch's writer hides the cause
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
         if isinstance(cause, OSError) and cause.errno:
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
