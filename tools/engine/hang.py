@@ -26,13 +26,19 @@ def watch(args: Namespace) -> None:
     """
     global _timeout, _ends
     _timeout, _ends = args.hang_timeout, args.end_on_hang
-    AT_END.append(faulthandler.cancel_dump_traceback_later)
+    AT_END.append(_stop)
 
 
 def progressed() -> None:
     """Start the time-out anew."""
     if _timeout:
         faulthandler.dump_traceback_later(_timeout, repeat=True, exit=_ends, file=STDERR)
+
+
+def _stop() -> None:
+    global _timeout
+    _timeout = 0
+    faulthandler.cancel_dump_traceback_later()
 
 
 def group_timeout(args: Namespace) -> timedelta:
