@@ -37,7 +37,7 @@ if ((machines > 1)); then
   [ -z "${NODE_RANK:-}" ] || conf=is_host=$([ "$NODE_RANK" = 0 ] && echo true || echo false),
   meeting=(--nnodes "$machines" --rdzv-backend c10d --rdzv-endpoint "$MASTER_ADDR:${PORT:-29500}" --rdzv-id clip-rc)
 elif [ -n "${PORT:-}" ]; then
-  meeting=(--rdzv-backend c10d --rdzv-endpoint "localhost:$PORT" --rdzv-id clip-rc)
+  meeting=(--rdzv-backend c10d --rdzv-endpoint "localhost:$PORT" --rdzv-id clip-rc) conf=is_host=true,
 else
   meeting=(--standalone) # on a free port
 fi

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -107,6 +108,15 @@ def test_a_machine_that_does_not_come(tmp_path):
                   MASTER_ADDR='localhost', PORT=free_port())
     assert first.wait(timeout=120) == 1
     assert 'RendezvousTimeoutError' in (tmp_path / 'output').read_text()
+
+
+@pytest.mark.parametrize('several', [{}, {'NNODES': '2', 'NODE_RANK': '0', 'MASTER_ADDR': 'localhost'}])
+def test_a_port_that_another_program_has(several):
+    with socket.socket() as other:
+        other.bind(('', 0))
+        other.listen()
+        done = dist_train(PORT=str(other.getsockname()[1]), **several)
+    assert done.returncode == 1 and 'address already in use' in done.stderr.lower()
 
 
 @pytest.mark.parametrize(('name', 'value'), [
