@@ -40,8 +40,8 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
         raise UserError(f'{resume} is not a checkpoint of this code: its optimizer state cannot be resumed. '
                         f'Use its weights alone: --load-from {resume}')
     if resume and metadata.is_slim(checkpoint):
-        raise UserError(f'{resume} is a slim checkpoint, without the optimizer state that resuming needs. Use its '
-                        f'weights alone: --load-from {resume}')
+        raise UserError(f'{resume} is a slim checkpoint, with no optimizer state to resume. Use its weights alone: '
+                        f'--load-from {resume}')
     return checkpoint, bool(resume)
 
 
