@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # bash dist_train.sh CONFIG WORK_DIR NUM_GPUS [options of tools/train.py, such as --load-from CKPT]
 #
-# One process per GPU; without any GPU, NUM_GPUS processes on the CPU. For several machines run it on each with
-#   NNODES=2 NODE_RANK=0|1 MASTER_ADDR=address-of-the-first PORT=29500
-# RESTARTS=N: begin again up to N times when a process is killed or crashes (default: 3 with several machines, else 0).
-# WAIT=SECONDS: how long machines wait for each other (default: 600). tools/many_machines.md tells of all this.
+# One process per GPU; without a GPU, NUM_GPUS processes on the CPU. On several machines run it on each, with
+#   NNODES=2 NODE_RANK=0|1 MASTER_ADDR=ADDRESS_OF_THE_FIRST PORT=29500
+# RESTARTS=N: restart up to N times when a process fails (default: 3 on several machines, 0 on one).
+# WAIT=SECONDS: how long machines wait for each other (default: 600). More: tools/many_machines.md
 set -euo pipefail
 usage() { sed -n '2,7s/^# \{0,1\}//p' "$0"; }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -25,15 +25,26 @@ for known in NNODES:1:100000 NODE_RANK:0:100000 PORT:1:65535 WAIT:1:10000000 RES
   IFS=: read -r name least most <<<"$known"
   value=${!name:-$least}
   [[ $value =~ ^(0|[1-9][0-9]{0,8})$ ]] && ((value >= least && value <= most)) ||
-    { echo "error: $name=$value is no whole number from $least to $most." >&2; exit 2; }
+    { echo "error: $name=$value: an integer from $least to $most is needed." >&2; exit 2; }
 done
-machines=${NNODES:-1} wait=${WAIT:-600}
-if ((machines > 1)) && [ -z "${MASTER_ADDR:-}" ]; then
-  echo "error: NNODES=$machines needs MASTER_ADDR=ADDRESS, the first machine's as the others know it." >&2
-  exit 2
+machines=${NNODES:-1} wait=${WAIT:-600} restarts=${RESTARTS:-0} conf=
+if ((machines > 1)); then
+  [ -n "${MASTER_ADDR:-}" ] ||
+    { echo "error: NNODES=$machines needs MASTER_ADDR: the first machine's address, as the others know it." >&2; exit 2; }
+  ((${NODE_RANK:-0} < machines)) ||
+    { echo "error: NODE_RANK=$NODE_RANK: with NNODES=$machines it goes from 0 to $((machines - 1))." >&2; exit 2; }
+  restarts=${RESTARTS:-3}
+  [ -z "${NODE_RANK:-}" ] || conf=is_host=$([ "$NODE_RANK" = 0 ] && echo true || echo false),
+  meeting=(--nnodes "$machines" --rdzv-backend c10d --rdzv-endpoint "$MASTER_ADDR:${PORT:-29500}" --rdzv-id clip-rc)
+elif [ -n "${PORT:-}" ]; then
+  meeting=(--rdzv-backend c10d --rdzv-endpoint "localhost:$PORT" --rdzv-id clip-rc) conf=is_host=true,
+else
+  meeting=(--standalone) # on a free port
 fi
-exec "$python" "$here/tools/torchrun.py" \
-  --nnodes "$machines" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$gpus" \
-  --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
-  --max_restarts "${RESTARTS:-$((machines > 1 ? 3 : 0))}" --rdzv_conf "join_timeout=$wait,read_timeout=$wait" \
+threads=$(($(nproc) / gpus))
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 1 ? threads : 1))} # each process's share of the CPU cores
+export CLIPRC_JOB_BEGAN=${CLIPRC_JOB_BEGAN:-$(date +%s)}                  # a restart resumes what was saved since then
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # else a restart meets the addresses of the processes before it
+exec "$python" -m torch.distributed.run "${meeting[@]}" --nproc-per-node "$gpus" --max-restarts "$restarts" \
+  --rdzv-conf "${conf}join_timeout=$wait,read_timeout=$wait" \
   "$here/tools/train.py" "$config" --work-dir "$work_dir" --launcher pytorch "$@"

@@ -71,15 +71,15 @@ def score_table(scores: Mapping[str, float], per_class: Mapping[str, np.ndarray]
     table.align['class'] = 'l'
     for index, label in enumerate(split.names):
         side = ['unseen' if index in unseen else 'seen'] if unseen else []
-        table.add_row([label, *side, *(percent(values[index]) for values in per_class.values())],
+        table.add_row([label, *side, *(fraction(values[index]) for values in per_class.values())],
                       divider=index == len(split.names) - 1)
     blank = [''] * (len(per_class) - 1)
     for name, value in scores.items():
         if unseen or name not in OF_SPLITS:
-            table.add_row([name.replace('_', ' '), *([''] if unseen else []), percent(value), *blank])
+            table.add_row([name.replace('_', ' '), *([''] if unseen else []), fraction(value), *blank])
     return table.get_string()
 
 
-def percent(value: float) -> str:
-    """Format a fraction as percent with two digits; '-' for nan."""
-    return '-' if np.isnan(value) else f'{100 * value:.2f}'
+def fraction(value: float) -> str:
+    """Format a score with four digits; '-' for nan."""
+    return '-' if np.isnan(value) else f'{value:.4f}'

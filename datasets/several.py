@@ -87,7 +87,7 @@ class SeveralDatasets(ConcatDataset):
         summaries = [{key: value for key, value in scores.items() if '.' not in key} for scores in each.values()]
         means = {key: round(mean_of(np.array([scores[key] for scores in summaries]), range(len(summaries))), 4)
                  for key in summaries[0]}
-        print_log('means over the datasets: ' + ', '.join(f'{key} {100 * value:.2f}' for key, value in means.items()),
+        print_log('means over the datasets: ' + ', '.join(f'{key} {value:.4f}' for key, value in means.items()),
                   logger=logger)
         return {**means, **{f'{name}.{key}': value for name, scores in each.items() for key, value in scores.items()}}
 

@@ -15,7 +15,6 @@ from models.errors import UserError
 from models.image_io import opened
 from models.label_format import label_format
 
-from . import whereabouts
 from .class_split import ClassSplit, DatasetFacts, listed
 from .files import first, samples_of
 from .loading import LoadImage, check_size, load_mask, upright_size
@@ -108,11 +107,6 @@ class ZeroShotDataset(CustomDataset):
     def pre_pipeline(self, results: dict) -> None:
         super().pre_pipeline(results)
         results['masks'] = self.masks
-
-    def __getitem__(self, index: int) -> dict:
-        """Run the pipeline on a sample; meanwhile other processes can read which one it is."""
-        with whereabouts.at(self.image_path(index), *([] if self.test_mode else [self.mask_path(index)])):
-            return super().__getitem__(index)
 
     def prepare_test_img(self, index: int) -> dict:
         """Run the test pipeline; values are lists of views, of one view without `MultiScaleFlipAug`."""

@@ -13,6 +13,7 @@ import resource
 import struct
 import sys
 import tarfile
+import tempfile
 import time
 import traceback
 import zipfile

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Does a run survive kills? `python tests/kills.py` kills the miniature's training 30 times at random moments.
+"""Check that a run survives kills: `python tests/kills.py` kills the miniature's training 30 times at random.
 
-Each SIGKILL is followed by --auto-resume. Every run must go on from the newest checkpoint that was there, `latest.pth`
+Each SIGKILL is followed by --auto-resume. Every run must resume from the newest checkpoint, `latest.pth`
 must be a whole one at any time, and in the end weights, optimizer and random states must be those of a run that was
 not killed, bit for bit. Every second kill waits for a checkpoint that is being written. Exits 1 if anything fails.
 """
@@ -23,13 +23,14 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `dat
 import torch
 
 from models.weights import files
-from tools.engine.checkpoints import LATEST, NUMBER, numbered
 from tools.engine.config import REPOSITORY
+from tools.engine.run_folder import LATEST, NUMBER, numbered
 from tools.miniature.runs import CLIP
 from tools.miniature.world import write_world
 
 INTERVAL = 3  # iterations from one checkpoint to the next
 PATIENCE = 300  # seconds
+PARTS = '.*.part.pth'  # of checkpoints that are being written
 RESUMED = re.compile(r'resumed from epoch: \d+, iter (\d+)')  # counted from 0, as mmcv does
 
 
@@ -42,7 +43,7 @@ def command(folder: Path, world: Path, iterations: int) -> list[str]:
 
 
 def until(condition, process: subprocess.Popen) -> bool:
-    """Waits for a condition; False when the process has ended first."""
+    """Wait for a condition; False if the process ends first."""
     end = time.monotonic() + PATIENCE
     while not condition():
         if process.poll() is not None or time.monotonic() > end:
@@ -52,20 +53,20 @@ def until(condition, process: subprocess.Popen) -> bool:
 
 
 def killed(arguments: list[str], folder: Path, draws: random.Random, writing: bool) -> tuple[str, bool]:
-    """Trains until a random moment; what it said, and whether a checkpoint was being written then."""
-    log = folder.parent / 'said'
+    """Train until a random moment; give the output, and whether a checkpoint was being written then."""
+    log = folder.parent / 'output'
     with log.open('w') as stream:
         process = subprocess.Popen(arguments, stdout=stream, stderr=stream, start_new_session=True)
     iterations = draws.randint(1, 4 * INTERVAL)
     until(lambda: log.read_text().count('Iter [') >= iterations, process)
     time.sleep(draws.uniform(0, 0.3))
     if writing:
-        until(lambda: any(folder.glob('*.part')), process)
+        until(lambda: any(folder.glob(PARTS)), process)
         time.sleep(draws.uniform(0, 0.02))
-    with suppress(ProcessLookupError):  # it has ended, which is found in what it said
+    with suppress(ProcessLookupError):  # it has ended: an error, which its output shows
         os.killpg(process.pid, signal.SIGKILL)  # its loader worker too
     process.wait()
-    return log.read_text(), any(folder.glob('*.part'))
+    return log.read_text(), any(folder.glob(PARTS))
 
 
 def whole(file: Path) -> bool:
@@ -76,7 +77,7 @@ def whole(file: Path) -> bool:
 
 
 def same(one, other) -> bool:
-    """Two nests of values and tensors are the same, bit for bit."""
+    """Tell whether two nested structures of values and tensors are equal, bit for bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -97,26 +98,26 @@ def main() -> int:
         work = Path(args.work_dir or temporary)
         work.mkdir(parents=True, exist_ok=True)
         write_world(work / 'world', train=40, val=4, seed=0)
-        folder, last = work / 'killed', 4 * INTERVAL * args.kills  # more than the killed runs will come to
+        folder, last = work / 'killed', 4 * INTERVAL * args.kills  # more iterations than the killed runs reach
         for number in range(1, args.kills + 1):
             have = [file for file in numbered(folder) if whole(file)] if folder.exists() else []
-            said, part = killed(command(folder, work / 'world', last), folder, draws, writing=number % 2 == 0)
+            output, part = killed(command(folder, work / 'world', last), folder, draws, writing=number % 2 == 0)
             while_writing += part
-            found = RESUMED.search(said)
+            found = RESUMED.search(output)
             resumed = int(found[1]) + 1 if found else 0
             expected = int(NUMBER.search(have[0].name)[1]) if have else 0
             from_iterations.append(resumed)
             latest = folder / LATEST
-            for fails, what in ((resumed != expected, f'went on from {resumed}, not {expected}'),
-                                ('passed over' in said, 'found a damaged checkpoint'),
-                                ('error:' in said or 'Traceback' in said, f'failed: {said[-2000:]}'),
-                                ('Iter [' not in said, f'did not train: {said[-2000:]}'),
+            for fails, what in ((resumed != expected, f'resumed from {resumed}, not {expected}'),
+                                ('Skipped' in output, 'found a damaged checkpoint'),
+                                ('error:' in output or 'Traceback' in output, f'failed: {output[-2000:]}'),
+                                ('Iter [' not in output, f'did not train: {output[-2000:]}'),
                                 (latest.is_symlink() != any(numbered(folder)), 'has no latest.pth'),
                                 (latest.is_symlink() and not whole(latest), 'left a damaged latest.pth'),
                                 (not all(map(whole, numbered(folder))), 'left a damaged checkpoint')):
                 if fails:
                     failures.append(f'run {number} {what}')
-            print(f'kill {number}: went on from {resumed}, killed{" while writing" if part else ""}, newest '
+            print(f'kill {number}: resumed from {resumed}, killed{" while writing" if part else ""}, newest '
                   f'{numbered(folder)[0].name if any(numbered(folder)) else None}', flush=True)
         for each in (folder, work / 'uninterrupted'):
             subprocess.run(command(each, work / 'world', last), check=True, capture_output=True)
@@ -124,14 +125,14 @@ def main() -> int:
                       for each in (folder, work / 'uninterrupted'))
         for part in ('state_dict', 'optimizer', 'random_states'):
             if not same(one[part], other[part]):
-                failures.append(f'in the end the {part} is not that of a run that was not killed')
+                failures.append(f'in the end the {part} differs from that of an uninterrupted run')
         best = [sorted(file.name for file in each.glob('best_*.pth')) for each in (folder, work / 'uninterrupted')]
         if best[0] != best[1]:
             failures.append(f'the best checkpoint is {best[0]}, without kills {best[1]}')
     for failure in failures:
         print(f'FAILED: {failure}')
     print(f'{args.kills} kills: {while_writing} of them while a checkpoint was written, {len(failures)} failures, '
-          f'after {last} iterations the same as without kills: {not failures}')
+          f'after {last} iterations equal to an uninterrupted run: {not failures}')
     return bool(failures)
 
 

@@ -1,43 +1,46 @@
 #!/usr/bin/env python3
-"""Do long runs stay flat? `python tests/long_run.py`, by hand; about 4 minutes on 2 CPU cores.
+"""Check that long runs use no more and more resources: `python tests/long_run.py`, about 4 minutes on 2 CPU cores.
 
-The miniature is trained, evaluated and saved meanwhile, tested, and asked for many images of many sizes, each in
-processes that are looked at from outside: memory, open files and threads of the process and its loader workers. A run
-is flat if from its second quarter to its last the median of open files and that of threads did not rise, and that of
-memory rose by no more than 2 % or 16 MB, whichever is more.
+The miniature is trained (with evaluations and checkpoints) and tested, and segments many images of many sizes. Memory,
+open files and threads of the process and its loader workers are sampled from outside. A run is flat if from its second
+quarter to its last the medians of open files and of threads did not rise, and that of memory rose by at most 2 % or
+16 MB, whichever is more.
 """
 import argparse
 import os
+import pty
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's packages, whoever else has some
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # so that `datasets` and `tools` are this repository's
 
 # isort: split
 import numpy as np
 from prettytable import PrettyTable
 
 from models.inference import load_model
-from tools.engine import process
+from tools.engine import errors
+from tools.engine.arguments import positive_int
 from tools.engine.config import REPOSITORY
 from tools.miniature.runs import CLIP
 from tools.miniature.world import write_world
 
-TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'% of [\d,]+ images: ([\d,]+)')
+TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'\| (\d+)/\d+ \[')  # a log line; tqdm's bar
 FEW = 20  # images of an evaluation while training
-SIDES = (48, 400)  # of the images asked for, in pixels
+SIDES = (48, 400)  # of the segmented images, in pixels
 
 
 class Sample(NamedTuple):
-    """What a process and all those below it have."""
+    """Resources of a process and all processes below it."""
     done: int
-    memory: float  # MB of their own; what they share is counted once
+    memory: float  # MB; shared memory is counted once
     files: int
     threads: int
     processes: int
@@ -50,13 +53,13 @@ def tree(process: int) -> list[int]:
 
 
 def look(process: int, done: int) -> Sample | None:
-    """None where one of the processes ends meanwhile."""
+    """Sample a process; None if one of those below it ends meanwhile."""
     memory = files = threads = 0
     try:
         processes = tree(process)
         for number in processes:
             folder = Path(f'/proc/{number}')
-            rollup = (folder / 'smaps_rollup').read_text()  # less the files that are mapped, as others map them too
+            rollup = (folder / 'smaps_rollup').read_text()  # without mapped files, which other processes share
             memory += sum(int(kilobytes) for kilobytes in re.findall(r'^Pss_(?:Anon|Shmem): +(\d+) kB', rollup, re.M))
             files += len(list((folder / 'fd').iterdir()))
             threads += len(list((folder / 'task').iterdir()))
@@ -66,29 +69,44 @@ def look(process: int, done: int) -> Sample | None:
 
 
 def watch(command: list, progress: re.Pattern, env: dict[str, str]) -> list[Sample]:
-    """Samples of a script, one for each line of its that says how far it is.
+    """Sample a script each time that it prints its progress, on a terminal, which progress bars need.
 
     Raises:
         ValueError: it failed.
     """
     samples, last = [], []
-    with subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, env={**os.environ, **env}) as process:
-        for line in process.stdout:
-            last = [*last[-4:], line]
-            if (found := progress.search(line)) and (sample := look(process.pid, int(found[1].replace(',', '')))):
+    screen, terminal = pty.openpty()
+    with subprocess.Popen([sys.executable, *map(str, command)], stdout=terminal, stderr=terminal,
+                          env={**os.environ, **env}) as process:
+        os.close(terminal)
+        for line in lines(screen):
+            last = [*last[-4:], f'{line}\n']
+            if (found := progress.search(line)) and (sample := look(process.pid, int(found[1]))):
                 samples.append(sample)
+    os.close(screen)
     if process.returncode:
         raise ValueError(''.join(['it failed:\n', *last]))
     return samples
 
 
+def lines(screen: int) -> Iterator[str]:
+    """Give what is written on a terminal, line by line; a redrawn line counts as a new one."""
+    text = ''
+    while True:
+        try:
+            text += os.read(screen, 4096).decode(errors='replace')
+        except OSError:  # the other side is closed
+            return
+        *complete, text = re.split(r'[\r\n]+', text)
+        yield from complete
+
+
 def segment(requests: int) -> list[Sample]:
-    """Samples of this process, which segments so many images of random sizes, one after the other."""
+    """Sample this process while it segments so many images of random sizes, one after the other."""
     model, random = load_model(REPOSITORY / 'tools/miniature/model.safetensors', device='cpu'), np.random.default_rng(0)
-    words, samples = ['red dots', 'blue checks', 'green paint'], []
+    names, samples = ['red dots', 'blue checks', 'green paint'], []
     for done in range(1, requests + 1):
-        model.segment(random.integers(0, 256, (*random.integers(*SIDES, 2), 3), dtype=np.uint8), words)
+        model.segment(random.integers(0, 256, (*random.integers(*SIDES, 2), 3), dtype=np.uint8), names)
         if done % max(1, requests // 50) == 0:
             samples.append(look(os.getpid(), done))
     return samples
@@ -100,7 +118,8 @@ def medians(samples: list[Sample], quarter: int) -> Sample:
 
 
 def is_flat(samples: list[Sample]) -> bool:
-    """
+    """Tell whether the resources stay flat from the second quarter of a run to the last.
+
     Raises:
         ValueError: there are too few samples to tell.
     """
@@ -112,7 +131,7 @@ def is_flat(samples: list[Sample]) -> bool:
 
 
 def report(name: str, samples: list[Sample], seconds: float) -> bool:
-    """Prints the table of a run and whether it is flat."""
+    """Print the table of a run and whether it is flat."""
     flat = is_flat(samples)
     table = PrettyTable(['done', 'MB', 'files', 'threads', 'processes'], align='r')
     for quarter in range(1, 5):
@@ -124,11 +143,11 @@ def report(name: str, samples: list[Sample], seconds: float) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Do long runs stay flat?')
-    parser.add_argument('--iterations', type=process.at_least_one, default=1000, help='of training (default: 1000)')
-    parser.add_argument('--images', type=process.at_least_one, default=500, help='of a test (default: 500)')
-    parser.add_argument('--requests', type=process.at_least_one, default=1000,
-                        help='images that a model is asked for (default: 1000)')
+    parser = argparse.ArgumentParser(description='Check that long runs use no more and more resources.')
+    parser.add_argument('--iterations', type=positive_int, default=1000, help='of training (default: 1000)')
+    parser.add_argument('--images', type=positive_int, default=500, help='of a test (default: 500)')
+    parser.add_argument('--requests', type=positive_int, default=1000,
+                        help='images to segment (default: 1000)')
     parser.add_argument('--workers', type=int, nargs='*', default=[2, 0], help='of the loaders (default: 2 0)')
     args = parser.parse_args()
     config, every, flat = REPOSITORY / 'configs/miniature/inductive.py', max(1, args.iterations // 8), []
@@ -156,9 +175,9 @@ def main() -> None:
                      f'log_config.interval={max(1, args.iterations // 100)}'], TRAINING, env)
             measure(f'test of {args.images} images, {workers} loader workers', watch,
                     [REPOSITORY / 'test.py', config, work / 'latest.pth', '--eval', 'mIoU', *common], TESTING, env)
-    measure(f'{args.requests} images of {SIDES[0]} to {SIDES[1]} pixels asked for', segment, args.requests)
+    measure(f'{args.requests} segmented images of {SIDES[0]} to {SIDES[1]} pixels', segment, args.requests)
     sys.exit(not all(flat))
 
 
 if __name__ == '__main__':
-    process.run(main)
+    errors.run(main)

@@ -182,13 +182,13 @@ def test_a_hook_that_changes_the_model_in_the_first_iteration(fails, tiny_config
     (tmp_path / 'hooks.py').write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\n"
                                        "custom_hooks = [dict(type='GivesBuffersLater')]\n")
     error = fails(TRAIN, tmp_path / 'hooks.py', '--work-dir', tmp_path / 'work')
-    assert 'backbone.mean_of_mine' in error and 'would load nowhere' in error
+    assert 'backbone.mean_of_mine' in error and 'could not be loaded' in error
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
 @pytest.mark.parametrize(('lines', 'words'), [
-    ("custom_hooks = [dict(type='EMAHook')]", ['EMAHook', 'ema_', 'would load nowhere']),
-    ("custom_hooks = [dict(type='GivesBuffers')]", ['GivesBuffers', 'backbone.mean_of_mine', 'would load nowhere']),
+    ("custom_hooks = [dict(type='EMAHook')]", ['EMAHook', 'ema_', 'could not be loaded']),
+    ("custom_hooks = [dict(type='GivesBuffers')]", ['GivesBuffers', 'backbone.mean_of_mine', 'could not be loaded']),
     ("log_config = dict(hooks=[dict(type='WandbLoggerHook')])", ['log_config: WandbLoggerHook: ', 'pip install wandb']),
     ("log_config = dict(hooks=[dict(type='TensorboardLoggerHook')])", ['hook TensorboardLoggerHook: ', 'tensorboard']),
 ])
@@ -219,7 +219,7 @@ OPTIONS = [
     (TRAIN, ['--cfg-options', 'model.decode_head.num_layer=2'], ['num_layer']),
     (TRAIN, ['--cfg-options', 'model.type=CLIPCR'], ['CLIPCR']),
     (TRAIN, ['--cfg-options', 'data.samples_per_gpu=0'], ['samples_per_gpu=0']),
-    (TRAIN, ['--cfg-options', 'data.samples_per_gpu=two'], ["data.samples_per_gpu='two'", 'whole number from 1 up']),
+    (TRAIN, ['--cfg-options', 'data.samples_per_gpu=two'], ["data.samples_per_gpu='two'", 'integer of at least 1']),
     (TRAIN, ['--cfg-options', 'data.samples_per_gpus=2'], ['data.samples_per_gpus', 'samples_per_gpu,']),
     (TRAIN, ['--cfg-options', 'runner.max_iter=3'], ['runner has no max_iter;', 'max_iters']),
     (TRAIN, ['--cfg-options', 'runner.max_iters=abc'], ["runner.max_iters='abc'"]),
@@ -242,7 +242,7 @@ OPTIONS = [
     (TRAIN, ['--cfg-options', 'amp.dtype=float16', 'optimizer_config.type=MyHook'], ['MyHook', 'ScaledOptimizerHook']),
     (TRAIN, ['--cfg-options', 'seed=a'], ["seed='a'"]),
     (TRAIN, ['--cfg-options', 'evaluation=3'], ['evaluation=3: a dict is needed']),
-    (TRAIN, ['--cfg-options', 'crop=(96,96)'], ["'crop' only helps to write the settings", 'data, ']),
+    (TRAIN, ['--cfg-options', 'crop=(96,96)'], ["'crop' is a helper variable", 'data, ']),
     (TRAIN, ['--total-batch-size', 3], ['3', 'not a multiple of 2', 'data.samples_per_gpu']),
     (TRAIN, ['--gpus', 1], ['a GPU was asked for', '--device cpu']),
     (TRAIN, ['--gpu-id', 0], ['a GPU was asked for', '--device cpu']),
@@ -350,8 +350,8 @@ def test_an_error_among_several_processes(run, tiny_configs, tmp_path):
         port = str(probe.getsockname()[1])
     done = run('dist_train.sh', tiny_configs['inductive'], tmp_path, 2, '--data-root', tmp_path / 'nowhere',
                check=False, env={'PORT': port}, timeout=100)
-    assert done.returncode != 0 and 'Traceback' not in done.stderr
+    assert done.returncode != 0
     lines = done.stderr.splitlines()
     errors = [line for line in lines if line.startswith('error: ')]
     assert errors and all('no folder' in line and str(tmp_path / 'nowhere') in line for line in errors)
-    assert lines[-1] == errors[-1], 'the launcher has the last word'
+    assert lines.index(errors[0]) < len(lines) - 1 and 'ChildFailedError' in done.stderr, "torchrun's summary follows"

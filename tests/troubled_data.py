@@ -1,8 +1,7 @@
-"""A dataset of which one process gets into trouble: a part of its config's own.
+"""A dataset with which one process gets into trouble, registered by a module of the config.
 
 `troubled` in conftest.py makes such configs.
 """
-import ctypes
 import os
 import signal
 import time
@@ -16,21 +15,12 @@ def sleeps_for_ever():
     time.sleep(10000)
 
 
-def sleeps_in_c():
-    """As a library does that does not let go of the interpreter."""
-    ctypes.PyDLL(None).sleep(10000)
-
-
 def sleeps_a_while():
     time.sleep(2)
 
 
 def is_killed():
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def crashes():
-    ctypes.string_at(0)
 
 
 def leaves():

@@ -22,7 +22,7 @@ from mmseg.utils import get_root_logger
 from prettytable import PrettyTable
 from torch import Tensor, nn
 
-from datasets.metrics import percent, zero_shot_scores
+from datasets.metrics import fraction, zero_shot_scores
 from models import CLIPRC
 from models.errors import UserError
 from models.training_labels import Setting
@@ -94,14 +94,14 @@ def measure(model: nn.Module, loader, penalties: list[float]) -> list[np.ndarray
 
 
 def plot(rows: dict[float, dict[str, float]], published: float, file: Path) -> None:
-    """The scores against the penalty, in percent."""
+    """The scores against the penalty, in fraction."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
     for name, colour in zip(SCORES, ('tab:blue', 'tab:orange', 'black')):
         axes.plot(list(rows), [100 * scores[name] for scores in rows.values()], marker='o', markersize=3, color=colour,
                   label=name.replace('_', ' '))
     axes.axvline(published, color='grey', linestyle=':', label=f"the config's, {published:g}")
     axes.set_xlabel('subtracted from the scores of seen classes')
-    axes.set_ylabel('percent')
+    axes.set_ylabel('fraction')
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
@@ -141,7 +141,7 @@ def main() -> None:
     for penalty, scores in rows.items():
         marks = {"the config's": used, 'best hIoU': best}
         said = ', '.join(word for word, marked in marks.items() if marked == penalty)
-        table.add_row([f'{penalty:g}{f" ({said})" if said else ""}', *(percent(scores[name]) for name in SCORES)])
+        table.add_row([f'{penalty:g}{f" ({said})" if said else ""}', *(fraction(scores[name]) for name in SCORES)])
     logger.info('\n%s', table)
     with prefix.with_name(f'{prefix.name}.csv').open('w', newline='') as stream:
         writer = csv.writer(stream)

@@ -49,7 +49,7 @@ test_it() { # SETTING CONFIG [options]
   local folder=$work/$1 config=$2
   shift 2
   [ -z "$(find "$folder" -maxdepth 1 -name 'eval_single_scale_*.json' -newer "$folder/trained")" ] || return 0
-  "$python" "$here/tools/torchrun.py" --nproc_per_node "$gpus" --master_port "${PORT:-29500}" "$here/test.py" \
+  "$python" -m torch.distributed.run --standalone --nproc-per-node "$gpus" "$here/test.py" \
     "$config" "$folder/latest.pth" --launcher pytorch --eval mIoU --work-dir "$folder" "$@"
 }
 

@@ -50,7 +50,7 @@ def test_several_folders_as_one_dataset(tmp_path, way):
 
 
 @pytest.mark.parametrize(('data', 'words'), [
-    (lambda one: one | {'ann_dir': None}, r'data\.val: scores are made with masks.*ann_dir=FOLDER'),
+    (lambda one: one | {'ann_dir': None}, r'data\.val: scoring needs masks.*ann_dir=FOLDER'),
     (lambda one: {'type': 'RepeatDataset', 'times': 2, 'dataset': one}, 'an image is scored once'),
     (lambda one: [one, one | {'classes': [*NAMES[:4], 'pink']}], 'classes, split or prompt set'),
     (lambda one: one | {'ann_dir': ['val/masks', 'train/masks']}, 'ann_dir=.*: to name several folders'),
@@ -62,7 +62,7 @@ def test_data_that_cannot_be_scored(data, words):
 
 @pytest.mark.parametrize('times', [0, 1.5, None])
 def test_repeats_that_are_refused(times):
-    with pytest.raises(UserError, match=rf'data\.train\.times={times}: a whole number'):
+    with pytest.raises(UserError, match=rf'data\.train\.times={times}: a positive integer'):
         training_dataset(config_of(train={'type': 'RepeatDataset', 'times': times, 'dataset': settings(
             EXAMPLE, 'train')}))
 

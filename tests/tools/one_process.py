@@ -1,5 +1,7 @@
-"""One of several processes that train and test, for `test_processes.py`: torchrun starts `one_process.py FOLDER`."""
+"""One of several processes that train and test, for test_processes.py, and torchrun, which starts them."""
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,15 +22,25 @@ from models import CLIPRC, losses
 from tools.engine import process
 from tools.engine.data import evaluation_loader
 from tools.engine.evaluation import Evaluation, collect, predict
-from tools.engine.runner import Stop
-from tools.train import initial_model
+from tools.engine.stopping import Stop
+from tools.training.start import initial_model
 
 SIDE = 64
 # Classes of the images of process 0 and of process 1: other numbers of (image, class) pairs; none; more images.
 BATCHES = {'other numbers': ([[0, 1, 2], [3, 4]], [[5], [6]]), 'none in the second': ([[0, 1], [7, 19, 2]], [[], []]),
            'none in the first': ([[], []], [[16], [2, 3]])}
 SETTINGS = ['inductive', 'transductive']
+REPOSITORY = Path(__file__).resolve().parents[2]
 Step = tuple[dict[str, float], dict[str, torch.Tensor]]  # what is logged, gradients by parameter
+
+
+def torchrun(processes: int, *arguments, env: dict[str, str] | None = None) -> None:
+    """Run `torchrun ARGUMENTS` with so many processes on this machine."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes),
+         *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=REPOSITORY,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})})
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def images(classes: list[list[int]], seed: int) -> dict[str, DataContainer]:
@@ -44,10 +56,10 @@ def images(classes: list[list[int]], seed: int) -> dict[str, DataContainer]:
 
 
 def model_of(config: Config) -> CLIPRC:
-    """The same in every process, without dropout; it has an opinion on every pixel, unlike one that starts."""
+    """Build the same model in every process, without dropout and with weights that tell classes apart."""
     process.set_seed(0)
     model = initial_model(config, None)
-    process.set_seed(1)  # whoever is first embeds the class names, which draws
+    process.set_seed(1)  # the first process embeds the class names, which draws
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.
@@ -58,7 +70,7 @@ def model_of(config: Config) -> CLIPRC:
 
 
 def one_step(config: Config, batch: dict[str, DataContainer], place: process.Place) -> Step:
-    """What a step logs and the gradients that the optimizer would get."""
+    """Give the logged values of a step and the gradients for the optimizer."""
     wrapped = process.wrap(model_of(config).double().train(), place)
     outputs = wrapped.train_step(batch, None)
     outputs['loss'].backward()
@@ -72,7 +84,7 @@ def first(dataset: ZeroShotDataset, count: int) -> ZeroShotDataset:
 
 
 def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tuple]:
-    """Number of images -> their label maps and scores, as test.py has them, and scores while training."""
+    """Give by number of images the label maps, the scores as in test.py, and the scores while training."""
     model, results = model_of(config), {}
     for count in range(1, 6):
         dataset = first(build_dataset(config.data.test, {'test_mode': True}), count)
@@ -93,8 +105,8 @@ def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tupl
     return results
 
 
-def process(folder: Path) -> None:
-    """What one of several processes does; the first one writes it down. Two train as well."""
+def main(folder: Path) -> None:
+    """Test, and with two processes train, as one of them; the first one saves the results."""
     args = SimpleNamespace(launcher='pytorch', local_rank=0, device='cpu')
     place = process.start(args)
     configs = {setting: Config.fromfile(folder / f'{setting}.py') for setting in SETTINGS}
@@ -112,4 +124,4 @@ def process(folder: Path) -> None:
 
 
 if __name__ == '__main__':
-    process(Path(sys.argv[1]))
+    main(Path(sys.argv[1]))

@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_left_out(tiny_configs, monkeypatch):
 
 
 @pytest.mark.parametrize(('options', 'word'), [(['--growth'], '--out'), (['--launcher', 'pytorch'], 'one process'),
-                                               (['--repeats', '0'], 'whole number')])
+                                               (['--repeats', '0'], 'positive integer')])
 def test_options_that_cannot_be(run, tiny_configs, options, word):
     done = run('tools/benchmark.py', tiny_configs['inductive'], *options, check=False)
     assert done.returncode != 0 and word in done.stderr and 'Traceback' not in done.stderr

@@ -26,7 +26,7 @@ from tools.engine.build import build_model, load_weights
 from tools.engine.config import load_config
 from tools.exporting import onnx_models, slim
 from tools.results.inspection import inspect
-from tools.train import initial_model, starting_point
+from tools.training.start import initial_model, starting_point
 
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
 

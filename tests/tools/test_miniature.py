@@ -30,7 +30,7 @@ from tools.engine.process import Place
 from tools.miniature import experiment, images, quickstart, runs, train_clip, world
 from tools.miniature.runs import Run
 from tools.miniature.train_clip import ImageTower
-from tools.train import initial_model
+from tools.training.start import initial_model
 
 UNSEEN = Miniature.describe().split.unseen
 
@@ -170,7 +170,7 @@ def test_clip_training_writes_a_clip(run, tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'said'), [
     (['.'], 'error: . is a folder: name a file in it, such as clip.pt.'),
-    (['clip.pt', '--iterations', 0], "'0' is no whole number from 1 up")])
+    (['clip.pt', '--iterations', 0], "'0' is not a positive integer")])
 def test_clip_training_looks_first(run, arguments, said):
     done = run('tools/miniature/train_clip.py', *arguments, check=False)
     assert done.returncode != 0 and said in done.stderr and 'drawing' not in done.stdout + done.stderr

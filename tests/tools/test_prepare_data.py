@@ -465,6 +465,12 @@ def test_a_root_inside_the_layout(case, name, arguments):
     assert not any(path.is_file() for path in whole.rglob('*'))
 
 
+@pytest.mark.parametrize('count', ['x', '0', '-1', '1.5'])
+def test_workers_that_are_no_count(case, count, capsys):
+    assert case('ade20k').run('--workers', count) == 2
+    assert f"--workers: '{count}' is not a positive integer" in capsys.readouterr().err
+
+
 # ---- verifying
 
 def test_verify_without_anything(case, capsys):

@@ -10,15 +10,14 @@ from mmcv.parallel import DataContainer
 from PIL import Image
 
 from tests.conftest import LEAVES, REPOSITORY, TINY, make_voc
-from tests.test_scripts import free_port
-from tests.tools.one_process import BATCHES, SETTINGS, Step, images, one_step, scored
+from tests.tools.one_process import BATCHES, SETTINGS, Step, images, one_step, scored, torchrun
 from tools.engine import process
 
 ALONE = process.Place(torch.device('cpu'))
 
 
 def joined(*batches: dict[str, DataContainer]) -> dict[str, DataContainer]:
-    """The images of all batches in one."""
+    """Join the images of all batches in one."""
     return {'img': DataContainer([torch.cat([batch['img'].data[0] for batch in batches])], stack=True),
             'img_metas': DataContainer([sum((batch['img_metas'].data[0] for batch in batches), [])], cpu_only=True),
             'gt_semantic_seg': DataContainer([torch.cat([batch['gt_semantic_seg'].data[0] for batch in batches])],
@@ -39,12 +38,11 @@ def folder(tmp_path_factory, clip_file) -> Path:
 
 
 @pytest.fixture(scope='module')
-def together(run, folder):
-    """What the first of 2 and of 3 processes has written down."""
+def together(folder, cache):
+    """The results of 2 and of 3 processes."""
     results = {}
     for count in (2, 3):
-        run('tools/torchrun.py', '--nproc_per_node', count, '--master_port', free_port(),
-            REPOSITORY / 'tests/tools/one_process.py', folder)
+        torchrun(count, REPOSITORY / 'tests/tools/one_process.py', folder, env={'CLIPRC_CACHE': str(cache)})
         results[count] = torch.load(folder / f'{count}.pt', weights_only=False)
     return results
 
@@ -57,9 +55,9 @@ def same_cache(cache):
 
 
 def distance(one: Step, other: Step) -> float:
-    """The largest difference of a gradient, in parts of its parameter's largest one.
+    """Give the largest difference of a gradient, relative to its parameter's largest one.
 
-    Biases of attention's keys have none but rounding errors, as softmax does not see what all keys have in common.
+    Biases of attention keys have only rounding errors, as softmax ignores a constant.
     """
     assert one[1].keys() == other[1].keys()
     largest = max(float(gradient.abs().max()) for gradient in one[1].values())

@@ -1,1 +1,1 @@
-"""What several commands share. Importing it is quick: torch and mmcv are imported by the modules that need them."""
+"""Modules that several commands share. This package itself imports nothing; torch and mmcv come with its modules."""

@@ -1,19 +1,26 @@
 """Arguments that several commands have. Light: no torch, no mmcv."""
 from argparse import ArgumentParser, ArgumentTypeError
 
-IS_RUN = ('Python code, which is run, and so are the modules that it names in custom_imports: take no config from '
-          'strangers')
+IS_RUN = ('Python code that is executed, together with the modules named in its custom_imports: never use a config '
+          'from a source that you do not trust')
 
 
 def positive_int(text: str) -> int:
-    """The `type` of a command line's count."""
+    """Read a count from the command line (an argument's `type`)."""
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f'{text!r} is no whole number from 1 up')
+        raise ArgumentTypeError(f'{text!r} is not a positive integer')
+    return int(text)
+
+
+def seconds(text: str) -> int:
+    """Read a duration in seconds, 0 included, from the command line (an argument's `type`)."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f'{text!r} is not an integer number of seconds')
     return int(text)
 
 
 def key_value(text: str) -> str:
-    """The `type` of a KEY=VALUE option; `config.load_config` reads the value."""
+    """Check a KEY=VALUE option (an argument's `type`); `config.load_config` reads the value."""
     if '=' not in text:
         raise ArgumentTypeError(f'KEY=VALUE is needed, not {text!r}')
     return text
@@ -32,7 +39,15 @@ def add_config_arguments(parser: ArgumentParser) -> None:
 def add_launch_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that `process.start` reads."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='who started the processes; dist_train.sh says pytorch')
+                        help='how the processes are started; dist_train.sh sets pytorch')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by older launchers')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto',
-                        help='auto: a GPU where there is one, else the CPU')
+                        help='auto: a GPU if there is one, else the CPU')
+
+
+def add_hang_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that `hang.watch` reads."""
+    parser.add_argument('--hang-timeout', type=seconds, default=600, metavar='SECONDS',
+                        help='print the stacks of a process that makes no progress for this long; 0: never '
+                             '(default: 600)')
+    parser.add_argument('--end-on-hang', action='store_true', help='end the process after such a report')

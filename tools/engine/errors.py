@@ -11,9 +11,16 @@ import warnings
 from collections.abc import Callable
 
 LAUNCHED = 'TORCHELASTIC_RUN_ID' in os.environ  # by torchrun
-JOB_BEGAN = 'CLIPRC_JOB_BEGAN'  # in the environment of launched processes: when, in seconds as `time.time`
-AT_END: list[Callable[[], None]] = []  # what `run` does when a command has ended, the last one first
+AT_END: list[Callable[[], None]] = []  # called by `run` when a command ends, the last one first
 LOST = re.compile(r'Connection (closed|reset) by peer|remote process exited|NCCL communicator was aborted')
+WORKER_DIED = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: [^.]+|[^.]+)')
+REMEDIES = {
+    'Killed': 'Most likely the machine or the job ran out of memory (see dmesg). Use fewer workers, --cfg-options '
+              'data.workers_per_gpu=N, or ask for more memory.',
+    'Bus error': 'Most likely /dev/shm is full (df -h /dev/shm; in Docker --shm-size=8g enlarges it). Use fewer '
+                 'workers, --cfg-options data.workers_per_gpu=N; 0 needs no /dev/shm.',
+    '': 'With --cfg-options data.workers_per_gpu=0 the images are loaded in the main process, which shows the cause.',
+}
 
 
 class Stopped(KeyboardInterrupt):
@@ -28,7 +35,8 @@ def run(main: Callable[[], None]) -> None:
     """Run a command's `main`; an error that a user can fix becomes one `error:` line and exit status 1.
 
     Import torch and mmcv inside `main`, so that `--help` is quick and Ctrl-C during imports shows no trace. Set
-    CLIPRC_TRACEBACK=1 to see where an error came from.
+    CLIPRC_TRACEBACK=1 to see where an error came from. Under torchrun the trace of any other exception is also part
+    of torchrun's summary.
     """
     if importlib.util.find_spec('mmcv') is None:
         sys.exit('error: this Python has no environment for CLIP-RC. Make and use it:\n'
@@ -37,25 +45,34 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings('ignore', module='mmcv')
     warnings.filterwarnings('ignore', message='.*pkg_resources.*')
     warnings.filterwarnings('ignore', message='`torch.jit.script` is deprecated')  # fvcore calls it
+    if LAUNCHED:
+        from torch.distributed.elastic.multiprocessing.errors import record
+        record(_run)(main)
+    else:
+        _run(main)
+
+
+def _run(main: Callable[[], None]) -> None:
     try:
         main()
     except Exception as error:
         from models import plugins
         from models.errors import UserError
         lost = distributed() and LOST.search(str(error))
-        if not lost and not isinstance(error, (UserError, OSError)) and not plugins.where(error):
-            raise  # ours to fix
+        ours = not isinstance(error, (UserError, OSError)) and not WORKER_DIED.search(str(error))
+        if not lost and ours and not plugins.where(error):
+            raise
         if os.environ.get('CLIPRC_TRACEBACK'):
             traceback.print_exc()
         if lost:
-            sys.stderr.write(f'process {os.environ.get("RANK", 0)} ends, as another one has ended.\n')
-            sys.exit(os.EX_TEMPFAIL)  # it has no error of its own
+            sys.stderr.write(f'process {os.environ.get("RANK", 0)} ends because another one has ended.\n')
+            sys.exit(1)
         if os.environ.get('RANK', '0') != '0':
-            time.sleep(3)  # the first process most likely says the same; its launcher then ends this one
-        kind = '' if isinstance(error, (UserError, OSError)) else f'{type(error).__name__}: '
+            time.sleep(3)  # the first process most likely prints the same error; its launcher then ends this one
+        kind = f'{type(error).__name__}: ' if ours else ''
         sys.exit(f'error: {kind}{plain_message(error)}{plugins.where(error)}')
     except KeyboardInterrupt as stop:
-        if not LAUNCHED:  # of several processes the launcher says it
+        if os.environ.get('RANK', '0') == '0':
             sys.stderr.write('stopped.\n')
         sys.exit(128 + getattr(stop, 'signal', signal.SIGINT))
     finally:
@@ -72,16 +89,19 @@ def distributed() -> bool:
 
 
 def plain_message(error: Exception) -> str:
-    """Give the message without what loader workers and mmcv's registries put around it; a remedy for a full disk.
+    """Give the message without the prefixes of loader workers and mmcv's registries, and with a remedy where known.
 
-    Control characters, which the texts of a file may have, do not reach the terminal.
+    Control characters, which texts from a file may contain, do not reach the terminal.
     """
     from models.weights.checks import CONTROL
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what = 'the disk is full' if error.errno == errno.ENOSPC else 'your share of the disk is used up'
-        return f'{what}{f" ({error.filename})" if error.filename else ""}. Make room and run this '\
-               'again; a training goes on with --auto-resume.'
+        reason = 'the disk is full' if error.errno == errno.ENOSPC else 'your disk quota is used up'
+        return f'{reason}{f" ({error.filename})" if error.filename else ""}. Make room and run this '\
+               'again; a training continues with --auto-resume.'
     message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(error))
+    if died := WORKER_DIED.search(message):
+        killer = died[2].removeprefix('is killed by signal: ')
+        return f'loader worker (process {died[1]}) {died[2].strip()}. {REMEDIES.get(killer, REMEDIES[""])}'
     if 'Original Traceback' in message:  # raised in a loader worker
         message = re.split(r'\n(?:(?:models|datasets|tools)\.[\w.]+|\w*Error): ', message)[-1].strip()
     return re.sub(r'^(\w+: )+(?=[^\n])', '', message) if re.match(r'^[A-Z]\w+: ', message) else message

@@ -1,9 +1,9 @@
-"""Predictions for the images of a dataset, by one process or several: what test.py and training share."""
+"""Predict the images of a dataset with one process or several, for test.py and for evaluation while training."""
 import math
 import re
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from inspect import signature
 from itertools import islice
 from pathlib import Path
@@ -14,56 +14,66 @@ import torch
 from mmcv.engine import collect_results_cpu, collect_results_gpu
 from mmcv.runner import LoggerHook
 from mmseg.core import EvalHook
+from mmseg.utils import get_root_logger
 from torch import nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from models.errors import UserError
 from models.label_format import label_format
 from models.weights import files
 from tools.engine import hang, process
-from tools.engine.checkpoints import EVALUATIONS, evaluations, note, random_states, save
+from tools.engine.checkpoints import random_states, save
 from tools.engine.process import Place
-from tools.engine.progress import Progress
+from tools.engine.run_folder import EVALUATIONS, add_evaluation, evaluations
 from tools.engine.runner import TrainingRunner
 
-AT_ONCE = 8  # images whose windows a GPU is given together
+IMAGES_PER_GROUP = 8  # whose windows a GPU gets together
 
 
 def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, label map (H, W)) of each image of this process's loader. The first one says how far it is."""
+    """Give (index, label map (H, W)) of each image of this process's loader.
+
+    The first process shows a progress bar on a terminal, and logs the speed of all processes at the end.
+    """
     model.eval()
-    total, done = len(loader.dataset), 0
-    hang.alive(f'loading the first of {len(loader)} images to test')
-    at_once = AT_ONCE if place.device.type == 'cuda' else 1
+    total, started = len(loader.dataset), time.monotonic()
+    size = IMAGES_PER_GROUP if place.device.type == 'cuda' else 1
     batches = zip(loader.sampler, loader, strict=True)
-    with Progress(0, total, 'images') if place.rank == 0 else nullcontext() as progress:
-        while group := list(islice(batches, at_once)):
+    hang.progressed()
+    with tqdm(total=total, unit='image', disable=None if place.rank == 0 else True) as bar:
+        while group := list(islice(batches, size)):
             maps = label_maps(model, [batch for _, batch in group], place)
-            done += len(group)
-            hang.alive(f'testing images, {done} of {len(loader)} done')
+            hang.progressed()
             for (index, _), labels in zip(group, maps, strict=True):
                 yield index, labels
-            if progress is not None:
-                progress.update(min(done * place.world_size, total))
+            bar.update(min(len(group) * place.world_size, total - bar.n))
+    if place.rank == 0:
+        get_root_logger().info('%d images, %s', total, speed(total, time.monotonic() - started))
+
+
+def speed(images: int, seconds: float) -> str:
+    """Write images per second, or seconds per image where that is the larger number."""
+    return f'{images / seconds:.1f} images/s' if images > seconds else f'{seconds / images:.1f} s/image'
 
 
 @torch.no_grad()
 def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.ndarray]:
-    """Label maps (H, W) of images as the loader gives them, each in a batch of its own."""
+    """Give the label maps (H, W) of images from the loader, each in a batch of its own."""
     dtype = label_format(model.module.num_classes).dtype
     if any(len(batch['img']) > 1 for batch in batches):  # several views of an image, to be averaged
         return [model(return_loss=False, **batch)[0].astype(dtype) for batch in batches]
     images = [batch['img'][0][0].to(place.device, non_blocking=True) for batch in batches]
     metas = [batch['img_metas'][0].data[0][0] for batch in batches]
-    sent = torch.uint8 if dtype is np.uint8 else torch.int32  # from the device
+    sent = torch.uint8 if dtype is np.uint8 else torch.int32  # type on the way from the device
     return [labels.to(sent).cpu().numpy().astype(dtype) for labels in model.module.segment(images, metas)]
 
 
 def collect(parts: list, count: int, place: Place, folder: Path, *, on_gpu: bool = False) -> list | None:
-    """The `count` results of all processes in the dataset's order; None except on the first.
+    """Collect the `count` results of all processes in the dataset's order, on the first process; None on the others.
 
     Args:
-        folder: in which they go through a folder of this call's own, which is removed afterwards, unless `on_gpu`.
+        folder: unless `on_gpu`, they go through a temporary folder in it.
     """
     if not place.distributed:
         return parts
@@ -104,13 +114,13 @@ class Evaluation(EvalHook):
             self._know_best(runner)
 
     def _best_files(self) -> list[Path]:
-        """What this has saved, now or before it was interrupted."""
+        """List the best checkpoints of the folder, also those of a run that was interrupted."""
         key = '.+' if self.save_best == 'auto' else re.escape(self.save_best)
         return [file for file in Path(self.out_dir).glob('best_*.pth')
                 if re.fullmatch(rf'best_{key}_iter_\d+\.pth', file.name)]
 
     def _know_best(self, runner: TrainingRunner) -> None:
-        """The best checkpoint is the one in the folder; that which the run goes on from may be older, or another's."""
+        """Take the best score from the folder's best checkpoint; the one in the resumed checkpoint may be outdated."""
         messages = runner.meta['hook_msgs']
         for name in ('best_score', 'best_ckpt'):
             messages.pop(name, None)
@@ -118,23 +128,23 @@ class Evaluation(EvalHook):
             try:
                 score = (files.read(file).meta.get('hook_msgs') or {}).get('best_score')
             except UserError as error:
-                runner.logger.warning('%s It does not count as the best one.', error)
+                runner.logger.warning('%s Its score is ignored.', error)
                 continue
             known = messages.get('best_score')
             if score is not None and (known is None or not self.compare_func(known, score)):
                 messages['best_score'], messages['best_ckpt'] = score, str(file)
 
     def before_train_iter(self, runner: TrainingRunner) -> None:
-        """mmcv's hook would evaluate here, before the first iteration of a run that goes on after `start`."""
+        """Do nothing; mmcv's hook would evaluate here, before the first iteration of a run resumed after `start`."""
 
     def before_epoch(self, runner: TrainingRunner) -> None:
-        """mmcv's runner calls this once, before the first iteration: a run that was ended while evaluating does so."""
+        """Evaluate now if the run was stopped while evaluating. mmcv's runner calls this before the first iteration."""
         if runner.iter == 0:
             return
         done = runner.iter in evaluations(Path(runner.work_dir) / EVALUATIONS)
         if process.of_first(done, self.place):
             return
-        runner._iter -= 1  # as it was then
+        runner._iter -= 1  # as at that time
         runner.mode = 'train'
         if self._should_evaluate(runner):
             self._do_evaluate(runner)
@@ -154,7 +164,7 @@ class Evaluation(EvalHook):
                 break
             parts += dataset.pre_eval(labels, index)
         if asked := runner.stop.agreed():
-            runner.end(asked, runner.iter + 1)  # and will evaluate when it goes on
+            runner.end(asked, runner.iter + 1)  # when resumed, it will evaluate
         folder = Path(self.tmpdir or runner.work_dir)
         parts = collect(parts, len(dataset), self.place, folder, on_gpu=self.gpu_collect)
         if self.place.rank == 0:
@@ -164,14 +174,14 @@ class Evaluation(EvalHook):
             if self.save_best:
                 self._save_best(runner, score, states)
             scores = {name: value for name, value in runner.log_buffer.output.items() if '.' not in name}
-            note(Path(runner.work_dir) / EVALUATIONS, runner.iter + 1, scores)
+            add_evaluation(Path(runner.work_dir) / EVALUATIONS, runner.iter + 1, scores)
 
     def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
-        """The best checkpoint so far, if this is it, takes the place of the one before."""
+        """Save this checkpoint if it is the best so far, and remove the one before."""
         messages = runner.meta['hook_msgs']
         if math.isnan(score):
-            runner.logger.warning('%s is no number (do masks have such classes?): this is no best checkpoint',
-                                  self.key_indicator)
+            runner.logger.warning('%s is not a number (do the masks have such classes?): the checkpoint is not saved '
+                                  'as the best one', self.key_indicator)
             return
         if 'best_score' in messages and not self.compare_func(score, messages['best_score']):
             return

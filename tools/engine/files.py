@@ -1,4 +1,4 @@
-"""Files and folders that several processes may use: written as a whole, held by one."""
+"""Files and folders that several processes may use: atomic writes, and a lock for a folder."""
 import errno
 import fcntl
 import os
@@ -13,9 +13,9 @@ from models.errors import UserError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what is there takes the name `path` when the block ends without an error.
+    """Give a temporary path to write to; the file is renamed to `path` if the block ends without an error.
 
-    So `path` is never there in part. The other path lies beside it and has the same suffix.
+    So `path` never exists in part. The temporary path is `.NAME.PID.part.SUFFIX` in the same folder.
     """
     part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
     try:
@@ -29,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """A renamed file keeps its new name should the machine lose its power, where the file system can do that."""
+    """Make a renamed file keep its new name if the machine loses power, where the file system supports that."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -41,20 +41,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_folder(folder: Path, message: str, *, patience: float = 0., waiting: str = '') -> IO:
-    """Keep other processes that ask for it out of a folder until the returned file is closed, or this process ends.
-
-    Processes that this one starts do not share the lock.
+    """Lock a folder until the returned file is closed, or this process ends; child processes do not share the lock.
 
     Args:
-        message: of the error when another process has it.
-        patience: seconds to wait for that process to end.
-        waiting: said once on stderr before waiting.
+        message: of the error if another process has the lock.
+        patience: seconds to wait for that process.
+        waiting: printed once on stderr before waiting.
 
     Raises:
-        UserError: another process does not end meanwhile.
+        UserError: another process still has the lock.
     """
     file = (folder / '.lock').open('a')
-    end, said = time.monotonic() + patience, not waiting
+    end, printed = time.monotonic() + patience, not waiting
     while True:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,17 +63,17 @@ def lock_folder(folder: Path, message: str, *, patience: float = 0., waiting: st
         if time.monotonic() >= end:
             file.close()
             raise UserError(message)
-        if not said:
-            said = True
+        if not printed:
+            printed = True
             os.write(2, f'{waiting}\n'.encode())
         time.sleep(min(1, patience))
 
 
 def make_folder(path: str | Path) -> Path:
-    """Make a folder that can be written.
+    """Make a folder, and check that it can be written to.
 
     Raises:
-        UserError: it can't be.
+        UserError: it can't.
     """
     path = Path(path)
     try:

@@ -1,10 +1,11 @@
-"""Processes and devices: who this process is, on what it runs, and which seed it has."""
+"""Processes and devices: this process's device and rank, what all processes share, and random seeds."""
 import ctypes
 import os
 import random
 import signal
 import sys
 from argparse import Namespace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +19,15 @@ from torch import nn
 from models import mmcv_compat
 from models.errors import UserError
 from tools.engine.arguments import add_launch_arguments, positive_int  # noqa: F401
-from tools.engine.errors import AT_END, JOB_BEGAN, LAUNCHED, Stopped, plain_message, run  # noqa: F401
+from tools.engine.errors import AT_END, LAUNCHED, Stopped, plain_message, run  # noqa: F401
 from tools.engine.files import lock_folder, make_folder  # noqa: F401
 
 at_least_one = positive_int  # until every command imports it from there
+JOB_BEGAN = 'CLIPRC_JOB_BEGAN'  # environment variable of dist_train.sh: the start of the job, in seconds as `time.time`
 
 
 class Place(NamedTuple):
-    """Where this process runs and which of how many it is."""
+    """The device of this process, and its rank among all processes."""
     device: torch.device
     rank: int = 0
     world_size: int = 1
@@ -40,23 +42,26 @@ class Place(NamedTuple):
         return f'{self.world_size} process{"es" if self.world_size > 1 else ""} on {name}'
 
 
-def end_with_launcher() -> None:
-    """A killed launcher cannot end its processes any more: Linux does it."""
+def end_with_parent() -> None:
+    """Make Linux kill this process when the one that started it has ended, for example by SIGKILL."""
     PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def start(args: Namespace, gpu_id: int | None = None) -> Place:
-    """Joins the other processes and chooses the device.
+def start(args: Namespace, gpu_id: int | None = None, *, timeout: timedelta | None = None) -> Place:
+    """Join the other processes and choose the device.
 
     Args:
-        gpu_id: index of the GPU asked for, or None when none was.
+        args: of `arguments.add_launch_arguments`.
+        gpu_id: index of the GPU that the user asked for, if any.
+        timeout: of collective operations; None is torch's own.
 
     Raises:
-        UserError: a GPU was asked for that is not there.
+        UserError: there is no such GPU, or --launcher pytorch without torchrun.
     """
-    if LAUNCHED and sys.platform == 'linux':
-        end_with_launcher()
+    if LAUNCHED:
+        end_with_parent()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     gpus = torch.cuda.device_count()
     local_rank = int(os.environ['LOCAL_RANK'])
@@ -76,14 +81,15 @@ def start(args: Namespace, gpu_id: int | None = None) -> Place:
         if 'RANK' not in os.environ:
             raise UserError('--launcher pytorch is for processes that torchrun started: use dist_train.sh, or '
                             '`torchrun --nproc_per_node N ... --launcher pytorch`.')
-        dist.init_process_group('nccl' if use_cuda else 'gloo')
+        dist.init_process_group('nccl' if use_cuda else 'gloo', timeout=timeout)
     else:
         init_dist(args.launcher, backend='nccl' if use_cuda else 'gloo')
-    return Place(device, dist.get_rank(), dist.get_world_size(), dist.new_group(backend='gloo') if use_cuda else None)
+    control = dist.new_group(backend='gloo', timeout=timeout) if use_cuda else None
+    return Place(device, dist.get_rank(), dist.get_world_size(), control)
 
 
 def wrap(model: nn.Module, place: Place, *, find_unused_parameters: bool = False) -> nn.Module:
-    """The model on its device in mmcv's wrapper, which unpacks the loaders' data containers."""
+    """Move the model to its device and into mmcv's wrapper, which unpacks the loaders' data containers."""
     model = model.to(place.device)
     options = {'broadcast_buffers': False, 'find_unused_parameters': find_unused_parameters}
     if place.device.type == 'cpu':
@@ -95,7 +101,7 @@ def wrap(model: nn.Module, place: Place, *, find_unused_parameters: bool = False
 
 
 def set_seed(seed: int, *, deterministic: bool = False) -> None:
-    """Seeds Python's, numpy's and torch's generators."""
+    """Seed Python's, numpy's and torch's generators."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -105,7 +111,7 @@ def set_seed(seed: int, *, deterministic: bool = False) -> None:
 
 
 def common_seed(seed: int | None, place: Place) -> int:
-    """`seed`, or without one a random number that all processes share."""
+    """Give `seed`, or without one a random number that all processes share."""
     if seed is None:
         seed = int.from_bytes(os.urandom(4), 'little') >> 1
     if not place.distributed:
@@ -116,7 +122,7 @@ def common_seed(seed: int | None, place: Place) -> int:
 
 
 def of_first(value: Any, place: Place) -> Any:
-    """The first process's value, in all."""
+    """Give the first process's value to all processes."""
     values = [value]
     if place.distributed:
         dist.broadcast_object_list(values, src=0, group=place.control)
@@ -124,27 +130,28 @@ def of_first(value: Any, place: Place) -> Any:
 
 
 def restarted_job(place: Place) -> float | None:
-    """When the job was launched (as `time.time`), if tools/torchrun.py has restarted it; else None.
+    """Give the start of the job (as `time.time`) if torchrun has restarted it; else None.
 
-    A machine that came back has a new launcher: any process's word counts, and the earliest launch.
+    A machine that came back has a new launcher: one process that knows of a restart is enough, and the earliest start
+    counts.
     """
-    told = bool(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))), float(os.environ.get(JOB_BEGAN, 'inf'))
-    everyone = [told]
+    own = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0, float(os.environ.get(JOB_BEGAN, 'inf'))
+    gathered = [own]
     if place.distributed:
-        everyone *= place.world_size
-        dist.all_gather_object(everyone, told, group=place.control)
-    launched = min(when for _, when in everyone)
-    return launched if any(again for again, _ in everyone) and launched < float('inf') else None
+        gathered *= place.world_size
+        dist.all_gather_object(gathered, own, group=place.control)
+    began = min(start for _, start in gathered)
+    return began if any(restarted for restarted, _ in gathered) and began < float('inf') else None
 
 
 def hold(folder: Path, patience: float = 120) -> None:
     """Keep other runs out of a folder as long as this process lives.
 
     Args:
-        patience: seconds to wait for another run, which may be one that was lost and whose lock has not yet run out.
+        patience: seconds to wait for another run, which may be a lost one whose lock has not expired yet.
 
     Raises:
-        UserError: another run does not end meanwhile.
+        UserError: the other run does not end in time.
     """
     lock = lock_folder(folder, f'another run writes to {folder}: wait for its end, or name another --work-dir.',
                        patience=patience,

@@ -1,4 +1,4 @@
-"""Training in float16, whose smallest gradients would be zero: the loss is scaled up, the gradients down again."""
+"""Training in float16: the loss is scaled up, so that small gradients do not underflow, and gradients down again."""
 import torch
 from mmcv.runner import HOOKS, IterBasedRunner
 from mmcv.runner.hooks.optimizer import GradientCumulativeOptimizerHook
@@ -12,12 +12,12 @@ SCALER_OPTIONS = {'init_scale', 'growth_factor', 'backoff_factor', 'growth_inter
 class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
     """mmcv's gradient accumulation (1 for none) around torch's gradient scaler, whose state goes into checkpoints.
 
-    (mmcv's own hook for this knows CUDA's deprecated interface alone.)
+    (mmcv's own hook uses CUDA's deprecated interface only.)
 
     Args:
-        loss_scale: 'dynamic', the number that the scaler begins with, or its arguments. It adapts itself anyway: with
-            mmcv's number that stays, gradients that are too large for it would stop the training in silence.
-        options: of the hook.
+        loss_scale: 'dynamic', the scaler's initial value, or its arguments. The scale always adapts, unlike mmcv's
+            constant one, with which too large gradients would silently stop the training.
+        options: of mmcv's hook.
     """
 
     def __init__(self, *, loss_scale: str | float | dict = 'dynamic', **options):
@@ -32,7 +32,7 @@ class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
 
     def before_run(self, runner: IterBasedRunner) -> None:
         self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type, **self.options)
-        if 'grad_scaler' in runner.meta:  # of the checkpoint that the run goes on from
+        if 'grad_scaler' in runner.meta:  # of the resumed checkpoint
             self.scaler.load_state_dict(runner.meta['grad_scaler'])
 
     def after_train_iter(self, runner: IterBasedRunner) -> None:

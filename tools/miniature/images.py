@@ -76,11 +76,10 @@ def losses(folder: Path) -> tuple[list[int], dict[str, list[float]]]:
             if entry.get('mode') == 'train':
                 lines[entry['iter']] = entry  # a later log of a resumed run wins
     iterations = sorted(lines)
-    return iterations, {name: [lines[i].get(key, np.nan) for i in iterations] for name, key in LOSSES.items()}
+    return iterations, {name: [lines[i].get(name, np.nan) for i in iterations] for name in LOSSES}
 
 
-LOSSES = {'all': 'loss', 'mask (focal)': 'decode.loss_mask', 'mask (dice)': 'decode.loss_dice',
-          'recovery of queries': 'decode.recovery_loss_q', 'recovery of pixels': 'decode.recovery_loss_k'}
+LOSSES = ('loss', 'decode.loss_mask', 'decode.loss_dice', 'decode.recovery_loss_q', 'decode.recovery_loss_k')
 
 
 def loss_image(folders: dict[str, Path], file: Path) -> None:
@@ -91,7 +90,7 @@ def loss_image(folders: dict[str, Path], file: Path) -> None:
     for panel, (title, folder) in zip(panels, folders.items(), strict=True):
         iterations, curves = losses(folder)
         for name, values in curves.items():
-            panel.plot(iterations, values, label=name, linewidth=2.2 if name == 'all' else 1.2,
+            panel.plot(iterations, values, label=name, linewidth=2.2 if name == 'loss' else 1.2,
                        marker='o' if len(iterations) < 10 else None)
         panel.set(title=title, xlabel='iteration', yscale='log')
         panel.grid(alpha=0.3)

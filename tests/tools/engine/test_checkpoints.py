@@ -1,4 +1,4 @@
-"""Checkpoints are written whole or not at all, found again, and pruned."""
+"""Checkpoints are never there in part, are found again, and are pruned."""
 import ctypes
 import errno
 import logging
@@ -6,21 +6,23 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
 
 from models.weights.metadata import FORMAT
 from tests.conftest import REPOSITORY
-from tools.engine import checkpoints, process
-from tools.engine.checkpoints import LATEST, newest, numbered, point_latest_to, put_aside, write
+from tools.engine import checkpoints, errors, process
+from tools.engine.checkpoints import write
+from tools.engine.run_folder import LATEST, newest, numbered, point_latest_to, put_aside
 
 LOGGER = logging.getLogger('test')
 CONTENT = {'state_dict': {'weight': torch.arange(300_000.)}, 'meta': {'clip_rc': {'format': FORMAT}}}
 
 
 @pytest.mark.parametrize('place', ['save', 'fsync', 'replace', 'testzip'])
-def test_an_interrupted_one_does_not_take_the_place_of_a_whole_one(tmp_path, monkeypatch, place):
+def test_an_interrupted_write_replaces_nothing(tmp_path, monkeypatch, place):
     write(CONTENT, tmp_path / 'iter_1.pth')
     before = (tmp_path / 'iter_1.pth').read_bytes()
 
@@ -36,25 +38,22 @@ def test_an_interrupted_one_does_not_take_the_place_of_a_whole_one(tmp_path, mon
     assert (tmp_path / 'iter_1.pth').read_bytes() == before
 
 
-def test_what_is_written_is_read_back(tmp_path, monkeypatch):
-    """A disk that keeps other bytes than it was given."""
-    fsync = os.fsync
+def test_a_file_that_reads_back_differently(tmp_path, monkeypatch):
+    save = torch.save
 
-    def damaging(handle: int) -> None:
-        fsync(handle)
-        part = tmp_path / 'iter_1.pth.part'
-        data = bytearray(part.read_bytes())
-        data[len(data) // 2] ^= 1
-        part.write_bytes(data)
+    def damaging(content: dict, file: IO) -> None:
+        save(content, file)
+        file.seek(file.tell() // 2)
+        file.write(b'other')
 
-    monkeypatch.setattr(os, 'fsync', damaging)
-    with pytest.raises(OSError, match='not read back as it was written'):
+    monkeypatch.setattr(torch, 'save', damaging)
+    with pytest.raises(OSError, match='does not read back as it was written'):
         write(CONTENT, tmp_path / 'iter_1.pth')
     assert not list(tmp_path.iterdir())
 
 
 def on_a_small_disk(folder: Path, size: str) -> bool:
-    """Whether a disk of that size could be mounted there."""
+    """Mount a disk of that size; False if that is not possible."""
     libc = ctypes.CDLL(None, use_errno=True)
     return libc.mount(b'tmpfs', str(folder).encode(), b'tmpfs', 0, f'size={size}'.encode()) == 0
 
@@ -76,7 +75,7 @@ def test_a_full_disk(small_disk):
     assert caught.value.errno == errno.ENOSPC
     assert [file.name for file in small_disk.iterdir()] == ['iter_1.pth']
     assert torch.equal(torch.load(small_disk / 'iter_1.pth')['state_dict']['weight'], CONTENT['state_dict']['weight'])
-    assert 'the disk is full' in process.plain_message(caught.value)
+    assert 'the disk is full' in errors.plain_message(caught.value)
 
 
 def test_training_onto_a_disk_that_fills_up(run, tiny_configs, trained, small_disk):
@@ -88,7 +87,7 @@ def test_training_onto_a_disk_that_fills_up(run, tiny_configs, trained, small_di
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f'error: the disk is full ({small_disk}/iter_2.pth). Make room')
     assert 'more checkpoints of' in done.stderr and 'max_keep_ckpts=3' in done.stderr
-    assert [file.name for file in numbered(small_disk)] == ['iter_1.pth'] and not list(small_disk.glob('*.part'))
+    assert [file.name for file in numbered(small_disk)] == ['iter_1.pth'] and not list(small_disk.glob('*.part*'))
     assert (small_disk / LATEST).resolve().name == 'iter_1.pth'
     subprocess.run(['mount', '-o', 'remount,size=500m', small_disk], check=True)
     run('tools/train.py', tiny_configs['inductive'], *options, '--auto-resume')
@@ -97,7 +96,7 @@ def test_training_onto_a_disk_that_fills_up(run, tiny_configs, trained, small_di
 
 def test_latest_is_there_at_any_moment(tmp_path, monkeypatch):
     point_latest_to(tmp_path / 'iter_1.pth')
-    (tmp_path / f'{LATEST}.part').symlink_to('of a run that was killed')
+    (tmp_path / f'.latest.{os.getpid()}.part.pth').symlink_to('left by a killed run')
     unlink = Path.unlink
     monkeypatch.setattr(Path, 'unlink', lambda path, **options: (
         unlink(path, **options) if path.name != LATEST else pytest.fail('the link was removed')))
@@ -114,7 +113,7 @@ def test_which_is_newest(tmp_path, caplog):
     (tmp_path / 'stopped_iter_12.pth').write_bytes(b'\0damaged')
     assert [file.stem for file in numbered(tmp_path)] == ['stopped_iter_12', 'iter_10', 'best_hIoU_iter_10', 'iter_9']
     assert newest(tmp_path, LOGGER).path == str(tmp_path / 'iter_10.pth')
-    assert 'stopped_iter_12.pth is truncated' in caplog.text and 'passed over' in caplog.text
+    assert 'stopped_iter_12.pth is truncated' in caplog.text and 'Skipped' in caplog.text
     os.utime(tmp_path / 'iter_9.pth', (time.time() + 100,) * 2)
     assert newest(tmp_path, LOGGER, since=time.time() + 50).path == str(tmp_path / 'iter_9.pth')
 
@@ -135,7 +134,7 @@ def test_random_states():
 
     import numpy as np
     process.set_seed(3)
-    np.random.randn(), random.gauss(0, 1)  # both keep half of what they drew
+    np.random.randn(), random.gauss(0, 1)  # both keep a second number for the next call
     state = checkpoints.random_state(torch.device('cpu'))
 
     def draws() -> list[float]:

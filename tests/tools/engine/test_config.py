@@ -151,8 +151,8 @@ def test_image_size_of_a_config_that_has_it_already(tmp_path):
 
 
 @pytest.mark.parametrize('side', ['0', '51.2', 'large'])
-def test_image_size_that_is_none(side):
-    with pytest.raises(ValueError, match=f'image_size=.?{side}.? is no whole number'):
+def test_invalid_image_size(side):
+    with pytest.raises(ValueError, match=f'image_size=.?{side}.? is not a positive integer'):
         load(LEAF, '--cfg-options', f'image_size={side}')
 
 
@@ -191,7 +191,7 @@ def test_the_ways_to_float16_of_mmcv(elsewhere, lines, hook):
 @pytest.mark.parametrize('lines', ['fp16 = True', 'fp16 = dict(scale=3)',
                                    'fp16 = dict()\namp = dict(dtype="bfloat16")',
                                    'optimizer_config = dict(type="Fp16OptimizerHook")\namp = dict(dtype="bfloat16")'])
-def test_float16_that_cannot_be(elsewhere, lines):
+def test_contradictory_float16(elsewhere, lines):
     (elsewhere / 'leaf.py').write_text(f'_base_ = {str(LEAF)!r}\n{lines}')
     with pytest.raises(UserError, match=r'\bamp\b'):
         load('leaf.py')
@@ -203,5 +203,5 @@ def test_float16_that_cannot_be(elsewhere, lines):
     ('model = "a"\ndata = dict()', 'model.backbone'), ('data = None\nmodel = dict()', 'data')])
 def test_what_a_whole_config_has(tmp_path, text, missing):
     (tmp_path / 'config.py').write_text(text)
-    with pytest.raises(ValueError, match=rf'config\.py has no `{missing}`: it is not a whole config'):
+    with pytest.raises(ValueError, match=rf'config\.py has no `{missing}`: it is not a complete config'):
         load(tmp_path / 'config.py')

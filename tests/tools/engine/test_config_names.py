@@ -30,23 +30,23 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize(('line', 'words'), [
-    ('optimiser = dict(lr=1)', 'optimiser is no setting .*did you mean optimizer?'),
+    ('optimiser = dict(lr=1)', 'optimiser is not a setting .*did you mean optimizer?'),
     ('lr_confg = dict(policy="poly")', 'did you mean lr_config?'),
     ('evalution = dict(interval=3)', 'did you mean evaluation?'),
-    ('early_stopping = dict(patience=3)', 'early_stopping is no setting'),
-    ('max_iters = 100', 'max_iters is no setting'),
-    ('data_root = "/my/data"', 'data_root is no setting .*data=dict'),  # the base's folder stays what it is
-    ('crop_size = (32, 32)', 'crop_size is no setting'),
-    ('momentum_config = dict(policy="cyclic")', 'momentum_config is no setting .*custom_hooks'),
-    ('dist_params = dict(backend="mpi")', 'dist_params is no setting .*NCCL'),
-    ('mp_start_method = "spawn"', 'mp_start_method is no setting .*forked'),
-    ('opencv_num_threads = 4', 'opencv_num_threads is no setting'),
-    ('resume = True', 'resume is no setting .*--auto-resume'),
-    ('optim_wrapper = dict(type="AmpOptimWrapper")', 'optim_wrapper is no setting .*amp'),
-    ('param_scheduler = [dict(type="PolyLR")]', 'param_scheduler is no setting .*lr_config'),
-    ('default_hooks = dict(logger=dict())', 'default_hooks is no setting .*log_config'),
-    ('model_wrapper_cfg = dict(type="DDP")', 'model_wrapper_cfg is no setting .*find_unused_parameters'),
-    ('train_cfg = dict(max_iters=3)', 'train_cfg is no setting'),
+    ('early_stopping = dict(patience=3)', 'early_stopping is not a setting'),
+    ('max_iters = 100', 'max_iters is not a setting'),
+    ('data_root = "/my/data"', 'data_root is not a setting .*data=dict'),  # the base's folder stays what it is
+    ('crop_size = (32, 32)', 'crop_size is not a setting'),
+    ('momentum_config = dict(policy="cyclic")', 'momentum_config is not a setting .*custom_hooks'),
+    ('dist_params = dict(backend="mpi")', 'dist_params is not a setting .*NCCL'),
+    ('mp_start_method = "spawn"', 'mp_start_method is not a setting .*forked'),
+    ('opencv_num_threads = 4', 'opencv_num_threads is not a setting'),
+    ('resume = True', 'resume is not a setting .*--auto-resume'),
+    ('optim_wrapper = dict(type="AmpOptimWrapper")', 'optim_wrapper is not a setting .*amp'),
+    ('param_scheduler = [dict(type="PolyLR")]', 'param_scheduler is not a setting .*lr_config'),
+    ('default_hooks = dict(logger=dict())', 'default_hooks is not a setting .*log_config'),
+    ('model_wrapper_cfg = dict(type="DDP")', 'model_wrapper_cfg is not a setting .*find_unused_parameters'),
+    ('train_cfg = dict(max_iters=3)', 'train_cfg is not a setting'),
     ('workflow = [("train", 1), ("val", 1)]', r"workflow=.*only \[\('train', 1\)\].*evaluation"),
     ('workflow = "train"', "workflow='train'"),
     ('data = dict(train_dataloader=dict(samples_per_gpu=3))', 'data.train_dataloader: data has samples_per_gpu'),
@@ -77,10 +77,10 @@ def test_helpers_of_a_base(written, tmp_path):
     leaf = tmp_path / 'leaf.py'
     leaf.write_text("_base_ = 'mine.py'\nruns = {{_base_.folder}}\nwork_dir = runs\n")
     assert load(leaf).work_dir == 'train'
-    with pytest.raises(UserError, match='mine.py: folder is no setting'):
+    with pytest.raises(UserError, match='mine.py: folder is not a setting'):
         load(base)
     base.write_text(base.read_text() + '\noptimiser = dict(lr=1)\n')
-    with pytest.raises(UserError, match='mine.py: optimiser is no setting'):
+    with pytest.raises(UserError, match='mine.py: optimiser is not a setting'):
         load(leaf)
 
 
@@ -94,7 +94,7 @@ def test_what_a_program_wrote(tmp_path, name):
         more = Config(config._cfg_dict.to_dict())
         more[setting] = {'lr': 1}
         more.dump(str(tmp_path / name))
-        with pytest.raises(UserError, match=re.escape(f'{name}: {setting} is no setting') + f'.*{meant}'):
+        with pytest.raises(UserError, match=re.escape(f'{name}: {setting} is not a setting') + f'.*{meant}'):
             load(tmp_path / name)
 
 

@@ -1,4 +1,4 @@
-"""How the results of several processes come together."""
+"""How the results of several processes are collected, and how speed is written."""
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,7 +17,7 @@ def place(tmp_path):
 def test_two_tests_in_one_folder(place, tmp_path, monkeypatch):
     """Each has a folder of its own for its partial results, and removes no other one."""
     folder, used = tmp_path / 'results', []
-    (folder / '.collect-scores').mkdir(parents=True)  # of another test, which goes on
+    (folder / '.collect-scores').mkdir(parents=True)  # of another test, which is still running
     collected = evaluation.collect_results_cpu
 
     def noted(parts, count, own):
@@ -32,3 +32,8 @@ def test_two_tests_in_one_folder(place, tmp_path, monkeypatch):
     first, second, _ = used
     assert first != second
     assert [file.name for file in folder.iterdir()] == ['.collect-scores']
+
+
+@pytest.mark.parametrize(('images', 'seconds', 'text'), [(30, 2., '15.0 images/s'), (2, 30., '15.0 s/image')])
+def test_speed(images, seconds, text):
+    assert evaluation.speed(images, seconds) == text

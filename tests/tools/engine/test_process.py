@@ -10,14 +10,16 @@ from mmcv.utils import Registry, build_from_cfg
 from torch.utils.data import DataLoader, Dataset
 
 from models.errors import UserError, building
-from tools.engine import process
+from tools.engine import errors, process
+from tools.engine.arguments import add_launch_arguments
+from tools.engine.files import make_folder
 
 
 def start(monkeypatch, *arguments, gpus: int = 0, gpu_id: int | None = None):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
     monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
     parser = argparse.ArgumentParser()
-    process.add_launch_arguments(parser)
+    add_launch_arguments(parser)
     return process.start(parser.parse_args(list(arguments)), gpu_id)
 
 
@@ -41,7 +43,7 @@ def test_device(monkeypatch, arguments, gpus, gpu_id, device):
     (['--launcher', 'pytorch', '--local_rank', '3'], 2, None, 'GPU 3 .* sees 2'),
     (['--launcher', 'pytorch', '--local-rank', '3'], 2, None, 'one process per GPU'),
 ])
-def test_what_is_not_there(monkeypatch, arguments, gpus, gpu_id, words):
+def test_devices_that_are_missing(monkeypatch, arguments, gpus, gpu_id, words):
     with pytest.raises(ValueError, match=words):
         start(monkeypatch, *arguments, gpus=gpus, gpu_id=gpu_id)
 
@@ -61,7 +63,15 @@ def test_message_of_a_loader_worker():
     with pytest.raises(ValueError) as caught:
         list(DataLoader(Broken(), num_workers=1))
     assert 'Original Traceback' in str(caught.value)
-    assert process.plain_message(caught.value) == '/data/a b.jpg: broken image: it ends.\nCopy it again.'
+    assert errors.plain_message(caught.value) == '/data/a b.jpg: broken image: it ends.\nCopy it again.'
+
+
+@pytest.mark.parametrize(('message', 'plain'), [
+    ('DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that',
+     'is killed by signal: Bus error. Most likely /dev/shm is full'),
+    ('DataLoader worker (pid(s) 12) exited unexpectedly', 'exited unexpectedly. With --cfg-options data.workers')])
+def test_message_of_a_worker_that_died(message, plain):
+    assert errors.plain_message(RuntimeError(message)).startswith(f'loader worker (process 12) {plain}')
 
 
 @pytest.mark.parametrize(('message', 'plain'), [
@@ -71,10 +81,10 @@ def test_message_of_a_loader_worker():
     ('/data/x.pth is truncated: Fetch it again.', '/data/x.pth is truncated: Fetch it again.'),
 ])
 def test_message_of_a_registry(message, plain):
-    assert process.plain_message(ValueError(message)) == plain
+    assert errors.plain_message(ValueError(message)) == plain
 
 
-ROOM = 'Make room and run this again; a training goes on with --auto-resume.'
+ROOM = 'Make room and run this again; a training continues with --auto-resume.'
 
 
 @pytest.mark.parametrize(('error', 'lines'), [
@@ -88,7 +98,7 @@ def test_run_ends_with_one_error(monkeypatch, error, lines):
 
     monkeypatch.delenv('CLIPRC_TRACEBACK', raising=False)
     with pytest.raises(SystemExit) as caught:
-        process.run(main)
+        errors.run(main)
     assert caught.value.code.splitlines() == lines
 
 
@@ -97,7 +107,7 @@ def test_ctrl_c_ends_as_the_shell_expects(capsys):
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as caught:
-        process.run(main)
+        errors.run(main)
     assert caught.value.code == 130 and capsys.readouterr().err == 'stopped.\n'
 
 
@@ -124,7 +134,7 @@ def through_a_registry() -> None:
 def test_errors_of_ours_keep_their_trace(main):
     """Also those of the kinds that libraries raise for a wrong setting."""
     with pytest.raises(ValueError, match='zip') as caught:
-        process.run(main)
+        errors.run(main)
     assert not isinstance(caught.value, UserError)
 
 
@@ -134,21 +144,21 @@ def test_the_trace_on_request(monkeypatch, capsys):
 
     monkeypatch.setenv('CLIPRC_TRACEBACK', '1')
     with pytest.raises(SystemExit):
-        process.run(main)
+        errors.run(main)
     assert 'Traceback' in capsys.readouterr().err
 
 
 def test_a_folder_that_can_be_written(tmp_path):
-    folder = process.make_folder(tmp_path / 'new' / 'folder')
+    folder = make_folder(tmp_path / 'new' / 'folder')
     assert folder.is_dir() and not list(folder.iterdir())
-    assert process.make_folder(str(folder)) == folder
+    assert make_folder(str(folder)) == folder
 
 
 @pytest.mark.parametrize(('name', 'reason'), [('file', 'it is a file'), ('file/below', 'Not a directory')])
 def test_a_folder_that_cannot_be_made(tmp_path, name, reason):
     (tmp_path / 'file').write_text('kept')
     with pytest.raises(ValueError, match=f'cannot write to the folder .*{reason}') as caught:
-        process.make_folder(tmp_path / name)
+        make_folder(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert (tmp_path / 'file').read_text() == 'kept'
 
@@ -157,7 +167,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, name, reason):
 def test_a_folder_that_may_not_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ValueError, match='cannot write to the folder'):
-        process.make_folder(tmp_path)
+        make_folder(tmp_path)
 
 
 def test_seed():

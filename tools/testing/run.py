@@ -1,0 +1,142 @@
+"""One test of a checkpoint, from the command line's arguments to the scores: what test.py does."""
+import argparse
+import json
+import math
+import os
+import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from mmseg.utils import get_root_logger
+
+from datasets import SeveralDatasets, ZeroShotDataset
+from datasets.metrics import check_metrics
+from models import plugins
+from models.errors import UserError
+from models.weights import files, metadata
+from tools.engine import hang, process
+from tools.engine.build import (
+    build_model,
+    check_classes,
+    give_text_embeddings,
+    load_weights,
+    own_modules,
+    warn_of_other_parts,
+)
+from tools.engine.config import dataset_configs, load_config
+from tools.engine.data import evaluation_dataset, evaluation_loader
+from tools.engine.evaluation import collect, predict
+from tools.engine.files import make_folder
+from tools.engine.panels import result_image
+
+CROSS_DATASET = 'cross_dataset'  # the setting of a test on other classes than the trained ones
+
+
+def test(args: argparse.Namespace) -> None:
+    check_options(args)
+    config = load_config(args)
+    place = process.start(args, args.gpu_id, timeout=hang.group_timeout(args))
+    checkpoint = files.read(args.checkpoint)
+    folder = make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
+    prefix = dict(option.split('=', 1) for option in args.eval_options).get(
+        'imgfile_prefix', str(folder / 'format_results'))
+    for output in [args.show_dir, args.out and Path(args.out).parent, args.format_only and prefix]:
+        if output:
+            make_folder(output)
+    logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
+    torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
+    if args.aug_test:
+        for settings in dataset_configs(config.data.test):
+            settings.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
+    dataset = evaluation_dataset(config, 'test', scored=bool(args.eval))
+
+    model = build_model(config, checkpoint)
+    check_classes(checkpoint, config)
+    load_weights(model, checkpoint)
+    give_text_embeddings(model, config, checkpoint)
+    trained_in = checkpoint.meta.get('clip_rc', {}).get('setting', model.setting.value)
+    if trained_in != model.setting.value and not config.get('cross_dataset'):
+        logger.warning('the checkpoint was trained in the %s setting, the config is %s', trained_in,
+                       model.setting.value)
+    warn_of_other_parts(checkpoint, config)
+    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
+    logger.info('%s; %d images, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
+                len(dataset.facts.split.unseen))
+
+    hang.watch(args)
+    parts, label_maps = [], []
+    loader = evaluation_loader(config, dataset, place)
+    for index, labels in predict(process.wrap(model, place), loader, place):
+        if args.eval:
+            parts += dataset.pre_eval(labels, index)
+        if args.out:
+            label_maps.append(labels)
+        if args.format_only:
+            dataset.format_results([labels], prefix, indices=[index])
+        if args.show or args.show_dir:
+            draw(dataset, index, labels, args)
+    through = Path(args.tmpdir or folder)
+    if args.eval:
+        parts = collect(parts, len(dataset), place, through, on_gpu=args.gpu_collect)
+    if args.out:
+        label_maps = collect(label_maps, len(dataset), place, through, on_gpu=args.gpu_collect)
+    if place.rank != 0:
+        return
+    if args.out:
+        mmcv.dump(label_maps, args.out)
+        logger.info('label maps: %s', args.out)
+    if args.format_only:
+        logger.info('label files: %s', prefix)
+    if args.eval:
+        scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
+        tested = {'config': args.config, 'checkpoint': os.path.realpath(args.checkpoint),  # latest.pth is a link
+                  'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
+                  'images': len(dataset), 'protocol': config.get('protocol'),
+                  'setting': CROSS_DATASET if config.get('cross_dataset') else trained_in,
+                  'own_modules': sorted({*plugins.names(config), *own_modules(checkpoint)}),
+                  'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
+        logger.info('scores: %s', write_scores(scores, tested, args, folder))
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raise a UserError for options that contradict each other or are unknown."""
+    if not (args.eval or args.out or args.format_only or args.show or args.show_dir):
+        raise UserError('nothing to do with the results: use --eval mIoU, --out, --format-only, --show or --show-dir.')
+    if args.eval and args.format_only:
+        raise UserError('--eval and --format-only exclude each other.')
+    if unknown := {option.split('=')[0] for option in args.eval_options} - {'imgfile_prefix'}:
+        raise UserError(f'--eval-options {" ".join(sorted(unknown))}: only imgfile_prefix is supported.')
+    check_metrics(args.eval or [])
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {args.out}: the name must end in .pkl or .pickle.')
+    if not 0 < args.opacity <= 1:
+        raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
+
+
+def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
+    """Write and show the image of one result."""
+    part, dataset, index = dataset.locate(index)
+    drawn = result_image(dataset.image(index), dataset.true_labels(index), labels, split=dataset.facts.split,
+                         palette=dataset.PALETTE, opacity=args.opacity)
+    if args.show_dir:
+        name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
+        file = Path(args.show_dir) / part / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(file)
+    if args.show:
+        drawn.show()
+
+
+def write_scores(scores: dict[str, float], tested: dict, args: argparse.Namespace, folder: Path) -> Path:
+    """Write the scores and what was tested as JSON; a score that does not exist is null."""
+    stem = f'eval_{"multi" if args.aug_test else "single"}_scale_{time.strftime("%Y%m%d_%H%M%S")}'
+    metric = {name: None if math.isnan(value) else value for name, value in scores.items()}
+    for number in count(1):
+        file = folder / f'{stem}{f"_{number}" if number > 1 else ""}.json'
+        with suppress(FileExistsError), file.open('x') as stream:  # another test may have ended in the same second
+            stream.write(json.dumps({**tested, 'metric': metric}, indent=1) + '\n')
+            return file
