@@ -59,7 +59,7 @@ def zero_shot_scores(iou: np.ndarray, seen: Sequence[int], unseen: Sequence[int]
 
 
 def score_table(scores: Mapping[str, float], per_class: Mapping[str, np.ndarray], split: ClassSplit) -> str:
-    """Lay out the values of each class, with its side of the split, then the summary; all in percent.
+    """Lay out the values of each class, with its side of the split, then the summary: fractions, as in logs and JSON.
 
     Args:
         scores: summary by name, fractions.
