@@ -1,9 +1,6 @@
-"""Colours for class names that nobody has given one."""
-import colorsys
+"""The palette under its older name, for `mmcv_compat`."""
 
 
 def palette(count: int) -> list[list[int]]:
-    """`count` colours [red, green, blue], each 0 to 255; neighbours in the list are far apart in hue."""
-    golden = 0.618034  # of the circle: the next hue falls into the widest gap
-    return [[round(255 * part) for part in colorsys.hsv_to_rgb(index * golden % 1, (0.9, 0.55)[index // 5 % 2],
-                                                                (1., 0.7)[index // 10 % 2])] for index in range(count)]
+    from .inference import drawing  # which imports the model
+    return drawing.palette(count)
