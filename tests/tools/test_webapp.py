@@ -189,8 +189,8 @@ def test_an_image_that_decodes_for_minutes_is_stopped(segmenter, tmp_path, conte
     limits, began = LIMITS._replace(decoding=1), time.monotonic()
     answered = answer(segmenter, limits, str(tmp_path / 'slow.img'), ['cat'])
     assert time.monotonic() - began < 3
-    assert answered == {'error': 'slow.img takes more than 1 seconds to decode, the limit: open it in a viewer and save it '
-                             'again.'}
+    assert answered == {'error': 'slow.img takes more than 1 seconds to decode, the limit: open it in a viewer and '
+                                 'save it again.'}
     assert multiprocessing.active_children() == []
 
 
