@@ -247,7 +247,7 @@ def test_the_example_reads_images_as_the_project_does(onnx_file, tmp_path):
         return np.asarray(Image.open(tmp_path / 'labels.png'))
 
     files = {path.name: path for path in save_kinds(tmp_path, drawn_image())}
-    with pytest.raises(SystemExit, match='holds floats'):
+    with pytest.raises(SystemExit, match='contains floats'):
         labels_of(files['float.tif'])
     model, step = load_model(MINIATURE), LoadImage()
     for name in ('deep.png', 'long.tif', 'rgba.png', 'la.png', 'palette_clear.png', 'cmyk.jpg', 'turned.jpg'):
