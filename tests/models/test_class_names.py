@@ -40,7 +40,7 @@ def test_texts_of_the_user():
     assert templates_of(['a {}', 'the {}!']) == ('a {}', 'the {}!')
 
 
-@pytest.mark.parametrize(('prompts', 'words'), [
+@pytest.mark.parametrize(('prompts', 'message'), [
     ('haiku', 'haiku.*single.*coco15.*imagenet80'),
     ([], 'at least one text'),
     (['a {}', 'a photo'], "'a photo'.*needs one {}"),
@@ -49,8 +49,8 @@ def test_texts_of_the_user():
     (['a {0}'], 'needs one {}'),
     ([3], 'needs one {}'),
 ])
-def test_invalid_prompts(prompts, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_prompts(prompts, message):
+    with pytest.raises(ValueError, match=message):
         templates_of(prompts)
 
 
@@ -95,10 +95,10 @@ def test_lines_of_a_file(tmp_path):
     assert lines_of(file, 'class names') == ['café table', 'dog']
 
 
-@pytest.mark.parametrize(('content', 'words'), [(b' \n\n', 'is empty'),
+@pytest.mark.parametrize(('content', 'message'), [(b' \n\n', 'is empty'),
                                                 (b'\xff\xfe\x00', 'no UTF-8 text')])
-def test_files_without_lines(tmp_path, content, words):
+def test_files_without_lines(tmp_path, content, message):
     file = tmp_path / 'names.txt'
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         lines_of(file, 'class names')

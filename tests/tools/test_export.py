@@ -48,9 +48,9 @@ def checkpoint(trained):
 def slim_file(run, checkpoint, tmp_path_factory):
     """The tiny model without a text tower, in float16, made by the command."""
     file = tmp_path_factory.mktemp('slim') / 'new/model.safetensors'
-    said = run('tools/export.py', checkpoint, '--slim', '--out', file.parent, '--no-text-tower').stderr
-    assert f'{file.stat().st_size / 1e6:.1f} MB' in said and f'{checkpoint.stat().st_size / 1e6:.1f} MB' in said
-    assert '% of the pixels of 2 images keep their label' in said
+    log = run('tools/export.py', checkpoint, '--slim', '--out', file.parent, '--no-text-tower').stderr
+    assert f'{file.stat().st_size / 1e6:.1f} MB' in log and f'{checkpoint.stat().st_size / 1e6:.1f} MB' in log
+    assert '% of the pixels of 2 images keep their label' in log
     return file
 
 
@@ -122,8 +122,8 @@ def test_mmseg_takes_a_slim_file(tiny_configs, checkpoint, slim_file, image):
 
 
 def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
-    said = run('test.py', tiny_configs['inductive'], slim_file, '--eval', 'mIoU', '--work-dir', tmp_path).stderr
-    assert 'text embeddings: those in' in said and 'setting, the config is' not in said
+    log = run('test.py', tiny_configs['inductive'], slim_file, '--eval', 'mIoU', '--work-dir', tmp_path).stderr
+    assert 'text embeddings: those in' in log and 'setting, the config is' not in log
     found = json.loads(next(tmp_path.glob('*.json')).read_text())
     assert found['iteration'] == 4 and found['metric']['aAcc'] is not None
 
@@ -146,9 +146,9 @@ def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
     read = files.read(slim_file)
     config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options=[], cfg_options=[]))
     name = 'decode_head.decoder_v.layers.2.norm3.bias'
-    for weights, words in (({key: value for key, value in read.weights.items() if key != name}, f'missing: {name}'),
+    for weights, message in (({key: value for key, value in read.weights.items() if key != name}, f'missing: {name}'),
                            ({**read.weights, 'more': torch.zeros(1)}, 'not known here: more')):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             load_weights(build_model(config), read._replace(weights=weights))
 
 

@@ -89,7 +89,7 @@ def test_a_later_call_does_not_change_scores(miniature, image):
 
 
 def test_the_seen_penalty_is_for_classes_trained_with_masks(miniature, image):
-    """'red dots' was seen, 'red stripes' not, a new word neither; case and synonyms do not matter."""
+    """'red dots' was seen, 'red stripes' not, a new class neither; case and synonyms do not matter."""
     assert 'red dots' in miniature.seen_names and 'red stripes' not in miniature.seen_names
     miniature.segment(image, ['Red  Dots', 'red stripes', 'dots of red, red dots', 'balloon'])
     penalty = miniature.model.decode_head.class_head.penalty.flatten()
@@ -153,50 +153,50 @@ def test_embeddings_are_those_of_the_training(miniature):
     assert torch.allclose(several, by_hand, atol=1e-6)
 
 
-@pytest.mark.parametrize('word', ['猫', '😀', 'кошка', 'قطة', "l'été", '<b>bold</b>', '{}', 'x' * 30,
+@pytest.mark.parametrize('name', ['猫', '😀', 'кошка', 'قطة', "l'été", '<b>bold</b>', '{}', 'x' * 30,
                                   'a\u200bb', '50 %'])
-def test_class_names_in_any_script(miniature, image, word):
-    result = miniature.segment(image, [word, 'red dots'])
-    assert result.class_names == [word, 'red dots']
+def test_class_names_in_any_script(miniature, image, name):
+    result = miniature.segment(image, [name, 'red dots'])
+    assert result.class_names == [name, 'red dots']
     result.overlay()
 
 
-@pytest.mark.parametrize(('word', 'message'), [
+@pytest.mark.parametrize(('name', 'message'), [
     ('word ' * 100, "'word word .*…' is too long: CLIP reads 77 tokens.*has 106.*fewer words"), ('x' * 500, 'too long'),
     ('&nbsp;', 'nothing that CLIP reads')])
-def test_class_names_that_clip_cannot_read(miniature, image, word, message):
+def test_class_names_that_clip_cannot_read(miniature, image, name, message):
     with pytest.raises(ValueError, match=message):
-        miniature.segment(image, ['red dots', word])
+        miniature.segment(image, ['red dots', name])
 
 
 def test_a_long_name_is_refused_before_anything_is_embedded(miniature, image, monkeypatch):
     monkeypatch.setattr('models.inference.segmenter.embed_class_names', None)
     long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=64_000))
-    for words, prompts in ((['kitten', long], None), ([f'red dots, {long}'], None),
+    for names, prompts in ((['kitten', long], None), ([f'red dots, {long}'], None),
                            (['kitten'], ['a photo of a {}', f'{long} {{}}'])):
         began = time.monotonic()
         with pytest.raises(UserError, match='is too long: it has 64,0.* characters'):
-            miniature.segment(image, words, prompts=prompts)
+            miniature.segment(image, names, prompts=prompts)
         assert time.monotonic() - began < 1
 
 
 def test_no_class_names(miniature, image):
-    for words in ([], ['', ' ']):
+    for names in ([], ['', ' ']):
         with pytest.raises(ValueError, match='no class names'):
-            miniature.segment(image, words)
+            miniature.segment(image, names)
 
 
 def test_many_class_names(miniature, image):
     """More than a byte of labels can count."""
-    words = ['red dots', *(f'thing {index}' for index in range(299))]
-    result = miniature.segment(image, words)
+    names = ['red dots', *(f'thing {index}' for index in range(299))]
+    result = miniature.segment(image, names)
     assert result.labels.dtype == np.uint16 and result.unlabelled == 65535
     assert np.array_equal(np.asarray(result.label_image()), result.labels)
 
 
 def test_threads_wait_for_each_other(miniature, image):
     lists = [['red dots', 'blue paint'], ['yellow checks', 'green stripes', 'red paint'], ['blue dots']]
-    wanted = [miniature.segment(image, words).labels for words in lists]
+    wanted = [miniature.segment(image, names).labels for names in lists]
     found = {}
 
     def work(place: int) -> None:
@@ -272,8 +272,8 @@ def test_an_unreliable_result_is_warned_of(scene, logged):
     assert [line for line in logged if "the miniature's model, which knows only its own drawn world" in line]
     del logged[:]
     names = [model.class_names[index] for index in scene.classes]
-    for words in (None, names, names[:1]):
-        assert model.segment(scene.image, words).summary()['warning'] is None
+    for chosen in (None, names, names[:1]):
+        assert model.segment(scene.image, chosen).summary()['warning'] is None
     assert logged == []
     noise = np.random.default_rng(0).integers(90, 110, (64, 80, 3), dtype=np.uint8)
     for _ in range(2):
@@ -298,7 +298,7 @@ def test_autocast(scene):
 
 @pytest.mark.gpu
 def test_the_gpu_gives_the_labels_of_the_cpu(miniature, scene):
-    words = ['red dots', 'balloon', 'blue paint']
-    on_gpu = load_model(MODEL, device='cuda').segment([scene.image, scene.image], words)
-    on_cpu = miniature.segment(scene.image, words)
+    names = ['red dots', 'balloon', 'blue paint']
+    on_gpu = load_model(MODEL, device='cuda').segment([scene.image, scene.image], names)
+    on_cpu = miniature.segment(scene.image, names)
     assert all((result.labels == on_cpu.labels).mean() > 0.99 for result in on_gpu)
