@@ -1,4 +1,4 @@
-"""Images of any kind as people see them: upright, opaque, in colours of 8 bits."""
+"""Reads images of any kind as a viewer shows them: upright, opaque, RGB with 8 bits."""
 import os
 import warnings
 from collections.abc import Iterator
@@ -11,123 +11,123 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import UserError
 
-MOST_PIXELS = 100_000_000
-MOST_ELONGATED = 20  # long side / short side, which is made as long as a window's: there are more windows then
+MAX_PIXELS = 100_000_000
+MAX_ELONGATION = 20  # long side / short side: the short side is resized to a window's, so long images have many windows
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
-FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')  # others, such as EPS, are programs, or little tried
-STARTS_OF_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')  # others are programs, as EPS is, or rare
+TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 ImageSource = str | os.PathLike | Image.Image | np.ndarray
 
 
 class InvalidImage(UserError):
-    """An image that is not taken; the message says why, and what to do."""
+    """An image that cannot be used; the message gives the reason and a remedy."""
 
 
 @contextmanager
-def opened(source: str | os.PathLike | IO[bytes], name: str, *, most_pixels: int = MOST_PIXELS
-           ) -> Iterator[Image.Image]:
-    """An image file, not decoded yet, of whose size its header tells that it can be.
+def opened(source: str | os.PathLike | IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open an image file without decoding it, after checking the size in its header.
 
     Args:
-        name: of the file, for the message.
+        name: of the file, for the error message.
 
     Raises:
-        InvalidImage: it has more pixels than `most_pixels`.
-        Exception: of any kind, in opening or decoding it, as Pillow raises them for damaged files.
+        InvalidImage: it has more than `max_pixels` pixels.
+        Exception: of any type, from Pillow, for a damaged file.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of sizes, which are looked at here, and of damage, which need not matter
+        warnings.simplefilter('ignore')  # about sizes, which are checked here, and minor damage
         try:
             image = Image.open(source, formats=FORMATS)
         except Image.DecompressionBombError as error:
-            raise _too_large(name, most_pixels) from error
+            raise _too_large(name, max_pixels) from error
         with image:
-            if image.width * image.height > most_pixels:
-                raise _too_large(name, most_pixels)
+            if image.width * image.height > max_pixels:
+                raise _too_large(name, max_pixels)
             yield image
 
 
-def read_image(source: ImageSource, *, most_pixels: int = MOST_PIXELS) -> np.ndarray:
-    """An image (H, W, 3) uint8, RGB, as a viewer shows it.
+def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read an image -> (H, W, 3) uint8, RGB, as a viewer shows it.
 
-    Turned as its EXIF data say; transparent parts on white; of an animation the first image; of 16 bits the upper 8.
+    It is rotated as EXIF says, transparent parts become white, an animation gives its first image, 16 bits the upper 8.
 
     Args:
-        source: a file, a PIL image, or an array: (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGB and opacity, of
-            uint8, uint16 (0 to 65535), bool, or floats from 0 to 1.
-        most_pixels: what has more is refused before it is decoded.
+        source: a file, a PIL image, or an array: (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGB and opacity;
+            uint8, uint16 (0 to 65535), bool, or float (0 to 1).
+        max_pixels: larger images are refused before they are decoded.
 
     Raises:
-        UserError: no image, a damaged or an empty one, or one that is too large; the message names the remedy.
+        UserError: the source is not an image, or is damaged, empty or too large; the message names the remedy.
     """
     if isinstance(source, np.ndarray):
-        return _upright(Image.fromarray(_bytes_of(source, most_pixels)), 'the array')
+        return _upright(Image.fromarray(_bytes_of(source, max_pixels)), 'the array')
     if isinstance(source, Image.Image):
-        if source.width * source.height > most_pixels:
-            raise _too_large('the image', most_pixels)
+        if source.width * source.height > max_pixels:
+            raise _too_large('the image', max_pixels)
         return _upright(source, 'the image')
     if not isinstance(source, (str, os.PathLike)):
-        raise UserError(f'an image is a path, a PIL image or a numpy array, not {type(source).__name__}.')
+        raise UserError(f'an image must be a path, a PIL image or a numpy array, not {type(source).__name__}.')
     path = Path(source)
     if path.is_dir():
-        raise UserError(f'{path} is a folder, no image.')
+        raise UserError(f'{path} is a folder, not an image.')
     if not path.is_file():
-        raise UserError(f'{path} is no regular file.' if path.exists() else f'no file {path}.')
+        raise UserError(f'{path} is not a regular file.' if path.exists() else f'no file {path}.')
     if path.stat().st_size == 0:
         raise UserError(f'{path} is empty. Copy it again.')
     try:
-        with opened(path, str(path), most_pixels=most_pixels) as image:
+        with opened(path, str(path), max_pixels=max_pixels) as image:
             return _upright(image, str(path))
     except InvalidImage:
         raise
     except UnidentifiedImageError as error:
         with path.open('rb') as file:
-            if file.read(4) in STARTS_OF_TIFF:
-                raise UserError(f'{path} is a TIFF of a kind that is not read here: save it as PNG.') from error
-        raise UserError(f'{path} is no image of a kind that is known here ({", ".join(ENDINGS)}), or it is '
+            if file.read(4) in TIFF_MAGIC:
+                raise UserError(f'{path} is a TIFF of an unsupported kind: save it as PNG.') from error
+        raise UserError(f'{path} is not an image of a supported kind ({", ".join(ENDINGS)}), or it is '
                         'damaged.') from error
     except PermissionError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
-    except Exception as error:  # of any kind, see `opened`
-        raise UserError(f'{path} is damaged, it does not decode. Copy it again.') from error
+    except Exception as error:  # of any type, see `opened`
+        raise UserError(f'{path} is damaged and cannot be decoded. Copy it again.') from error
 
 
-def _too_large(name: str, most_pixels: int) -> InvalidImage:
-    return InvalidImage(f'{name} has more than {most_pixels:,} pixels, the most that are taken: make it smaller.')
+def _too_large(name: str, max_pixels: int) -> InvalidImage:
+    return InvalidImage(f'{name} has more than {max_pixels:,} pixels, the maximum: make it smaller.')
 
 
-def _bytes_of(array: np.ndarray, most_pixels: int) -> np.ndarray:
-    """An array of any of the kinds that `read_image` takes -> (H, W), (H, W, 3) or (H, W, 4) uint8."""
+def _bytes_of(array: np.ndarray, max_pixels: int) -> np.ndarray:
+    """Convert an array that `read_image` accepts to (H, W), (H, W, 3) or (H, W, 4) uint8."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
-        raise UserError(f'an array of shape {array.shape} is no image: (H, W), (H, W, 3) or (H, W, 4) is one.')
-    if array.shape[0] * array.shape[1] > most_pixels:
-        raise _too_large('the array', most_pixels)
+        raise UserError(f'an array of shape {array.shape} is not an image: use (H, W), (H, W, 3) or (H, W, 4).')
+    if array.shape[0] * array.shape[1] > max_pixels:
+        raise _too_large('the array', max_pixels)
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if array.dtype.kind == 'f':
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise UserError('an image of floats has values from 0 to 1; make others uint8 first.')
+            raise UserError('an image of floats must have values from 0 to 1; convert others to uint8.')
         return np.round(array * 255).astype(np.uint8)
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if array.dtype != np.uint8:
-        raise UserError(f'an array of {array.dtype} is no image: uint8, uint16, bool or floats from 0 to 1.')
+        raise UserError(f'an array of {array.dtype} is not an image: use uint8, uint16, bool or floats from 0 to 1.')
     return np.ascontiguousarray(array)
 
 
 def _upright(image: Image.Image, name: str) -> np.ndarray:
+    """Decode an image, rotate it as EXIF says, and put it on white -> (H, W, 3) uint8, RGB."""
     if 0 in image.size:
         raise InvalidImage(f'{name} has no pixels.')
-    if max(image.size) > MOST_ELONGATED * min(image.size):
+    if max(image.size) > MAX_ELONGATION * min(image.size):
         raise InvalidImage(f'{name} is {image.width}x{image.height} pixels: one side is more than '
-                           f'{MOST_ELONGATED} times the other. Cut it.')
-    image.load()  # whose errors are of the image itself
+                           f'{MAX_ELONGATION} times the other. Crop it.')
+    image.load()  # decoding errors are raised here, and not hidden as damaged EXIF data below
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # of damaged EXIF data
+    except Exception:  # damaged EXIF data
         image = image.copy()
     if image.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

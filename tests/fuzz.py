@@ -34,9 +34,8 @@ from torch import nn  # noqa: E402
 
 from datasets.class_split import ClassSplit, listed  # noqa: E402
 from datasets.loading import LoadImage, MaskColours, MaskIds, load_mask  # noqa: E402
-from models.class_names import templates_of  # noqa: E402
-from models.inference import load_model, parse_words, read_image  # noqa: E402
-from models.inference.words import clean_words  # noqa: E402
+from models.class_names import clean_class_names, parse_class_names, templates_of  # noqa: E402
+from models.inference import load_model, read_image  # noqa: E402
 from models.weights import files, metadata  # noqa: E402
 from models.weights.config_text import read_config_text  # noqa: E402
 from tools.inspect_checkpoint import lines  # noqa: E402
@@ -149,7 +148,7 @@ def read_data(path: Path) -> None:
                  lambda: load_mask(str(path), MaskColours([(1, 2, 3), (4, 5, 6)])),
                  lambda: convert_masks.label_ids(convert_masks.decode(path))):
         _refusable(step)
-    read_image(path, most_pixels=20_000_000)
+    read_image(path, max_pixels=20_000_000)
 
 
 def _refusable(step: Callable[[], object]) -> None:
@@ -162,7 +161,7 @@ def read_names(path: Path) -> None:
 
 
 def read_words(path: Path) -> None:
-    clean_words(parse_words(path.read_text(errors='replace')))
+    clean_class_names(parse_class_names(path.read_text(errors='replace')))
 
 
 def read_archive(path: Path) -> None:

@@ -19,9 +19,7 @@ from datasets import ClassSplit, ZeroShotDataset
 from datasets.masks import MaskColours
 from datasets.metrics import harmonic_mean, mean_of
 from datasets.sampling import PassSampler, SeededSamples
-from models.class_names import synonyms, templates_of
-from models.inference import parse_words
-from models.inference.words import clean_words
+from models.class_names import clean_class_names, parse_class_names, synonyms, templates_of
 from models.resizing import Resizing
 from models.sliding_window import Stitched, Window, sliding
 from models.training_labels import Setting, training_labels
@@ -215,18 +213,19 @@ def test_resizing_stays_between_the_smallest_and_the_largest(h, w, height, width
     assert resized.min() >= maps.min() - 1e-4 and resized.max() <= maps.max() + 1e-4
 
 
-# ---- words, prompts, texts
+# ---- class names, prompts, texts
 
 @given(st.text(max_size=60) | st.text(st.sampled_from('aB,;|\n \t\u200b'), max_size=20))
-def test_words_as_typed(text):
-    words = clean_words(parse_words(text), none_will_do=True)
-    assert len({word.casefold() for word in words}) == len(words)
-    for word in words:
-        parts = synonyms(word)
+def test_class_names_as_typed(text):
+    names = clean_class_names(parse_class_names(text), allow_empty=True)
+    assert len({name.casefold() for name in names}) == len(names)
+    for name in names:
+        parts = synonyms(name)
         assert all(parts) and len({part.casefold() for part in parts}) == len(parts)
-        assert ' '.join(word.split()) == word
-    assert clean_words(words, none_will_do=True) == words
-    assert clean_words(parse_words('\n'.join(word.replace(', ', '|') for word in words)), none_will_do=True) == words
+        assert ' '.join(name.split()) == name
+    assert clean_class_names(names, allow_empty=True) == names
+    typed = '\n'.join(name.replace(', ', '|') for name in names)
+    assert clean_class_names(parse_class_names(typed), allow_empty=True) == names
 
 
 @given(st.lists(st.text(st.sampled_from('a {}'), max_size=8), max_size=3))

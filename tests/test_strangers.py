@@ -86,7 +86,7 @@ SCRIPTS = {
                                                       f'model.{name}={file}'])
        for name in ('pretrained', 'pretrained_text')},
     'inspect': ('tools/inspect_checkpoint.py', lambda file, config: [file]),
-    'export': ('tools/export.py', lambda file, config: [file, '--slim', file.with_suffix('.safetensors')]),
+    'export': ('tools/export.py', lambda file, config: [file, '--slim', '--out', file.parent]),
     'calibrate': ('tools/calibrate.py', lambda file, config: [config, file]),
     'embeddings': ('tools/text_embeddings.py', lambda file, config: ['voc12', '--clip', file, '--out',
                                                                      file.with_suffix('.npy')]),

@@ -1,8 +1,11 @@
-"""Anyone's image, anyone's words: `load_model(checkpoint).segment(image, words)`. Needs nothing of `datasets`."""
+"""Inference on any image with any class names: `load_model(checkpoint).segment(image, class_names)`.
+
+Does not use the package `datasets`.
+"""
+from ..class_names import parse_class_names
 from ..image_io import read_image
 from .load import load_model
 from .result import Result
 from .segmenter import Segmenter
-from .words import parse_words
 
-__all__ = ['Result', 'Segmenter', 'load_model', 'parse_words', 'read_image']
+__all__ = ['Result', 'Segmenter', 'load_model', 'parse_class_names', 'read_image']

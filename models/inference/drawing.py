@@ -1,32 +1,109 @@
-"""Colours over images, and legends with words of any script."""
+"""Colours of classes, overlays on images, and legends with class names in any script."""
+import colorsys
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-
-def colour(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """Label map (H, W) -> (H, W, 3) uint8; labels that have no colour are black."""
-    table = np.zeros((max(256, len(palette) + 1), 3), dtype=np.uint8)
-    table[:len(palette)] = palette
-    return table[np.minimum(labels, len(table) - 1)]
+MAX_NAME = 40  # letters in a legend
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float) -> Image.Image:
-    """The colours of the labels over the image (H, W, 3); pixels whose label has no colour stay as they are."""
-    coloured = labels < len(palette)
+def palette(count: int) -> list[list[int]]:
+    """Return `count` colours [red, green, blue], each from 0 to 255; neighbours in the list differ most in hue."""
+    golden = 0.618034  # each hue falls into the widest gap between the earlier ones
+    return [[round(255 * part) for part in colorsys.hsv_to_rgb(index * golden % 1, (0.9, 0.55)[index // 5 % 2],
+                                                               (1., 0.7)[index // 10 % 2])] for index in range(count)]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, colours: Sequence[Sequence[int]], opacity: float) -> Image.Image:
+    """Draw the colours of the labels (H, W) over the image (H, W, 3); labels without a colour change nothing."""
+    coloured = labels < len(colours)
     mixed = image.copy()
-    mixed[coloured] = image[coloured] * (1 - opacity) + colour(labels[coloured], palette) * opacity
+    if coloured.any():
+        mixed[coloured] = image[coloured] * (1 - opacity) + np.asarray(colours)[labels[coloured]] * opacity
     return Image.fromarray(mixed)
+
+
+def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, size: int = 15) -> Image.Image:
+    """Draw names beside their colours, in as many columns as fit.
+
+    Letters that no font of this machine has are drawn as boxes, and long names are cut.
+
+    Args:
+        entries: (name, colour).
+        width: in pixels; exceeded only where a single column needs more.
+        size: of the letters in pixels.
+    """
+    line, margin = round(1.5 * size), max(2, size // 2)
+    texts = [_drawable(shorten(name), size) for name, _ in entries]
+    column = max((int(font.getlength(text)) for text, font in texts), default=0) + line + 2 * margin
+    columns = max(1, min((width - margin) // column, len(texts)))
+    rows = -(-len(texts) // columns)
+    canvas = Image.new('RGB', (max(width, margin + columns * column), rows * line + 2 * margin), 'white')
+    draw = ImageDraw.Draw(canvas)
+    for place, ((text, font), (_, colour)) in enumerate(zip(texts, entries, strict=True)):
+        left, top = margin + place % columns * column, margin + place // columns * line + line // 8
+        draw.rectangle((left, top, left + size, top + size), fill=tuple(colour), outline='black')
+        draw.text((left + line, top + size // 2), text, fill='black', font=font, anchor='lm')
+    return canvas
+
+
+def caption(text: str, width: int | None = None, size: int = 13) -> Image.Image:
+    """Draw one line of text, `width` pixels wide (the start of a longer text is left out), or as wide as needed."""
+    text, font = _drawable(text, size)
+    if width is None:
+        width = int(font.getlength(text)) + 1
+    elif font.getlength(text) > width:
+        text = next((end for end in (f'…{text[start:]}' for start in range(len(text)))
+                     if font.getlength(end) <= width), '')
+    canvas = Image.new('RGB', (width, round(1.5 * size)), 'white')
+    ImageDraw.Draw(canvas).text((0, 0), text, fill='black', font=font)
+    return canvas
+
+
+def stack(images: Sequence[Image.Image]) -> Image.Image:
+    """Put images below each other, on white."""
+    canvas = Image.new('RGB', (max(image.width for image in images), sum(image.height for image in images)), 'white')
+    top = 0
+    for image in images:
+        canvas.paste(image, (0, top))
+        top += image.height
+    return canvas
+
+
+def shorten(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f'{name[:MAX_NAME - 1]}…'
+
+
+@lru_cache(4096)
+def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
+    """Return a font of this machine that has all letters of the text, or None."""
+    letters = {ord(letter) for letter in text if not letter.isspace()}
+    for font in _fonts():
+        if letters <= _letters_of(font):
+            try:
+                return ImageFont.truetype(font, size)
+            except OSError:  # a font that only matplotlib can read
+                continue
+    return None
+
+
+def _drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
+    """Return the text and a font for it; boxes replace letters that no single font has together with the others."""
+    if font := font_for(text, size):
+        return text, font
+    letters = _letters_of(_fonts()[0])
+    return ''.join(letter if letter.isspace() or ord(letter) in letters else '□' for letter in text), \
+        ImageFont.truetype(_fonts()[0], size)
 
 
 @cache
 def _fonts() -> list[str]:
-    """Font files, that of matplotlib first, which is always there; without the one whose letters are boxes."""
+    """List the font files of this machine, beginning with matplotlib's own, which is always there."""
     from matplotlib import font_manager  # slow to import
     first = font_manager.findfont('DejaVu Sans')
-    others = {entry.fname for entry in font_manager.fontManager.ttflist if 'LastResort' not in entry.fname}
+    others = {entry.fname for entry in font_manager.fontManager.ttflist if 'LastResort' not in entry.fname}  # boxes
     return [first, *sorted(others - {first})]
 
 
@@ -37,67 +114,3 @@ def _letters_of(font: str) -> frozenset[int]:
         return frozenset(font_manager.get_font(font).get_charmap())
     except (OSError, RuntimeError):
         return frozenset()
-
-
-@lru_cache(4096)  # not of all texts for ever
-def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
-    """A font of this machine with all letters of the text; None where there is none."""
-    letters = {ord(letter) for letter in text if not letter.isspace()}
-    for font in _fonts():
-        if letters <= _letters_of(font):
-            try:
-                return ImageFont.truetype(font, size)
-            except OSError:  # a font that only matplotlib reads
-                continue
-    return None
-
-
-def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, size: int = 15) -> Image.Image:
-    """Words beside their colours, in as many columns as fit.
-
-    Letters that no font of this machine has are written as boxes, and long words are cut.
-
-    Args:
-        entries: (word, colour).
-        width: the least width in pixels; less only where one column needs more.
-        size: of the letters in pixels.
-    """
-    line, margin = round(1.5 * size), max(2, size // 2)
-    texts = []
-    for word, _ in entries:
-        word = word if len(word) <= 40 else f'{word[:39]}…'
-        font = font_for(word, size)
-        texts.append((word, font) if font else (_readable(word), font_for('word', size)))
-    column = max((int(font.getlength(word)) for word, font in texts), default=0) + line + 2 * margin
-    columns = max(1, min((width - margin) // column, len(texts)))
-    rows = -(-len(texts) // columns)
-    canvas = Image.new('RGB', (max(width, margin + columns * column), rows * line + 2 * margin), 'white')
-    draw = ImageDraw.Draw(canvas)
-    for place, ((word, font), (_, shade)) in enumerate(zip(texts, entries, strict=True)):
-        left, top = margin + place % columns * column, margin + place // columns * line
-        draw.rectangle((left, top + line // 8, left + size, top + line // 8 + size), fill=tuple(shade), outline='black')
-        draw.text((left + line, top + line // 8 + size // 2), word, fill='black', font=font, anchor='lm')
-    return canvas
-
-
-def _readable(text: str) -> str:
-    """The text with boxes in place of the letters that the first font lacks."""
-    letters = _letters_of(_fonts()[0])
-    return ''.join(letter if letter.isspace() or ord(letter) in letters else '□' for letter in text)
-
-
-def write(canvas: Image.Image, place: tuple[int, int], text: str, width: int, size: int = 13) -> None:
-    """One line of text on the canvas, its start left out where it is wider than `width` pixels."""
-    font = font_for(text, size) or font_for('?', size)
-    if font.getlength(text) > width:
-        cut = (f'…{text[start:]}' for start in range(len(text)))
-        text = next((some for some in cut if font.getlength(some) <= width), '')
-    ImageDraw.Draw(canvas).text(place, text, fill='black', font=font)
-
-
-def under(image: Image.Image, note: Image.Image) -> Image.Image:
-    """The note below the image, on white."""
-    canvas = Image.new('RGB', (max(image.width, note.width), image.height + note.height), 'white')
-    canvas.paste(image, (0, 0))
-    canvas.paste(note, (0, image.height))
-    return canvas

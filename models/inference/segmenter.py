@@ -1,6 +1,6 @@
-"""A model and its text tower: images and words in, results out.
+"""A model with its text tower: images and class names in, results out.
 
-W words, T templates, E CLIP space.
+C class names, E CLIP space.
 """
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,34 +16,34 @@ from mmcv.utils import get_logger
 from mmseg.datasets.pipelines import Compose
 from torch import Tensor
 
-from ..class_names import synonyms, templates_of
+from ..class_names import clean_class_names, parse_class_names, synonyms, templates_of
 from ..errors import UserError
 from ..image_io import ImageSource, read_image
 from ..segmentor import CLIPRC
 from ..text_encoder import CONTEXT_LENGTH, CLIPTextEncoder, count_tokens, embed_class_names
 from ..weights.config_text import with_pairs
+from .drawing import shorten
 from .result import Result
-from .words import clean_words, parse_words
 
 if TYPE_CHECKING:
     from .text_tower import TextTower
 
-KEPT = 10_000  # embeddings of new words; of CLIP ViT-B/16 they take 20 MB
-MINIATURE = ('This is the miniature\'s model, which knows its own drawn world only: colours with paint, stripes, dots '
-             'or checks. On photographs it is useless.')
-SAME, RELATED = 0.98, 0.5  # cosines of embeddings by one CLIP, with other rounding or other prompts
+CACHE_SIZE = 10_000  # embeddings of new class names; those of CLIP ViT-B/16 take 20 MB
+MINIATURE = ('This is the miniature\'s model, which knows only its own drawn world: colours with paint, stripes, dots '
+             'or checks. It is useless on photographs.')
+SAME, RELATED = 0.98, 0.5  # cosines of one CLIP's embeddings of a name: other rounding, other prompts
 
 
 class Segmenter:
-    """Made by `load_model`. May be called by several threads: they wait for each other.
+    """Segments images with any class names; made by `load_model`. Threads may share it and take turns.
 
     Attributes:
         model: the `CLIPRC`, on its device.
-        class_names: of its training; () where the checkpoint does not tell.
-        seen_names: those of them whose masks training has shown, so that the model prefers them; () if it does not.
+        class_names: of its training; () if the checkpoint does not name them.
+        seen_names: those trained with masks, whose scores are lowered by the seen penalty; () in self-training.
         prompts: the prompt set of its training.
-        note: what to know of this model; '' for nothing.
-        warned: whether a result that means little has been logged, which only the first one is: each has a `warning`.
+        note: a warning about this model for its users, or ''.
+        warned: whether an unreliable result has been logged; only the first one is.
     """
 
     def __init__(self, model: CLIPRC, config: Config, *, tower: 'TextTower', class_names: Sequence[str],
@@ -54,143 +54,139 @@ class Segmenter:
         self.warned = False
         if self.note:
             get_logger('mmseg').warning('%s', self.note)
-        self._known = {(word.casefold(), templates_of(prompts)): row for word, row in known.items()}
-        self._new: dict[tuple[str, tuple[str, ...]], Tensor] = {}  # the last used at the end
+        self._known = {(name.casefold(), templates_of(prompts)): row for name, row in known.items()}
+        self._cache: dict[tuple[str, tuple[str, ...]], Tensor] = {}  # the most recently used last
         self._seen = {synonym.casefold() for name in seen_names for synonym in synonyms(name)}
         self._encoder: CLIPTextEncoder | None = None
-        self._lock = threading.RLock()  # within `using`, its thread may call `embed`
-        self._pipeline = Compose(with_pairs(config.data.test.pipeline[1:]))  # without the loading
+        self._lock = threading.RLock()  # reentrant: inside `using`, the same thread may call `embed`
+        self._pipeline = Compose(with_pairs(config.data.test.pipeline[1:]))  # without the loading step
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     def segment(self, images: ImageSource | Sequence[ImageSource],
-                words: Sequence[str | Sequence[str]] | None = None, *,
-                prompts: str | Sequence[str] | None = None, anything_else: str | Sequence[str] = (),
+                class_names: Sequence[str | Sequence[str]] | None = None, *,
+                prompts: str | Sequence[str] | None = None, background: str | Sequence[str] = (),
                 threshold: float | None = None) -> Result | list[Result]:
-        """Each pixel takes the word that fits it best, among these: scores depend on the whole list.
+        """Give each pixel the best of the classes. Classes compete: scores depend on the whole list.
 
         Args:
-            images: one, or a list of them: files, PIL images or arrays, see `read_image`.
-            words: each a word, or several for one thing ('sofa, couch'); without them the classes of the training.
-            prompts: name of a prompt set, or texts such as 'a photo of a {}'; without it the training's.
-            anything_else: words for what is not looked for, a list or a text such as 'background, wall': pixels that
-                one of them fits best take no word.
-            threshold: pixels whose best score is lower take no word.
+            images: one or a list: files, PIL images or arrays, see `read_image`.
+            class_names: each one name, or several of one class ('sofa, couch'); without them those of the training.
+            prompts: name of a prompt set, or texts such as 'a photo of a {}'; without it those of the training.
+            background: more classes that compete, as a list or a text such as 'wall, floor'; their pixels are left
+                unlabelled.
+            threshold: pixels whose best score is below it are left unlabelled.
 
         Returns:
             a `Result`, or a list of them for a list of images.
 
         Raises:
-            UserError: an image, a word or a prompt that is none; new words, and no text tower.
+            UserError: an image, a class name, a prompt or the threshold is invalid, or class names are new and there
+                is no text tower.
         """
-        if isinstance(images, (list, tuple)):
-            return self._segment(images, words, prompts, anything_else, threshold)
-        return self._segment([images], words, prompts, anything_else, threshold)[0]
-
-    def embed(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Tensor:
-        """Embeddings (W, E) of words. Those of the training's classes and of the last new words are kept.
-
-        Raises:
-            UserError: a word is too long for CLIP or holds no letter, or there is no text tower.
-        """
-        templates = templates_of(self.prompts if prompts is None else prompts)
-        keys = [(word.casefold(), templates) for word in words]  # CLIP reads small letters
-        with self._lock:
-            for key, word in zip(keys, words, strict=True):
-                if key not in self._known and key not in self._new:
-                    self._check_length(word, templates)
-            return torch.stack([self._row(key, word) for key, word in zip(keys, words, strict=True)])
-
-    @contextmanager
-    def using(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
-        """The model of these words, without gradients, and for one thread alone: the others wait."""
-        with self._lock, torch.no_grad():
-            self.model.set_words(self.embed(words, prompts),
-                                 seen=[index for index, word in enumerate(words) if self._was_seen(word)])
-            yield self.model
-
-    def _segment(self, images: Sequence[ImageSource], words: Sequence[str | Sequence[str]] | None,
-                 prompts: str | Sequence[str] | None, anything_else: str | Sequence[str], threshold: float | None
-                 ) -> list[Result]:
-        words = clean_words(self.class_names if words is None else words)
-        taken = {word.casefold() for word in words}
-        others = parse_words(anything_else) if isinstance(anything_else, str) else list(anything_else)
-        others = [other for other in clean_words(others, none_will_do=True) if other.casefold() not in taken]
+        if not isinstance(images, (list, tuple)):
+            return self.segment([images], class_names, prompts=prompts, background=background, threshold=threshold)[0]
+        names = clean_class_names(self.class_names if class_names is None else class_names)
+        taken = {name.casefold() for name in names}
+        background = parse_class_names(background) if isinstance(background, str) else list(background)
+        background = [name for name in clean_class_names(background, allow_empty=True) if name.casefold() not in taken]
         if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
-            raise UserError(f'threshold={threshold!r} is not from 0 to 1.')
-        arrays = [read_image(image) for image in images]
+            raise UserError(f'threshold={threshold!r} is not between 0 and 1.')
         threshold = None if threshold is None else float(threshold)
-        settings = {'prompts': prompts or self.prompts, 'anything_else': others, 'threshold': threshold}
-        with self.using(words + others, prompts) as model:
+        arrays = [read_image(image) for image in images]
+        settings = {'prompts': prompts or self.prompts, 'background': background, 'threshold': threshold}
+        with self.using(names + background, prompts) as model:
             prepared = [self.prepare(array) for array in arrays]
             stitched = model.stitch([tensor.to(self.device) for tensor, _ in prepared], [meta for _, meta in prepared])
             penalty = model.decode_head.class_head.penalty.flatten().tolist()
-            results = [Result(array, words, scores, threshold=threshold, settings=settings, penalty=penalty,
+            results = [Result(array, names, scores, threshold=threshold, settings=settings, penalty=penalty,
                               note=self.note) for array, scores in zip(arrays, stitched, strict=True)]
-            for warning in [result.warning for result in results if result.warning and not self.warned][:1]:
-                self.warned = True
-                get_logger('mmseg').warning('%s', warning)
-            return results
+        warning = next((result.warning for result in results if result.warning), None)
+        if warning and not self.warned:
+            self.warned = True
+            get_logger('mmseg').warning('%s', warning)
+        return results
 
-    def _row(self, key: tuple[str, tuple[str, ...]], word: str) -> Tensor:
-        """The embedding (E) of a word, whose key holds the templates, too."""
-        if key in self._known:
-            return self._known[key]
-        row = self._new.pop(key, None)
-        if row is None:
-            row = embed_class_names(self._text_encoder(), [synonyms(word)], key[1])[0].cpu()
-        self._new[key] = row
-        if len(self._new) > KEPT:
-            del self._new[next(iter(self._new))]
-        return row
+    def embed(self, class_names: Sequence[str], prompts: str | Sequence[str] | None = None) -> Tensor:
+        """Embed class names -> (C, E). Embeddings of the training's classes and of recent names are cached.
 
-    def _was_seen(self, word: str) -> bool:
-        return any(synonym.casefold() in self._seen for synonym in synonyms(word))
+        Raises:
+            UserError: a name is too long for CLIP or has no letters, or there is no text tower.
+        """
+        templates = templates_of(self.prompts if prompts is None else prompts)
+        keys = [(name.casefold(), templates) for name in class_names]  # CLIP ignores case
+        with self._lock:
+            for key, name in zip(keys, class_names, strict=True):
+                if key not in self._known and key not in self._cache:
+                    _check_length(name, templates)
+            return torch.stack([self._row(key, name) for key, name in zip(keys, class_names, strict=True)])
+
+    @contextmanager
+    def using(self, class_names: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
+        """Lend the model with these classes, without gradients, to one thread; other threads wait."""
+        with self._lock, torch.no_grad():
+            self.model.set_words(self.embed(class_names, prompts),
+                                 seen=[index for index, name in enumerate(class_names) if self._was_seen(name)])
+            yield self.model
 
     def prepare(self, image: np.ndarray) -> tuple[Tensor, dict]:
-        """ImageSource (H, W, 3), RGB -> (3, h, w) as the model gets it, and what mmseg says of it."""
+        """Turn an image (H, W, 3), RGB, into the model's input (3, h, w) and mmseg's metadata."""
         bgr = np.ascontiguousarray(image[..., ::-1])
         views = self._pipeline({'img': bgr, 'img_shape': bgr.shape, 'ori_shape': bgr.shape, 'pad_shape': bgr.shape,
                                 'img_fields': ['img'], 'scale_factor': 1., 'filename': None, 'ori_filename': None})
         if len(views['img']) != 1:
-            raise UserError('the config\'s test pipeline makes several views of an image: one is needed here.')
+            raise UserError('the config\'s test pipeline makes several views of an image; only one is supported here.')
         return views['img'][0], views['img_metas'][0].data
+
+    def _row(self, key: tuple[str, tuple[str, ...]], name: str) -> Tensor:
+        """Return the embedding (E) of a class name; the key is (name in lower case, templates)."""
+        if key in self._known:
+            return self._known[key]
+        row = self._cache.pop(key, None)
+        if row is None:
+            row = embed_class_names(self._text_encoder(), [synonyms(name)], key[1])[0].cpu()
+        self._cache[key] = row
+        if len(self._cache) > CACHE_SIZE:
+            del self._cache[next(iter(self._cache))]
+        return row
+
+    def _was_seen(self, name: str) -> bool:
+        return any(synonym.casefold() in self._seen for synonym in synonyms(name))
 
     def _text_encoder(self) -> CLIPTextEncoder:
         if self._encoder is None:
-            self._encoder = self.tower.load().to(self.device)
-            self._check_tower(self._encoder)
+            encoder = self.tower.load().to(self.device)
+            self._check_tower(encoder)
+            self._encoder = encoder
         return self._encoder
 
     def _check_tower(self, encoder: CLIPTextEncoder) -> None:
-        """The text tower must be of the CLIP that the model was trained with: it gives the training's embeddings.
+        """Check that the text tower is of the CLIP that the model was trained with.
 
         Raises:
-            UserError: it gives quite others.
+            UserError: its embeddings differ from those of the training.
         """
-        (word, templates), known = next(iter(self._known.items()), ((None, None), None))
-        if known is None:
+        if not self._known:
             return
-        row = embed_class_names(encoder, [synonyms(word)], templates)[0].cpu()
-        likeness = float(F.cosine_similarity(row, known, dim=0)) if row.shape == known.shape else 0.
-        if likeness < RELATED:
-            self._encoder = None
-            raise UserError(f'{self.tower.source} is not the CLIP of the model\'s training: it embeds {word!r} '
-                            f'otherwise (cosine {likeness:.2f}). Name the right one: clip=FILE, --clip FILE.')
-        if likeness < SAME:
+        (name, templates), known = next(iter(self._known.items()))
+        row = embed_class_names(encoder, [synonyms(name)], templates)[0].cpu()
+        cosine = float(F.cosine_similarity(row, known, dim=0)) if row.shape == known.shape else 0.
+        if cosine < RELATED:
+            raise UserError(f'{self.tower.source} is not the CLIP of the model\'s training: its embedding of '
+                            f'{name!r} differs (cosine {cosine:.2f}). Name the right one: clip=FILE, --clip FILE.')
+        if cosine < SAME:
             get_logger('mmseg').warning(
-                '%s embeds %r otherwise than the training did (cosine %.2f): another CLIP, or the training read its '
-                'embeddings from a file', self.tower.source, word, likeness)
+                '%s embeds %r differently than in training (cosine %.2f): it is another CLIP, or the training read '
+                'its embeddings from a file', self.tower.source, name, cosine)
 
-    @staticmethod
-    def _check_length(word: str, templates: Sequence[str]) -> None:
-        for synonym in synonyms(word):
-            shown = synonym if len(synonym) <= 40 else f'{synonym[:39]}…'
-            if count_tokens(synonym) == 0:
-                raise UserError(f'{shown!r} holds nothing that CLIP reads: name the thing in letters.')
-            longest = max(count_tokens(template.format(synonym)) for template in templates) + 2  # start and end
-            if longest > CONTEXT_LENGTH:
-                raise UserError(f'{shown!r} is too long: CLIP reads {CONTEXT_LENGTH} tokens with the prompt, this has '
-                                f'{longest}. Say it in fewer words.')
+
+def _check_length(name: str, templates: Sequence[str]) -> None:
+    for synonym in synonyms(name):
+        if count_tokens(synonym) == 0:
+            raise UserError(f'{shorten(synonym)!r} contains nothing that CLIP reads: use letters.')
+        longest = max(count_tokens(template.format(synonym)) for template in templates) + 2  # start and end
+        if longest > CONTEXT_LENGTH:
+            raise UserError(f'{shorten(synonym)!r} is too long: CLIP reads {CONTEXT_LENGTH} tokens with the prompt, '
+                            f'this has {longest}. Use fewer words.')

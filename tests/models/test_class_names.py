@@ -1,7 +1,14 @@
-"""Prompt sets, and the texts that a user gives."""
+"""Prompt sets, and class names as people write them."""
 import pytest
 
-from models.class_names import PROMPT_SETS, lines_of, synonyms, templates_of
+from models.class_names import (
+    PROMPT_SETS,
+    clean_class_names,
+    lines_of,
+    parse_class_names,
+    synonyms,
+    templates_of,
+)
 
 
 def test_single_prompt_has_no_full_stop():
@@ -33,23 +40,53 @@ def test_texts_of_the_user():
     assert templates_of(['a {}', 'the {}!']) == ('a {}', 'the {}!')
 
 
-@pytest.mark.parametrize(('prompts', 'words'), [
+@pytest.mark.parametrize(('prompts', 'message'), [
     ('haiku', 'haiku.*single.*coco15.*imagenet80'),
-    ([], 'one text at least'),
+    ([], 'at least one text'),
     (['a {}', 'a photo'], "'a photo'.*needs one {}"),
     (['{} and {}'], 'needs one {}'),
     (['a {name}'], 'needs one {}'),
     (['a {0}'], 'needs one {}'),
     ([3], 'needs one {}'),
 ])
-def test_prompts_that_are_none(prompts, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_prompts(prompts, message):
+    with pytest.raises(ValueError, match=message):
         templates_of(prompts)
 
 
 def test_synonyms():
-    assert synonyms('sofa, couch') == ['sofa', 'couch']
+    """Commas as in files, | as on a command line."""
+    assert synonyms('sofa, couch') == synonyms('sofa|couch') == ['sofa', 'couch']
     assert synonyms('wall-concrete') == ['wall-concrete']
+
+
+@pytest.mark.parametrize(('text', 'names'), [
+    ('cat, sofa, potted plant', ['cat', 'sofa', 'potted plant']), ('cat; sofa\nblue pot', ['cat', 'sofa', 'blue pot']),
+    ('sofa | couch, cat', ['sofa, couch', 'cat']), ('cat', ['cat']), ('cat,,', ['cat', '', '']), ('|', [''])])
+def test_parsing(text, names):
+    assert parse_class_names(text) == names
+
+
+@pytest.mark.parametrize(('names', 'cleaned'), [
+    (['cat', ' Cat ', 'CAT', 'dog'], ['cat', 'dog']), (['potted\t plant\n', '', '  '], ['potted plant']),
+    (['sofa,couch', 'sofa , couch', 'sofa|couch'], ['sofa, couch']), ([['sofa', 'couch']], ['sofa, couch']),
+    (['sofa, ,couch,'], ['sofa, couch']), (['sofa, Sofa, couch'], ['sofa, couch']),
+    (('猫', '😀', 'кошка'), ['猫', '😀', 'кошка'])])
+def test_cleaning(names, cleaned):
+    assert clean_class_names(names) == cleaned
+
+
+@pytest.mark.parametrize('names', [[], [''], ['  ', ','], (), ['\u200b', '\x00\n']])
+def test_no_class_names(names):
+    with pytest.raises(ValueError, match='no class names: name what to look for'):
+        clean_class_names(names)
+    assert clean_class_names(names, allow_empty=True) == []
+
+
+@pytest.mark.parametrize('names', ['cat', [3], [None], [['cat', 4]]])
+def test_invalid_class_names(names):
+    with pytest.raises(ValueError, match='must be a list|is not a class name'):
+        clean_class_names(names)
 
 
 def test_lines_of_a_file(tmp_path):
@@ -58,10 +95,10 @@ def test_lines_of_a_file(tmp_path):
     assert lines_of(file, 'class names') == ['café table', 'dog']
 
 
-@pytest.mark.parametrize(('content', 'words'), [(b' \n\n', 'is empty'),
+@pytest.mark.parametrize(('content', 'message'), [(b' \n\n', 'is empty'),
                                                 (b'\xff\xfe\x00', 'not a UTF-8 text')])
-def test_files_without_lines(tmp_path, content, words):
+def test_files_without_lines(tmp_path, content, message):
     file = tmp_path / 'names.txt'
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         lines_of(file, 'class names')

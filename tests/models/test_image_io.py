@@ -1,4 +1,4 @@
-"""Images of every kind come in as people see them; what is none is refused with a remedy."""
+"""Images of every kind are read as viewers show them; anything else is refused with a remedy."""
 import os
 import struct
 import zlib
@@ -87,7 +87,7 @@ def test_grey_and_bits(tmp_path):
     Image.fromarray(grey.astype(np.int32) * 257).save(tmp_path / 'long.tiff')
     Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / 'float.tiff')
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / 'other.tiff')
-    with pytest.raises(ValueError, match='other.tiff: an image of floats has values from 0 to 1'):
+    with pytest.raises(ValueError, match='other.tiff: an image of floats must have values from 0 to 1'):
         read_image(tmp_path / 'other.tiff')
     Image.fromarray(grey > 100).save(tmp_path / 'bits.png')
     for name in ('grey.png', 'deep.png', 'deep.tiff', 'long.tiff', 'float.tiff'):
@@ -139,14 +139,14 @@ def test_arrays(colours):
     (np.zeros((0, 5, 3), np.uint8), 'shape'), (np.full((4, 5, 3), 7.), 'from 0 to 1'),
     (np.full((4, 5, 3), np.nan), 'from 0 to 1'), (np.zeros((4, 5), np.int64), 'int64'), (3, 'not int'),
     (None, 'not NoneType'), ('missing.jpg', 'no file missing.jpg'), ('.', 'is a folder')])
-def test_what_is_no_image(source, message):
+def test_invalid_images(source, message):
     with pytest.raises(ValueError, match=message):
         read_image(source)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'it.jpg')
-    with pytest.raises(ValueError, match=r'it\.jpg is no regular file'):
+    with pytest.raises(ValueError, match=r'it\.jpg is not a regular file'):
         read_image(tmp_path / 'it.jpg')
 
 
@@ -156,7 +156,7 @@ def test_a_tiff_of_another_kind(tmp_path):
     content = (tmp_path / 'it.tif').read_bytes()
     place = content.index(b'\x02\x01\x03\x00\x01\x00\x00\x00')  # bits of a value
     (tmp_path / 'it.tif').write_bytes(content[:place + 8] + b'\x0b' + content[place + 9:])
-    with pytest.raises(ValueError, match=r'it\.tif is a TIFF of a kind that is not read here: save it as PNG'):
+    with pytest.raises(ValueError, match=r'it\.tif is a TIFF of an unsupported kind: save it as PNG'):
         read_image(tmp_path / 'it.tif')
 
 
@@ -166,8 +166,8 @@ def test_damaged_files(tmp_path, colours):
         with pytest.raises(ValueError, match=f'{name}.*{message}'):
             read_image(tmp_path / name)
     refused('empty.jpg', b'', 'is empty')
-    refused('text.jpg', b'this is no image\n' * 50, 'no image of a kind')
-    refused('page.png', b'<html></html>', 'no image of a kind')
+    refused('text.jpg', b'this is no image\n' * 50, 'not an image of a supported kind')
+    refused('page.png', b'<html></html>', 'not an image of a supported kind')
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     for ending in ('jpg', 'png', 'gif', 'webp', 'bmp', 'tiff'):
         noise.save(tmp_path / f'whole.{ending}')
@@ -192,4 +192,4 @@ def test_bombs(tmp_path, size):
     with pytest.raises(ValueError, match=r'bomb.png has more than 100,000,000 pixels.*smaller'):
         read_image(tmp_path / 'bomb.png')
     with pytest.raises(ValueError, match='more than 50 pixels'):
-        read_image(np.zeros((8, 12, 3), np.uint8), most_pixels=50)
+        read_image(np.zeros((8, 12, 3), np.uint8), max_pixels=50)

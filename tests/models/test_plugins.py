@@ -244,14 +244,15 @@ def test_another_head_with_the_same_weights_is_said(run, works, tiny_configs, tm
 
 
 def test_what_inference_makes_of_its_checkpoint(run, works, idea, voc_root, tmp_path):
-    """Export keeps the names of its modules; explain does not tell what is not true of such a head."""
+    """Export keeps the names of its modules; explain refuses a head whose logits are not a mean over regions."""
     checkpoint, config = works['head'] / 'latest.pth', idea / 'my_cosine.py'
     image = next((voc_root / 'JPEGImages').glob('val_*.jpg'))
-    explained = run('tools/explain.py', image, '--word', 'cat', '--checkpoint', checkpoint, '--config', config,
+    explained = run('tools/explain.py', image, '--class', 'cat', '--checkpoint', checkpoint, '--config', config,
                     check=False)
-    assert explained.returncode == 1 and 'CosineHead does not make its mask logits' in explained.stderr
-    slim = tmp_path / 'slim.safetensors'
-    run('tools/export.py', checkpoint, '--config', config, '--slim', slim, '--no-text-tower', '--dtype', 'float32')
+    assert explained.returncode == 1 and 'CosineHead is not supported: its mask logits' in explained.stderr
+    slim = tmp_path / 'model.safetensors'
+    run('tools/export.py', checkpoint, '--config', config, '--slim', '--out', slim.parent, '--no-text-tower', '--dtype',
+        'float32')
     assert '1: cosine (custom_imports)' in run('tools/inspect_checkpoint.py', slim).stdout
     run('tools/demo.py', image, '--checkpoint', slim, '--config', config, '--out', tmp_path)
     told = run('tools/demo.py', image, '--checkpoint', slim, '--out', tmp_path, check=False).stderr

@@ -1,4 +1,4 @@
-"""Exports: slim checkpoints in each type, loaded by all that loads checkpoints, and ONNX models run by onnxruntime."""
+"""tools/export.py: slim checkpoints of each type in every tool that loads them, and ONNX models in onnxruntime."""
 import json
 import runpy
 import subprocess
@@ -24,7 +24,7 @@ from tools import export, inspect_checkpoint
 from tools.engine import process
 from tools.engine.build import build_model, load_weights
 from tools.engine.config import load_config
-from tools.exporting import onnx_models, slim
+from tools.exporting import checked_export, onnx_models, slim
 from tools.results.inspection import inspect
 from tools.training.start import initial_model, starting_point
 
@@ -33,24 +33,12 @@ MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
 
 @pytest.fixture
 def exports(monkeypatch, cache):
-    """Runs the script in this process."""
+    """Runs the command in this process."""
     def exports(*arguments) -> None:
         monkeypatch.setenv('CLIPRC_CACHE', str(cache))
         monkeypatch.setattr(sys, 'argv', ['export.py', *map(str, arguments)])
         export.main()
     return exports
-
-
-@pytest.fixture
-def fails(exports, monkeypatch):
-    """Runs the script; the error that it ends with."""
-    def fails(*arguments) -> str:
-        monkeypatch.setattr(process.time, 'sleep', lambda _: None)
-        with pytest.raises(SystemExit) as caught:
-            process.run(lambda: exports(*arguments))
-        assert str(caught.value.code).startswith('error: '), caught.value.code
-        return caught.value.code
-    return fails
 
 
 @pytest.fixture(scope='session')
@@ -60,11 +48,11 @@ def checkpoint(trained):
 
 @pytest.fixture(scope='session')
 def slim_file(run, checkpoint, tmp_path_factory):
-    """The tiny model without a text tower, in float16, made as users make it."""
-    file = tmp_path_factory.mktemp('slim') / 'new' / 'tiny.safetensors'
-    said = run('tools/export.py', checkpoint, '--slim', file, '--no-text-tower').stderr
-    assert f'{file.stat().st_size / 1e6:.1f} MB' in said and f'{checkpoint.stat().st_size / 1e6:.1f} MB' in said
-    assert '% of the pixels of 2 images keep their label' in said
+    """The tiny model without a text tower, in float16, made by the command."""
+    file = tmp_path_factory.mktemp('slim') / 'new/model.safetensors'
+    log = run('tools/export.py', checkpoint, '--slim', '--out', file.parent, '--no-text-tower').stderr
+    assert f'{file.stat().st_size / 1e6:.1f} MB' in log and f'{checkpoint.stat().st_size / 1e6:.1f} MB' in log
+    assert '% of the pixels of 2 images keep their label' in log
     return file
 
 
@@ -74,7 +62,7 @@ def image(voc_root):
 
 
 def texts_of(value):
-    """All texts in plain values, but data in base64."""
+    """All texts in plain values, except base64 data."""
     if isinstance(value, dict):
         yield from (text for name, item in value.items() if name != 'base64' for text in texts_of(item))
     elif isinstance(value, list):
@@ -87,20 +75,20 @@ def texts_of(value):
 
 @pytest.mark.parametrize('dtype', slim.DTYPES)
 def test_a_slim_file_segments_as_its_checkpoint(exports, checkpoint, image, tmp_path, dtype):
-    file = tmp_path / 'it.safetensors'
-    exports(checkpoint, '--slim', file, '--dtype', dtype)
+    file = tmp_path / 'model.safetensors'
+    exports(checkpoint, '--slim', '--out', tmp_path, '--dtype', dtype)
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     original, again = load_model(checkpoint), load_model(file)
     first, second = original.segment(image), again.segment(image)
     largest = float(np.abs(first.scores - second.scores).max())
     assert largest == 0 if dtype == 'float32' else 0 < largest < {'float16': 2e-3, 'bfloat16': 2e-2}[dtype]
-    new = ['zebra', 'potted plant']  # by the text tower in it: CLIP's file is not where the config says
+    new = ['zebra', 'potted plant']  # by its own text tower: the CLIP file is not where the config says
     assert torch.allclose(original.embed(new), again.embed(new), atol=1e-6)
     assert (again.class_names, again.seen_names, again.prompts) == (
         original.class_names, original.seen_names, original.prompts)
 
 
-def test_what_a_slim_file_holds(slim_file, checkpoint):
+def test_contents_of_a_slim_file(slim_file, checkpoint):
     read, before = files.read(slim_file), files.read(checkpoint)
     assert set(read.weights) == {name for name in before.weights if 'recovery' not in name}
     for name, tensor in read.weights.items():
@@ -112,7 +100,7 @@ def test_what_a_slim_file_holds(slim_file, checkpoint):
 
 
 @pytest.mark.parametrize('name', ['tiny', 'miniature'])
-def test_no_path_of_a_machine_is_left(name, slim_file):
+def test_no_local_path_is_left(name, slim_file):
     meta = files.read(MINIATURE if name == 'miniature' else slim_file).meta
     texts = list(texts_of(meta))
     assert len(texts) > 50 and not [text for text in texts if text.startswith(('/', '~'))]
@@ -127,8 +115,8 @@ def test_files_of_another_checkout_are_named_from_the_repository():
 
 
 def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
-    said = run('test.py', tiny_configs['inductive'], slim_file, '--eval', 'mIoU', '--work-dir', tmp_path).stderr
-    assert 'text embeddings: those in' in said and 'setting, the config is' not in said
+    log = run('test.py', tiny_configs['inductive'], slim_file, '--eval', 'mIoU', '--work-dir', tmp_path).stderr
+    assert 'text embeddings: those in' in log and 'setting, the config is' not in log
     found = json.loads(next(tmp_path.glob('*.json')).read_text())
     assert found['iteration'] == 4 and found['metric']['aAcc'] is not None
 
@@ -151,9 +139,9 @@ def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
     read = files.read(slim_file)
     config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options=[], cfg_options=[]))
     name = 'decode_head.decoder_v.layers.2.norm3.bias'
-    for weights, words in (({key: value for key, value in read.weights.items() if key != name}, f'missing: {name}'),
+    for weights, message in (({key: value for key, value in read.weights.items() if key != name}, f'missing: {name}'),
                            ({**read.weights, 'more': torch.zeros(1)}, 'not known here: more')):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             load_weights(build_model(config), read._replace(weights=weights))
 
 
@@ -171,7 +159,7 @@ def test_the_miniature_that_ships_knows_new_words_by_the_clip_that_ships():
 
 @pytest.fixture(scope='module')
 def official(tiny_configs, checkpoint, tmp_path_factory):
-    """As the published code leaves one: text tower, dead tensors, the config as text, no word of ours."""
+    """As the published code writes it: text tower, unused tensors, the config as text, none of our metadata."""
     read, tower = files.read(checkpoint), clip_weights()
     weights = {**read.weights, **{f'text_encoder.{name}': value.float() for name, value in tower.items()
                                   if name.startswith(TEXT_TOWER)},
@@ -181,34 +169,32 @@ def official(tiny_configs, checkpoint, tmp_path_factory):
     file = tmp_path_factory.mktemp('official') / 'it.pth'
     meta = {'CLASSES': read.meta['CLASSES'], 'config': config.pretty_text, 'iter': 9}
     torch.save({'state_dict': weights, 'meta': meta, 'optimizer': {}}, file)
-    torch.save({'state_dict': weights, 'meta': {}}, file.with_name('untold.pth'))
+    torch.save({'state_dict': weights, 'meta': {}}, file.with_name('bare.pth'))
     return file
 
 
-def test_an_official_file_is_told_what_it_is(exports, official, checkpoint, image, tmp_path):
-    exports(official, '--slim', tmp_path / 'it.safetensors')
-    read = files.read(tmp_path / 'it.safetensors')
-    assert not any(DEAD.match(name) for name in read.weights)
-    assert holds_text_tower(read) and not [text for text in texts_of(read.meta) if text[0:1] == '/']
+from tools.exporting import checked_export, onnx_models, slim
+from tools.results.inspection import inspect
+from tools.training.start import initial_model, starting_point
     entry = read.meta['clip_rc']
     assert (entry['setting'], entry['prompt_set'], len(entry['split']['unseen'])) == ('inductive', 'single', 5)
-    original, again = load_model(checkpoint), load_model(tmp_path / 'it.safetensors')
+    original, again = load_model(checkpoint), load_model(tmp_path / 'model.safetensors')
     assert again.seen_names == original.seen_names, 'though its config does not list them'
     assert torch.allclose(original.embed(original.class_names), again.embed(again.class_names), atol=1e-5)
     assert (original.segment(image).labels == again.segment(image).labels).mean() > 0.98
-    exports(tmp_path / 'it.safetensors', '--slim', tmp_path / 'again.safetensors', '--dtype', 'float32')
-    assert files.read(tmp_path / 'again.safetensors').meta['clip_rc']['config'] == entry['config']
+    exports(tmp_path / 'model.safetensors', '--slim', '--out', tmp_path / 'again', '--dtype', 'float32')
+    assert files.read(tmp_path / 'again/model.safetensors').meta['clip_rc']['config'] == entry['config']
 
 
 def test_an_official_file_without_meta_needs_its_config(fails, official, tmp_path):
-    assert 'name the config of its training' in fails(official.with_name('untold.pth'), '--slim',
-                                                      tmp_path / 'it.safetensors')
+    assert 'name the config of its training' in fails('tools/export.py', official.with_name('bare.pth'), '--slim',
+                                                      '--out', tmp_path)
 
 
 def test_an_official_file_without_meta_with_its_config(exports, official, tiny_configs, tmp_path):
-    exports(official.with_name('untold.pth'), '--config', tiny_configs['inductive'], '--slim',
-            tmp_path / 'it.safetensors')
-    model = load_model(tmp_path / 'it.safetensors')
+    exports(official.with_name('bare.pth'), '--config', tiny_configs['inductive'], '--slim', '--out',
+            tmp_path)
+    model = load_model(tmp_path / 'model.safetensors')
     assert len(model.class_names) == 20 and len(model.seen_names) == 15
 
 
@@ -217,13 +203,12 @@ def test_an_official_file_without_meta_with_its_config(exports, official, tiny_c
 @pytest.fixture(scope='module')
 def onnx_file(tmp_path_factory):
     """The miniature's model and its text tower."""
-    file = tmp_path_factory.mktemp('onnx') / 'it.onnx'
+    folder = tmp_path_factory.mktemp('onnx')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', ['export.py', str(MINIATURE), '--onnx', str(file), '--onnx-text',
-                                    str(file.with_name('text.onnx'))])
+        patch.setattr(sys, 'argv', ['export.py', str(MINIATURE), '--onnx', '--onnx-text', '--out', str(folder)])
         export.main()
-    assert sorted(path.name for path in file.parent.iterdir()) == ['it.json', 'it.onnx', 'text.onnx']
-    return file
+    assert sorted(path.name for path in folder.iterdir()) == ['model.json', 'model.onnx', 'text.onnx']
+    return folder / 'model.onnx'
 
 
 def drawn_image():
@@ -241,11 +226,11 @@ def test_the_example_gives_the_labels_of_pytorch(onnx_file, tmp_path):
     labels = np.array(Image.open(tmp_path / 'labels.png'))
     assert (labels == expected.labels).mean() > 0.95  # it resizes by pillow, and labels instead of scores
     shares = dict(line.split('%  ') for line in done.stdout.splitlines())
-    assert f'  {sum(map(float, shares)):.0f}'.strip() == '100' and set(shares.values()) <= set(expected.words)
+    assert f'  {sum(map(float, shares)):.0f}'.strip() == '100' and set(shares.values()) <= set(expected.class_names)
 
 
 def test_the_example_reads_images_as_the_project_does(onnx_file, tmp_path):
-    """Of each kind: the labels of the file are those of the plain image that the project reads from it."""
+    """The labels of a file of each kind are those of the RGB image that the project reads from it."""
     def labels_of(path) -> np.ndarray:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, 'argv', ['onnx_example.py', str(onnx_file), str(path), str(tmp_path / 'labels.png')])
@@ -253,7 +238,7 @@ def test_the_example_reads_images_as_the_project_does(onnx_file, tmp_path):
         return np.asarray(Image.open(tmp_path / 'labels.png'))
 
     files = {path.name: path for path in save_kinds(tmp_path, drawn_image())}
-    with pytest.raises(SystemExit, match='holds floats'):
+    with pytest.raises(SystemExit, match='contains floats'):
         labels_of(files['float.tif'])
     model, step = load_model(MINIATURE), LoadImage()
     for name in ('deep.png', 'long.tif', 'rgba.png', 'la.png', 'palette_clear.png', 'cmyk.jpg', 'turned.jpg'):
@@ -266,33 +251,33 @@ def test_the_example_reads_images_as_the_project_does(onnx_file, tmp_path):
         assert (by_path.labels == labels).mean() > 0.95, name  # the example resizes by pillow
 
 
-def test_new_words_by_onnx_alone(onnx_file):
-    """Both models, tokens between: what load_model makes of new words, for a number of them that no export saw."""
+def test_new_class_names_by_onnx_alone(onnx_file):
+    """Both ONNX models together give the scores of load_model, for another number of classes than at export."""
     onnxruntime = pytest.importorskip('onnxruntime')
-    words, model = ['red paint', 'blue paint', 'green stuff'], load_model(MINIATURE)
-    tokens = onnx_models.tokenize([f'a photo of a {word}' for word in words])
+    names, model = ['red paint', 'blue paint', 'green stuff'], load_model(MINIATURE)
+    tokens = onnx_models.tokenize([f'a photo of a {name}' for name in names])
     rows, = onnxruntime.InferenceSession(onnx_file.with_name('text.onnx')).run(None, {'tokens': tokens.numpy()})
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    assert np.abs(rows - model.embed(words).numpy()).max() < 1e-5
+    assert np.abs(rows - model.embed(names).numpy()).max() < 1e-5
     image = drawn_image()[:64, :64]
-    about = json.loads(onnx_file.with_suffix('.json').read_text())
-    window = ((image - np.array(about['mean'])) / about['std']).transpose(2, 0, 1)[None].astype(np.float32)
+    facts = json.loads(onnx_file.with_suffix('.json').read_text())
+    window = ((image - np.array(facts['mean'])) / facts['std']).transpose(2, 0, 1)[None].astype(np.float32)
     penalty = np.array([0.1, 0.1, 0], np.float32)
     scores, = onnxruntime.InferenceSession(onnx_file).run(None, {'image': window, 'text': rows, 'penalty': penalty})
     assert scores.shape == (1, 3, 64, 64)
-    assert np.abs(scores[0] - model.segment(image, words).scores).max() < 1e-5
+    assert np.abs(scores[0] - model.segment(image, names).scores).max() < 1e-5
 
 
-def test_what_stands_beside_an_onnx_model(onnx_file):
-    about = json.loads(onnx_file.with_suffix('.json').read_text())
+def test_the_json_beside_an_onnx_model(onnx_file):
+    facts = json.loads(onnx_file.with_suffix('.json').read_text())
     model = load_model(MINIATURE)
-    assert about['classes'] == list(model.class_names) and about['prompts'] == ['a photo of a {}']
-    assert [name for name, value in zip(about['classes'], about['penalty']) if value] == list(model.seen_names)
-    assert set(about['penalty']) == {0, 0.1} and (about['window'], about['stride'], about['short_side']) == (64, 64, 64)
-    assert np.array_equal(np.array(about['text'], np.float32), model.embed(model.class_names).numpy())
+    assert facts['class_names'] == list(model.class_names) and facts['prompts'] == ['a photo of a {}']
+    assert [name for name, value in zip(facts['class_names'], facts['penalty']) if value] == list(model.seen_names)
+    assert set(facts['penalty']) == {0, 0.1} and (facts['window'], facts['stride'], facts['short_side']) == (64, 64, 64)
+    assert np.array_equal(np.array(facts['text'], np.float32), model.embed(model.class_names).numpy())
 
 
-def test_a_model_that_segments_otherwise_is_found_out(onnx_file):
+def test_the_comparison_finds_a_wrong_model(onnx_file):
     model = load_model(MINIATURE)
     windows = onnx_models.windows_of([drawn_image()], model)
     scores = onnx_models.WindowScores(model.model).eval()
@@ -307,15 +292,15 @@ def test_a_model_that_segments_otherwise_is_found_out(onnx_file):
     assert wrong[20].other_labels > 0 and wrong[20].difference > 1e-3
 
 
-# ---- what cannot be
+# ---- errors
 
-def test_nothing_is_left_of_what_segments_otherwise(fails, monkeypatch, tmp_path):
-    monkeypatch.setattr(export, 'LEAST_AGREEMENT', 1.01)
-    words = fails(MINIATURE, '--slim', tmp_path / 'it.safetensors', '--dtype', 'bfloat16')
-    assert 'keep their label' in words and 'nothing is written' in words and not [*tmp_path.iterdir()]
+def test_no_file_is_left_if_labels_differ(fails, monkeypatch, tmp_path):
+    monkeypatch.setattr(checked_export, 'MIN_AGREEMENT', 1.01)
+    error = fails('tools/export.py', MINIATURE, '--slim', '--out', tmp_path, '--dtype', 'bfloat16')
+    assert 'keep their label' in error and 'nothing is written' in error and not [*tmp_path.iterdir()]
     monkeypatch.setattr(onnx_models, 'export_windows', lambda model, file: file.write_bytes(b'no model'))
     monkeypatch.setattr(onnx_models, 'compare_windows', lambda *_: {2: onnx_models.Comparison(9, 1, 0.)})
-    assert '2 classes: 9 pixels, 1 labels differ' in fails(MINIATURE, '--onnx', tmp_path / 'it.onnx')
+    assert '2 classes: of 9 pixels, 1 labels differ' in fails('tools/export.py', MINIATURE, '--onnx', '--out', tmp_path)
     assert not [*tmp_path.iterdir()]
 
 
@@ -328,33 +313,31 @@ def test_values_that_a_type_cannot_hold():
     assert slim.slim_weights(model, None, torch.bfloat16)['backbone.proj'].dtype is torch.bfloat16
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    ([], 'nothing to write: use --slim'),
-    (['--slim', 'it.pth'], 'must end in .safetensors'),
-    (['--onnx', 'it.pt'], 'must end in .onnx'),
-    (['--onnx', 'it.onnx', '--onnx-text', 'it.onnx'], 'two files'),
-    (['--slim', 'it.safetensors', '--clip', 'nowhere.pt'], 'no CLIP file nowhere.pt'),
-    (['--slim', 'it.safetensors', '--config', 'nowhere.py'], 'no config file nowhere.py'),
-    (['--slim', 'it.safetensors', '--image', 'nowhere.jpg'], 'nowhere.jpg'),
-])
-def test_bad_arguments(fails, monkeypatch, tmp_path, arguments, words):
-    monkeypatch.chdir(tmp_path)
-    assert words in fails(MINIATURE, *arguments) and not [*tmp_path.iterdir()]
+def test_nothing_to_write(run):
+    done = run('tools/export.py', MINIATURE, check=False)
+    assert done.returncode == 2 and 'nothing to write: give --slim' in done.stderr
 
 
-def test_bad_files(fails, clip_file, slim_file, tmp_path):
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--clip', 'nowhere.pt'], 'no CLIP file nowhere.pt'), (['--config', 'nowhere.py'], 'no config file nowhere.py'),
+    (['--image', 'nowhere.jpg'], 'nowhere.jpg')])
+def test_missing_files(fails, tmp_path, arguments, message):
+    assert message in fails('tools/export.py', MINIATURE, '--slim', '--out', tmp_path, *arguments)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_bad_checkpoints(fails, clip_file, slim_file, tmp_path):
     damaged = tmp_path / 'damaged.safetensors'
     damaged.write_bytes(MINIATURE.read_bytes()[:-9])
-    wanted = '--slim', tmp_path / 'it.safetensors'
-    assert 'truncated or damaged' in fails(damaged, *wanted)
-    assert 'no file' in fails(tmp_path / 'nowhere.pth', *wanted)
-    assert 'is CLIP itself, no CLIP-RC checkpoint' in fails(clip_file, *wanted)
-    words = fails(slim_file, *wanted)
-    assert 'no CLIP file tiny.pt' in words and '--no-text-tower' in words
+    for file, message in ((damaged, 'truncated or damaged'), (tmp_path / 'nowhere.pth', 'no file'),
+                          (clip_file, 'is CLIP itself, no CLIP-RC checkpoint'), (slim_file, 'no CLIP file tiny.pt')):
+        error = fails('tools/export.py', file, '--slim', '--out', tmp_path)
+        assert message in error, error
+    assert '--no-text-tower' in error
     assert [path.name for path in tmp_path.iterdir()] == ['damaged.safetensors']
 
 
-def test_absent_packages_are_named(fails, monkeypatch, tmp_path):
-    monkeypatch.setattr(onnx_models, 'find_spec', lambda name: None if name == 'onnxscript' else True)
-    words = fails(MINIATURE, '--onnx', tmp_path / 'it.onnx')
-    assert 'ONNX needs onnxscript' in words and 'tools/export_requirements.txt' in words
+def test_missing_packages(fails, monkeypatch, tmp_path):
+    monkeypatch.setattr(checked_export, 'find_spec', lambda name: None if name == 'onnxscript' else True)
+    error = fails('tools/export.py', MINIATURE, '--onnx', '--out', tmp_path)
+    assert 'ONNX needs onnxscript' in error and 'tools/export_requirements.txt' in error

@@ -11,7 +11,7 @@ pytest.importorskip('gradio')
 
 import uvicorn
 
-from tools.web_page import guard
+from tools.web_page import guard, server
 from tools.web_page.guard import Guard
 
 FILE = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%s\r\n'
@@ -19,17 +19,17 @@ PARTS = {'content-type': 'multipart/form-data; boundary=b'}
 
 
 class Page:
-    """A guarded application that keeps what it gets."""
+    """A guarded application that records its requests."""
 
     def __init__(self, folder, *, host='127.0.0.1', names=(), file_bytes=1000, kept_bytes=100_000):
-        self.folder, self.got = folder / 'uploads', []
+        self.folder, self.received = folder / 'uploads', []
         self.folder.mkdir(exist_ok=True)
         self.guard = Guard(self.application, host=host, names=list(names), folder=self.folder, file_bytes=file_bytes,
                            kept_bytes=kept_bytes)
 
     async def application(self, scope, receive, send):
         body = (await receive())['body'] if scope['method'] == 'POST' else b''
-        self.got.append((dict(scope['headers']), body))
+        self.received.append((dict(scope['headers']), body))
         await send({'type': 'http.response.start', 'status': 200, 'headers': []})
         await send({'type': 'http.response.body', 'body': b''})
 
@@ -39,24 +39,24 @@ class Page:
         chunks = [body[start:start + 500] for start in range(0, len(body), 500)] or [b'']
         messages = [{'type': 'http.request', 'body': chunk, 'more_body': True} for chunk in chunks]
         messages[-1]['more_body'] = False
-        told = []
+        sent = []
 
         async def receive():
             await asyncio.sleep(0)
             return messages.pop(0)
 
         async def send(message):
-            told.append(message)
+            sent.append(message)
         await self.guard({'type': 'http', 'method': method, 'path': path, 'query_string': b'', 'headers': [
             (name.encode(), value.encode()) for name, value in headers.items() if value is not None
         ]}, receive, send)
-        return told[0]['status']
+        return sent[0]['status']
 
     def status(self, *args, **headers) -> int:
         return asyncio.run(self.ask(*args, **headers))
 
 
-@pytest.mark.parametrize('host, names, taken, refused', [
+@pytest.mark.parametrize(('host', 'names', 'accepted', 'refused'), [
     ('127.0.0.1', [], ['localhost', 'LOCALHOST:1', '127.0.0.1:7860', '[::1]:7860', '127.1.2.3'],
      ['', 'evil.example', 'localhost.evil.example', 'evil.example:7860', '192.168.1.7', '127.0.0.1.evil.example', '[',
       'me@evil.example', 'localhost@evil.example']),
@@ -64,15 +64,15 @@ class Page:
     ('0.0.0.0', [], ['192.168.1.7:7860', '[fe80::1]:7860', '127.0.0.1', 'localhost', 'machine'],
      ['evil.example', '', 'machine.evil.example']),
     ('lab.example', [], ['lab.example:7860', '10.0.0.1', 'localhost'], ['evil.example'])])
-def test_names(tmp_path, monkeypatch, host, names, taken, refused):
+def test_names(tmp_path, monkeypatch, host, names, accepted, refused):
     monkeypatch.setattr(guard.socket, 'gethostname', lambda: 'machine')
     page = Page(tmp_path, host=host, names=names)
-    assert {name: page.status(host=name) for name in taken} == dict.fromkeys(taken, 200)
+    assert {name: page.status(host=name) for name in accepted} == dict.fromkeys(accepted, 200)
     assert {name: page.status(host=name) for name in refused} == dict.fromkeys(refused, 400)
     assert page.status(host=None) == 400
 
 
-@pytest.mark.parametrize('host, origin, status', [
+@pytest.mark.parametrize(('host', 'origin', 'status'), [
     ('localhost:7860', 'http://localhost:7860', 200), ('localhost:7860', None, 200),
     ('localhost:7860', 'http://localhost:3000', 403), ('localhost:7860', 'http://127.0.0.1:7860', 403),
     ('localhost:7860', 'null', 403), ('localhost:7860', '', 403), ('localhost:7860', 'http://evil.example', 403),
@@ -84,7 +84,7 @@ def test_origins(tmp_path, host, origin, status):
     assert page.status('OPTIONS', '/config', host=host, origin=origin) == (404 if status == 200 else 403)
 
 
-def test_what_the_page_never_asks(tmp_path):
+def test_unknown_paths(tmp_path):
     page = Page(tmp_path)
     for path in ('/', '/config', '/assets/a/b.js', '/gradio_api/queue/data', '/gradio_api/file=/tmp/a b.png',
                  '/gradio_api/call/segment/0a1'):
@@ -97,55 +97,55 @@ def test_what_the_page_never_asks(tmp_path):
         assert page.status('POST', f'/gradio_api/{way}', b'{}') == 404, way
 
 
-def test_what_is_said_of_proxies_is_dropped(tmp_path):
+def test_proxy_headers_are_removed(tmp_path):
     page = Page(tmp_path)
     assert page.status(x_forwarded_host='evil.example', x_forwarded_for='1', forwarded='host=evil.example',
                        x_gradio_server='http://evil.example', x_forwarded_proto='https', accept='*/*') == 200
-    headers, _ = page.got[0]
+    headers, _ = page.received[0]
     assert {*headers} == {b'host', b'content-length', b'x-forwarded-proto', b'accept'}
 
 
-def test_the_body_has_a_limit(tmp_path, monkeypatch):
+def test_size_of_the_body(tmp_path, monkeypatch):
     page = Page(tmp_path)
     join = 'POST', '/gradio_api/queue/join'
     assert page.status(*join, b'{}', content_length=None) == 411
     assert page.status(*join, b'{}', content_length='-1') == page.status(*join, b'{}', content_length='') == 411
     assert page.status(*join, b'{}', content_length=str(10**9)) == 413
-    monkeypatch.setattr(guard, 'AROUND', 200)
+    monkeypatch.setattr(guard, 'FORM_BYTES', 200)
     upload = 'POST', '/gradio_api/upload'
     assert page.status(*upload, FILE % bytes(1000) + b'--b--', **PARTS) == 200
     assert page.status(*upload, FILE % bytes(1200) + b'--b--', **PARTS) == 413
-    assert [body for _, body in page.got] == [FILE % bytes(1000) + b'--b--']
+    assert [body for _, body in page.received] == [FILE % bytes(1000) + b'--b--']
 
 
-@pytest.mark.parametrize('limit', ['SILENT', 'SLOWEST'])
+@pytest.mark.parametrize('limit', ['TIMEOUT', 'MIN_SPEED'])
 def test_a_body_must_come_in_time(tmp_path, monkeypatch, limit):
-    """Neither one that stops, nor one that drips."""
-    monkeypatch.setattr(guard, limit, {'SILENT': 0.2, 'SLOWEST': -1.02}[limit])  # 10 + 10 / -1.02: 0.2 seconds
-    page, told = Page(tmp_path), []
+    """Bodies that stop, or come drop by drop, are refused."""
+    monkeypatch.setattr(guard, limit, {'TIMEOUT': 0.2, 'MIN_SPEED': -1.02}[limit])  # 10 + 10 / -1.02: 0.2 seconds
+    page, sent = Page(tmp_path), []
 
     async def slow():
-        await asyncio.sleep(60 if limit == 'SILENT' else 0.05)
+        await asyncio.sleep(60 if limit == 'TIMEOUT' else 0.05)
         return {'type': 'http.request', 'body': b'', 'more_body': True}
 
     async def send(message):
-        told.append(message)
+        sent.append(message)
     asyncio.run(page.guard({'type': 'http', 'method': 'POST', 'path': guard.UPLOAD, 'query_string': b'', 'headers': [
         (b'host', b'localhost'), (b'content-length', b'10')]}, slow, send))
-    assert told[0]['status'] == 408 and page.got == []
+    assert sent[0]['status'] == 408 and page.received == []
 
 
 def test_connections_without_a_request_are_closed(tmp_path, monkeypatch):
-    """Else a few hundred of them, which may be of any page in a visitor's browser, would shut the page."""
-    monkeypatch.setattr(guard, 'SILENT', 0.5)
+    """Otherwise a few hundred of them, opened by any website in a visitor's browser, would block the page."""
+    monkeypatch.setattr(server, 'TIMEOUT', 0.5)
     page = Page(tmp_path)
-    server = uvicorn.Server(uvicorn.Config(page.guard, http=guard.Impatient, ws='none', lifespan='off',
+    served = uvicorn.Server(uvicorn.Config(page.guard, http=server.TimeoutProtocol, ws='none', lifespan='off',
                                            limit_concurrency=4, log_level='error'))
     with socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
         listener.listen()
         address = listener.getsockname()
-        thread = threading.Thread(target=server.run, args=([listener],))
+        thread = threading.Thread(target=served.run, args=([listener],))
         thread.start()
         idle = []
         try:
@@ -155,7 +155,7 @@ def test_connections_without_a_request_are_closed(tmp_path, monkeypatch):
             with urlopen(f'http://localhost:{address[1]}/', timeout=20) as answer:
                 assert answer.status == 200
         finally:
-            server.should_exit = True
+            served.should_exit = True
             thread.join()
             for connection in idle:
                 connection.close()
@@ -175,7 +175,7 @@ def test_an_upload_is_one_file_and_all_together_have_a_limit(tmp_path):
 
 
 def test_uploads_wait_for_each_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, 'UPLOADS_AT_ONCE', 2)
+    monkeypatch.setattr(guard, 'MAX_UPLOADS', 2)
     page, inside, most = Page(tmp_path), [], []
     check = page.guard._check_upload
 
@@ -209,5 +209,5 @@ def test_only_uploads_are_read(tmp_path):
         assert page.status(*join, broken) == 400, broken[:20]
     good = str(page.folder / 'a.png')
     assert page.status(*join, f'{{"data": [{{"path": "/etc/passwd", "path": "{good}"}}]}}'.encode()) == 200
-    headers, passed = page.got[-1]
+    headers, passed = page.received[-1]
     assert b'passwd' not in passed and int(headers[b'content-length']) == len(passed)

@@ -1,4 +1,4 @@
-"""tools/webapp.py: its answers, its limits, the server as it runs, and the page in a real browser."""
+"""tools/webapp.py: answers, limits, the running server, and the page in a real browser."""
 import base64
 import http.client
 import io
@@ -32,15 +32,15 @@ import torch
 from gradio_client import Client, handle_file
 
 from datasets.miniature import Miniature
-from models.inference import load_model, parse_words
+from models.inference import load_model, parse_class_names
 from tests.conftest import REPOSITORY
-from tools import webapp
 from tools.miniature.world import SIZE, draw_scene
+from tools.web_page import server
 from tools.web_page.answers import Deadline, Limits, answer
 from tools.web_page.examples import SCENES
 
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
-LIMITS = Limits(pixels=4_000_000, words=300, seconds=20)
+LIMITS = Limits(pixels=4_000_000, names=300, seconds=20)
 WAITING, UPLOAD_MB = 8, 4
 ALL_CLASSES = ', '.join(Miniature.CLASSES)
 HOSTILE = '<img src=x onerror="window.hacked=1">'
@@ -51,20 +51,20 @@ class Served(NamedTuple):
     process: subprocess.Popen
 
     def peak_mb(self) -> float:
-        """The most memory that the server has had."""
+        """Peak memory of the server."""
         return int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{self.process.pid}/status').read_text())[1]) / 1024
 
 
 @pytest.fixture(scope='module')
 def served(tmp_path_factory):
-    """The page as it starts without a checkpoint, on any free port, with small limits."""
+    """The page without a checkpoint, on a free port, with small limits."""
     log = tmp_path_factory.mktemp('server') / 'log'
     uploads = log.parent / 'uploads'
     uploads.mkdir()
     with log.open('w') as out:
         process = subprocess.Popen(
             [sys.executable, str(REPOSITORY / 'tools/webapp.py'), '--port', '0', '--device', 'cpu', '--max-pixels',
-             str(LIMITS.pixels), '--max-words', str(LIMITS.words), '--max-seconds', str(LIMITS.seconds),
+             str(LIMITS.pixels), '--max-classes', str(LIMITS.names), '--max-seconds', str(LIMITS.seconds),
              '--max-waiting', str(WAITING), '--max-upload-mb', str(UPLOAD_MB)],
             stdout=out, stderr=subprocess.STDOUT, cwd=log.parent, env={**os.environ, 'TMPDIR': str(uploads)})
     try:
@@ -91,7 +91,7 @@ def segmenter():
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory) -> Path:
-    """Images of a scene, and what only claims to be one."""
+    """Images of a scene, and broken files."""
     folder = tmp_path_factory.mktemp('files')
     drawn = Image.fromarray(draw_scene(1000).image)
     drawn.save(folder / 'drawn.png')
@@ -106,7 +106,7 @@ def files(tmp_path_factory) -> Path:
 
 
 def bomb(side: int) -> bytes:
-    """A PNG of few bytes and many pixels."""
+    """A small PNG with many pixels."""
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
 
@@ -120,9 +120,9 @@ def decoded(url: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(',')[2]))))
 
 
-def maps_of(told: dict, result: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores as the browser gets them."""
-    size = told['height'], told['width']
+def maps_of(answered: dict, result: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Unpack labels and scores as the browser does."""
+    size = answered['height'], answered['width']
     content = zlib.decompress(base64.b64decode(result['maps']))
     pixels = size[0] * size[1]
     kind = np.dtype('<u2' if len(content) > 2 * pixels else 'u1')
@@ -130,71 +130,43 @@ def maps_of(told: dict, result: dict) -> tuple[np.ndarray, np.ndarray]:
             np.frombuffer(content, np.uint8, pixels, pixels * kind.itemsize).reshape(size))
 
 
-# What is answered.
+# ---- answers
 
 @pytest.mark.parametrize('count', [3, 256], ids=['bytes', 'two bytes a label'])
 def test_the_answer_holds_the_result(segmenter, files, count):
-    words = [*parse_words(SCENES[1000]), *(f'thing {number}' for number in range(count - 3))]
-    told = answer(segmenter, LIMITS, str(files / 'drawn.png'), [', '.join(words)], threshold=0.1)
-    expected = segmenter.segment(files / 'drawn.png', words, threshold=0.1)
-    labels, scores = maps_of(told, told['results'][0])
+    names = [*parse_class_names(SCENES[1000]), *(f'thing {number}' for number in range(count - 3))]
+    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), [', '.join(names)], threshold=0.1)
+    expected = segmenter.segment(files / 'drawn.png', names, threshold=0.1)
+    labels, scores = maps_of(answered, answered['results'][0])
     assert (labels == expected.labels).all() and len(np.unique(labels)) > 3
     assert np.abs(scores / 255 - expected.best.clip(0, 1)).max() <= 0.5 / 255 + 1e-6
-    assert (decoded(told['results'][0]['labels']) == expected.labels).all()
-    assert told['results'][0]['summary'] == json.loads(json.dumps(expected.summary()))
-    assert (told['name'], told['width'], told['height']) == ('drawn', SIZE, SIZE)
-    assert np.abs(decoded(told['image']).astype(int) - draw_scene(1000).image).mean() < 6
+    assert (decoded(answered['results'][0]['labels']) == expected.labels).all()
+    assert answered['results'][0]['summary'] == json.loads(json.dumps(expected.summary()))
+    assert (answered['name'], answered['width'], answered['height']) == ('drawn', SIZE, SIZE)
+    assert np.abs(decoded(answered['image']).astype(int) - draw_scene(1000).image).mean() < 6
 
 
-@pytest.mark.parametrize('kind', ['turned', 'grey', 'CMYK', '16 bits', 'transparent', 'animated'])
-def test_a_image_is_taken_as_it_is_displayed(segmenter, files, tmp_path, kind):
-    scene = Image.open(files / 'drawn.png')
-    shown, file = np.asarray(scene), tmp_path / 'image.tif'
-    if kind == 'turned':
-        shown, file = shown[:100], files / 'turned.jpg'
-    elif kind == 'grey':
-        scene = scene.convert('L')
-        shown = np.asarray(scene.convert('RGB'))
-    elif kind == 'CMYK':
-        scene = scene.convert('CMYK')
-    elif kind == '16 bits':
-        grey = np.asarray(scene.convert('L'))
-        shown, scene = np.stack([grey] * 3, -1), Image.fromarray(grey.astype(np.uint16) * 257)
-    elif kind == 'transparent':
-        scene.putalpha(Image.fromarray(np.where(np.arange(SIZE) < 40, 0, 255).astype(np.uint8)[None].repeat(SIZE, 0)))
-        shown = np.where((np.arange(SIZE) < 40)[None, :, None], 255, shown)
-    if kind == 'animated':
-        file = tmp_path / 'image.webp'
-        scene.save(file, save_all=True, append_images=[Image.new('RGB', scene.size)], lossless=True)
-    elif kind != 'turned':
-        scene.save(file)
-    told = answer(segmenter, LIMITS, str(file), [ALL_CLASSES])
-    assert (told['width'], told['height']) == shown.shape[1::-1]
-    assert np.abs(decoded(told['image']).astype(int) - shown).mean() < 8
-    labels, _ = maps_of(told, told['results'][0])
-    assert (labels == segmenter.segment(shown.astype(np.uint8), Miniature.CLASSES).labels).mean() > 0.95
-
-
-@pytest.mark.parametrize('file, words, message', [
-    ('text.jpg', 'cat', r'text\.jpg is no image'),
-    ('gone.png', 'cat', r'^gone\.png is kept no longer: choose it again'),
+@pytest.mark.parametrize(('file', 'names', 'message'), [
+    ('text.jpg', 'cat', r'text\.jpg is not an image'),
+    ('gone.png', 'cat', r'^gone\.png is no longer on the server: choose it again'),
     ('empty.png', 'cat', r'empty\.png is empty'),
     ('bomb.png', 'cat', r'bomb\.png has more than 4,000,000 pixels'),
     (None, 'cat', r'No image: drop one'),
-    ('drawn.png', '', r'No words: name what to look for'),
-    ('drawn.png', ' , \n ;', r'No words: name what to look for'),
-    ('drawn.png', ', '.join(map(str, range(10_000))), r'10,000 words are too many: 300 at most'),
-    ('drawn.png', '|'.join(map(str, range(10_000))), r'10,000 words are too many: 300 at most'),
+    ('drawn.png', '', r'No class names: name what to look for'),
+    ('drawn.png', ' , \n ;', r'No class names: name what to look for'),
+    ('drawn.png', ', '.join(map(str, range(10_000))), r'10,000 class names are too many: the limit is 300'),
+    ('drawn.png', '|'.join(map(str, range(10_000))), r'10,000 class names are too many: the limit is 300'),
     ('drawn.png', 'long ' * 100, r'is too long: CLIP reads 77 tokens'),
+    ('drawn.png', ['cat'], r'Class names must be text'),
 ])
-def test_what_cannot_be_done_is_said(segmenter, files, file, words, message):
-    told = answer(segmenter, LIMITS, file and str(files / file), [words])
-    assert set(told) == {'error'} and re.search(message, told['error']), told
-    assert str(files) not in told['error']  # visitors need not know where files are kept
+def test_errors(segmenter, files, file, names, message):
+    answered = answer(segmenter, LIMITS, file and str(files / file), [names])
+    assert set(answered) == {'error'} and re.search(message, answered['error']), answered
+    assert str(files) not in answered['error']  # the place on the server is not shown
 
 
 def progressive(side: int, scans: int) -> bytes:
-    """A JPEG whose last scan, of few bytes, comes again and again: each goes over all pixels."""
+    """A JPEG that repeats its last scan, of few bytes; each scan is decoded over all pixels."""
     file = io.BytesIO()
     Image.new('RGB', (side, side), (90, 120, 40)).save(file, 'JPEG', progressive=True)
     whole = file.getvalue()
@@ -203,7 +175,7 @@ def progressive(side: int, scans: int) -> bytes:
 
 
 def endless_comment(megabytes: int) -> bytes:
-    """A GIF of 8x8 pixels whose comment Pillow puts together block by block."""
+    """A GIF of 8x8 pixels with a comment that Pillow joins block by block."""
     file = io.BytesIO()
     Image.new('P', (8, 8)).save(file, 'GIF')
     whole = file.getvalue()
@@ -212,55 +184,55 @@ def endless_comment(megabytes: int) -> bytes:
 
 
 @pytest.mark.parametrize('content', [progressive(2000, 20_000), endless_comment(20)], ids=['scans', 'comment'])
-def test_a_image_that_decodes_for_minutes_is_stopped(segmenter, tmp_path, content):
+def test_an_image_that_decodes_for_minutes_is_stopped(segmenter, tmp_path, content):
     (tmp_path / 'slow.img').write_bytes(content)
     limits, began = LIMITS._replace(decoding=1), time.monotonic()
-    told = answer(segmenter, limits, str(tmp_path / 'slow.img'), ['cat'])
+    answered = answer(segmenter, limits, str(tmp_path / 'slow.img'), ['cat'])
     assert time.monotonic() - began < 3
-    assert told == {'error': 'slow.img takes more than 1 seconds to decode, the most that an image may take: open it '
-                             'in a viewer and save it anew.'}
+    assert answered == {'error': 'slow.img takes more than 1 seconds to decode, the limit: open it in a viewer and '
+                                 'save it again.'}
     assert multiprocessing.active_children() == []
 
 
-def test_a_decoder_that_dies_is_told(segmenter, files, monkeypatch):
+def test_a_decoder_that_dies(segmenter, files, monkeypatch):
     monkeypatch.setattr('tools.web_page.answers.read_image', lambda *args, **options: os.kill(os.getpid(), 9))
     assert answer(segmenter, LIMITS, str(files / 'drawn.png')) == {
         'error': 'drawn.png cannot be decoded here: make it smaller, or save it as PNG.'}
 
 
-def test_a_long_word_does_not_hold_the_page(segmenter, files):
+def test_a_long_name_does_not_block_the_page(segmenter, files):
     long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=16_000))
     began = time.monotonic()
-    told = answer(segmenter, LIMITS, str(files / 'drawn.png'), [long])
-    assert "…' is too long: it has 16,000 characters" in told['error']
-    told = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['cat', 'dog'], anything_else=long + long)
-    assert told['error'] == '32,006 characters are too many: 20,000 at most, all lists together.'
+    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), [long])
+    assert "…' is too long: it has 16,000 characters" in answered['error']
+    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['cat', 'dog'], background=long + long)
+    assert answered['error'] == '32,006 characters are too many: the limit is 20,000 in all lists together.'
     several = ', '.join(long[start:start + 1800] for start in range(0, 14_000, 1800))
-    told = answer(segmenter, LIMITS, str(files / 'drawn.png'), [several])
-    assert 'is too long: CLIP reads 77 tokens' in told['error']
+    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), [several])
+    assert 'is too long: CLIP reads 77 tokens' in answered['error']
     assert time.monotonic() - began < 3
 
 
-def test_two_lists_are_of_one_image_and_anything_else_takes_no_word(segmenter, files):
-    told = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes', 'yellow checks'],
-                  anything_else='yellow stripes')
-    assert [[word['word'] for word in result['summary']['words']] for result in told['results']] == \
+def test_two_lists_and_background(segmenter, files):
+    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes', 'yellow checks'],
+                  background='yellow stripes')
+    assert [result['summary']['class_names'] for result in answered['results']] == \
         [['blue stripes'], ['yellow checks']]
-    assert all(result['summary']['nothing']['pixels'] for result in told['results'])
+    assert all(result['summary']['unlabelled']['pixels'] for result in answered['results'])
     assert answer(segmenter, LIMITS, str(files / 'drawn.png'))['results'] == []
 
 
-def test_time_runs_out_between_operations_of_this_thread_only(segmenter, files):
+def test_the_time_limit_stops_this_thread_only(segmenter, files):
     large = np.zeros((1500, 1500, 3), np.uint8)
-    words = [f'thing {number}' for number in range(100)]
+    names = [f'thing {number}' for number in range(100)]
     began = time.monotonic()
     with pytest.raises(ValueError, match='stopped after 0.5 seconds'), Deadline(0.5):
-        segmenter.segment(large, words)
+        segmenter.segment(large, names)
     assert time.monotonic() - began < 5
-    told = answer(segmenter, LIMITS._replace(seconds=0.001), str(files / 'drawn.png'), ['blue stripes'])
-    assert told == {'error': 'Stopped after 0.001 seconds, the most that a request may take: give fewer words or a '
+    answered = answer(segmenter, LIMITS._replace(seconds=0.001), str(files / 'drawn.png'), ['blue stripes'])
+    assert answered == {'error': 'Stopped after 0.001 seconds, the limit of a request: use fewer class names or a '
                              'smaller image.'}
-    assert torch.is_grad_enabled(), 'whatever was stopped, the thread is as it was'
+    assert torch.is_grad_enabled(), 'the thread is as it was, whichever operation was stopped'
     assert 'results' in answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes'])
     done = []
     with Deadline(-1):
@@ -268,48 +240,63 @@ def test_time_runs_out_between_operations_of_this_thread_only(segmenter, files):
         other.start()
         other.join()
     assert len(done) == 1
-    assert segmenter.segment(large, ['blue stripes']).labels.shape == (1500, 1500)  # the model is whole
+    assert segmenter.segment(large, ['blue stripes']).labels.shape == (1500, 1500)  # the model still works
 
 
-# How it starts.
+# ---- start
 
-def test_start_that_cannot_be(monkeypatch, tmp_path):
+def test_start_errors(fails, run, tmp_path):
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr(sys, 'argv', ['webapp.py', '--port', str(port)])
-        with pytest.raises(ValueError, match=f'^port {port} is in use: name another one, such as --port {port + 1}'):
-            webapp.main()
-    monkeypatch.setattr(sys, 'argv', ['webapp.py', '--port', '0', '--checkpoint', str(tmp_path / 'none.pth')])
-    with pytest.raises(ValueError, match=r'^no file .*none\.pth\.'):
-        webapp.main()
-    monkeypatch.setattr(sys, 'argv', ['webapp.py', '--port', '70000'])
-    with pytest.raises(ValueError, match='^--port 70000: a number from 0 to 65535'):
-        webapp.main()
-    with pytest.raises(ValueError, match=r'^cannot listen on 203\.0\.113\.7: .* Name an address of this machine'):
-        webapp.listen('203.0.113.7', 0)
+        message = f'port {port} is in use: choose another one, such as --port {port + 1}'
+        assert message in fails('tools/webapp.py', '--port', port)
+    assert re.search(r'no file .*none\.pth\.', fails('tools/webapp.py', '--port', 0, '--checkpoint',
+                                                     tmp_path / 'none.pth'))
+    done = run('tools/webapp.py', '--port', 70000, check=False)
+    assert done.returncode == 2 and "argument --port: '70000' is not a number from 0 to 65535" in done.stderr
+    with pytest.raises(ValueError, match=r'^cannot listen on 203\.0\.113\.7: .* Choose an address of this machine'):
+        server.listen('203.0.113.7', 0)
 
 
-# The server.
+def test_an_unexpected_error_is_reported_and_logged(segmenter, files, monkeypatch, caplog):
+    def broken(*args, **options):
+        raise KeyError('secret')
+    monkeypatch.setattr(segmenter, 'segment', broken)
+    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['cat'])
+    assert answered == {'error': 'The request failed because of an error in the server; its log has the details.'}
+
+
+# ---- the server
 
 def client_of(served: Served) -> Client:
     return Client(served.url, verbose=False, analytics_enabled=False, download_files=False)
 
 
-def asked(client: Client, file: Path, words: str) -> dict:
-    return client.predict(handle_file(file), words, '', '', '', 0.1, api_name='/segment')
+def ask(client: Client, file: Path, names: str) -> dict:
+    return client.predict(handle_file(file), names, '', '', '', 0.1, api_name='/segment')
 
 
-def posted(served: Served, file: dict, words: str | dict = 'cat', prompts: str = '') -> str:
-    """What the server says to a request that no page would make."""
-    request = urllib.request.Request(
-        f'{served.url}/gradio_api/call/segment', headers={'Content-Type': 'application/json'},
-        data=json.dumps({'data': [file, words, '', '', prompts, 0]}).encode())
+def posted(served: Served, data: object) -> str:
+    """What the server answers to a request that the page would not make."""
+    request = urllib.request.Request(f'{served.url}/gradio_api/call/segment', json.dumps({'data': data}).encode(),
+                                     headers={'Content-Type': 'application/json'})
     with urllib.request.urlopen(request, timeout=20) as accepted:
         event = json.load(accepted)['event_id']
     with urllib.request.urlopen(f'{served.url}/gradio_api/call/segment/{event}', timeout=20) as ended:
         return ended.read().decode()
+
+
+@pytest.mark.parametrize(('data', 'message'), [
+    ([], 'receive enough input values'), (['x', 'cat', '', '', '', 0], 'validation error for FileData'),
+    ([None, 'cat', '', '', '', 'x'], 'Expected a `float`'), ([None] * 6, 'Expected a `float`'),
+    ([None, 'cat', '', '', str(REPOSITORY / 'README.md'), 0], 'is not in the list of choices'),
+    ([None, {'a': [1]}, '', '', '', 0], 'No image: drop one')])
+def test_invalid_data_gets_a_clear_error(served, data, message):
+    """Prompts, too, are only those of the list; elsewhere they may be a file."""
+    answered = posted(served, data)
+    assert message in answered and '{"error": null}' not in answered
 
 
 def test_nothing_but_uploads_is_read(served, files):
@@ -320,9 +307,9 @@ def test_nothing_but_uploads_is_read(served, files):
             urllib.request.urlopen(f'{served.url}/gradio_api/file={path}')
         assert refused.value.code in (403, 404)
         named = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
-        for file, words in ((named, 'cat'), ({**named, 'is_stream': True}, 'cat'), (None, named), ([[named]], 'cat')):
+        for file, names in ((named, 'cat'), ({**named, 'is_stream': True}, 'cat'), (None, named), ([[named]], 'cat')):
             with pytest.raises(urllib.error.HTTPError, match='403'):
-                posted(served, file, words)
+                posted(served, [file, names, '', '', '', 0])
     uploaded = client_of(served).predict(handle_file(files / 'drawn.png'), api_name='/look')
     assert uploaded['image']
     listener.setblocking(False)
@@ -340,75 +327,64 @@ def status(served: Served, method: str, path: str, body: bytes = b'', **headers:
         return answered.status
 
 
-def test_there_is_one_way_in(served):
-    """Through the queue; no page of elsewhere, and under no name of elsewhere."""
+def test_the_guard_is_in_place(served):
+    """All that it refuses: test_web_guard.py."""
     asked = json.dumps({'data': [None, 'cat', '', '', '', 0], 'session_hash': 'mine'}).encode()
-    for way in ('run/segment', 'api/segment', 'run/segment/', 'run/predict', 'vibe-edit', 'call/v2/segment'):
-        assert status(served, 'POST', f'/gradio_api/{way}', asked, Content_Type='application/json') == 404
-    for path in ('/openapi.json', '/docs', '/redoc', '/gradio_api/openapi.json', '/monitoring', '/gradio_api/runs',
-                 '/gradio_api/proxy=http://127.0.0.1/'):
-        assert status(served, 'GET', path) == 404
-    assert status(served, 'GET', '/config') == status(served, 'GET', '/', X_Forwarded_Host='evil.example') == 200
+    assert status(served, 'POST', '/gradio_api/run/segment', asked, Content_Type='application/json') == 404
+    assert status(served, 'GET', '/openapi.json') == 404
     assert status(served, 'GET', '/config', X_Forwarded_Host='evil.example', X_Gradio_Server='http://evil.example',
                   X_Forwarded_Proto='https', Forwarded='host=evil.example') == 200
     assert status(served, 'GET', '/config', Host='evil.example', Origin='http://evil.example') == 400
     assert status(served, 'GET', '/config', Origin='http://evil.example') == 403
-    upload = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n'
+    upload = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n--b--\r\n'
     kind = {'Content_Type': 'multipart/form-data; boundary=b'}
-    end = b'--b--\r\n'
-    assert status(served, 'POST', '/gradio_api/upload', upload + end, Origin='http://evil.example', **kind) == 403
-    assert status(served, 'POST', '/gradio_api/upload', upload + end, Origin=served.url, **kind) == 200
-    assert status(served, 'POST', '/gradio_api/upload', 2 * upload + end, **kind) == 400
-
-
-def test_prompts_are_of_the_list_only(served):
-    """Elsewhere a text file may be named instead."""
-    assert posted(served, None, prompts=str(REPOSITORY / 'README.md')).startswith('event: error')
+    assert status(served, 'POST', '/gradio_api/upload', upload, Origin='http://evil.example', **kind) == 403
+    assert status(served, 'POST', '/gradio_api/upload', upload, Origin=served.url, **kind) == 200
 
 
 def test_a_bomb_takes_no_memory_and_the_server_lives(served, files):
     client = client_of(served)
-    assert asked(client, files / 'drawn.png', 'blue stripes')['results']
+    assert ask(client, files / 'drawn.png', 'blue stripes')['results']
     before = served.peak_mb()
-    assert 'has more than 4,000,000 pixels' in asked(client, files / 'bomb.png', 'blue stripes')['error']
-    assert '10,000 words' in asked(client, files / 'drawn.png', ','.join(map(str, range(10_000))))['error']
+    assert 'has more than 4,000,000 pixels' in ask(client, files / 'bomb.png', 'blue stripes')['error']
+    assert '10,000 class names' in ask(client, files / 'drawn.png', ','.join(map(str, range(10_000))))['error']
     assert served.peak_mb() - before < 100
-    assert asked(client, files / 'drawn.png', 'blue stripes')['results']
+    assert ask(client, files / 'drawn.png', 'blue stripes')['results']
 
 
 def test_a_file_too_large_is_refused(served, tmp_path):
     (tmp_path / 'large.png').write_bytes(bytes(UPLOAD_MB * 2**20 + 1))
     with pytest.raises(Exception, match='(?i)size|large|413'):
-        asked(client_of(served), tmp_path / 'large.png', 'cat')
+        ask(client_of(served), tmp_path / 'large.png', 'cat')
 
 
-def test_twenty_requests_at_once(served, files, tmp_path):
-    """Each is answered in its turn, or told that the queue is full; only one is in the works."""
+def test_twenty_requests_together(served, files, tmp_path):
+    """They are answered one after the other, or refused because the queue is full."""
     file = tmp_path / 'larger.png'
     Image.open(files / 'drawn.png').resize((1500, 1500)).save(file)
     client = client_of(served)
-    asked(client, file, ALL_CLASSES)
+    ask(client, file, ALL_CLASSES)
     before = served.peak_mb()
 
-    def ask(number: int) -> str:
+    def request(number: int) -> str:
         try:
-            told = asked(client, file, f'{ALL_CLASSES}, thing {number}')
-        except Exception as error:  # of whatever kind the client makes it
+            answered = ask(client, file, f'{ALL_CLASSES}, thing {number}')
+        except Exception as error:  # of any type
             return str(error)
-        words = [word['word'] for word in told['results'][0]['summary']['words']]
-        return 'done' if words[-1] == f'thing {number}' else f'answered another request: {words}'
+        names = answered['results'][0]['summary']['class_names']
+        return 'done' if names[-1] == f'thing {number}' else f'answered another request: {names}'
 
     with ThreadPoolExecutor(20) as pool:
-        ends = list(pool.map(ask, range(20)))
+        ends = list(pool.map(request, range(20)))
     done = ends.count('done')
     assert done >= WAITING
     assert all(re.search('(?i)queue is full|too many|busy', end) for end in ends if end != 'done'), ends
     assert done < 20, 'the queue has no limit'
     assert served.peak_mb() - before < 400  # side by side they would take some gigabytes
-    assert asked(client, files / 'drawn.png', 'blue stripes')['results']
+    assert ask(client, files / 'drawn.png', 'blue stripes')['results']
 
 
-# The page.
+# ---- the page
 
 @pytest.fixture(scope='module')
 def browser():
@@ -436,7 +412,7 @@ class Page:
         self.tab.wait_for_selector('#viewer .legend li')
 
     def clear(self) -> None:
-        """Takes away what is shown, so that what comes next can be waited for."""
+        """Remove what is shown, so that the next result can be waited for."""
         self.tab.evaluate('''() => { document.querySelector('#viewer .views').replaceChildren();
             document.querySelector('#viewer .message').hidden = true; }''')
 
@@ -446,10 +422,10 @@ class Page:
         self.tab.locator('#image input[type=file]').set_input_files(file)
         self.tab.wait_for_selector('#viewer .message:visible, #viewer .view:not(:has(.legend))')
 
-    def segment(self, words: str) -> None:
-        """Types the words and waits until what is shown is of them, or a message."""
+    def segment(self, names: str) -> None:
+        """Type the class names and wait for their result or a message."""
         self.clear()
-        self.tab.locator('#words textarea').fill(words)
+        self.tab.locator('#class_names textarea').fill(names)
         self.tab.locator('#segment').click()
         self.tab.wait_for_selector('#viewer .message:visible, #viewer .legend')
 
@@ -465,13 +441,13 @@ class Page:
             .getContext('2d').getImageData(x, y, 1, 1).data).slice(0, 3)''', [view, x, y])
 
     def colours(self, view: int = 0) -> dict[str, list[int]]:
-        """Of the words in the legend."""
-        return {word: [int(part) for part in re.findall(r'\d+', colour)] for word, colour in self.tab.evaluate(
+        """Of the classes in the legend."""
+        return {name: [int(part) for part in re.findall(r'\d+', colour)] for name, colour in self.tab.evaluate(
             '''(view) => Array.from(document.querySelectorAll('#viewer .view')[view].querySelectorAll('.legend li'),
             (line) => [line.querySelector('span').textContent, line.querySelector('i').style.background])''', view)}
 
     def hover(self, x: int, y: int, view: int = 0) -> list[str]:
-        """Puts the pointer on a pixel of the image -> what each view tells."""
+        """Put the pointer on a pixel of the image -> the text that each view shows."""
         canvas = self.tab.locator('#viewer canvas').nth(view)
         width, height = canvas.evaluate('(canvas) => [canvas.width, canvas.height]')
         box = canvas.bounding_box()
@@ -493,7 +469,7 @@ def page(browser, served):
 
 
 def places(seed: int) -> dict[str, tuple[int, int]]:
-    """Class -> (x, y) in the midst of its largest object."""
+    """Class -> (x, y) in the middle of its largest object."""
     labels = draw_scene(seed).labels
     found = {}
     for label in np.unique(labels[labels > 0]):
@@ -503,8 +479,8 @@ def places(seed: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def test_the_page_opens_with_an_example_and_asks_nobody_else(page, served):
-    assert 'On photographs it is useless' in page.tab.inner_text('.heading')
+def test_the_page_opens_with_an_example_and_contacts_nobody_else(page, served):
+    assert 'It is useless on photographs' in page.tab.inner_text('.heading')
     page.opacity(100)
     colours = page.colours()
     for name, (x, y) in places(1000).items():
@@ -519,7 +495,7 @@ def test_the_page_opens_with_an_example_and_asks_nobody_else(page, served):
     assert strangers == []
 
 
-def test_upload_words_pointer_switches_and_opacity(page, files):
+def test_upload_pointer_switches_and_opacity(page, files):
     page.upload(files / 'turned.jpg')
     assert page.tab.locator('#viewer canvas').evaluate('(canvas) => [canvas.width, canvas.height]') == [SIZE, 100]
     x, y = places(1000)['blue stripes']
@@ -528,8 +504,8 @@ def test_upload_words_pointer_switches_and_opacity(page, files):
     page.opacity(100)
     blue = page.colours()['blue stripes']
     assert page.pixel(x, y) == blue
-    told, = page.hover(x, y)
-    assert re.fullmatch(r'blue stripes · 0\.\d\d', told)
+    answered, = page.hover(x, y)
+    assert re.fullmatch(r'blue stripes · 0\.\d\d', answered)
     page.opacity(0)
     assert page.pixel(x, y) == bare
     page.opacity(50)
@@ -544,14 +520,14 @@ def test_upload_words_pointer_switches_and_opacity(page, files):
 
 def test_two_lists_side_by_side(page):
     page.tab.locator('#options button').first.click()
-    page.tab.locator('#other_words textarea').fill('yellow stripes, blue stripes|cobalt bands')
+    page.tab.locator('#compared_names textarea').fill('yellow stripes, blue stripes|cobalt bands')
     page.segment(SCENES[1000])
     page.opacity(100)
     x, y = places(1000)['yellow stripes']
     assert page.pixel(x, y) == page.colours()['yellow stripes']
     assert page.pixel(x, y, 1) == page.colours(1)['yellow stripes'] != page.pixel(x, y)
     assert set(page.colours(1)) == {'yellow stripes', 'blue stripes, cobalt bands'}
-    assert all(told.startswith('yellow stripes · ') for told in page.hover(x, y, 1)) and \
+    assert all(answered.startswith('yellow stripes · ') for answered in page.hover(x, y, 1)) and \
         len(page.hover(x, y, 1)) == 2
 
 
@@ -559,7 +535,7 @@ def test_downloads(page, segmenter, files):
     page.upload(files / 'drawn.png')
     page.segment(SCENES[1000])
     page.opacity(100)
-    expected = segmenter.segment(files / 'drawn.png', parse_words(SCENES[1000]), threshold=0.1)
+    expected = segmenter.segment(files / 'drawn.png', parse_class_names(SCENES[1000]), threshold=0.1)
     name, content = page.download('overlay')
     assert name == 'drawn.overlay.png'
     overlay = np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
@@ -575,31 +551,28 @@ def test_downloads(page, segmenter, files):
     assert json.loads(content) == json.loads(json.dumps(expected.summary()))
 
 
-def test_words_of_all_scripts_are_text_and_nothing_else(page):
-    words = [HOSTILE, '😀', '猫', 'قطة', '${1+1}', '{{value}}', 'blue stripes']
-    page.segment(', '.join(words))
-    assert set(page.colours()) == set(words)
+def test_names_in_all_scripts_are_text_only(page):
+    names = [HOSTILE, '😀', '猫', 'قطة', '${1+1}', '{{value}}', 'blue stripes']
+    page.segment(', '.join(names))
+    assert set(page.colours()) == set(names)
     assert page.tab.locator('#viewer .view img').count() == 0
     assert page.tab.evaluate('window.hacked') is None
 
 
-def test_a_result_that_means_little_is_told(page):
+def test_an_unreliable_result_has_a_warning(page):
     assert not page.tab.locator('#viewer .warning').is_visible()  # of the example
     page.segment('potted plant, sofa')
     warning = page.tab.inner_text('#viewer .warning')
-    assert 'recognises none of these words here' in warning and "the miniature's model" in warning
+    assert 'recognises none of these classes in this image' in warning and "the miniature's model" in warning
     assert set(page.colours()) == {'potted plant', 'sofa'}
 
 
-def test_bad_input_is_told_and_the_page_goes_on(page, files):
-    for file, message in (('text.jpg', 'is no image'), ('bomb.png', 'more than 4,000,000 pixels')):
-        page.upload(files / file)
-        assert message in page.message()
+def test_the_page_shows_errors_and_continues(page, files):
+    page.upload(files / 'text.jpg')
+    assert 'is not an image' in page.message()
     page.upload(files / 'drawn.png')
     page.segment('')
-    assert 'No words: name what to look for' in page.message()
-    page.segment(', '.join(map(str, range(10_000))))
-    assert '10,000 words are too many: 300 at most' in page.message()
+    assert 'No class names: name what to look for' in page.message()
     page.segment('blue stripes')
     assert list(page.colours()) == ['blue stripes']
     assert not page.tab.locator('#viewer .message').is_visible()

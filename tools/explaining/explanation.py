@@ -1,8 +1,6 @@
-"""What the regional clues do for one word in one window of an image: which region speaks for it, what each region
-token looks at, and what is left when the region tokens are silent.
+"""Explains how regional clues contribute to one class in one window of an image.
 
-C words in all, R = r*r regions, Gh x Gw patches and h x w pixels of the window, H attention heads.
-Region k is in row k // r and column k % r.
+C classes, R = r*r regions, Gh x Gw patches and h x w pixels of the window.
 """
 import math
 from collections.abc import Sequence
@@ -14,117 +12,99 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from models.class_names import synonyms
+from models.class_names import clean_class_names, synonyms
 from models.errors import UserError
 from models.image_io import ImageSource, read_image
 from models.inference.result import Result
 from models.inference.segmenter import Segmenter
-from models.inference.words import clean_words
-from models.precision import autocast, upcast, without_autocast
-from models.region_clue_head import Decoded
+from models.precision import autocast
 from models.resizing import resize
 from models.sliding_window import Window
-from models.vision_encoder import CLIPVisionEncoder, ImageFeatures
+from tools.explaining.regions import Attention, ablate, cell_of, encode_with_attention, region_logits
 
 
-class Attention(NamedTuple):
-    """What the region tokens look at in each block, mean over the heads.
+class Prediction(NamedTuple):
+    """Scores and pixels of the class in the window."""
+    scores: np.ndarray  # (h, w) from 0 to 1, minus the seen penalty if the class was trained with masks
+    mask: np.ndarray  # (h, w) bool, where the class scores best
 
-    A token sees itself and the patches of its cell, nothing else: its weights on these add up to 1.
-    """
-    patches: Tensor  # (blocks, Gh, Gw), the weight that its cell's region token gives to a patch
-    itself: Tensor  # (blocks, R)
-
-
-class Reading(NamedTuple):
-    """What a model makes of the window, for the word."""
-    scores: np.ndarray  # (h, w) from 0 to 1, less the seen penalty where the word has one
-    found: np.ndarray  # (h, w) bool, where it is the best of all words
-
-    def numbers(self, where: np.ndarray) -> dict:
-        """The word's share of the window, its mean score there, and its mean score in `where`, (h, w) bool."""
-        return {'area': _rounded(self.found.mean()), 'mean_score': _mean(self.scores, self.found),
-                'mean_score_where_found_with_regions': _mean(self.scores, where)}
+    def summary(self, pixels: np.ndarray) -> dict:
+        """Return the class's share of the window, and its mean scores in its own mask and in `pixels`, (h, w) bool."""
+        return {'area': _rounded(self.mask.mean()), 'mean_score': _mean(self.scores, self.mask),
+                'mean_score_in_mask_with_regions': _mean(self.scores, pixels)}
 
 
 class Explanation(NamedTuple):
-    """All that is told of a word in a window.
-
-    `silenced` says it again without region tokens, 'everywhere' as a model of `region_level_bridge_size=0` with the
-    same other weights: patches see no region tokens, the queries are CLS * text, the regions' part of the pixels is
-    zeros. 'in the encoder': CLS and patches are of that, the region features are still used. 'in the head': CLS and
-    patches have seen the region tokens, but the region features are zeros.
-    """
-    result: Result  # of the whole image, all its windows
-    word: str
-    window: Window  # of the image in `size`
+    """Regional clues for a class in a window."""
+    result: Result  # of the whole image
+    class_name: str
+    window: Window  # in the image of `size`
     number: int  # of the window, from 1
-    windows: int  # how many the image has
+    windows: int  # of the image
     size: tuple[int, int]  # (H, W) of the image as the model gets it, without padding
     view: np.ndarray  # (h, w, 3) uint8, the window
-    by_region: np.ndarray  # (R, h, w) mask logits of the word's query of each region; their mean is the model's
+    region_logits: np.ndarray  # (R, h, w) mask logits from the queries of each region; their mean is the model's
     attention: Attention
-    block: int  # which of the attention's blocks is meant, from 1
-    reading: Reading
-    silenced: dict[str, Reading]
+    block: int  # the block whose attention is shown, from 1
+    prediction: Prediction
+    ablated: dict[str, Prediction]  # without region tokens, see `regions.ablate`
 
     @property
     def side(self) -> int:
         """r."""
-        return math.isqrt(len(self.by_region))
+        return math.isqrt(len(self.region_logits))
 
     @property
-    def where(self) -> np.ndarray:
-        """(h, w) bool: the pixels that the numbers are of, the word's; all where it is not found."""
-        return self.reading.found if self.reading.found.any() else np.ones_like(self.reading.found)
+    def pixels(self) -> np.ndarray:
+        """(h, w) bool: the mask of the class, or all pixels if it is empty; means are taken over these."""
+        return self.prediction.mask if self.prediction.mask.any() else np.ones_like(self.prediction.mask)
 
     @property
-    def speaks(self) -> np.ndarray:
-        """(R,) how much each region speaks for the word: the mean of its mask logits over `where`.
-
-        The mean over the regions is that of the model's own mask logits there.
-        """
-        return self.by_region[:, self.where].mean(axis=1)
+    def mean_logits(self) -> np.ndarray:
+        """(R,) mean mask logit of each region over `pixels`; the mean over the regions is the model's."""
+        return self.region_logits[:, self.pixels].mean(axis=1)
 
     def summary(self) -> dict:
-        """Plain values for JSON."""
-        cell, where, found = cell_of(self.where.shape, self.side).numpy(), self.where, self.reading.found
-        leads = np.take_along_axis(self.by_region, cell[None], axis=0)[0] - self.by_region.mean(axis=0)  # (h, w)
-        patches = self.attention.patches[self.block - 1].float().cpu()
-        on_word = patches * F.adaptive_avg_pool2d(torch.from_numpy(found)[None].float(), patches.shape)[0]
-        cell_of_patch = cell_of(patches.shape, self.side)
+        """Return the numbers as plain JSON values."""
+        pixels, mask = self.pixels, self.prediction.mask
+        cell = cell_of(mask.shape, self.side).numpy()
+        own = np.take_along_axis(self.region_logits, cell[None], axis=0)[0]  # each pixel's logit by its own region
+        margins = own - self.region_logits.mean(axis=0)  # (h, w)
+        weights = self.attention.patches[self.block - 1].float().cpu()
+        on_class = weights * F.adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), weights.shape)[0]
+        cell_of_patch = cell_of(weights.shape, self.side)
         regions = []
-        for region, speaks in enumerate(self.speaks):
-            own, looked = cell == region, cell_of_patch == region
+        for region, mean_logit in enumerate(self.mean_logits):
+            inside, patches = cell == region, cell_of_patch == region
             regions.append({
-                'row': region // self.side, 'column': region % self.side, 'speaks': _rounded(speaks),
-                'lead_in_own_cell': _mean(leads, where & own), 'word_in_cell': _rounded(found[own].mean()),
+                'row': region // self.side, 'column': region % self.side, 'mean_logit': _rounded(mean_logit),
+                'margin_in_own_cell': _mean(margins, pixels & inside), 'class_in_cell': _rounded(mask[inside].mean()),
                 'attention_to_itself': _rounded(self.attention.itself[self.block - 1, region]),
-                'attention_to_word': _rounded(on_word[looked].sum() / patches[looked].sum())})
+                'attention_to_class': _rounded(on_class[patches].sum() / weights[patches].sum())})
         return {
-            'word': self.word, 'words': self.result.words, 'window': self.window._asdict(), 'number': self.number,
-            'windows': self.windows, 'found': bool(found.any()), 'loudest': int(self.speaks.argmax()),
-            'lead_in_own_cell': _mean(leads, where), 'block': self.block, 'regions': regions,
+            'class_name': self.class_name, 'class_names': self.result.class_names, 'window': self.window._asdict(),
+            'number': self.number, 'windows': self.windows, 'found': bool(mask.any()),
+            'region_with_highest_mean_logit': int(self.mean_logits.argmax()),
+            'margin_in_own_cell': _mean(margins, pixels), 'block': self.block, 'regions': regions,
             'attention_to_itself_by_block': [_rounded(weights.mean()) for weights in self.attention.itself],
-            'with_regions': self.reading.numbers(where),
-            'silenced': {name: {**reading.numbers(where), 'same_pixels': _rounded((reading.found == found).mean())}
-                         for name, reading in self.silenced.items()}}
+            'with_regions': self.prediction.summary(pixels),
+            'ablated': {name: {**ablated.summary(pixels), 'same_pixels': _rounded((ablated.mask == mask).mean())}
+                        for name, ablated in self.ablated.items()}}
 
 
-def explain(segmenter: Segmenter, image: ImageSource, word: str, words: Sequence[str] | None = None, *,
+def explain(segmenter: Segmenter, image: ImageSource, class_name: str, others: Sequence[str] | None = None, *,
             window: int | None = None, block: int | None = None) -> Explanation:
-    """What the regional clues do for a word in a window of an image.
+    """Explain how regional clues contribute to a class in a window of an image.
 
     Args:
-        words: that compete with it for pixels; without them the classes of the training. Those that have a name in
-            common with the word are left out.
-        window: its number, from 1, row by row; without it the one that holds most of the word, by what the model makes
-            of this window alone, or the one in the middle where none holds any.
-        block: whose attention is meant, from 1; without it the last.
+        others: classes that compete for pixels; without them those of the training. Synonyms of the class are left out.
+        window: its number, from 1, row by row; without it the window with most pixels of the class, or the middle one
+            if none has any.
+        block: the block whose attention is shown, from 1; without it the last.
 
     Raises:
-        UserError: a model without region tokens, or with a head of another kind; a window, a block, an image or a
-            word that is none.
+        UserError: the model has no region tokens or a head of another kind, or the window, block, image or class name
+            is invalid.
     """
     encoder = segmenter.model.backbone
     if encoder.side == 0:
@@ -132,104 +112,58 @@ def explain(segmenter: Segmenter, image: ImageSource, word: str, words: Sequence
     blocks = len(encoder.transformer.resblocks)
     if block is not None and not 1 <= block <= blocks:
         raise UserError(f'no block {block}: the encoder has {blocks}, from 1 to {blocks}.')
-    word, = clean_words([word])
-    texts = [word, *_competing(word, segmenter.class_names if words is None else clean_words(words))]
-    if len(texts) == 1:
-        raise UserError(f'nothing competes with {word!r}: name other words (--words "sky, grass"), of which each '
-                        'pixel takes the best.')
+    class_name, = clean_class_names([class_name])
+    names = [class_name, *_competing(class_name, segmenter.class_names if others is None else
+                                     clean_class_names(others))]
+    if len(names) == 1:
+        raise UserError(f'nothing competes with {class_name!r}: name other classes (--classes "sky, grass").')
     array = read_image(image)
-    with segmenter.using(texts) as model:
+    with segmenter.using(names) as model:
         tensor, meta = segmenter.prepare(array)
-        stitched, = model.stitch([tensor.to(segmenter.device)], [meta])
+        tensor = tensor.to(segmenter.device)
+        stitched, = model.stitch([tensor], [meta])
         count = len(stitched.windows)
         if window is not None and not 1 <= window <= count:
             raise UserError(f'no window {window}: the image has {count}, from 1 to {count}.')
         if window is None:
-            window = 1 + _fullest([read(model.decode_head, logits[None], stitched.resizing)
+            window = 1 + _fullest([predict(model.decode_head, logits[None], stitched.resizing)
                                    for logits in stitched.logits])
         place = stitched.windows[window - 1]
-        size = place.height, place.width
-        view = resize(place.of(tensor.to(segmenter.device))[None], encoder.nearest_size(size))
+        view = resize(place.of(tensor)[None], encoder.nearest_size((place.height, place.width)))
         with autocast(view.device, model.amp_dtype):
-            features, attention = look(encoder, view)
+            features, attention = encode_with_attention(encoder, view)
             decoded = model.decode_head(features)
-            silenced = {name: read(model.decode_head, model.decode_head(silent).logits, stitched.resizing)
-                        for name, silent in silence(encoder, view, features).items()}
-        reading = read(model.decode_head, decoded.logits, stitched.resizing)
-        regional = region_logits(decoded, len(texts))
-        if (regional.mean(dim=1) - decoded.logits).abs().max() > 0.01 * (1 + decoded.logits.abs().max()):
-            raise UserError(f'{type(model.decode_head).__name__} does not make its mask logits as the mean over the '
-                            'regions of queries times pixels: which region speaks cannot be told of it.')
-        by_region = stitched.resizing(regional[0, :, 0]).float().cpu().numpy()
-        shown = Image.fromarray(array).resize(stitched.size[::-1])
+            ablated = {name: predict(model.decode_head, model.decode_head(changed).logits, stitched.resizing)
+                       for name, changed in ablate(encoder, view, features).items()}
+        by_region = region_logits(decoded, len(names))
+        if (by_region.mean(dim=1) - decoded.logits).abs().max() > 0.01 * (1 + decoded.logits.abs().max()):
+            raise UserError(f'{type(model.decode_head).__name__} is not supported: its mask logits are not the mean '
+                            'over the regions of queries times pixels, so they cannot be attributed to regions.')
+        shown = Image.fromarray(array).resize(stitched.size[::-1]).crop(
+            (place.left, place.top, place.left + place.width, place.top + place.height))
         return Explanation(
-            result=Result(array, texts, stitched), word=word, window=place, number=window, windows=count,
-            size=stitched.size, view=np.asarray(shown.crop((place.left, place.top, place.left + place.width,
-                                                          place.top + place.height))),
-            by_region=by_region, attention=attention, block=block or blocks, reading=reading, silenced=silenced)
+            result=Result(array, names, stitched), class_name=class_name, window=place, number=window, windows=count,
+            size=stitched.size, view=np.asarray(shown), attention=attention, block=block or blocks, ablated=ablated,
+            region_logits=stitched.resizing(by_region[0, :, 0]).float().cpu().numpy(),
+            prediction=predict(model.decode_head, decoded.logits, stitched.resizing))
 
 
-def _competing(word: str, others: Sequence[str]) -> list[str]:
-    """The other words that do not name the same."""
-    names = {name.casefold() for name in synonyms(word)}
+def predict(head, logits: Tensor, resizing) -> Prediction:
+    """Turn the mask logits (1, C, Gh, Gw) of a window into scores and pixels of the first class."""
+    scores = head.class_head.scores(resizing(logits)[0])  # (C, h, w)
+    return Prediction(scores[0].float().cpu().numpy(), (scores.argmax(dim=0) == 0).cpu().numpy())
+
+
+def _competing(class_name: str, others: Sequence[str]) -> list[str]:
+    """Return the classes that share no name with this one."""
+    names = {name.casefold() for name in synonyms(class_name)}
     return [other for other in others if names.isdisjoint(name.casefold() for name in synonyms(other))]
 
 
-def _fullest(readings: Sequence[Reading]) -> int:
-    """The window with most pixels of the word; the one in the middle if none has any."""
-    counts = [int(reading.found.sum()) for reading in readings]
+def _fullest(predictions: Sequence[Prediction]) -> int:
+    """Return the index of the window with most pixels of the class; the middle one if none has any."""
+    counts = [int(prediction.mask.sum()) for prediction in predictions]
     return int(np.argmax(counts)) if any(counts) else len(counts) // 2
-
-
-def read(head, logits: Tensor, resizing) -> Reading:
-    """Mask logits (1, C, Gh, Gw) of a window -> its scores and pixels of the first word."""
-    scores = head.class_head.scores(resizing(logits)[0])  # (C, h, w)
-    return Reading(scores[0].float().cpu().numpy(), (scores.argmax(dim=0) == 0).cpu().numpy())
-
-
-def region_logits(decoded: Decoded, words: int) -> Tensor:
-    """Mask logits (B, R, C, Gh, Gw) of every region's own queries. Their mean over R is `decoded.logits`."""
-    queries = upcast(decoded.queries)  # (B, R*C, E)
-    with without_autocast(queries.device):
-        logits = queries @ upcast(decoded.pixels).transpose(1, 2)
-    return logits.unflatten(2, decoded.logits.shape[2:]).unflatten(1, (-1, words))
-
-
-def look(encoder: CLIPVisionEncoder, image: Tensor) -> tuple[ImageFeatures, Attention]:
-    """The features of an image (1, 3, H, W), and what its region tokens look at to make them.
-
-    The attention proper keeps no weights: they are computed again, of these tokens alone.
-    """
-    regions, rows = encoder.side**2, []
-
-    def remember(attention, inputs):
-        tokens, visible, prompts = inputs
-        rows.append(attention.weights(tokens, visible, prompts, rows=slice(-regions, None))[0].mean(dim=0))
-
-    hooks = [block.attn.register_forward_pre_hook(remember) for block in encoder.transformer.resblocks]
-    try:
-        features = encoder(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    weights = torch.stack(rows)  # (blocks, R, P + 1 + Gh*Gw + R)
-    grid = features.patches.shape[2:]
-    patches = weights[:, :, -regions - grid.numel():-regions]  # each patch is seen by one region token
-    return features, Attention(patches=patches.sum(dim=1).unflatten(1, grid),
-                               itself=weights[:, :, -regions:].diagonal(dim1=1, dim2=2))
-
-
-def silence(encoder: CLIPVisionEncoder, image: Tensor, features: ImageFeatures) -> dict[str, ImageFeatures]:
-    """An image's features with region tokens silenced: `Explanation` says how."""
-    silent = encoder.without_regions()(image)
-    return {'everywhere': silent, 'in the encoder': silent._replace(regions=features.regions),
-            'in the head': features._replace(regions=silent.regions)}
-
-
-def cell_of(size: tuple[int, int], side: int) -> Tensor:
-    """The region (h, w) int64 of each place of a map; the cells are of `side` rows and columns."""
-    row, column = (torch.arange(length) * side // length for length in size)
-    return row[:, None] * side + column
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> float | None:

@@ -1,1 +1,0 @@
-"""What tools/export.py makes of a checkpoint: a slim one, and ONNX models."""

@@ -1,11 +1,10 @@
-"""ONNX models of a checkpoint, and the checks that they do as PyTorch does.
+"""ONNX models of a checkpoint, and their comparison with PyTorch.
 
-B windows, C classes, S pixels a side of a window, E CLIP space, K texts of L tokens.
+B windows, C classes, S side of a window in pixels, E CLIP space, K texts of L tokens.
 """
 import logging
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,19 +22,11 @@ from models.resizing import Resizing
 from models.text_encoder import tokenize
 
 OPSET = 18
-NEAR_TIE = 1e-4  # scores that are nearer to each other may change places
-PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
-
-
-def require_packages() -> None:
-    """Raises a UserError that names the packages that lack."""
-    absent = [name for name in PACKAGES if find_spec(name) is None]
-    if absent:
-        raise UserError(f'ONNX needs {", ".join(absent)}:\n    pip install -r tools/export_requirements.txt')
+NEAR_TIE = 1e-4  # labels may differ where scores are closer than this
 
 
 class WindowScores(nn.Module):
-    """Windows (B, 3, S, S), text embeddings (C, E) and penalties (C,) -> scores (B, C, S, S)."""
+    """Scores windows: (B, 3, S, S), text embeddings (C, E) and penalties (C,) -> (B, C, S, S)."""
 
     def __init__(self, model: CLIPRC):
         super().__init__()
@@ -48,11 +39,11 @@ class WindowScores(nn.Module):
         return self.resizing(logits).sigmoid() - penalty[:, None, None]
 
 
-def about(model: Segmenter) -> dict:
-    """What a user of the ONNX model must know, as plain JSON values; embeddings are those of the training's classes.
+def facts(model: Segmenter) -> dict:
+    """Return what a user of the ONNX model must know, as plain JSON values, for the classes of the training.
 
     Raises:
-        UserError: the config's test pipeline prepares images in a way that these values cannot say.
+        UserError: these values cannot describe how the config's test pipeline prepares images.
     """
     views = model.config.data.test.pipeline[-1]
     steps, scale = {step.type: step for step in views.get('transforms', ())}, views.get('img_scale')
@@ -64,23 +55,22 @@ def about(model: Segmenter) -> dict:
                         'keep_ratio and min_size) and Normalize them.')
     short = max(min(scale), resize.min_size)
     if short < side:
-        raise UserError(f'the config\'s test pipeline makes images of {short} pixels, a window needs {side}.')
-    words = list(model.class_names)
-    rows = model.embed(words).numpy()
+        raise UserError(f'the config\'s test pipeline resizes images to {short} pixels, but a window needs {side}.')
+    names = list(model.class_names)
     return {
-        'classes': words, 'prompts': list(templates_of(model.prompts)),
-        'penalty': [penalty if word in model.seen_names else 0. for word in words],
+        'class_names': names, 'prompts': list(templates_of(model.prompts)),
+        'penalty': [penalty if name in model.seen_names else 0. for name in names],
         'window': side, 'stride': min(windows.get('stride') or (side,)) if windows.mode == 'slide' else side,
         'short_side': short, 'mean': list(normalise.mean), 'std': list(normalise.std),
-        'text': [[float(str(value)) for value in row] for row in rows],
+        'text': [[float(str(value)) for value in row] for row in model.embed(names).numpy()],
     }
 
 
 def export_windows(model: CLIPRC, file: Path) -> WindowScores:
-    """Writes the ONNX model of `WindowScores`, whose numbers of windows and classes are free, and returns this."""
+    """Write the ONNX model of `WindowScores`, for any number of windows and classes; returns the `WindowScores`."""
     scores = WindowScores(model).eval()
     space = scores.head.class_head.embed_dims
-    model.set_words(torch.zeros(3, space), seen=[])  # so that there are buffers, in whose place the inputs come
+    model.set_words(torch.zeros(3, space), seen=[])  # makes the buffers that the inputs replace
     example = torch.zeros(2, 3, scores.side, scores.side), torch.randn(3, space), torch.zeros(3)
     _export(scores, example, file, ('image', 'text', 'penalty'), 'scores',
             ({0: 'batch'}, {0: 'classes'}, {0: 'classes'}))
@@ -88,7 +78,7 @@ def export_windows(model: CLIPRC, file: Path) -> WindowScores:
 
 
 def export_text(encoder: CLIPTextEncoder, file: Path) -> None:
-    """Writes the ONNX model of the text tower: tokens (K, L) int64 -> embeddings (K, E), not normalised."""
+    """Write the ONNX model of the text tower: tokens (K, L) int64 -> embeddings (K, E), not normalised."""
     _export(encoder, (tokenize(['a', 'b'], encoder.context_length),), file, ('tokens',), 'embeddings', ({0: 'texts'},))
 
 
@@ -104,32 +94,32 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], file: Path, inputs: 
 
 
 class Comparison(NamedTuple):
-    """ONNX against PyTorch."""
+    """Differences between ONNX and PyTorch."""
     pixels: int
-    other_labels: int  # pixels whose label differs, near ties aside
-    difference: float  # largest, of scores
+    other_labels: int  # pixels whose label differs, except near ties
+    difference: float  # of scores, the largest
 
     def __str__(self) -> str:
-        return (f'{self.pixels} pixels, {self.other_labels} labels differ; scores differ by {self.difference:.1e} at '
-                'most')
+        return (f'of {self.pixels} pixels, {self.other_labels} labels differ; scores differ by at most '
+                f'{self.difference:.1e}')
 
 
 def compare_windows(scores: WindowScores, file: Path, windows: Tensor, text: Tensor) -> dict[int, Comparison]:
-    """Number of classes -> what both make of windows (n, 3, S, S): 1, 2, C and 2C + 1, of `text` (C, E) and random.
+    """Compare both on windows (n, 3, S, S), for 1, 2, C and 2C + 1 classes from `text` (C, E) and random rows.
 
-    A label differs where onnxruntime's is one that PyTorch scores lower than its own by more than a near tie.
+    A label counts as different if PyTorch scores it lower than its own label by more than `NEAR_TIE`.
     """
     random = torch.Generator().manual_seed(0)
     more = F.normalize(torch.randn(len(text) + 1, text.shape[1], generator=random), dim=1)
-    every = torch.cat([text, more])
-    penalties = 0.1 * torch.randint(2, (len(every),), generator=random)
+    rows = torch.cat([text, more])
+    penalties = 0.1 * torch.randint(2, (len(rows),), generator=random)
     session = _session(file)
     comparisons = {}
-    for count in sorted({1, 2, len(text), len(every)}):
+    for count in sorted({1, 2, len(text), len(rows)}):
         pixels = others = 0
         difference = 0.
-        for some in windows.split(2):  # also a last one alone
-            inputs = {'image': some, 'text': every[:count], 'penalty': penalties[:count]}
+        for batch in windows.split(2):  # the last batch may be a single window
+            inputs = {'image': batch, 'text': rows[:count], 'penalty': penalties[:count]}
             with torch.no_grad():
                 expected = scores(**inputs)
             found, = session.run(None, {name: value.numpy() for name, value in inputs.items()})
@@ -142,10 +132,10 @@ def compare_windows(scores: WindowScores, file: Path, windows: Tensor, text: Ten
 
 
 def compare_text(encoder: CLIPTextEncoder, file: Path, texts: Sequence[str]) -> float:
-    """The largest difference of the two towers' unit embeddings of these texts, all at once and one alone."""
+    """Return the largest difference between unit embeddings of both towers, for all texts together and for one."""
     session, difference = _session(file), 0.
-    for some in (texts, texts[:1]):
-        tokens = tokenize(some, encoder.context_length)
+    for batch in (texts, texts[:1]):
+        tokens = tokenize(batch, encoder.context_length)
         with torch.no_grad():
             expected = F.normalize(encoder(tokens), dim=1)
         found, = session.run(None, {'tokens': tokens.numpy()})
@@ -154,14 +144,14 @@ def compare_text(encoder: CLIPTextEncoder, file: Path, texts: Sequence[str]) -> 
 
 
 def _session(file: Path):
-    import onnxruntime  # no requirement of the rest
+    import onnxruntime  # an optional package
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
 
 
 def windows_of(images: Sequence[np.ndarray], model: Segmenter) -> Tensor:
-    """The first and the last window (n, 3, S, S) of each image, prepared as the model prepares it."""
+    """Return the first and the last window (n, 3, S, S) of each image, prepared as the model does."""
     side, windows = model.model.decode_head.img_size, []
     for image in images:
         prepared = model.prepare(image)[0]

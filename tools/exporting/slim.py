@@ -1,4 +1,4 @@
-"""A slim checkpoint: what inference needs, in a short number format, with a meta that is of no machine."""
+"""Slim checkpoints: what inference needs, in half precision, with metadata that hold no paths of a machine."""
 import json
 from pathlib import Path
 
@@ -17,33 +17,33 @@ from tools.engine.build import build_model, dataset_facts, describe, give_text_e
 from tools.engine.config import REPOSITORY, as_data
 
 DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
-OF_A_MACHINE = ('data_root', 'load_text_embedding')  # of a config
+LOCAL_SETTINGS = ('data_root', 'load_text_embedding')  # of a config
 KEPT = ('CLASSES', 'iter', 'seed')  # of a checkpoint's meta
 
 
-def described(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
-    """The checkpoint with a meta that says of it what ours do, `meta['clip_rc']`.
+def with_metadata(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
+    """Return the checkpoint with the metadata of this project, `meta['clip_rc']`.
 
-    The text embeddings of an official one are those that test.py would take.
+    An official checkpoint gets the text embeddings that test.py would use.
 
     Args:
-        config: of its training; without it the one that the checkpoint carries.
+        config: of its training; without it the one in the checkpoint.
 
     Raises:
-        UserError: it is damaged, or says too little, or does not fit its config.
+        UserError: the checkpoint is damaged, has no config, or does not fit its config.
     """
-    if (told := metadata.description(checkpoint)) is not None:
+    if (description := metadata.description(checkpoint)) is not None:
         return _with_entry(checkpoint, {**checkpoint.meta['clip_rc'],
-                                        'config': told.config if config is None else as_data(config)})
+                                        'config': description.config if config is None else as_data(config)})
     remedy = 'name the config of its training: --config CONFIG (tools/inspect_checkpoint.py finds it).'
     if config is None:
         config = Config(read_config_text(checkpoint.meta.get('config') or ''))
         if not isinstance(config.get('model'), dict) or not isinstance(config.get('data'), dict):
-            raise UserError(f'{checkpoint.path} does not say how it was trained: {remedy}')
-        config.model.load_text_embedding = None  # a file of another machine
+            raise UserError(f'{checkpoint.path} contains no config: {remedy}')
+        config.model.load_text_embedding = None  # a path of another machine
     names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
     if names and names != list(dataset_facts(config).split.names):
-        raise UserError(f'{checkpoint.path} is of {len(names)} classes, its config of others: {remedy}')
+        raise UserError(f'{checkpoint.path} has {len(names)} classes that are not those of its config: {remedy}')
     model = build_model(config)
     load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)
@@ -55,12 +55,12 @@ def _with_entry(checkpoint: Checkpoint, entry: dict) -> Checkpoint:
 
 
 def portable_meta(checkpoint: Checkpoint, *, dtype: str) -> dict:
-    """The meta of the slim checkpoint: plain JSON values, no path of a machine, of the config what testing needs."""
+    """Return the meta of the slim checkpoint: plain JSON values without local paths; of the config what tests need."""
     entry = checkpoint.meta['clip_rc']
     config = entry['config']
     test = _portable(config['data']['test'])
     test |= {name: value for name, value in (('classes', entry['class_names']), ('unseen', entry['split']['unseen']),
-                                             ('prompt_set', entry['prompt_set'])) if name in test}  # may be files
+                                             ('prompt_set', entry['prompt_set'])) if name in test}  # which may be files
     kept = {name: checkpoint.meta[name] for name in KEPT if name in checkpoint.meta}
     modules = {'custom_imports': config['custom_imports']} if config.get('custom_imports') else {}  # names alone
     return {'CLASSES': entry['class_names'], **kept, 'clip_rc': {
@@ -69,23 +69,23 @@ def portable_meta(checkpoint: Checkpoint, *, dtype: str) -> dict:
 
 
 def _portable(value):
-    """The value without settings and paths of a machine; files of the repository are named from there."""
+    """Remove local settings and paths from a value; files of the repository are named relative to it."""
     if isinstance(value, dict):
-        return {name: _portable(item) for name, item in value.items() if name not in OF_A_MACHINE}
+        return {name: _portable(item) for name, item in value.items() if name not in LOCAL_SETTINGS}
     if isinstance(value, (list, tuple)):
         return [_portable(item) for item in value]
     if not isinstance(value, str) or not Path(value).is_absolute():
         return value
     parts = Path(value).parts[1:]
-    tails = (Path(*parts[start:]) for start in range(len(parts)))  # longest first; of another checkout, too
+    tails = (Path(*parts[start:]) for start in range(len(parts)))  # longest first; also of another checkout
     return str(next((tail for tail in tails if (REPOSITORY / tail).is_file()), Path(value).name))
 
 
 def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The model's weights, and those of the text tower, in `dtype`.
+    """Convert the weights of the model and the text tower to `dtype`.
 
-    What float16 holds exactly is kept in it, whatever the type: most weights of CLIP's that training leaves alone.
-    Vectors, the norms and biases, stay as they are: next to nothing of the size.
+    Weights that float16 holds exactly, as most frozen ones of CLIP, are stored in float16 for every `dtype`. Vectors
+    (norms and biases) are not converted: they take little space.
 
     Raises:
         UserError: there is no text tower, or a weight is too large for the type.
@@ -95,7 +95,7 @@ def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> 
         try:
             encoder = tower.load()
         except UserError as error:
-            raise UserError(f'{error}\nOr leave the text tower out: --no-text-tower.') from error
+            raise UserError(f'{error}\nOr leave out the text tower: --no-text-tower.') from error
         weights |= {f'text_encoder.{name}': tensor for name, tensor in encoder.state_dict().items()}
     slim = {}
     for name, tensor in weights.items():
@@ -105,10 +105,10 @@ def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> 
         else:
             slim[name] = (tensor if tensor.ndim < 2 else tensor.to(dtype)).contiguous()
         if not slim[name].isfinite().all():
-            raise UserError(f'{name} holds values that the type cannot hold: use --dtype bfloat16 or float32.')
+            raise UserError(f'{name} has values that are too large for the type: use --dtype bfloat16 or float32.')
     return slim
 
 
 def write(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
-    """Writes them as `models.weights.files.read` reads them."""
+    """Write a file that `models.weights.files.read` reads."""
     path.write_bytes(save(weights, {'format': 'pt', 'meta': json.dumps(meta, ensure_ascii=False)}))

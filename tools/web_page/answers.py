@@ -1,4 +1,4 @@
-"""What the page asks of the model: an image and words in, all that the browser draws out. Knows nothing of Gradio."""
+"""Answers the requests of the page: an image and class names in, all that the browser draws out. Free of Gradio."""
 import base64
 import io
 import multiprocessing
@@ -10,29 +10,31 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from mmseg.utils import get_root_logger
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
-from models.class_names import synonyms
+from models.class_names import clean_class_names, parse_class_names, synonyms
 from models.errors import UserError
-from models.inference import Result, Segmenter, parse_words, read_image
-from models.inference.words import clean_words
+from models.inference import Result, Segmenter, read_image
 
-FORKED = multiprocessing.get_context('fork')  # which imports nothing anew; the child uses neither threads nor PyTorch
+FORK = multiprocessing.get_context('fork')  # starts at once; the child uses neither threads nor PyTorch
 
 
 class Limits(NamedTuple):
-    """What one request may take."""
+    """Limits of one request."""
     pixels: int
-    words: int  # of all lists together, synonyms counted
-    seconds: float  # of the model's work; time in the queue does not count
-    characters: int = 20_000  # of all lists together: 200 words of 100 characters
-    decoding: float = 10  # seconds: an image of 16 million pixels takes one or two
+    names: int  # class names in all lists, synonyms included
+    seconds: float  # of the model's work, without the time in the queue
+    characters: int = 20_000  # in all lists: 200 names of 100 characters
+    decoding: float = 10  # seconds; an image of 16 million pixels takes one or two
 
 
 class Deadline(TorchFunctionMode):
-    """Within it, the first operation of PyTorch after so many seconds raises ValueError: an operation itself cannot be
-    stopped, but none takes long. Only of the thread that enters it."""
+    """Makes the first operation of PyTorch after so many seconds raise UserError, in the thread that enters it.
+
+    A running operation is not interrupted, but none takes long.
+    """
 
     def __init__(self, seconds: float):
         super().__init__()
@@ -44,93 +46,106 @@ class Deadline(TorchFunctionMode):
 
     def __exit__(self, *error) -> None:
         super().__exit__(*error)
-        torch.set_grad_enabled(self.gradients)  # which may be the very operation that came too late
+        torch.set_grad_enabled(self.gradients)  # the operation that was stopped may have been the one that restores it
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if time.monotonic() > self.end:
-            raise UserError(f'stopped after {self.seconds:g} seconds, the most that a request may take: give fewer '
-                            'words or a smaller image.')
+            raise UserError(f'stopped after {self.seconds:g} seconds, the limit of a request: use fewer class '
+                            'names or a smaller image.')
         return func(*args, **(kwargs or {}))
 
 
 def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[str] | None = None, *,
-           anything_else: str = '', prompts: str = '', threshold: float = 0) -> dict:
-    """The image as it is shown and a result for each list of words, as JSON values; or `{'error': message}`.
+           background: str = '', prompts: str = '', threshold: float = 0) -> dict:
+    """Return the image and a result for each list of class names as JSON values; or `{'error': message}`.
 
     Args:
         file: of the image.
-        lists: words as typed; without any the image alone.
+        lists: class names as typed; without any only the image is returned.
         prompts: name of a prompt set; '' for that of the training.
-        threshold: 0 is none.
+        threshold: 0 for none.
 
     Returns:
-        `name` of the file, `image` as a data URL, `width`, `height`, and `results`: of each the `summary`, the index
-        PNG as a data URL (`labels`), and `maps`: base64 of what zlib makes of all labels (of 1 byte, or 2 for more than
-        255 words, low byte first), then all scores, from 0 to 255.
+        `name` of the file, `image` as a data URL, `width`, `height`, and `results`, each with its `summary`, the label
+        PNG as a data URL (`labels`), and `maps`: base64 of zlib of all labels (1 byte each, or 2 for more than 255
+        classes, low byte first), followed by all scores, from 0 to 255.
     """
     try:
-        if not file:
-            raise UserError('no image: drop one, choose one, or take an example.')
-        parsed = [clean_words(parse_words(text)) for text in lists or []]
-        others = clean_words(parse_words(anything_else), none_will_do=True)
-        count = sum(len(synonyms(word)) for words in [*parsed, others] for word in words)
-        if count > limits.words:
-            raise UserError(f'{count:,} words are too many: {limits.words:,} at most, all lists together.')
-        typed = sum(map(len, [*(lists or []), anything_else]))
-        if typed > limits.characters:
-            raise UserError(f'{typed:,} characters are too many: {limits.characters:,} at most, all lists together.')
-        image = _read(Path(file), limits)
-        with Deadline(limits.seconds):
-            results = [segmenter.segment(image, words, prompts=prompts or None, anything_else=others,
-                                         threshold=threshold or None) for words in parsed]
+        return _answer(segmenter, limits, file, lists or [], background, prompts, threshold)
     except UserError as error:
         return {'error': _sentence(str(error), Path(file or '').name)}
     except (MemoryError, torch.OutOfMemoryError):
-        return {'error': 'There is not enough memory for this: give fewer words or a smaller image.'}
+        return {'error': 'There is not enough memory for this: use fewer class names or a smaller image.'}
+    except Exception:
+        get_root_logger().exception('a request failed')
+        return {'error': 'The request failed because of an error in the server; its log has the details.'}
+
+
+def _answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[str], background: str, prompts: str,
+            threshold: float) -> dict:
+    if not file:
+        raise UserError('no image: drop one, choose one, or use an example.')
+    if not all(isinstance(text, str) for text in (*lists, background)):
+        raise UserError('class names must be text.')
+    parsed = [clean_class_names(parse_class_names(text)) for text in lists]
+    background_names = clean_class_names(parse_class_names(background), allow_empty=True)
+    count = sum(len(synonyms(name)) for names in [*parsed, background_names] for name in names)
+    if count > limits.names:
+        raise UserError(f'{count:,} class names are too many: the limit is {limits.names:,} in all lists together.')
+    characters = sum(map(len, [*lists, background]))
+    if characters > limits.characters:
+        raise UserError(f'{characters:,} characters are too many: the limit is {limits.characters:,} in all lists '
+                        'together.')
+    image = _read(Path(file), limits)
+    with Deadline(limits.seconds):
+        results = [segmenter.segment(image, names, prompts=prompts or None, background=background_names,
+                                     threshold=threshold or None) for names in parsed]
     height, width = image.shape[:2]
     return {'name': Path(file).stem, 'image': _data_url(Image.fromarray(image), 'JPEG', quality=95, subsampling=0),
             'width': width, 'height': height, 'results': [_as_json(result) for result in results]}
 
 
 def _read(file: Path, limits: Limits) -> np.ndarray:
-    """The image, decoded in a process that can be ended: libraries that decode can't be stopped, and files that keep
-    them busy for hours are easily made (a JPEG of thousands of scans, a GIF of endless comments).
+    """Decode the image in a process that can be killed.
+
+    Decoding cannot be interrupted otherwise, and files that take hours are easily made: a JPEG with thousands of scans,
+    a GIF with an endless comment.
 
     Raises:
-        UserError: no image, one that is not taken, or one that takes too long.
+        UserError: the file is not a valid image, is too large, or takes too long.
     """
     if not file.is_file():
-        raise UserError(f'{file.name} is kept no longer: choose it again.')
-    here, there = FORKED.Pipe(duplex=False)
-    process = FORKED.Process(target=_decode, args=(there, file, limits.pixels), daemon=True)
+        raise UserError(f'{file.name} is no longer on the server: choose it again.')
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_decode, args=(sender, file, limits.pixels), daemon=True)
     process.start()
-    there.close()  # the child alone has it: that it ends is seen here
+    sender.close()  # so that the end of the child ends the pipe
     try:
-        if not here.poll(limits.decoding):
-            raise UserError(f'{file.name} takes more than {limits.decoding:g} seconds to decode, the most that a '
-                            'image may take: open it in a viewer and save it anew.')
-        image = here.recv()
-    except EOFError as error:  # the child was ended, for memory most likely
+        if not receiver.poll(limits.decoding):
+            raise UserError(f'{file.name} takes more than {limits.decoding:g} seconds to decode, the limit: open it in '
+                            'a viewer and save it again.')
+        image = receiver.recv()
+    except EOFError as error:  # the child was killed, probably for its memory
         raise UserError(f'{file.name} cannot be decoded here: make it smaller, or save it as PNG.') from error
     finally:
         process.kill()
         process.join()
-        here.close()
-    if isinstance(image, str):  # tells the visitor's name of the file, not the place where the server keeps it
+        receiver.close()
+    if isinstance(image, str):  # an error; the visitor knows the name of the file, not its place on the server
         raise UserError(image.replace(str(file), file.name))
     return image
 
 
-def _decode(there: Connection, file: Path, most_pixels: int) -> None:
-    """Sends the image, or the message that says why there is none."""
+def _decode(sender: Connection, file: Path, max_pixels: int) -> None:
+    """Send the decoded image, or the error message."""
     try:
-        there.send(read_image(file, most_pixels=most_pixels))
+        sender.send(read_image(file, max_pixels=max_pixels))
     except UserError as error:
-        there.send(str(error))
+        sender.send(str(error))
 
 
 def _sentence(message: str, name: str) -> str:
-    """With a capital, unless it begins with the name of the file."""
+    """Capitalise a message, unless it begins with the file's name."""
     return message if name and message.startswith(name) else message[:1].upper() + message[1:]
 
 

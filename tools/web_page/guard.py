@@ -1,7 +1,7 @@
-"""What reaches the page at all: requests of its own visitors, of the kinds that it makes, and no larger than allowed.
+"""Guards the page: only requests of its own visitors, of the kinds that it makes, within the size limits, reach it.
 
-Gradio takes any host name and, under most of them, any origin: without this, a page of elsewhere could read and use
-this one through its visitor's browser, also by a name of its own that it points at this machine (DNS rebinding).
+Gradio accepts any host name and, under most of them, any origin. Without this guard, another website could read and use
+the page through a visitor's browser, even under a host name of its own that it points at this machine (DNS rebinding).
 """
 import asyncio
 import json
@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,34 +21,33 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 UPLOAD = '/gradio_api/upload'
 POST = re.compile(r'/gradio_api/(upload|queue/join|call/\w+|cancel|reset)')
 GET = re.compile(r'/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(assets|static|svelte)/.*|gradio_api/'
                  r'(info|config|theme\.css|startup-events|heartbeat/\w+|queue/data|call/\w+/\w+|upload_progress|'
                  r'app_id|file=/.*))')
-HIDDEN = re.compile(rb'forwarded|x-forwarded-(?!proto$).*|x-gradio-server')  # Gradio believes what they say
-MOST_TEXT = 2 * 2**20  # bytes of a request that is no upload
-AROUND = 2**16  # bytes around the file of an upload
-SILENT = 5  # seconds without a byte, after which a request has ended
-SLOWEST = 2**18  # bytes a second of a body, which has 10 seconds more
-UPLOADS_AT_ONCE = 8  # which are in memory until they are whole; others wait
+HIDDEN = re.compile(rb'forwarded|x-forwarded-(?!proto$).*|x-gradio-server')  # which Gradio trusts
+MAX_JSON = 2 * 2**20  # bytes
+FORM_BYTES = 2**16  # bytes around the file of an upload
+TIMEOUT = 5  # seconds without a byte, after which a request is dropped
+MIN_SPEED = 2**18  # bytes per second of a body, which gets 10 seconds more
+MAX_UPLOADS = 8  # received at the same time, in memory; others wait
 
 
 class Refused(Exception):
-    """A request that is not answered: status and message."""
+    """A refused request: status and message."""
 
 
 class Guard:
-    """Passes on to an ASGI application what is allowed.
+    """Passes allowed requests on to an ASGI application.
 
     Args:
-        host: address or name that is listened on. Names are only those of this machine and the `names`; addresses are
-            all taken if others than this machine may come: no one can point an address elsewhere.
-        names: more names of this machine.
-        folder: of uploads; requests can name no other file.
-        file_bytes, kept_bytes: most that an upload, and that all of them together may have.
+        host: the address or name that the server listens on. Requests must be addressed to a name of this machine or
+            one of `names`; if the server is open to other machines, any address will do, as addresses cannot be faked.
+        names: more host names to accept.
+        folder: of uploads; requests can refer to no other file.
+        file_bytes, kept_bytes: maximum size of one upload, and of all uploads together.
     """
 
     def __init__(self, app: ASGIApp, *, host: str, names: list[str], folder: Path, file_bytes: int, kept_bytes: int):
@@ -58,7 +57,7 @@ class Guard:
         self.open = not _is_loopback(host)
         if self.open:
             self.own.add(socket.gethostname().lower())
-        self.uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self.uploads = asyncio.Semaphore(MAX_UPLOADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] == 'lifespan':
@@ -80,109 +79,95 @@ class Guard:
         await self.app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        """Raises `Refused` for a stranger's name or page, and for what the page never asks; drops what Gradio would
-        believe about proxies."""
+        """Refuse other host names, other websites and unknown paths; remove the proxy headers that Gradio trusts."""
         headers = Headers(scope=scope)
         host, origin = headers.get('host', ''), headers.get('origin')
         if not self._is_own(_name(host)):
-            raise Refused(400, 'This page is not served under this name: start it with --allowed-host NAME.')
+            raise Refused(400, 'The page is not served under this host name: start it with --allowed-host NAME.')
         same = origin is None or origin.partition('://')[2].lower() == host.lower()
         if not same and _name(origin) not in self.names:
-            raise Refused(403, 'Other pages may not use this one.')
+            raise Refused(403, 'Requests from other websites are refused.')
         allowed = {'GET': GET, 'HEAD': GET, 'POST': POST}.get(scope['method'])
         if allowed is None or not allowed.fullmatch(scope['path']):
             raise Refused(404, 'Not found.')
         scope['headers'] = [pair for pair in scope['headers'] if not HIDDEN.fullmatch(pair[0])]
 
     def _is_own(self, name: str) -> bool:
-        if name in self.own or _is_loopback(name):
-            return True
-        try:
-            return self.open and bool(ip_address(name))
-        except ValueError:
-            return False
+        return name in self.own or _is_loopback(name) or (self.open and _address(name) is not None)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body, if it is no larger than it says and may be, and holds what may be in it: a file, or JSON
-        that names no file but uploads."""
+        """Receive and check the body: one file, or JSON that refers to no file but uploads, within the size limits."""
         upload, length = scope['path'] == UPLOAD, Headers(scope=scope).get('content-length', '')
         if not length.isdecimal():
-            raise Refused(411, 'A request says how long it is.')
-        if int(length) > (self.file_bytes + AROUND if upload else MOST_TEXT):
-            raise Refused(413, f'Too large: a file has {self.file_bytes / 2**20:g} MB at most.' if upload else
-                          'Too large: give fewer words.')
+            raise Refused(411, 'The request must have a Content-Length.')
+        if int(length) > (self.file_bytes + FORM_BYTES if upload else MAX_JSON):
+            raise Refused(413, f'Too large: the limit for a file is {self.file_bytes / 2**20:g} MB.' if upload else
+                          'Too large: use fewer class names.')
         async with self.uploads if upload else nullcontext():
-            body = await _whole(receive, 10 + int(length) / SLOWEST)
+            body = await _receive(receive, 10 + int(length) / MIN_SPEED)
             if not upload:
-                return self._only_uploads(body)
+                return self._check_json(body)
             await self._check_upload(scope, body)
             return body
 
-    def _only_uploads(self, body: bytes) -> bytes:
-        """The JSON, written anew: what is read here is what is read later."""
+    def _check_json(self, body: bytes) -> bytes:
+        """Check the JSON and write it again, so that duplicate keys cannot hide a path from the check."""
         try:
             value = json.loads(body)
-            strange = any(not Path(path).resolve().is_relative_to(self.folder) for path in _paths(value))
+            foreign = any(not Path(path).resolve().is_relative_to(self.folder) for path in _paths(value))
         except (ValueError, TypeError, RecursionError):
-            raise Refused(400, 'No JSON of this page.') from None
-        if strange:
-            raise Refused(403, 'Only images that are uploaded are read.')
+            raise Refused(400, 'The request is not valid JSON of this page.') from None
+        if foreign:
+            raise Refused(403, 'Only uploaded files are read.')
         return json.dumps(value).encode()
 
     async def _check_upload(self, scope: Scope, body: bytes) -> None:
         if await asyncio.to_thread(_size, self.folder) + len(body) > self.kept_bytes:
-            raise Refused(507, 'There is no room for more images now: try again in an hour.')
+            raise Refused(507, 'There is no space for more images now: try again in an hour.')
         try:
             async with Request(scope, _once(body)).form(max_files=1, max_fields=0):
                 pass
         except (MultiPartException, KeyError):
-            raise Refused(400, 'An upload is one file.') from None
+            raise Refused(400, 'An upload must be one file.') from None
 
 
-async def _whole(receive: Receive, seconds: float) -> bytes:
-    """A body that arrives within so many seconds, and never pauses for long."""
+async def _receive(receive: Receive, seconds: float) -> bytes:
+    """Receive a body, within so many seconds and without long pauses."""
     parts, end = [], time.monotonic() + seconds
     try:
         while True:
-            message = await asyncio.wait_for(receive(), max(0, min(SILENT, end - time.monotonic())))
+            message = await asyncio.wait_for(receive(), max(0, min(TIMEOUT, end - time.monotonic())))
             if message['type'] == 'http.disconnect':
                 raise ClientDisconnect
             parts.append(message.get('body', b''))
             if not message.get('more_body'):
                 return b''.join(parts)
     except asyncio.TimeoutError:
-        raise Refused(408, 'Not sent in time: try again.') from None
-
-
-class Impatient(H11Protocol):
-    """uvicorn's connection, closed if its first request does not come: open connections are limited."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        self.loop.call_later(SILENT, self._close_if_silent)
-
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+        raise Refused(408, 'The request was too slow: try again.') from None
 
 
 def _name(host: str) -> str:
-    """The name or address in a Host or an Origin, without port and brackets; '' for none."""
+    """Return the name or address in a Host or Origin header, without port and brackets; '' if it has none."""
     try:
         return urlsplit(host if '//' in host else f'//{host}').hostname or ''
     except ValueError:
         return ''
 
 
-def _is_loopback(name: str) -> bool:
+def _address(name: str) -> IPv4Address | IPv6Address | None:
     try:
-        return name.lower() == 'localhost' or ip_address(name).is_loopback
+        return ip_address(name)
     except ValueError:
-        return False
+        return None
+
+
+def _is_loopback(name: str) -> bool:
+    address = _address(name)
+    return name.lower() == 'localhost' if address is None else address.is_loopback
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """All files that a JSON value names, at any depth."""
+    """Yield all files that a JSON value refers to, at any depth."""
     if isinstance(value, dict):
         if 'path' in value:
             yield value['path']
@@ -193,17 +178,17 @@ def _paths(value: Any) -> Iterator[str]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files in a folder and below, each counted as a block of the disk at least."""
+    """Sum the sizes of all files in a folder and below in bytes, each at least one disk block."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
-            with suppress(FileNotFoundError):  # Gradio deletes old ones
+            with suppress(FileNotFoundError):  # Gradio deletes old uploads
                 total += max(4096, os.stat(os.path.join(place, name)).st_size)
     return total
 
 
 def _once(body: bytes, after: Receive | None = None) -> Receive:
-    """Receives the body, then what comes after it."""
+    """Return a `receive` that gives the body, then continues with `after`."""
     messages: list[Message] = [{'type': 'http.request', 'body': body, 'more_body': False}]
 
     async def receive() -> Message:

@@ -1,9 +1,9 @@
-// Draws what answers.py gives (see `answer` there): one view for each list of words, none but the image without any.
-// `element`, `props` and `watch` are Gradio's. All text of visitors goes in as textContent, never as HTML.
+// Draws what answers.py returns (see `answer` there): one view for each list of class names, or only the image.
+// `element`, `props` and `watch` are Gradio's. Text of visitors is set as textContent, never as HTML.
 const find = (selector, root = element) => root.querySelector(selector);
 const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
 let views = [];
-let turn = 0; // of what is being shown: a newer answer makes an older one stop
+let turn = 0; // number of the newest answer, which replaces older ones
 
 async function show(answer) {
   const mine = ++turn;
@@ -26,7 +26,7 @@ async function show(answer) {
   element.dataset.views = views.length;
 }
 
-// Labels and scores of all pixels, in rows.
+// Returns the labels and scores of all pixels, row by row.
 async function unpack(answer, result) {
   const packed = Uint8Array.from(atob(result.maps), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
@@ -41,7 +41,7 @@ async function makeView(answer, image, result) {
   const canvas = find('canvas', root);
   const view = { root, canvas, answer, image, result };
   [canvas.width, canvas.height] = [answer.width, answer.height];
-  canvas.classList.toggle('small', answer.width < 300); // its pixels may be seen
+  canvas.classList.toggle('small', answer.width < 300); // enlarged without smoothing
   find('.stage', root).style.setProperty('--shape', answer.width / answer.height);
   if (!result) {
     find('.found', root).remove();
@@ -49,13 +49,13 @@ async function makeView(answer, image, result) {
     return view;
   }
   Object.assign(view, await unpack(answer, result));
-  view.words = result.summary.words;
-  view.shown = new Set(view.words.map((word) => word.label));
+  view.classes = result.summary.classes;
+  view.shown = new Set(view.classes.map((entry) => entry.label));
   view.colours = new OffscreenCanvas(answer.width, answer.height);
   fillLegend(view);
   for (const [name, all] of [['.all', true], ['.none', false]]) {
     find(name, root).onclick = () => {
-      view.shown = new Set(all ? view.words.map((word) => word.label) : []);
+      view.shown = new Set(all ? view.classes.map((entry) => entry.label) : []);
       for (const box of root.querySelectorAll('.legend input')) box.checked = all;
       paint(view);
     };
@@ -75,43 +75,43 @@ async function makeView(answer, image, result) {
   return view;
 }
 
-// One line a word, those of the largest areas first; words that no pixel took come last, without a score.
+// One line for each class, largest first; classes without pixels come last, without a score.
 function fillLegend(view) {
-  const lines = [...view.words].sort((one, other) => other.pixels - one.pixels).map((word) => {
+  const lines = [...view.classes].sort((one, other) => other.pixels - one.pixels).map((entry) => {
     const line = document.createElement('li');
     const label = line.appendChild(document.createElement('label'));
     const box = label.appendChild(document.createElement('input'));
     box.type = 'checkbox';
     box.checked = true;
-    box.onchange = () => { view.shown[box.checked ? 'add' : 'delete'](word.label); paint(view); };
-    label.appendChild(document.createElement('i')).style.background = `rgb(${word.colour})`;
+    box.onchange = () => { view.shown[box.checked ? 'add' : 'delete'](entry.label); paint(view); };
+    label.appendChild(document.createElement('i')).style.background = `rgb(${entry.colour})`;
     const text = label.appendChild(document.createElement('span'));
-    text.textContent = text.title = word.word;
+    text.textContent = text.title = entry.name;
     text.dir = 'auto';
     const area = label.appendChild(document.createElement('b'));
-    area.textContent = percent(word.area);
+    area.textContent = percent(entry.area);
     const score = label.appendChild(document.createElement('small'));
-    score.textContent = word.mean_score === null ? '' : `score ${word.mean_score.toFixed(2)}`;
-    line.classList.toggle('absent', !word.pixels);
+    score.textContent = entry.mean_score === null ? '' : `score ${entry.mean_score.toFixed(2)}`;
+    line.classList.toggle('absent', !entry.pixels);
     return line;
   });
   find('.legend', view.root).replaceChildren(...lines);
-  const { nothing, warning } = view.result.summary;
-  const rest = find('.nothing', view.root);
-  rest.hidden = !nothing.pixels;
-  rest.textContent = `No word: ${percent(nothing.area)}`;
+  const { unlabelled, warning } = view.result.summary;
+  const rest = find('.unlabelled', view.root);
+  rest.hidden = !unlabelled.pixels;
+  rest.textContent = `Unlabelled: ${percent(unlabelled.area)}`;
   const doubt = find('.warning', view.root);
   doubt.hidden = !warning;
   doubt.textContent = warning ? warning[0].toUpperCase() + warning.slice(1) : '';
 }
 
-// The colours of the words that are switched on, then the canvas.
+// Draws the colours of the classes that are switched on.
 function paint(view) {
   const context = view.colours.getContext('2d');
   const image = context.createImageData(view.answer.width, view.answer.height);
-  const table = new Uint32Array(65536); // label -> its pixel, transparent where it has none
+  const table = new Uint32Array(65536); // label -> RGBA, transparent for hidden and unlabelled
   const bytes = new Uint8Array(table.buffer);
-  for (const { label, colour } of view.words) {
+  for (const { label, colour } of view.classes) {
     if (view.shown.has(label)) bytes.set([...colour, 255], 4 * label);
   }
   const pixels = new Uint32Array(image.data.buffer);
@@ -128,7 +128,7 @@ function draw(view) {
   context.drawImage(view.colours, 0, 0);
 }
 
-// Tells, in all views, the word and score of a pixel; outside the image nothing.
+// Shows the class and score of a pixel in all views; hides them outside the image.
 function point(x, y) {
   for (const view of views) {
     const { width, height } = view.answer;
@@ -137,8 +137,8 @@ function point(x, y) {
     mark.hidden = tip.hidden = !inside;
     if (!inside) continue;
     const label = view.labels[y * width + x];
-    const word = view.words[label]?.word ?? 'no word';
-    tip.textContent = `${word} · ${(view.scores[y * width + x] / 255).toFixed(2)}`;
+    const name = view.classes[label]?.name ?? 'unlabelled';
+    tip.textContent = `${name} · ${(view.scores[y * width + x] / 255).toFixed(2)}`;
     const [left, top] = [(x + 0.5) / width, (y + 0.5) / height];
     for (const part of [mark, tip]) Object.assign(part.style, { left: `${100 * left}%`, top: `${100 * top}%` });
     tip.classList.toggle('leftwards', left > 0.5);
@@ -146,16 +146,16 @@ function point(x, y) {
   }
 }
 
-// The canvas as it is, under it the words that it shows, in their colours.
+// Returns the canvas with a legend of the classes that it shows below it.
 function withLegend(view) {
-  const words = view.words.filter((word) => view.shown.has(word.label) && (word.pixels || view.words.length <= 30))
+  const classes = view.classes.filter((entry) => view.shown.has(entry.label) && (entry.pixels || view.classes.length <= 30))
     .sort((one, other) => other.pixels - one.pixels);
   const size = Math.max(12, Math.round(Math.min(view.canvas.width, view.canvas.height) / 28));
   const [line, font] = [Math.round(1.6 * size), `${size}px system-ui, sans-serif`];
   const sheet = document.createElement('canvas');
   const context = sheet.getContext('2d');
   context.font = font;
-  const texts = words.map(({ word, area }) => `${word.length > 40 ? `${word.slice(0, 39)}…` : word} ${percent(area)}`);
+  const texts = classes.map(({ name, area }) => `${name.length > 40 ? `${name.slice(0, 39)}…` : name} ${percent(area)}`);
   const column = Math.ceil(Math.max(0, ...texts.map((text) => context.measureText(text).width))) + 2 * line;
   const columns = Math.max(1, Math.min(Math.floor(view.canvas.width / column), texts.length));
   sheet.width = Math.max(view.canvas.width, columns * column);
@@ -163,11 +163,11 @@ function withLegend(view) {
   context.fillStyle = 'white';
   context.fillRect(0, 0, sheet.width, sheet.height);
   context.drawImage(view.canvas, 0, 0);
-  Object.assign(context, { font, textBaseline: 'middle' }); // a new size forgets them
+  Object.assign(context, { font, textBaseline: 'middle' }); // resizing the canvas resets them
   texts.forEach((text, place) => {
     const left = size / 2 + place % columns * column;
     const top = view.canvas.height + size / 2 + Math.floor(place / columns) * line;
-    context.fillStyle = `rgb(${words[place].colour})`;
+    context.fillStyle = `rgb(${classes[place].colour})`;
     context.fillRect(left, top + (line - size) / 2, size, size);
     context.fillStyle = 'black';
     context.fillText(text, left + line, top + line / 2);
@@ -188,10 +188,10 @@ find('.opacity').oninput = () => {
   find('.bar output').textContent = `${find('.opacity').value} %`;
   views.forEach(draw);
 };
-// Images dropped anywhere on the page, or stitched, go where those go that are dropped on the box of the image.
+// Images that are dropped anywhere on the page, or pasted, are put into the box of the image.
 async function take(files) {
   const box = document.getElementById('image');
-  box.querySelector('button[aria-label="Clear"]')?.click(); // a box that holds an image takes no other
+  box.querySelector('button[aria-label="Clear"]')?.click(); // a box with an image does not accept another
   for (let frame = 0; frame < 60 && !box.querySelector('input[type=file]'); frame++) {
     await new Promise(requestAnimationFrame);
   }

@@ -188,8 +188,8 @@ def test_beside_a_package_named_datasets(place, scene, tmp_path):
     assert done.returncode == 0 and done.stdout == '(128, 128)\n', done.stdout + done.stderr
     # torch 2.6 says so of itself where there is a CUDA compiler but no GPU.
     lines = [line for line in done.stderr.splitlines() if not line.startswith('No CUDA runtime is found')]
-    assert lines and all("the miniature's model, which knows its own drawn world only" in line for line in lines)
-    assert len(json.loads((tmp_path / 'out/result.json').read_text())['words']) == 2
+    assert lines and all("the miniature's model, which knows only its own drawn world" in line for line in lines)
+    assert len(json.loads((tmp_path / 'out/result.json').read_text())['classes']) == 2
 
 
 @pytest.mark.parametrize(('test', 'taken'), [

@@ -1,30 +1,30 @@
-"""What a result shows and keeps."""
+"""Results of inference: summaries, overlays, legends, files."""
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from models.colours import palette
 from models.inference import drawing
 
 
 @pytest.fixture(scope='module')
 def result(miniature, scene):
-    words = [miniature.class_names[index] for index in scene.classes]
-    return miniature.segment(scene.image, [*words, '猫'], threshold=0.3)
+    names = [miniature.class_names[index] for index in scene.classes]
+    return miniature.segment(scene.image, [*names, '猫'], threshold=0.3)
 
 
 def test_summary(result):
     summary = json.loads(json.dumps(result.summary(), allow_nan=False))
     assert (summary['width'], summary['height']) == (128, 128)
-    assert sum(word['pixels'] for word in summary['words']) + summary['nothing']['pixels'] == 128 * 128
-    for index, word in enumerate(summary['words']):
+    assert summary['class_names'] == result.class_names
+    assert sum(entry['pixels'] for entry in summary['classes']) + summary['unlabelled']['pixels'] == 128 * 128
+    for index, entry in enumerate(summary['classes']):
         where = result.labels == index
-        assert (word['word'], word['label'], word['pixels']) == (result.words[index], index, where.sum())
-        assert word['area'] == pytest.approx(where.mean(), abs=1e-6)
-        assert word['mean_score'] == (pytest.approx(result.best[where].mean(), abs=1e-4) if where.any() else None)
-    assert (summary['prompts'], summary['anything_else'], summary['threshold']) == ('single', [], 0.3)
+        assert (entry['name'], entry['label'], entry['pixels']) == (result.class_names[index], index, where.sum())
+        assert entry['area'] == pytest.approx(where.mean(), abs=1e-6)
+        assert entry['mean_score'] == (pytest.approx(result.best[where].mean(), abs=1e-4) if where.any() else None)
+    assert (summary['prompts'], summary['background'], summary['threshold']) == ('single', [], 0.3)
 
 
 def test_overlay(result):
@@ -41,34 +41,35 @@ def test_overlay(result):
                                                        np.asarray(result.overlay(legend=False)))
 
 
-def test_chosen_words_alone(result):
-    present = [result.words[index] for index in np.unique(result.labels) if index != 255]
-    overlay = np.asarray(result.overlay(opacity=1, legend=False, words=present[:1]))
-    where = result.labels == result.words.index(present[0])
-    assert (overlay[where] == result.palette[result.words.index(present[0])]).all()
+def test_overlay_of_chosen_classes(result):
+    present = [result.class_names[index] for index in np.unique(result.labels) if index != 255]
+    overlay = np.asarray(result.overlay(opacity=1, legend=False, class_names=present[:1]))
+    where = result.labels == result.class_names.index(present[0])
+    assert (overlay[where] == result.palette[result.class_names.index(present[0])]).all()
     assert np.array_equal(overlay[~where], result.image[~where])
-    with pytest.raises(ValueError, match='no word of this result: dog'):
-        result.overlay(words=['dog'])
+    with pytest.raises(ValueError, match='not a class of this result: dog'):
+        result.overlay(class_names=['dog'])
     with pytest.raises(ValueError, match='opacity'):
         result.overlay(opacity=2)
 
 
-def test_legend_names_all_words(result, monkeypatch):
+def test_legend_names_all_classes(result, monkeypatch):
     """Also those without any pixel, unless they are many: these are counted."""
     def entries(some_result):
         taken = []
         monkeypatch.setattr(drawing, 'legend', lambda entries, *args, **options: taken.extend(entries))
         some_result.legend()
         return [text for text, _ in taken]
-    present = [index for index in range(len(result.words)) if (result.labels == index).any()]
-    assert 0 < len(present) < len(result.words)
+    present = [index for index in range(len(result.class_names)) if (result.labels == index).any()]
+    assert 0 < len(present) < len(result.class_names)
     lines = entries(result)
-    assert len(lines) == len(result.words) + 1  # and no word
+    assert len(lines) == len(result.class_names) + 1  # and unlabelled
     assert {line for line in lines if line.endswith(' 0.0 %')} >= {
-        f'{result.words[index]} 0.0 %' for index in range(len(result.words)) if index not in present}
-    monkeypatch.setattr('models.inference.result.MOST_LINES', 2)
+        f'{result.class_names[index]} 0.0 %' for index in range(len(result.class_names)) if index not in present}
+    monkeypatch.setattr('models.inference.result.MAX_LEGEND_LINES', 2)
     lines = entries(result)
-    assert len(lines) == len(present) + 2 and lines[-1] == f'({len(result.words) - len(present)} more words) 0.0 %'
+    assert len(lines) == len(present) + 2
+    assert lines[-1] == f'({len(result.class_names) - len(present)} more classes) 0.0 %'
 
 
 def test_files(result, tmp_path):
@@ -84,14 +85,14 @@ def test_files(result, tmp_path):
 
 
 def test_colours_differ():
-    colours = palette(60)
+    colours = drawing.palette(60)
     assert len({tuple(colour) for colour in colours}) == 60
     assert all(0 <= value <= 255 for colour in colours for value in colour)
     distances = [np.abs(np.subtract(colours[a], colours[b])).sum() for a in range(12) for b in range(a)]
     assert min(distances) >= 80
 
 
-def test_legend_of_long_and_foreign_words():
+def test_legend_of_long_and_foreign_names():
     entries = [('a' * 300, (255, 0, 0)), ('\U000e0041 no font has this', (0, 255, 0)), ('cat', (0, 0, 255))]
     legend = drawing.legend(entries, 100)
     assert legend.width < 600 and legend.height < 150
@@ -100,7 +101,7 @@ def test_legend_of_long_and_foreign_words():
 
 
 @pytest.mark.parametrize('name', ['../it', '/tmp/it', 'a/b', 'a\0b'])
-def test_a_name_that_leads_into_another_folder(result, name, tmp_path):
-    with pytest.raises(ValueError, match='leads into another folder'):
+def test_a_name_with_a_slash(result, name, tmp_path):
+    with pytest.raises(ValueError, match='must not contain a slash'):
         result.save(tmp_path / 'out', name)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Any image, any words: right labels on drawn images, whatever their file; words embedded once."""
+"""Any image, any class names: right labels on drawn images of any file type; names are embedded once."""
 import logging
 import random
 import threading
@@ -24,15 +24,15 @@ def agreement(labels: np.ndarray, scene, classes: int = 20) -> float:
 
 def test_the_classes_of_the_training(miniature, scene):
     result = miniature.segment(scene.image)
-    assert result.words == list(miniature.class_names) and len(result.words) == 20
+    assert result.class_names == list(miniature.class_names) and len(result.class_names) == 20
     assert agreement(result.labels, scene) > 0.9
     assert result.labels.dtype == np.uint8 and result.labels.shape == scene.labels.shape
 
 
-def test_words_in_any_order_and_with_synonyms(miniature, scene):
+def test_class_names_in_any_order_and_with_synonyms(miniature, scene):
     names = [miniature.class_names[index] for index in reversed(scene.classes)]
     result = miniature.segment(scene.image, [f'{name}, {name}s' for name in names])
-    assert result.words[0] == f'{names[0]}, {names[0]}s'
+    assert result.class_names[0] == f'{names[0]}, {names[0]}s'
     truth = {1 + index: place for place, index in enumerate(reversed(scene.classes))}
     objects = scene.labels > 0
     wanted = np.vectorize(truth.get)(scene.labels[objects])
@@ -81,37 +81,37 @@ def test_labels_are_of_the_best_scores(miniature, image):
     assert np.allclose(result.scores.max(axis=0), result.best)
 
 
-def test_scores_stay_those_of_the_words_of_their_result(miniature, image):
+def test_a_later_call_does_not_change_scores(miniature, image):
     result, again = (miniature.segment(image, ['red dots', 'red stripes']) for _ in range(2))
     wanted = again.scores
     miniature.segment(image, ['red stripes', 'blue dots', 'yellow checks'])
     assert np.array_equal(result.scores, wanted)
 
 
-def test_the_seen_penalty_is_that_of_the_words_training_saw(miniature, image):
-    """'red dots' was seen, 'red stripes' not, a new word neither; case and synonyms do not matter."""
+def test_the_seen_penalty_is_for_classes_trained_with_masks(miniature, image):
+    """'red dots' was seen, 'red stripes' not, a new class neither; case and synonyms do not matter."""
     assert 'red dots' in miniature.seen_names and 'red stripes' not in miniature.seen_names
     miniature.segment(image, ['Red  Dots', 'red stripes', 'dots of red, red dots', 'balloon'])
     penalty = miniature.model.decode_head.class_head.penalty.flatten()
     assert torch.allclose(penalty, torch.tensor([0.1, 0, 0.1, 0]))
 
 
-def test_threshold_and_anything_else(miniature, image):
+def test_threshold_and_background(miniature, image):
     plain = miniature.segment(image)
     strict = miniature.segment(image, threshold=0.3)
-    assert np.array_equal(strict.labels == strict.nothing, plain.best < 0.3)
-    kept = strict.labels != strict.nothing
+    assert np.array_equal(strict.labels == strict.unlabelled, plain.best < 0.3)
+    kept = strict.labels != strict.unlabelled
     assert kept.any() and not kept.all() and np.array_equal(strict.labels[kept], plain.labels[kept])
     assert (miniature.segment(image, threshold=1).labels == 255).all()
     names = list(miniature.class_names)
     some, others = names[:10], names[10:]
-    result = miniature.segment(image, some, anything_else=others)
-    assert result.words == some and result.scores.shape[0] == 10
+    result = miniature.segment(image, some, background=others)
+    assert result.class_names == some and result.scores.shape[0] == 10
     assert np.array_equal(result.labels, np.where(plain.labels < 10, plain.labels, 255))
-    as_text = miniature.segment(image, some, anything_else=', '.join(others))
+    as_text = miniature.segment(image, some, background=', '.join(others))
     assert np.array_equal(as_text.labels, result.labels)
-    for nothing in ('', [], ' , '):
-        assert np.array_equal(miniature.segment(image, names, anything_else=nothing).labels, plain.labels)
+    for none in ('', [], ' , '):
+        assert np.array_equal(miniature.segment(image, names, background=none).labels, plain.labels)
 
 
 @pytest.mark.parametrize('threshold', [np.float32(0.3), np.int64(1)])
@@ -125,7 +125,7 @@ def test_threshold_out_of_range(miniature, image, threshold):
         miniature.segment(image, threshold=threshold)
 
 
-def test_words_are_embedded_once(image, monkeypatch):
+def test_class_names_are_embedded_once(image, monkeypatch):
     model, embedded = load_model(MODEL), []
 
     def counting(encoder, names, templates):
@@ -134,10 +134,10 @@ def test_words_are_embedded_once(image, monkeypatch):
     monkeypatch.setattr('models.inference.segmenter.embed_class_names', counting)
     model.segment(image)
     assert embedded == [] and model._encoder is None  # the training's names are in the checkpoint
-    model.segment(image, ['Red Dots'])  # CLIP reads small letters
+    model.segment(image, ['Red Dots'])  # CLIP ignores case
     assert embedded == []
     model.segment(image, ['red dots', 'balloon'])
-    assert embedded == [['red paint'], ['balloon']]  # the first to see whether it is the right CLIP
+    assert embedded == [['red paint'], ['balloon']]  # the first to check the CLIP
     model.segment([image, image], ['balloon', 'kite, dragon', 'red dots'])
     assert embedded[2:] == [['kite', 'dragon']]
     model.segment(image, ['balloon'], prompts=['a {} here'])
@@ -153,50 +153,50 @@ def test_embeddings_are_those_of_the_training(miniature):
     assert torch.allclose(several, by_hand, atol=1e-6)
 
 
-@pytest.mark.parametrize('word', ['猫', '😀', 'кошка', 'قطة', "l'été", '<b>bold</b>', '{}', 'x' * 30,
+@pytest.mark.parametrize('name', ['猫', '😀', 'кошка', 'قطة', "l'été", '<b>bold</b>', '{}', 'x' * 30,
                                   'a\u200bb', '50 %'])
-def test_words_of_any_script(miniature, image, word):
-    result = miniature.segment(image, [word, 'red dots'])
-    assert result.words == [word, 'red dots']
+def test_class_names_in_any_script(miniature, image, name):
+    result = miniature.segment(image, [name, 'red dots'])
+    assert result.class_names == [name, 'red dots']
     result.overlay()
 
 
-@pytest.mark.parametrize(('word', 'message'), [
+@pytest.mark.parametrize(('name', 'message'), [
     ('word ' * 100, "'word word .*…' is too long: CLIP reads 77 tokens.*has 106.*fewer words"), ('x' * 500, 'too long'),
     ('&nbsp;', 'nothing that CLIP reads')])
-def test_words_that_clip_cannot_read(miniature, image, word, message):
+def test_class_names_that_clip_cannot_read(miniature, image, name, message):
     with pytest.raises(ValueError, match=message):
-        miniature.segment(image, ['red dots', word])
+        miniature.segment(image, ['red dots', name])
 
 
-def test_a_long_word_is_refused_before_anything_is_embedded(miniature, image, monkeypatch):
+def test_a_long_name_is_refused_before_anything_is_embedded(miniature, image, monkeypatch):
     monkeypatch.setattr('models.inference.segmenter.embed_class_names', None)
     long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=64_000))
-    for words, prompts in ((['kitten', long], None), ([f'red dots, {long}'], None),
+    for names, prompts in ((['kitten', long], None), ([f'red dots, {long}'], None),
                            (['kitten'], ['a photo of a {}', f'{long} {{}}'])):
         began = time.monotonic()
         with pytest.raises(UserError, match='is too long: it has 64,0.* characters'):
-            miniature.segment(image, words, prompts=prompts)
+            miniature.segment(image, names, prompts=prompts)
         assert time.monotonic() - began < 1
 
 
-def test_no_words(miniature, image):
-    for words in ([], ['', ' ']):
-        with pytest.raises(ValueError, match='no words'):
-            miniature.segment(image, words)
+def test_no_class_names(miniature, image):
+    for names in ([], ['', ' ']):
+        with pytest.raises(ValueError, match='no class names'):
+            miniature.segment(image, names)
 
 
-def test_many_words(miniature, image):
+def test_many_class_names(miniature, image):
     """More than a byte of labels can count."""
-    words = ['red dots', *(f'thing {index}' for index in range(299))]
-    result = miniature.segment(image, words)
-    assert result.labels.dtype == np.uint16 and result.nothing == 65535
+    names = ['red dots', *(f'thing {index}' for index in range(299))]
+    result = miniature.segment(image, names)
+    assert result.labels.dtype == np.uint16 and result.unlabelled == 65535
     assert np.array_equal(np.asarray(result.label_image()), result.labels)
 
 
 def test_threads_wait_for_each_other(miniature, image):
     lists = [['red dots', 'blue paint'], ['yellow checks', 'green stripes', 'red paint'], ['blue dots']]
-    wanted = [miniature.segment(image, words).labels for words in lists]
+    wanted = [miniature.segment(image, names).labels for names in lists]
     found = {}
 
     def work(place: int) -> None:
@@ -209,8 +209,8 @@ def test_threads_wait_for_each_other(miniature, image):
     assert all(np.array_equal(labels, wanted[place]) for place in range(3) for labels in found[place])
 
 
-def test_new_words_are_kept_up_to_a_number(monkeypatch):
-    monkeypatch.setattr('models.inference.segmenter.KEPT', 3)
+def test_the_cache_of_embeddings_is_limited(monkeypatch):
+    monkeypatch.setattr('models.inference.segmenter.CACHE_SIZE', 3)
     model, embedded = load_model(MODEL), []
 
     def counting(encoder, names, templates):
@@ -232,7 +232,7 @@ def test_new_words_are_kept_up_to_a_number(monkeypatch):
     assert embedded == ['thing x'], 'what was used last goes last'
     model.embed(['thing h'])
     assert embedded == ['thing x', 'thing h']
-    assert len(model._new) == 3
+    assert len(model._cache) == 3
 
 
 def test_embedding_waits_for_others(monkeypatch):
@@ -252,14 +252,14 @@ def test_embedding_waits_for_others(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert max(most) == 1 and len(most) == 1 + 6 + 2, 'one to see whether it is the right CLIP, none twice'
+    assert max(most) == 1 and len(most) == 1 + 6 + 2, 'one to check the CLIP, none twice'
     with model.using(['red dots']):
         assert model.embed(['red dots', 'thing 1']).shape[0] == 2
 
 
 @pytest.fixture
-def said():
-    """What the logger of mmseg says."""
+def logged():
+    """The messages of mmseg's logger."""
     lines, handler = [], logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
     logging.getLogger('mmseg').addHandler(handler)
@@ -267,29 +267,29 @@ def said():
     logging.getLogger('mmseg').removeHandler(handler)
 
 
-def test_a_result_that_means_little_is_told(scene, said):
+def test_an_unreliable_result_is_warned_of(scene, logged):
     model = load_model(MODEL)
-    assert [line for line in said if "the miniature's model, which knows its own drawn world only" in line]
-    del said[:]
+    assert [line for line in logged if "the miniature's model, which knows only its own drawn world" in line]
+    del logged[:]
     names = [model.class_names[index] for index in scene.classes]
-    for words in (None, names, names[:1]):
-        assert model.segment(scene.image, words).summary()['warning'] is None
-    assert said == []
+    for chosen in (None, names, names[:1]):
+        assert model.segment(scene.image, chosen).summary()['warning'] is None
+    assert logged == []
     noise = np.random.default_rng(0).integers(90, 110, (64, 80, 3), dtype=np.uint8)
     for _ in range(2):
         warning = model.segment(noise, ['aeroplane', 'potted plant']).summary()['warning']
-        assert 'recognises none of these words here' in warning and "the miniature's model" in warning
-    assert said == [warning], 'once'
+        assert 'recognises none of these classes in this image' in warning and "the miniature's model" in warning
+    assert logged == [warning], 'once'
 
 
-def test_the_seen_penalty_is_no_doubt(miniature, scene):
+def test_the_seen_penalty_does_not_make_a_result_unreliable(miniature, scene):
     result = miniature.segment(scene.image, ['red dots'])
     assert result.highest == pytest.approx(float(result.best.max()) + 0.1, abs=1e-4)
     assert miniature.segment(scene.image, ['red stripes']).highest == pytest.approx(
         float(miniature.segment(scene.image, ['red stripes']).best.max()), abs=1e-4)
 
 
-def test_short_products(scene):
+def test_autocast(scene):
     short = load_model(MODEL, amp='bfloat16')
     assert isinstance(short, Segmenter) and agreement(short.segment(scene.image).labels, scene) > 0.9
     with pytest.raises(ValueError, match='amp'):
@@ -298,7 +298,7 @@ def test_short_products(scene):
 
 @pytest.mark.gpu
 def test_the_gpu_gives_the_labels_of_the_cpu(miniature, scene):
-    words = ['red dots', 'balloon', 'blue paint']
-    on_gpu = load_model(MODEL, device='cuda').segment([scene.image, scene.image], words)
-    on_cpu = miniature.segment(scene.image, words)
+    names = ['red dots', 'balloon', 'blue paint']
+    on_gpu = load_model(MODEL, device='cuda').segment([scene.image, scene.image], names)
+    on_cpu = miniature.segment(scene.image, names)
     assert all((result.labels == on_cpu.labels).mean() > 0.99 for result in on_gpu)

@@ -1,4 +1,4 @@
-"""What regional clues do for a word: region-wise logits, attention of region tokens, and the same without them."""
+"""Explanations of regional clues: logits by region, attention of region tokens, and ablation."""
 import numpy as np
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch
 from models import CLIPVisionEncoder
 from models.inference import load_model
 from tests.models.naive import SIZES, close, encoder, features, head, inputs_of, layer_norm, region_mask
-from tools.explaining.explanation import cell_of, explain, look, region_logits, silence
+from tools.explaining.explanation import explain
+from tools.explaining.regions import ablate, cell_of, encode_with_attention, region_logits
 
 P, R = 3, 4
 
@@ -17,7 +18,7 @@ def test_the_mean_of_the_regions_logits_is_the_models():
     by_region = region_logits(decoded, 5)
     assert by_region.shape == (2, 4, 5, 4, 6)
     assert close(by_region.mean(dim=1), decoded.logits)
-    assert float(by_region.std(dim=1).max()) > 1e-3, 'the regions say the same: too easy'
+    assert float(by_region.std(dim=1).max()) > 1e-3, 'all regions agree: too easy'
     one = decoded.queries[1, 3 * 5 + 2] @ decoded.pixels[1, 2 * 6 + 5]  # region 3, class 2, row 2, column 5
     assert close(by_region[1, 3, 2, 2, 5], one)
 
@@ -29,8 +30,8 @@ def test_attention_of_region_tokens(grid):
     model = encoder()
     image = torch.randn(1, 3, 16 * grid[0], 16 * grid[1])
     calls = [inputs_of(block) for block in model.transformer.resblocks]
-    told, attention = look(model, image)
-    for mine, own in zip(told, model(image), strict=True):
+    found, attention = encode_with_attention(model, image)
+    for mine, own in zip(found, model(image), strict=True):
         assert torch.equal(mine, own)
     assert [len(block.attn._forward_pre_hooks) for block in model.transformer.resblocks] == [0, 0, 0]
 
@@ -58,13 +59,13 @@ def test_attention_of_region_tokens(grid):
 
 
 @torch.no_grad()
-def test_silenced_is_a_model_that_was_built_without():
+def test_ablation_equals_a_model_built_without_region_tokens():
     model = encoder()
     bare = CLIPVisionEncoder(**{**SIZES, 'region_level_bridge_size': 0}).eval()
     bare.load_state_dict({**model.state_dict(), 'region_level_bridge': torch.zeros(0, SIZES['width'])})
     image = torch.randn(1, 3, 64, 64)
     before = model(image)
-    ways = silence(model, image, before)
+    ways = ablate(model, image, before)
     for mine, expected in zip(ways['everywhere'], bare(image), strict=True):
         assert torch.equal(mine, expected)
     assert not close(ways['everywhere'].patches, before.patches), 'region tokens do nothing: too easy'
@@ -74,15 +75,15 @@ def test_silenced_is_a_model_that_was_built_without():
         ways['in the encoder'].patches, ways['everywhere'].patches)
     assert ways['in the head'].patches is before.patches and not ways['in the head'].regions.any()
     for mine, again in zip(model(image), before, strict=True):
-        assert torch.equal(mine, again), 'silencing changed the model'
+        assert torch.equal(mine, again), 'the ablation changed the model'
 
 
 def test_without_regions_shares_its_weights():
     model = encoder()
-    silent = model.without_regions()
-    assert silent.conv1.weight is model.conv1.weight and silent.proj is model.proj
+    ablated = model.without_regions()
+    assert ablated.conv1.weight is model.conv1.weight and ablated.proj is model.proj
     assert (model.side, len(model.region_level_bridge), model.visible.shape) == (2, 4, (21, 24))
-    assert (silent.side, len(silent.region_level_bridge), silent.visible.shape) == (0, 0, (17, 20))
+    assert (ablated.side, len(ablated.region_level_bridge), ablated.visible.shape) == (0, 0, (17, 20))
 
 
 def test_cells():
@@ -91,11 +92,11 @@ def test_cells():
     assert cell_of((5, 5), 2).flatten().bincount().tolist() == [9, 6, 6, 4]
 
 
-# ---- of a whole image
+# ---- of an image
 
 @pytest.fixture(scope='module')
 def segmenter(trained):
-    """The tiny model, whose decoder has opinions: four iterations teach it none."""
+    """The tiny model with noise in its decoder: after four iterations it would give one class everywhere."""
     loaded = load_model(trained / 'latest.pth', device='cpu')
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -110,60 +111,62 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (60, 150, 3), dtype=np.uint8)
 
 
-def test_what_is_told(segmenter, image):
-    words = [segmenter.class_names[index] for index in (0, 5, 15)]
-    found = segmenter.segment(image, words)
+def test_an_explanation(segmenter, image):
+    names = [segmenter.class_names[index] for index in (0, 5, 15)]
+    found = segmenter.segment(image, names)
     counts = np.bincount(found.labels.ravel(), minlength=3)
-    word = words.pop(int(counts.argmax()))
-    told = explain(segmenter, image, word, words)
-    assert told.result.words == [word, *words] and told.size == (64, 160)
-    assert (told.result.labels == 0).sum() == counts.max()
-    assert told.windows == 3 and (told.window.height, told.window.width) == (64, 64)
-    assert told.by_region.shape == (4, 64, 64) and told.view.shape == (64, 64, 3)
-    penalty = 0.1 if word in segmenter.seen_names else 0.
-    assert np.allclose(1 / (1 + np.exp(-told.by_region.mean(axis=0))) - penalty, told.reading.scores, atol=1e-4)
+    name = names.pop(int(counts.argmax()))
+    explanation = explain(segmenter, image, name, names)
+    assert explanation.result.class_names == [name, *names] and explanation.size == (64, 160)
+    assert (explanation.result.labels == 0).sum() == counts.max()
+    assert explanation.windows == 3 and (explanation.window.height, explanation.window.width) == (64, 64)
+    assert explanation.region_logits.shape == (4, 64, 64) and explanation.view.shape == (64, 64, 3)
+    penalty = 0.1 if name in segmenter.seen_names else 0.
+    scores = 1 / (1 + np.exp(-explanation.region_logits.mean(axis=0))) - penalty
+    assert np.allclose(scores, explanation.prediction.scores, atol=1e-4)
 
-    where = told.reading.found
+    where = explanation.prediction.mask
     assert 0 < where.mean()
-    assert told.speaks == pytest.approx([float(region[where].mean()) for region in told.by_region], rel=1e-4)
-    numbers = told.summary()
-    assert numbers['loudest'] == int(told.speaks.argmax()) and numbers['found']
+    means = [float(region[where].mean()) for region in explanation.region_logits]
+    assert explanation.mean_logits == pytest.approx(means, rel=1e-4)
+    numbers = explanation.summary()
+    assert numbers['region_with_highest_mean_logit'] == int(explanation.mean_logits.argmax()) and numbers['found']
     corner = where[32:, :32]  # region 2
-    assert numbers['regions'][2]['word_in_cell'] == pytest.approx(corner.mean(), abs=1e-4)
-    lead = (told.by_region[2] - told.by_region.mean(axis=0))[32:, :32][corner]
-    assert numbers['regions'][2]['lead_in_own_cell'] == (pytest.approx(lead.mean(), abs=1e-4) if len(lead) else None)
+    assert numbers['regions'][2]['class_in_cell'] == pytest.approx(corner.mean(), abs=1e-4)
+    lead = (explanation.region_logits[2] - explanation.region_logits.mean(axis=0))[32:, :32][corner]
+    assert numbers['regions'][2]['margin_in_own_cell'] == (pytest.approx(lead.mean(), abs=1e-4) if len(lead) else None)
     assert numbers['with_regions']['area'] == pytest.approx(where.mean(), abs=1e-4)
-    assert set(numbers['silenced']) == {'everywhere', 'in the encoder', 'in the head'}
-    assert len({silent['mean_score_where_found_with_regions'] for silent in numbers['silenced'].values()}) > 1
+    assert set(numbers['ablated']) == {'everywhere', 'in the encoder', 'in the head'}
+    assert len({ablated['mean_score_in_mask_with_regions'] for ablated in numbers['ablated'].values()}) > 1
 
 
 def test_the_window(segmenter, image):
-    """Without a number the one with most of the word; each window is told as it stands in the image."""
-    words = segmenter.class_names[:4]
-    every = [explain(segmenter, image, words[1], words, window=number) for number in (1, 2, 3)]
-    assert [told.window.left for told in every] == [0, 48, 96]
-    areas = [told.reading.found.mean() for told in every]
-    chosen = explain(segmenter, image, words[1], words)
+    """Without a number the one with most pixels of the class; each has its place in the image."""
+    names = segmenter.class_names[:4]
+    every = [explain(segmenter, image, names[1], names, window=number) for number in (1, 2, 3)]
+    assert [explanation.window.left for explanation in every] == [0, 48, 96]
+    areas = [explanation.prediction.mask.mean() for explanation in every]
+    chosen = explain(segmenter, image, names[1], names)
     assert areas[chosen.number - 1] == max(areas)
 
 
-def test_words_that_name_the_same_do_not_compete(segmenter, image):
+def test_synonyms_of_the_class_do_not_compete(segmenter, image):
     first, second = segmenter.class_names[:2]
-    told = explain(segmenter, image, f' {first.upper()} ', [f'{first}, something', second], block=2)
-    assert told.result.words == [first.upper(), second] and told.block == 2
-    names = explain(segmenter, image, first).result.words
+    explanation = explain(segmenter, image, f' {first.upper()} ', [f'{first}, something', second], block=2)
+    assert explanation.result.class_names == [first.upper(), second] and explanation.block == 2
+    names = explain(segmenter, image, first).result.class_names
     assert sorted(names) == sorted(segmenter.class_names) and names[0] == first
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'window': 4}, 'no window 4: the image has 3'),
     ({'block': 4}, 'no block 4: the encoder has 3'),
-    ({'words': ['aeroplane']}, 'nothing competes .*--words'),
-    ({'word': '  '}, 'no words'),
+    ({'others': ['aeroplane']}, 'nothing competes .*--classes'),
+    ({'class_name': '  '}, 'no class names'),
 ])
 def test_bad_input(segmenter, image, changes, message):
     with pytest.raises(ValueError, match=message):
-        explain(segmenter, image, **{'word': 'aeroplane', **changes})
+        explain(segmenter, image, **{'class_name': 'aeroplane', **changes})
 
 
 def test_a_model_without_region_tokens(segmenter, image, monkeypatch):

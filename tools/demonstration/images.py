@@ -1,0 +1,152 @@
+"""Segments images and folders of images for tools/demo.py, and draws contact sheets."""
+import json
+import os
+import re
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from mmseg.utils import get_root_logger
+from PIL import Image, ImageOps
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from models.class_names import templates_of
+from models.errors import UserError
+from models.image_io import ENDINGS
+from models.inference import Result, Segmenter, drawing, read_image
+
+OWN_RESULT = re.compile(r'\.(overlay|labels)\.png$|^contact_sheet(_\d+)?\.png$')
+IMAGES_PER_BATCH = 8  # on a GPU
+THUMBNAIL, COLUMNS, ROWS, MARGIN = 256, 6, 8, 6  # of a contact sheet, in pixels and images
+
+
+class Source(NamedTuple):
+    """An image file, and the name of its results in the output folder."""
+    file: Path
+    name: str
+
+
+def find_images(folder: Path, out: Path) -> list[Source]:
+    """List all images in a folder and below, except results. Their names lose the ending where that is unambiguous.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names
+                   if name[0] != '.' and Path(name).suffix.lower() in ENDINGS and not OWN_RESULT.search(name))
+    if out.resolve() != folder.resolve():
+        files = [file for file in files if not file.resolve().is_relative_to(out.resolve())]
+    if not files:
+        raise UserError(f'{folder} contains no images ({", ".join(ENDINGS)}). Name an image, a video, or the folder '
+                        'of the images.')
+    stems = Counter(file.with_suffix('') for file in files)
+    names = [file.with_suffix('') if stems[file.with_suffix('')] == 1 else file for file in files]
+    names = names if len({*names}) == len(names) else files  # an a.png.jpg beside an a.png and an a.jpg
+    return [Source(file, str(name.relative_to(folder))) for file, name in zip(files, names, strict=True)]
+
+
+def inputs_of(file: Path, args: Namespace, options: dict) -> dict:
+    """Describe all that a result depends on, in plain values: a result with the same inputs is up to date."""
+    def stamp(path: str | Path) -> list:
+        stat = os.stat(path)
+        return [Path(path).name, stat.st_size, stat.st_mtime_ns]
+    return {'image': stamp(file), 'checkpoint': stamp(args.checkpoint), 'config': args.config and stamp(args.config),
+            'clip': args.clip and stamp(args.clip), 'amp': args.amp, 'opacity': args.opacity, **options,
+            'prompts': args.prompts and list(templates_of(args.prompts))}
+
+
+def is_up_to_date(folder: Path, name: str, inputs: dict, parts: Sequence[str] = ('labels.png', 'overlay.png')) -> bool:
+    """Tell whether the results of an image exist and have these inputs."""
+    try:
+        return all((folder / f'{name}.{part}').is_file() for part in parts) and \
+            read_summary(folder, name).get('inputs') == inputs
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def segment_images(model: Segmenter, sources: Sequence[Source], args: Namespace, options: dict, folder: Path
+                   ) -> list[Source]:
+    """Write the results that are not up to date; returns the unreadable images, each of which is logged."""
+    logger, unreadable, inputs = get_root_logger(), [], {}
+    for source in sources:
+        try:
+            inputs[source] = inputs_of(source.file, args, options)
+        except OSError as error:  # a broken link
+            logger.warning('%s cannot be read: %s', source.file, error.strerror)
+            unreadable.append(source)
+    waiting = [source for source in inputs if not is_up_to_date(folder, source.name, inputs[source])]
+    if len(waiting) < len(inputs):
+        logger.info('%d of %d are up to date', len(inputs) - len(waiting), len(inputs))
+    rest = iter(waiting)
+    with logging_redirect_tqdm([logger]), tqdm(total=len(waiting), unit='image', disable=None) as progress:
+        while batch := list(islice(rest, IMAGES_PER_BATCH if model.device.type == 'cuda' else 1)):
+            images = {}
+            for source in batch:
+                try:
+                    images[source] = read_image(source.file)
+                except UserError as error:
+                    logger.warning('%s', error)
+                    unreadable.append(source)
+            results = model.segment(list(images.values()), **options)
+            for source, result in zip(images, results, strict=True):
+                save(result, folder, source.name, inputs[source], args.opacity)
+            progress.update(len(batch))
+    return unreadable
+
+
+def save(result: Result, folder: Path, name: str, inputs: dict, opacity: float | None = None) -> None:
+    """Write a result, without an overlay if there is no opacity. The JSON file comes last and completes it."""
+    (folder / f'{name}.json').unlink(missing_ok=True)
+    result.settings['inputs'] = inputs
+    result.save((folder / name).parent, Path(name).name, opacity=opacity)
+
+
+def contact_sheets(sources: Sequence[Source], summaries: Sequence[dict], folder: Path) -> list[Path]:
+    """Draw all overlays as thumbnails with their names and one legend: `contact_sheet.png`, or several if many."""
+    files, per_sheet = [], COLUMNS * ROWS
+    for start in range(0, len(sources), per_sheet):
+        chunk = list(zip(sources, summaries, strict=True))[start:start + per_sheet]
+        columns, captions = min(COLUMNS, len(chunk)), [drawing.caption(source.name, THUMBNAIL) for source, _ in chunk]
+        height = THUMBNAIL + captions[0].height + MARGIN
+        sheet = Image.new('RGB', (columns * (THUMBNAIL + MARGIN) + MARGIN, -(-len(chunk) // columns) * height + MARGIN),
+                          'white')
+        for place, (source, summary) in enumerate(chunk):
+            left, top = MARGIN + place % columns * (THUMBNAIL + MARGIN), MARGIN + place // columns * height
+            with Image.open(folder / f'{source.name}.overlay.png') as image:
+                image = image.crop((0, 0, summary['width'], summary['height']))  # without its legend
+            image = ImageOps.contain(image, (THUMBNAIL, THUMBNAIL))
+            sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + (THUMBNAIL - image.height) // 2))
+            sheet.paste(captions[place], (left, top + THUMBNAIL))
+        number = '' if len(sources) <= per_sheet else f'_{start // per_sheet + 1}'
+        files.append(folder / f'contact_sheet{number}.png')
+        drawing.stack([sheet, drawing.legend(legend_entries(summaries[0]), sheet.width)]).save(files[-1])
+    return files
+
+
+def read_summary(folder: Path, name: str) -> dict:
+    return json.loads((folder / f'{name}.json').read_text(encoding='utf-8'))
+
+
+def legend_entries(summary: dict) -> list[tuple[str, list[int]]]:
+    return [(entry['name'], entry['colour']) for entry in summary['classes']]
+
+
+def log_classes(summary: dict) -> None:
+    """Log area and mean score of each class, largest first."""
+    logger = get_root_logger()
+    for entry in sorted(summary['classes'], key=lambda entry: -entry['pixels']):
+        score = '   -' if entry['mean_score'] is None else f'{entry["mean_score"]:.2f}'
+        logger.info('%5.1f %%  mean score %s  %s', 100 * entry['area'], score, entry['name'])
+    logger.info('%5.1f %%  unlabelled', 100 * summary['unlabelled']['area'])
+
+
+def warn_of_unreliable(summaries: Sequence[dict]) -> None:
+    """Log one warning for all results that have one."""
+    warnings = [summary['warning'] for summary in summaries if summary.get('warning')]
+    if warnings:
+        count = f'{len(warnings)} of {len(summaries)}: ' if len(summaries) > 1 else ''
+        get_root_logger().warning('%s%s', count, warnings[0])

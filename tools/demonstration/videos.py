@@ -1,0 +1,95 @@
+"""Segments videos for tools/demo.py, frame by frame."""
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from models.errors import UserError
+from models.image_io import MAX_PIXELS
+from models.inference import Segmenter, drawing
+from tools.demonstration.images import (
+    inputs_of,
+    is_up_to_date,
+    legend_entries,
+    read_summary,
+    save,
+    warn_of_unreliable,
+)
+from tools.engine.files import atomic_path
+
+ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and path.is_file()
+
+
+def segment_video(model: Segmenter, file: Path, args: Namespace, options: dict, folder: Path) -> Path:
+    """Write the labels of the frames to `NAME.frames/`, then `NAME.overlay.mp4` with a legend, and `NAME.json`.
+
+    Raises:
+        UserError: no frame can be read, or frames are too large.
+    """
+    video = cv2.VideoCapture(str(file))
+    total, rate = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS) or 25
+    pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    video.release()
+    if pixels > MAX_PIXELS:
+        raise UserError(f'{file} has frames of more than {MAX_PIXELS:,} pixels, the maximum: make it smaller.')
+    inputs = {**inputs_of(file, args, options), 'every': args.every}
+    frames, summaries, writer = folder / f'{file.stem}.frames', [], None
+    overlay = folder / f'{file.stem}.overlay.mp4'
+    with atomic_path(overlay) as part, tqdm(total=-(-max(total, 0) // args.every) or None, unit='frame',
+                                            disable=None) as progress:
+        for index, frame in read_frames(file, args.every):
+            name = f'{index:06d}'
+            if not is_up_to_date(frames, name, inputs, ('labels.png',)):
+                save(model.segment(frame, **options), frames, name, inputs)
+            summaries.append(read_summary(frames, name))
+            entries = legend_entries(summaries[0])
+            with Image.open(frames / f'{name}.labels.png') as labels:
+                drawn = drawing.overlay(frame, np.asarray(labels), [colour for _, colour in entries], args.opacity)
+            if writer is None:
+                legend = drawing.legend(entries, frame.shape[1], max(12, frame.shape[1] // 40))
+            bgr = padded_to_even(drawing.stack([drawn, legend]))
+            if writer is None:
+                writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*'mp4v'), rate / args.every,
+                                         bgr.shape[1::-1])
+            writer.write(bgr)
+            progress.update()
+        if writer is None:
+            raise UserError(f'{file} is not a video that can be read here, or it has no frames.')
+        writer.release()
+    warn_of_unreliable(summaries)
+    classes = [{'name': name, 'colour': colour,
+                'area': round(float(np.mean([summary['classes'][index]['area'] for summary in summaries])), 6)}
+               for index, (name, colour) in enumerate(entries)]
+    text = json.dumps({'frames': len(summaries), 'classes': classes}, indent=1, ensure_ascii=False)
+    (folder / f'{file.stem}.json').write_text(f'{text}\n', encoding='utf-8')
+    return overlay
+
+
+def read_frames(file: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the index and (H, W, 3) RGB of every Nth frame."""
+    video = cv2.VideoCapture(str(file))
+    try:
+        index = 0
+        while video.grab():
+            if index % every == 0:
+                readable, frame = video.retrieve()
+                if not readable:
+                    return
+                yield index, np.ascontiguousarray(frame[..., ::-1])
+            index += 1
+    finally:
+        video.release()
+
+
+def padded_to_even(image: Image.Image) -> np.ndarray:
+    """Convert to (H, W, 3) BGR with even sides, as video codecs need them."""
+    return np.pad(np.asarray(image)[..., ::-1], ((0, image.height % 2), (0, image.width % 2), (0, 0)))

@@ -1,0 +1,156 @@
+"""Draws an explanation as one figure: the image, logits by region, attention, and scores with and without clues."""
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from models.inference.drawing import font_for, shorten
+from tools.explaining.explanation import Explanation
+
+MARK, CELL = '#ff2fa0', '#3ddc84'  # outline of the class and of the region with the highest mean logit; a region's cell
+
+
+def draw(explanation: Explanation) -> Figure:
+    """Draw the figure, ready to be saved."""
+    figure = Figure(figsize=(14, 8.6), layout='constrained')
+    FigureCanvasAgg(figure)
+    name = shorten(explanation.class_name)
+    font = font_for(f'Regional clues for “{name}”', 12)
+    if font is None:  # no font has all letters
+        name, font = 'the class', font_for('class', 12)
+    figure.suptitle(f'Regional clues for “{name}”', parse_math=False,
+                    fontproperties=FontProperties(fname=font.path, size=16))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+    first, second, third = upper.subfigures(1, 3)
+    _draw_image(first, explanation)
+    logits, means = explanation.region_logits, explanation.mean_logits
+    pixels = 'the pixels of the class' if explanation.prediction.mask.any() else 'all pixels'
+    scores = 1 / (1 + np.exp(-logits))
+    _draw_regions(second, explanation, scores, cmap='magma', limits=(0, max(scores.max(), 0.01)), numbers=means,
+                  title=f'scores by the queries of each region (green: its cell)\nnumbers: mean logit over {pixels}',
+                  label='sigmoid of the mask logits')
+    margins = logits - logits.mean(axis=0)
+    limit = max(float(np.quantile(np.abs(margins), 0.995)), 1e-3)
+    _draw_regions(third, explanation, margins, cmap='RdBu_r', limits=(-limit, limit), numbers=means - means.mean(),
+                  title=f'mask logits minus the mean over all regions\nnumbers: mean difference over {pixels}',
+                  label='difference of mask logits')
+    attention, *panels = lower.subplots(1, 4)
+    _draw_attention(lower, attention, explanation)
+    _draw_ablation(lower, panels, explanation)
+    return figure
+
+
+def _draw_image(figure: SubFigure, explanation: Explanation) -> None:
+    """Draw the whole image, grey outside the pixels of the class, and the regions of the window."""
+    axes = figure.subplots()
+    image, mask = explanation.result.image, explanation.result.labels == 0
+    grey = np.asarray(Image.fromarray(image).convert('L'))[..., None]
+    axes.imshow(np.where(mask[..., None], image, (0.5 * grey + 110).astype(np.uint8)), interpolation='bilinear')
+    _outline(axes, mask)
+    scale_y, scale_x = image.shape[0] / explanation.size[0], image.shape[1] / explanation.size[1]
+    window = explanation.window
+    _draw_grid(axes, explanation.side, window.left * scale_x, window.top * scale_y, window.width * scale_x,
+               window.height * scale_y)
+    axes.set_xlim(-0.5, image.shape[1] - 0.5)
+    axes.set_ylim(image.shape[0] - 0.5, -0.5)
+    area = f'{100 * mask.mean():.1f} % of the image' if mask.any() else 'not found in the image'
+    place = 'one window' if explanation.windows == 1 else f'window {explanation.number} of {explanation.windows}'
+    axes.set_title(f'{area}, with {len(explanation.result.class_names) - 1} other classes\n{place}, '
+                   f'{explanation.side}x{explanation.side} regions', fontsize=11)
+    _remove_ticks(axes)
+
+
+def _draw_regions(figure: SubFigure, explanation: Explanation, maps: np.ndarray, *, cmap: str,
+                  limits: tuple[float, float], numbers: np.ndarray, title: str, label: str) -> None:
+    """Draw the map (h, w) of each region, arranged as the regions are."""
+    panels = figure.subplots(explanation.side, explanation.side, squeeze=False)
+    height, width = (length / explanation.side for length in maps.shape[1:])
+    highest = explanation.mean_logits.argmax()
+    for region, axes in enumerate(panels.flat):
+        shown = axes.imshow(maps[region], cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation='nearest')
+        _outline(axes, explanation.prediction.mask, width=0.8)
+        row, column = divmod(region, explanation.side)
+        axes.add_patch(Rectangle((column * width - 0.5, row * height - 0.5), width, height, fill=False,
+                                 edgecolor=CELL, linewidth=1.2))
+        _remove_ticks(axes)
+        axes.set_title(f'{numbers[region]:+.2f}', fontsize=9, pad=2)
+        if region == highest:
+            axes.title.set(color=MARK, fontweight='bold')
+            for spine in axes.spines.values():
+                spine.set(visible=True, color=MARK, linewidth=2.5)
+    figure.suptitle(title, fontsize=11)
+    _label(figure.colorbar(shown, ax=panels, shrink=0.8, pad=0.02), label)
+
+
+def _draw_attention(figure: SubFigure, axes: Axes, explanation: Explanation) -> None:
+    patches, itself = (weights[explanation.block - 1].float().cpu().numpy() for weights in explanation.attention)
+    view, side = explanation.view, explanation.side
+    axes.imshow(np.asarray(Image.fromarray(view).convert('L')), cmap='gray', vmin=0, vmax=255)
+    shown = axes.imshow(100 * patches, cmap='viridis', vmin=0, alpha=0.75, interpolation='nearest',
+                        extent=(-0.5, view.shape[1] - 0.5, view.shape[0] - 0.5, -0.5))
+    _draw_grid(axes, side, -0.5, -0.5, view.shape[1], view.shape[0])
+    for region, weight in enumerate(itself):
+        row, column = divmod(region, side)
+        axes.text((column + 0.5) * view.shape[1] / side, (row + 0.93) * view.shape[0] / side,
+                  f'itself {100 * weight:.0f} %', fontsize=8, ha='center', va='center', color='white',
+                  bbox={'facecolor': 'black', 'alpha': 0.55, 'pad': 1, 'linewidth': 0})
+    axes.set_title(f'attention of each region token in block {explanation.block}\nof '
+                   f'{len(explanation.attention.patches)}: to patches of its cell and itself', fontsize=11)
+    _remove_ticks(axes)
+    _add_colorbar(figure, axes, shown, 'percent of its attention')
+
+
+def _draw_ablation(figure: SubFigure, panels: list[Axes], explanation: Explanation) -> None:
+    """Draw the scores of the class with region tokens, without them, and the difference."""
+    before, after = explanation.prediction, explanation.ablated['everywhere']
+    highest = max(float(before.scores.max()), float(after.scores.max()), 0.01)
+    pixels = 'outlined pixels' if before.mask.any() else 'all pixels'
+    for axes, title, prediction in zip(panels, ('with region tokens', 'without region tokens'), (before, after)):
+        shown = axes.imshow(prediction.scores.clip(0), cmap='magma', vmin=0, vmax=highest)
+        axes.set_title(f'{title}:\n{100 * prediction.mask.mean():.1f} % of the window,\nmean score over {pixels} '
+                       f'{prediction.scores[explanation.pixels].mean():.2f}', fontsize=11)
+        _add_colorbar(figure, axes, shown, 'test score of the class')
+    change = after.scores - before.scores
+    limit = max(float(np.abs(change).max()), 1e-3)
+    shown = panels[2].imshow(change, cmap='RdBu_r', vmin=-limit, vmax=limit)
+    lost, gained = before.mask & ~after.mask, after.mask & ~before.mask
+    panels[2].set_title(f'effect of the ablation:\n{100 * lost.mean():.1f} % of the window lost,\n'
+                        f'{100 * gained.mean():.1f} % gained', fontsize=11)
+    _add_colorbar(figure, panels[2], shown, 'score without minus with region tokens')
+    for axes in panels:
+        _outline(axes, before.mask)
+        _remove_ticks(axes)
+
+
+def _outline(axes: Axes, mask: np.ndarray, width: float = 1.5) -> None:
+    if mask.any() and not mask.all():
+        axes.contour(mask, levels=[0.5], colors=MARK, linewidths=width)
+
+
+def _draw_grid(axes: Axes, side: int, left: float, top: float, width: float, height: float) -> None:
+    """Draw lines around `side` x `side` regions."""
+    for i in range(side + 1):
+        for colour, line in (('black', 2.), ('white', 1.)):
+            axes.plot([left, left + width], [top + i * height / side] * 2, color=colour, linewidth=line, clip_on=False)
+            axes.plot([left + i * width / side] * 2, [top, top + height], color=colour, linewidth=line, clip_on=False)
+
+
+def _add_colorbar(figure: SubFigure, axes: Axes, shown, label: str) -> None:
+    _label(figure.colorbar(shown, ax=axes, shrink=0.75, orientation='horizontal', pad=0.03), label)
+
+
+def _label(bar, text: str) -> None:
+    bar.set_label(text, fontsize=9)
+    bar.locator = MaxNLocator(4)
+    bar.ax.tick_params(labelsize=8)
+
+
+def _remove_ticks(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
