@@ -173,9 +173,11 @@ def official(tiny_configs, checkpoint, tmp_path_factory):
     return file
 
 
-from tools.exporting import checked_export, onnx_models, slim
-from tools.results.inspection import inspect
-from tools.training.start import initial_model, starting_point
+def test_an_official_file_gets_metadata(exports, official, checkpoint, image, tmp_path):
+    exports(official, '--slim', '--out', tmp_path)
+    read = files.read(tmp_path / 'model.safetensors')
+    assert not any(DEAD.match(name) for name in read.weights)
+    assert holds_text_tower(read) and not [text for text in texts_of(read.meta) if text[0:1] == '/']
     entry = read.meta['clip_rc']
     assert (entry['setting'], entry['prompt_set'], len(entry['split']['unseen'])) == ('inductive', 'single', 5)
     original, again = load_model(checkpoint), load_model(tmp_path / 'model.safetensors')

@@ -11,7 +11,7 @@ from mmseg.utils import get_root_logger
 
 from models.errors import UserError
 from models.inference import Segmenter, load_model, read_image
-from models.weights import files
+from models.weights import cliprc, files
 from models.weights.files import Checkpoint
 from tools.engine.config import load_config
 from tools.engine.files import atomic_path
@@ -33,7 +33,7 @@ def require_onnx() -> None:
 def load(args: Namespace) -> tuple[Checkpoint, Segmenter, list[np.ndarray]]:
     """Load the checkpoint, its model, and the images to compare results on."""
     checkpoint = files.read(args.checkpoint)
-    files.check_clip_rc(checkpoint)
+    cliprc.check_clip_rc(checkpoint)
     config = None
     if args.config is not None:
         config = load_config(Namespace(config=args.config, data_root=None, options=[], cfg_options=[]))
