@@ -7,7 +7,6 @@ workers even where there are none.
 import builtins
 import io
 import os
-from collections import OrderedDict
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -24,7 +23,6 @@ from torch.utils.data._utils.pin_memory import pin_memory as pin
 from .colours import palette
 from .text_files import read_text
 from .weights import files
-from .weights.files import Checkpoint
 
 
 def get_stream(device: int | torch.device) -> torch.Stream | None:
@@ -68,19 +66,14 @@ def save_to_state_dict(module: nn.Module, destination: dict, prefix: str, keep_v
 
 
 def load_from_local(filename: str, map_location: str | None = None) -> dict:
-    """mmcv's reading of a local checkpoint, by ours, which runs nothing; the model learns what the file's meta says.
+    """mmcv's reading of a local checkpoint, by ours, which runs nothing.
 
-    torch hands `_metadata` of a state dict to the modules that load it. Tensors are on the CPU, whatever
-    `map_location` says: models and optimizers take them to where they are.
+    Tensors are on the CPU, whatever `map_location` says: models and optimizers take them to where they are.
     """
     content = files.read_content(os.path.expanduser(filename))
-    weights, meta = content['state_dict'], content['meta']
+    meta = content['meta']
     if meta.get('CLASSES'):
         meta.setdefault('PALETTE', palette(len(meta['CLASSES'])))
-        content['state_dict'] = OrderedDict(weights)  # which takes an attribute
-        told = {**getattr(weights, '_metadata', {})}
-        told[''] = {**told.get('', {}), 'checkpoint': Checkpoint(files.own_names(weights), meta, filename)}
-        content['state_dict']._metadata = told
     else:
         meta |= {'CLASSES': None, 'PALETTE': None}  # which mmseg's `init_segmentor` takes, whatever the file
     return content

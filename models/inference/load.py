@@ -9,9 +9,9 @@ from mmseg.datasets import DATASETS
 from mmseg.models.builder import MODELS
 
 from .. import file_kinds, plugins
+from ..builder import build
 from ..class_names import PROMPT_SETS
 from ..errors import UserError
-from ..segmentor import build
 from ..text_encoder import CLIPTextEncoder
 from ..training_labels import Setting
 from ..weights import files, metadata
@@ -59,8 +59,7 @@ def _model_of(checkpoint: Checkpoint, config: str | os.PathLike | Config | None,
               device: str | torch.device | None, clip_name: str | None, amp: str | None) -> Segmenter:
     told = metadata.description(checkpoint)
     own_config, config = config is not None, _config(checkpoint, config, told)
-    head = {**config.model.decode_head}
-    head['loss_decode'] = {**(head.get('loss_decode') or {}), 'recovery_loss_weight': 0}  # which only training needs
+    head = {**config.model.decode_head, 'recovery_decoder_num_layers': 0}  # which only training needs
     parts = {**config.model, 'decode_head': head, 'both_class': None, 'base_class': None, 'novel_class': None,
              'pretrained': None, 'load_text_embedding': None, 'text_encoder': None}
     refused = UserError if own_config else ValueError  # a stranger's values may be any

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..image_io import ImageSource, read_image
 from ..segmentor import CLIPRC
 from ..text_encoder import CONTEXT_LENGTH, CLIPTextEncoder, count_tokens, embed_class_names
+from ..training_labels import Setting
 from ..weights.config_text import with_pairs
 from .result import Result
 from .words import clean_words, parse_words
@@ -107,8 +108,9 @@ class Segmenter:
     def using(self, words: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
         """The model of these words, without gradients, and for one thread alone: the others wait."""
         with self._lock, torch.no_grad():
-            self.model.set_words(self.embed(words, prompts),
-                                 seen=[index for index, word in enumerate(words) if self._was_seen(word)])
+            self.model.class_head.set_classes(
+                len(words), self.embed(words, prompts), setting=Setting.INDUCTIVE,
+                seen=[index for index, word in enumerate(words) if self._was_seen(word)])
             yield self.model
 
     def _segment(self, images: Sequence[ImageSource], words: Sequence[str | Sequence[str]] | None,

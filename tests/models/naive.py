@@ -40,8 +40,8 @@ def head(*, setting: str = 'inductive', classes: int = 5, seen: tuple[int, ...] 
     """A region-clue head in evaluation mode, with random embeddings of its classes."""
     built = RegionClueHead(**{'img_size': 24, 'in_channels': 16, 'num_heads': 4,
                               'loss_decode': {'recovery_loss_weight': recovery}, **changes})
-    built.class_head.set_split(num_classes=classes, seen=seen, setting=Setting(setting))
-    built.class_head.set_embeddings(unit(classes, built.class_head.embed_dims, dim=1, seed=4))
+    built.class_head.set_classes(classes, unit(classes, built.class_head.embed_dims, dim=1, seed=4), seen=seen,
+                                 setting=Setting(setting))
     return randomized(built).eval()
 
 

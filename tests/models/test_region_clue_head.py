@@ -159,8 +159,8 @@ def test_recovery_trains_the_decoder_but_not_its_own_targets():
     assert not any(found for name, found in reached.items() if '_out.' not in name), 'a target is not detached'
 
 
-def test_without_recovery_weight_there_is_no_recovery_decoder():
-    built = head(recovery=0.)
+def test_layers_of_the_recovery_decoder():
+    built = head(recovery_decoder_num_layers=0)
     assert not any('recovery' in name for name in built.state_dict())
     assert set(built.forward_train(features(), [], labels())) == {'loss_mask', 'loss_dice', 'acc_seg'}
     assert len(head(recovery_decoder_num_layers=2).recovery_decoder.decouple_v) == 2

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from mmcv import Config
-from mmseg.apis import inference_segmentor, init_segmentor
 from PIL import Image
 
 from datasets.loading import LoadImage
-from models import mmcv_compat
 from models.inference import load_model, read_image
 from models.weights import files
 from tests.clip_files import clip_weights
@@ -122,15 +120,6 @@ def test_files_of_another_checkout_are_named_from_the_repository():
     found = slim._portable({'a': '/else/where/tools/miniature/clip.pt', 'data_root': '/data',
                             'b': [str(REPOSITORY / 'test.py'), '/x/y.npy', 1], 'c': 'pretrained/ViT-B-16.pt'})
     assert found == {'a': 'tools/miniature/clip.pt', 'b': ['test.py', 'y.npy', 1], 'c': 'pretrained/ViT-B-16.pt'}
-
-
-def test_mmseg_takes_a_slim_file(tiny_configs, checkpoint, slim_file, image):
-    mmcv_compat.apply()
-    first, second = (init_segmentor(str(tiny_configs['inductive']), str(file), device='cpu')
-                     for file in (checkpoint, slim_file))
-    assert second.CLASSES == list(first.CLASSES)
-    one, other = (inference_segmentor(model, str(image))[0] for model in (first, second))
-    assert (one == other).mean() > 0.98
 
 
 def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
@@ -304,7 +293,7 @@ def test_a_model_that_segments_otherwise_is_found_out(onnx_file):
     windows = onnx_models.windows_of([drawn_image()], model)
     scores = onnx_models.WindowScores(model.model).eval()
     text = model.embed(model.class_names)
-    model.model.set_words(text, seen=[])
+    model.model.class_head.set_classes(len(text), text, seen=[])
     right = onnx_models.compare_windows(scores, onnx_file, windows, text)
     assert [*right] == [1, 2, 20, 41], 'the export saw 3'
     assert all(found.other_labels == 0 and found.difference < 1e-5 for found in right.values())

@@ -183,7 +183,7 @@ def _fullest(readings: Sequence[Reading]) -> int:
 
 def read(head, logits: Tensor, resizing) -> Reading:
     """Mask logits (1, C, Gh, Gw) of a window -> its scores and pixels of the first word."""
-    scores = head.class_head.scores(resizing(logits)[0])  # (C, h, w)
+    scores = head.class_head.scores(resizing(logits)[0], head.class_head.penalty)  # (C, h, w)
     return Reading(scores[0].float().cpu().numpy(), (scores.argmax(dim=0) == 0).cpu().numpy())
 
 

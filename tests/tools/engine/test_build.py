@@ -12,7 +12,7 @@ from models.training_labels import Setting
 from models.weights import files, metadata
 from models.weights.files import Checkpoint
 from tests.clip_files import clip_weights
-from tools.engine import build
+from tools.engine import embeddings
 from tools.engine.build import build_model, check_classes, common_facts, dataset_facts, describe, give_text_embeddings
 
 SEEN, UNSEEN = list(range(15)), list(range(15, 20))
@@ -134,7 +134,7 @@ def table(seed: int, classes: int = 20, width: int = 32) -> torch.Tensor:
 
 def our_checkpoint(config, rows: torch.Tensor) -> Checkpoint:
     model = build_model(config)
-    model.decode_head.class_head.set_embeddings(rows)
+    model.class_head.set_classes(len(rows), rows)
     return Checkpoint({}, {'clip_rc': describe(model, config)}, 'ours.pth')
 
 
@@ -235,7 +235,7 @@ def test_computed_once_for_each_tower_class_list_and_prompt_set(config, own_cach
         runs.append((tuple(names), tuple(templates)))
         return table(len(runs), classes=len(names))
 
-    monkeypatch.setattr(build, 'embed_class_names', embed)
+    monkeypatch.setattr(embeddings, 'embed_class_names', embed)
     first = given(config)
     assert torch.equal(given(config), first) and len(runs) == 1 and len(list(own_cache.iterdir())) == 1
     given(config, official_checkpoint(seed=8))  # another tower

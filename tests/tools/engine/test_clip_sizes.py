@@ -114,7 +114,7 @@ def test_clip_of_another_shape_than_the_config_is_for(config, monkeypatch):
 
 def ours(config) -> Checkpoint:
     model = build_model(config)
-    model.decode_head.class_head.set_embeddings(torch.ones(20, config.model.decode_head.in_channels))
+    model.class_head.set_classes(20, torch.ones(20, config.model.decode_head.in_channels))
     return Checkpoint(model.state_dict(), {'clip_rc': describe(model, config)}, 'ours.pth')
 
 

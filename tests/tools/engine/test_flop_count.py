@@ -46,7 +46,7 @@ def by_hand(model: dict, size: tuple[int, int], classes: int) -> dict[str, int]:
 
 def counted(config: Config, size: tuple[int, int], classes: int = 20) -> dict:
     model = build_model(config)
-    model.decode_head.class_head.set_embeddings(torch.ones(classes, model.decode_head.class_head.embed_dims))
+    model.class_head.set_classes(classes, torch.ones(classes, model.decode_head.class_head.embed_dims))
     return count(model, size)
 
 
