@@ -104,7 +104,7 @@ def test_the_script_needs_neither_data_nor_weights(run, tmp_path):
                '--cfg-options', 'model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt',
                'model.load_text_embedding=nowhere.npy')
     rows = [cells(line) for line in done.stdout.splitlines() if line.startswith('|')]
-    assert rows[0] == ['part', 'parameters (M)', 'trainable (M)', 'GFLOPs']
+    assert rows[0] == ['part', 'parameters (M)', 'trainable (M)', 'GFLOPs (multiply-adds)']
     total = sum(by_hand(Config.fromfile(str(VOC)).model, (512, 512), 20).values()) / 1e9
     assert rows[-1][:3] == ['total', '115.37', '28.53'] and float(rows[-1][3]) == pytest.approx(total, rel=0.01)
     for column in (1, 2, 3):
