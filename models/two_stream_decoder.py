@@ -1,4 +1,4 @@
-"""CLIP-RC's two streams that attend to each other, class queries and pixels, and its recovery decoder.
+"""CLIP-RC's two-stream decoder, whose queries and pixels attend to each other, and its recovery decoder.
 
 B batch, Q queries (region-major: R*C), N pixels (cells of the patch grid), E width, H heads.
 """
@@ -35,10 +35,9 @@ class CrossAttention(nn.Module):
 
 
 class CrossAttentionLayer(nn.Module):
-    """Attention to the other stream, then a feed-forward block, each added and normalised after.
+    """Attention to the other stream, then a feed-forward block, each with a residual and a norm after it.
 
-    The first norm is called `norm2` because published checkpoints call it so; their `norm1` and `self_attn`
-    were never used and are not built.
+    `norm2` and `norm3` are the names in published checkpoints, whose `norm1` and `self_attn` are unused and not built.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.1):
@@ -59,7 +58,7 @@ class CrossAttentionLayer(nn.Module):
 
 
 class DecoderStream(nn.Module):
-    """The layers of one stream. They start as identical copies of one, as published checkpoints did."""
+    """The layers of one stream. They start as identical copies, as in the published code."""
 
     def __init__(self, width: int, heads: int, num_layers: int):
         super().__init__()
@@ -69,7 +68,7 @@ class DecoderStream(nn.Module):
 
 def exchange(query_layers: nn.ModuleList, pixel_layers: nn.ModuleList, queries: Tensor,
              pixels: Tensor, *, with_cp: bool = False) -> tuple[Tensor, Tensor]:
-    """Runs both streams, (B, Q, E) and (B, N, E): each layer reads the other stream's *previous* value."""
+    """Run both streams, (B, Q, E) and (B, N, E); each layer attends to the other stream's *previous* value."""
     run = checkpointed if with_cp else nn.Module.__call__
     for query_layer, pixel_layer in zip(query_layers, pixel_layers, strict=True):
         queries, pixels = run(query_layer, queries, pixels), run(pixel_layer, pixels, queries)
@@ -77,9 +76,9 @@ def exchange(query_layers: nn.ModuleList, pixel_layers: nn.ModuleList, queries: 
 
 
 class RecoveryDecoder(nn.Module):
-    """Rebuilds the decoder's CLIP-space inputs from its outputs, in training only, so that they are not forgotten.
+    """Recovers the decoder's CLIP-space inputs from its outputs, so that training does not lose CLIP's knowledge.
 
-    Starts from truncated normal weights of 0.02 and zero biases.
+    Used in training only. Initial weights are truncated normal with a deviation of 0.02, biases are zero.
     """
 
     def __init__(self, width: int, heads: int, num_layers: int = 1):
@@ -96,7 +95,7 @@ class RecoveryDecoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Final queries (B, Q, E) and pixels (B, N, E) -> aligned queries (B, Q, 2E) and patches (B, N, E)."""
+        """Recover aligned queries (B, Q, 2E) and patches (B, N, E) from final queries and pixels, (B, Q or N, E)."""
         queries, pixels = exchange(self.decouple_q, self.decouple_v, upcast(self.linear_q_in(queries)),
                                    upcast(self.linear_k_in(pixels)))
         return self.linear_q_out(queries), self.linear_k_out(pixels)
