@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
-from .linear import Linear, linear
 from .precision import upcast
 
 
@@ -41,15 +40,15 @@ class FeedForward(nn.Sequential):
         if gelu not in GELUS:
             raise UserError(f'gelu={gelu!r} is neither quick nor plain.')
         super().__init__(OrderedDict(
-            c_fc=Linear(width, 4 * width), gelu=GELUS[gelu](), c_proj=Linear(4 * width, width)))
+            c_fc=nn.Linear(width, 4 * width), gelu=GELUS[gelu](), c_proj=nn.Linear(4 * width, width)))
 
     def forward(self, x: Tensor) -> Tensor:
         if not isinstance(self.gelu, QuickGELU):
             return super().forward(x)
         slope = QuickGELU.SLOPE
-        hidden = linear(slope * x, self.c_fc.weight, slope * self.c_fc.bias)
+        hidden = F.linear(slope * x, self.c_fc.weight, slope * self.c_fc.bias)
         hidden = F.silu(hidden, inplace=not torch.is_grad_enabled())
-        return torch.add(self.c_proj.bias, linear(hidden, self.c_proj.weight), alpha=1 / slope)
+        return torch.add(self.c_proj.bias, F.linear(hidden, self.c_proj.weight), alpha=1 / slope)
 
 
 class SelfAttention(nn.Module):
@@ -62,7 +61,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -91,8 +90,8 @@ class SelfAttention(nn.Module):
         """Project tokens to q, (B, H, N, W/H), prompts and tokens to k and v, (B, H, P + N, W/H)."""
         context = x if prompts is None else torch.cat([prompts, x], dim=1)
         width = x.shape[2]
-        q = linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
-        kv = linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])  # (B, P + N, 2W)
+        q = F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        kv = F.linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])  # (B, P + N, 2W)
         q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q, *kv.chunk(2, dim=2)))
         return q, k, v
 

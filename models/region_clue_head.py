@@ -10,12 +10,12 @@ grid), E CLIP space and width of the decoder.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmcv.runner import BaseModule
 from mmseg.models.builder import HEADS, build_head, build_loss
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import UserError
-from .linear import Linear, linear
 from .precision import upcast
 from .resizing import Resizing, class_chunks, resize
 from .training_labels import training_labels
@@ -64,8 +64,8 @@ class RegionClueHead(BaseModule):
         self.img_size = img_size
         self.class_head = build_head({'type': 'TextClassHead', 'embed_dims': in_channels, **(class_head or {})})
         self.losses = build_loss({'type': 'MaskLoss', **(loss_decode or {})})
-        self.q_proj = Linear(2 * in_channels, in_channels)
-        self.lateral_proj = Linear(3 * in_channels, in_channels)
+        self.q_proj = nn.Linear(2 * in_channels, in_channels)
+        self.lateral_proj = nn.Linear(3 * in_channels, in_channels)
         self.with_cp = with_cp
         self.decoder_q = DecoderStream(in_channels, num_heads, num_layers)
         self.decoder_v = DecoderStream(in_channels, num_heads, num_layers)
@@ -85,15 +85,15 @@ class RegionClueHead(BaseModule):
     def _project_queries(self, aligned: Tensor, text: Tensor) -> Tensor:
         """Compute `q_proj` of [aligned, text], (B, Q, E); the text's part once, as regions and images share it."""
         for_aligned, for_text = self.q_proj.weight.chunk(2, dim=1)
-        return upcast(linear(aligned, for_aligned) + linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
+        return upcast(F.linear(aligned, for_aligned) + F.linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
 
     def _project_pixels(self, features: ImageFeatures, patches: Tensor) -> Tensor:
         """Compute `lateral_proj` of [regions, CLS, patch], (B, N, E); regions and CLS are projected, then spread."""
         for_regions, for_cls, for_patches = self.lateral_proj.weight.chunk(3, dim=1)
-        regions = linear(features.regions.permute(0, 2, 3, 1), for_regions).permute(0, 3, 1, 2)  # (B, E, r, r)
+        regions = F.linear(features.regions.permute(0, 2, 3, 1), for_regions).permute(0, 3, 1, 2)  # (B, E, r, r)
         regions = resize(regions, features.patches.shape[2:]).flatten(2).transpose(1, 2)  # (B, N, E)
-        cls = linear(features.cls, for_cls, self.lateral_proj.bias)[:, None]  # (B, 1, E)
-        return upcast(linear(patches, for_patches) + regions + cls)
+        cls = F.linear(features.cls, for_cls, self.lateral_proj.bias)[:, None]  # (B, 1, E)
+        return upcast(F.linear(patches, for_patches) + regions + cls)
 
     def resizing(self, logits: Tensor, size: tuple[int, int]) -> Resizing:
         """Prepare the resizing of mask logits (B, C, Gh, Gw) to `img_size`, then to `size`."""

@@ -4,12 +4,12 @@ B batch, Q queries (region-major: R*C), N pixels (cells of the patch grid), E wi
 """
 import copy
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip_layers import LayerNorm
-from .dropout import Dropout, attention
+from .dropped_attention import attention
 from .errors import UserError
-from .linear import Linear
 from .precision import checkpointed, upcast
 
 
@@ -21,11 +21,11 @@ class CrossAttention(nn.Module):
         if width % heads:
             raise UserError(f'a width of {width} cannot be divided among {heads} attention heads.')
         self.heads = heads
-        self.q = Linear(width, width)
-        self.k = Linear(width, width)
-        self.v = Linear(width, width)
-        self.attention_dropout = Dropout(dropout)
-        self.proj = Linear(width, width)
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+        self.attention_dropout = nn.Dropout(dropout)
+        self.proj = nn.Linear(width, width)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, E/H)
@@ -43,17 +43,17 @@ class CrossAttentionLayer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float = 0.1):
         super().__init__()
         self.multihead_attn = CrossAttention(width, heads, dropout)
-        self.linear1 = Linear(width, 4 * width)
-        self.linear2 = Linear(4 * width, width)
+        self.linear1 = nn.Linear(width, 4 * width)
+        self.linear2 = nn.Linear(4 * width, width)
         self.norm2 = LayerNorm(width)
         self.norm3 = LayerNorm(width)
-        self.attended_dropout = Dropout(dropout)
-        self.hidden_dropout = Dropout(dropout)
-        self.output_dropout = Dropout(dropout)
+        self.attended_dropout = nn.Dropout(dropout)
+        self.hidden_dropout = nn.Dropout(dropout)
+        self.output_dropout = nn.Dropout(dropout)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
         stream = self.norm2(stream + self.attended_dropout(self.multihead_attn(stream, other)))
-        hidden = self.hidden_dropout(self.linear1(stream), relu=True)
+        hidden = self.hidden_dropout(F.relu(self.linear1(stream)))
         return self.norm3(stream + self.output_dropout(self.linear2(hidden)))
 
 
@@ -83,12 +83,12 @@ class RecoveryDecoder(nn.Module):
 
     def __init__(self, width: int, heads: int, num_layers: int = 1):
         super().__init__()
-        self.linear_q_in = Linear(width, width)
-        self.linear_k_in = Linear(width, width)
+        self.linear_q_in = nn.Linear(width, width)
+        self.linear_k_in = nn.Linear(width, width)
         self.decouple_q = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(num_layers))
         self.decouple_v = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(num_layers))
-        self.linear_q_out = Linear(width, 2 * width)
-        self.linear_k_out = Linear(width, width)
+        self.linear_q_out = nn.Linear(width, 2 * width)
+        self.linear_k_out = nn.Linear(width, width)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
