@@ -1,4 +1,4 @@
-"""tools/calibrate.py: one run gives the scores of every seen penalty, those that a test at each would give."""
+"""tools/calibrate.py: one run gives the same scores at every seen penalty as a test at each."""
 import csv
 from types import SimpleNamespace
 

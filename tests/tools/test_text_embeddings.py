@@ -1,4 +1,4 @@
-"""tools/text_embeddings.py: class names and prompts from anywhere, by any CLIP's text tower; and real embeddings."""
+"""tools/text_embeddings.py: class names and prompts of all sources, text encoders of any CLIP; real embeddings."""
 import json
 
 import numpy as np
@@ -49,7 +49,7 @@ def test_real_embeddings_have_the_expected_neighbours(name, neighbour):
 
 # ---- the command
 
-def test_a_data_set_by_its_name(run, clip_file, tmp_path):
+def test_a_dataset_by_its_name(run, clip_file, tmp_path):
     said = run(SCRIPT, 'miniature', '--clip', clip_file, '--file', tmp_path / 'new/rows.npy').stderr
     rows = np.load(tmp_path / 'new/rows.npy')
     names = BY_NAME['miniature'].CLASSES
@@ -73,7 +73,7 @@ def test_names_with_synonyms_and_prompts_from_files(run, clip_file, tmp_path):
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
 
 
-def test_names_that_the_font_of_the_image_lacks(run, clip_file, tmp_path):
+def test_names_without_glyphs_in_the_font(run, clip_file, tmp_path):
     (tmp_path / 'names.txt').write_text('cat\n猫, 子猫\ncafé\n')
     done = run(SCRIPT, tmp_path / 'names.txt', '--clip', clip_file, '--file', tmp_path / 'rows.npy')
     assert (tmp_path / 'rows.png').exists() and 'lyph' not in done.stderr and '猫' in done.stderr

@@ -1,4 +1,4 @@
-"""A model for a dataset: the split goes in from the dataset, the text embeddings from the first place that has them."""
+"""A config's model for its dataset: split, sizes, sources of text embeddings, cache, classes of a checkpoint."""
 import logging
 
 import numpy as np
@@ -31,7 +31,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lines():
-    """What the project's logger says."""
+    """Messages of the project's logger."""
     class Lines(logging.Handler):
         def emit(self, record):
             said.append((record.levelname, record.getMessage()))
@@ -113,7 +113,7 @@ def test_datasets_of_a_run_with_different_splits(config):
     ({'model.test_cfg.stride': (80, 80)}, 'every 80x80 pixels do not cover an image'),
     ({'compile': 'no'}, "compile='no' is neither True nor False"),
 ])
-def test_what_does_not_fit(config, options, words):
+def test_invalid_settings(config, options, words):
     config.merge_from_dict(options)
     with pytest.raises(ValueError, match=words):
         build_model(config)
@@ -293,7 +293,7 @@ def test_a_checkpoint_of_other_classes(config, names, words):
     check_classes(trained_on(names), config)
 
 
-def test_a_data_set_of_one_class(config):
+def test_a_dataset_of_one_class(config):
     config.data.test.update(type='ZeroShotDataset', classes=['cat'], unseen=[])
     with pytest.raises(ValueError, match='has one class, cat: .*two at least'):
         build_model(config)

@@ -1,4 +1,4 @@
-"""FLOPs against a count by hand: every product of the method, a multiply-add being one."""
+"""FLOPs against a count by hand of every product of the method; one multiply-add is one FLOP."""
 import json
 import math
 
