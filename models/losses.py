@@ -1,7 +1,7 @@
 """Losses of the class masks and of the recovery decoder (CLIP-RC; the mask losses are ZegCLIP's).
 
-B batch, C classes in use, H x W pixels of the labels. A pixel whose label is no index of C (255, or 65535 where there
-are more classes) belongs to no class: it is a negative of every mask, as in the published training.
+B batch, C classes in use, H x W pixels of the labels. A pixel whose label is not an index of C (255, or 65535 with more
+classes) belongs to no class: it is a negative of every mask, as in the published training.
 """
 import torch
 import torch.distributed as dist
@@ -39,7 +39,7 @@ class MaskTerms(torch.autograd.Function):
 
     Args:
         logits: (B, C, h, w).
-        labels: (B, H, W) in indices of C; any larger value is no class.
+        labels: (B, H, W) in indices of C; larger values mean no class.
         resizing: from (h, w) to (H, W).
 
     Returns:
@@ -141,7 +141,7 @@ class MaskLoss(nn.Module):
 
         Args:
             logits: mask logits (B, C, h, w).
-            labels: (B, H, W) in indices of C; any larger value is no class.
+            labels: (B, H, W) in indices of C; larger values mean no class.
             resizing: from (h, w) to (H, W).
         """
         focal, dice, present, correct = MaskTerms.apply(logits, labels, resizing)
