@@ -1,53 +1,52 @@
 #!/usr/bin/env python3
-"""Counts parameters and GFLOPs of a config: `python get_flops.py CONFIG --shape 512 512 --fvcore`.
+"""Count parameters and GFLOPs of a config: `python get_flops.py CONFIG --shape 512 512 --fvcore`.
 
-Needs no data, no weights and no GPU. A multiply-add is one FLOP, as fvcore and the field count them.
+Needs no data, no weights and no GPU. As in fvcore and most papers, one FLOP is one multiply-add.
 """
 import argparse
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parent)  # this repository's `datasets`, whoever else has one
-import torch
-from prettytable import PrettyTable
-
-from models.errors import UserError
-from tools.engine import process
-from tools.engine.build import build_model, dataset_facts
-from tools.engine.config import add_config_arguments, load_config
-from tools.engine.flop_count import Count, count
+sys.path[0] = str(Path(__file__).resolve().parent)  # this repository's `datasets`, before any installed one
+from tools.engine.arguments import add_config_arguments, positive_int
+from tools.engine.errors import run
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Count parameters and GFLOPs of a CLIP-RC model.')
     add_config_arguments(parser)
-    parser.add_argument('--shape', type=int, nargs='+', default=[512, 512], metavar='SIDE',
-                        help='height and width of the image in pixels, or one side of a square')
-    parser.add_argument('--fvcore', action='store_true', help='count with fvcore, the only counter there is')
-    return parser.parse_args()
+    parser.add_argument('--shape', type=positive_int, nargs='+', default=[512, 512], metavar='SIDE',
+                        help='height and width of the image in pixels, or one side of a square (default: 512 512)')
+    parser.add_argument('--fvcore', action='store_true', help='accepted for compatibility: fvcore is always used')
+    args = parser.parse_args()
+    if len(args.shape) > 2:
+        parser.error('--shape takes one side, or height and width.')
+    return args
 
 
 def main() -> None:
     args = parse_arguments()
-    if len(args.shape) > 2 or min(args.shape) < 1:
-        raise UserError('--shape takes one side or height and width, in pixels.')
-    size = (args.shape * 2)[:2]
-    config = load_config(args)
-    facts = dataset_facts(config)
-    model = build_model(config)
-    classes = len(facts.split.names)
-    model.decode_head.class_head.set_embeddings(torch.ones(classes, model.decode_head.class_head.embed_dims))
+    import torch
+    from prettytable import PrettyTable
 
-    counts = count(model, tuple(size))
-    table = PrettyTable(['part', 'parameters (M)', 'trainable (M)', 'GFLOPs'])
+    from tools.engine.build import build_model
+    from tools.engine.config import load_config
+    from tools.engine.flop_count import Count, count
+    height, width = (args.shape * 2)[:2]
+    model = build_model(load_config(args))
+    model.class_head.set_classes(model.num_classes, torch.ones(model.num_classes, model.class_head.embed_dims))
+
+    counts = count(model, (height, width))
+    table = PrettyTable(['part', 'parameters (M)', 'trainable (M)', 'GFLOPs (multiply-adds)'])
     table.align = 'r'
     table.align['part'] = 'l'
     rows = [*counts.items(), ('total', Count(*map(sum, zip(*counts.values(), strict=True))))]
-    for place, (part, counted) in enumerate(rows):
+    for index, (part, counted) in enumerate(rows):
         table.add_row([part, f'{counted.parameters / 1e6:.2f}', f'{counted.trainable / 1e6:.2f}',
-                       f'{counted.flops / 1e9:.2f}'], divider=place == len(rows) - 2)
-    sys.stdout.write(f'one {size[0]}x{size[1]} image, {classes} classes, testing\n{table}\n')
+                       f'{counted.flops / 1e9:.2f}'], divider=index == len(rows) - 2)
+    sys.stdout.write(f'one {height}x{width} image, {model.num_classes} classes, testing; one multiply-add is one FLOP '
+                     f'(x 2 if additions count too)\n{table}\n')
 
 
 if __name__ == '__main__':
-    process.run(main)
+    run(main)

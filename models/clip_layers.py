@@ -1,4 +1,4 @@
-"""The transformer block that both CLIP towers share (CLIP, Radford et al. 2021, section 2.4).
+"""The transformer block of both CLIP encoders (CLIP, Radford et al. 2021, section 2.4).
 
 Parameter names are those of OpenAI's checkpoints (`attn.in_proj_weight`, `mlp.c_fc.weight`, ...).
 B batch, N tokens, P prompts, W width, H heads.
@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
-from .linear import Linear, linear
 from .precision import upcast
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm that computes in float32 at least, whatever the type of its input."""
+    """LayerNorm that computes in at least float32, for inputs of any type."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(upcast(x), self.normalized_shape, upcast(self.weight), upcast(self.bias),
@@ -31,25 +30,25 @@ class QuickGELU(nn.Module):
         return F.silu(self.SLOPE * x) / self.SLOPE
 
 
-GELUS = {'quick': QuickGELU, 'plain': nn.GELU}  # plain: x times the normal distribution's integral up to x
+GELUS = {'quick': QuickGELU, 'plain': nn.GELU}  # plain: x times the normal distribution function of x
 
 
 class FeedForward(nn.Sequential):
-    """The two products with GELU between; QuickGELU's factors are multiplied where there is less to multiply."""
+    """Two linear layers with GELU between them; QuickGELU's factors are folded into biases and smaller tensors."""
 
     def __init__(self, width: int, gelu: str = 'quick'):
         if gelu not in GELUS:
             raise UserError(f'gelu={gelu!r} is neither quick nor plain.')
         super().__init__(OrderedDict(
-            c_fc=Linear(width, 4 * width), gelu=GELUS[gelu](), c_proj=Linear(4 * width, width)))
+            c_fc=nn.Linear(width, 4 * width), gelu=GELUS[gelu](), c_proj=nn.Linear(4 * width, width)))
 
     def forward(self, x: Tensor) -> Tensor:
         if not isinstance(self.gelu, QuickGELU):
             return super().forward(x)
         slope = QuickGELU.SLOPE
-        hidden = linear(slope * x, self.c_fc.weight, slope * self.c_fc.bias)
+        hidden = F.linear(slope * x, self.c_fc.weight, slope * self.c_fc.bias)
         hidden = F.silu(hidden, inplace=not torch.is_grad_enabled())
-        return torch.add(self.c_proj.bias, linear(hidden, self.c_proj.weight), alpha=1 / slope)
+        return torch.add(self.c_proj.bias, F.linear(hidden, self.c_proj.weight), alpha=1 / slope)
 
 
 class SelfAttention(nn.Module):
@@ -62,43 +61,43 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, visible: Tensor | None = None, prompts: Tensor | None = None) -> Tensor:
-        """Tokens see each other and the prompts, of which nothing else is asked.
+        """Attend from the tokens to the prompts and the tokens; prompts serve as keys and values only.
 
         Args:
             x: (B, N, W).
-            visible: (N, P + N), True (or 0, of True and False or 0 and -inf) where a token sees a prompt or a token.
+            visible: attention mask (N, P + N), bool (True: attends) or additive (0: attends, -inf: does not).
             prompts: (B, P, W).
         """
         mixed = F.scaled_dot_product_attention(*self._project(x, prompts), attn_mask=visible)  # (B, H, N, W/H)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, visible: Tensor, prompts: Tensor | None = None, *, rows: slice) -> Tensor:
-        """How much some of the tokens look at each: (B, H, rows, P + N), a row adds up to 1.
+        """Compute the attention weights of selected tokens, (B, H, rows, P + N); each row sums to 1.
 
         Args:
-            x, visible, prompts: as in `forward`; `visible` of 0 and -inf.
-            rows: which of the N tokens.
+            x, visible, prompts: as in `forward`; `visible` is additive.
+            rows: the selected ones of the N tokens.
         """
         q, k, _ = self._project(x, prompts)
         return (upcast(q[:, :, rows] * q.shape[3]**-0.5 @ k.transpose(2, 3)) + visible[rows]).softmax(dim=3)
 
     def _project(self, x: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """q of the tokens, (B, H, N, W/H), k and v of prompts and tokens, (B, H, P + N, W/H)."""
-        seen = x if prompts is None else torch.cat([prompts, x], dim=1)
+        """Project tokens to q, (B, H, N, W/H), prompts and tokens to k and v, (B, H, P + N, W/H)."""
+        context = x if prompts is None else torch.cat([prompts, x], dim=1)
         width = x.shape[2]
-        q = linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
-        kv = linear(seen, self.in_proj_weight[width:], self.in_proj_bias[width:])  # (B, P + N, 2W)
+        q = F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        kv = F.linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])  # (B, P + N, 2W)
         q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q, *kv.chunk(2, dim=2)))
         return q, k, v
 
 
 class ResidualAttentionBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, width: int, heads: int, gelu: str = 'quick'):
         super().__init__()
@@ -108,7 +107,7 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_2 = LayerNorm(width)
 
     def forward(self, x: Tensor, visible: Tensor | None = None, prompts: Tensor | None = None) -> Tensor:
-        """(B, N, W) -> (B, N, W); `visible` and `prompts` as in `SelfAttention`."""
+        """Transform tokens (B, N, W); `visible` and `prompts` as in `SelfAttention`."""
         x = x + self.attn(self.ln_1(x), visible, None if prompts is None else self.ln_1(prompts))
         return x + self.mlp(self.ln_2(x))
 

@@ -1,4 +1,4 @@
-"""How label maps are kept: the number type, and the value of a pixel of no class. Nothing else knows these numbers."""
+"""Number type of label maps, and the value of a pixel of no class: the one place that defines them."""
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +7,7 @@ from .errors import UserError
 
 
 class LabelFormat(NamedTuple):
-    """Of label maps in memory and in files."""
+    """Format of label maps in memory and in files."""
     dtype: type[np.unsignedinteger]
     ignore: int  # the value of a pixel of no class: the largest of the type
 
@@ -16,7 +16,7 @@ def label_format(count: int) -> LabelFormat:
     """Give the format of the labels 0 to `count` - 1: 8 bits and 255 where these hold them, else 16 bits and 65535.
 
     Raises:
-        UserError: there are too many.
+        UserError: more than 65,535 classes.
     """
     for dtype in (np.uint8, np.uint16):
         if count <= (ignore := int(np.iinfo(dtype).max)):

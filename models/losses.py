@@ -1,7 +1,7 @@
 """Losses of the class masks and of the recovery decoder (CLIP-RC; the mask losses are ZegCLIP's).
 
-B batch, C classes in use, H x W pixels of the labels. A pixel whose label is no index of C (255, or 65535 where there
-are more classes) belongs to no class: it is a negative of every mask, as in the published training.
+B batch, C classes in use, H x W pixels of the labels. A pixel whose label is not an index of C (255, or 65535 with more
+classes) belongs to no class: it is a negative of every mask, as in the published training.
 """
 import torch
 import torch.distributed as dist
@@ -15,38 +15,39 @@ from .resizing import Resizing, class_chunks
 
 
 def focal_terms(x: Tensor, *, positive: bool, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
-    """Sigmoid focal loss of logits (Lin et al. 2017, equation 5, with gamma 2), and its derivative.
+    """Compute the sigmoid focal loss of logits (Lin et al. 2017, equation 5, with gamma 2) and its derivative.
 
     Args:
-        positive: the pixels are of the class; otherwise they are not.
+        positive: whether the pixels belong to the class.
     """
     if positive:
         missed, entropy, sign, balance = torch.sigmoid(-x), F.softplus(-x), -1., alpha
     else:
         missed, entropy, sign, balance = torch.sigmoid(x), F.softplus(x), 1., 1 - alpha
-    # d/dx of m^2 s, where m = sigmoid(+-x) is the probability that is missing and s = softplus(+-x) = -log(1 - m)
+    # d/dx of m^2 s, where m = sigmoid(+-x) is 1 minus the probability of the truth and s = softplus(+-x) = -log(1 - m)
     slope = torch.addcmul(entropy, entropy, missed, value=-1).mul_(2).add_(missed)  # 2 (1 - m) s + m
     squared = missed.square_()
     return entropy.mul_(squared).mul_(balance), slope.mul_(squared).mul_(sign * balance)
 
 
 class MaskTerms(torch.autograd.Function):
-    """Focal and dice losses of all masks, and how many pixels have their label's logit highest.
+    """Focal and dice losses of all masks, and the number of pixels whose label has the highest logit.
 
-    The maps are resized and worked on a few classes at a time, and no targets are made: every pixel is taken as a
-    negative, which those of the class then correct. The gradient to the small maps is made on the way, so that no
-    large map outlives its slice.
+    The maps are resized in chunks of classes, without one-hot targets: every pixel first counts as a negative, then the
+    pixels of the class are corrected. The forward pass also computes the gradient to the small maps, so that no large
+    map is kept for the backward pass.
 
     Args:
         logits: (B, C, h, w).
-        labels: (B, H, W) in indices of C; any larger value is no class.
+        labels: (B, H, W) in indices of C; larger values mean no class.
         resizing: from (h, w) to (H, W).
 
     Returns:
-        focal: mean over the pixels of a map, sum over all maps.
-        dice: with 1 added above and below (Milletari et al. 2016), summed over the maps whose class is present.
-        present: number of these.
-        correct: number of pixels.
+        focal: mean over the pixels of a map, summed over all maps.
+        dice: 1 minus the dice coefficient with 1 added to numerator and denominator (Milletari et al. 2016), summed
+            over the maps whose class is present.
+        present: number of maps whose class is present.
+        correct: number of pixels whose label has the highest logit.
     """
 
     @staticmethod
@@ -58,22 +59,22 @@ class MaskTerms(torch.autograd.Function):
             best = logits.new_full(label.shape, -torch.inf)
             own = torch.zeros_like(best)  # each pixel's logit of its label
             counts = torch.bincount(label[label < classes], minlength=classes)
-            for some in class_chunks(classes, labels[0].numel(), logits.device):
-                x = resizing(small[some]).flatten(1)  # (classes of the slice, H*W)
+            for chunk in class_chunks(classes, labels[0].numel(), logits.device):
+                x = resizing(small[chunk]).flatten(1)  # (classes of the chunk, H*W)
                 torch.maximum(best, x.amax(dim=0), out=best)
-                pixel = ((label >= some.start) & (label < some.stop)).nonzero()[:, 0]
-                place = label[pixel] - some.start, pixel
+                pixel = ((label >= chunk.start) & (label < chunk.stop)).nonzero()[:, 0]
+                place = label[pixel] - chunk.start, pixel
                 x_own = own[pixel] = x[place]
                 loss, slope = focal_terms(x, positive=False)
                 loss_own, slope_own = focal_terms(x_own, positive=True)
                 focal += loss.sum() - loss[place].sum() + loss_own.sum()
                 slope[place] = slope_own
-                d_focal[image, some] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
-                chosen = counts[some].nonzero()[:, 0]
+                d_focal[image, chunk] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
+                chosen = counts[chunk].nonzero()[:, 0]
                 if len(chosen):
-                    value, slope = dice_terms(x[chosen], counts[some][chosen], chosen, place)
+                    value, slope = dice_terms(x[chosen], counts[chunk][chosen], chosen, place)
                     dice += value
-                    d_dice[image, some.start + chosen] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
+                    d_dice[image, chunk.start + chosen] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
             present += counts.count_nonzero()
             correct += ((own >= best) & (label < classes)).sum()
         pixels = labels[0].numel()
@@ -89,13 +90,13 @@ class MaskTerms(torch.autograd.Function):
 
 
 def dice_terms(x: Tensor, counts: Tensor, chosen: Tensor, place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Dice losses 1 - (2 o + 1) / (p + t + 1) of some maps, summed, and their derivative.
+    """Compute the sum of the dice losses 1 - (2 o + 1) / (p + t + 1) of maps, and its derivative.
 
     Args:
         x: logits (maps, pixels).
-        counts: t, (maps,): pixels of the class.
-        chosen: classes of the maps, ascending.
-        place: class and pixel of every pixel that is of one of these classes.
+        counts: t, (maps,): number of pixels of each map's class.
+        chosen: (maps,) classes of the maps, ascending.
+        place: class and index of every pixel of these classes.
     """
     probability = x.sigmoid()
     row, pixel = torch.searchsorted(chosen, place[0]), place[1]
@@ -109,7 +110,7 @@ def dice_terms(x: Tensor, counts: Tensor, chosen: Tensor, place: tuple[Tensor, T
 
 
 def pair_count(present: Tensor) -> Tensor:
-    """Number of (image, class) pairs that are present here -> its mean over data-parallel workers, at least 1."""
+    """Average the number of (image, class) pairs over data-parallel workers; give at least 1."""
     count = present.clone()
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(count)
@@ -123,8 +124,8 @@ class MaskLoss(nn.Module):
 
     Args:
         mask_weight, dice_weight: of the focal and of the dice term.
-        loss_weight: multiplies both, not the recovery.
-        recovery_loss_weight: 0 means that no recovery decoder is built.
+        loss_weight: multiplies these two, not the recovery loss.
+        recovery_loss_weight: of the L1 loss. `models.builder.build` builds no recovery decoder when it is 0.
         dec_layers: official configs name it; ignored, as in the published code.
     """
 
@@ -136,11 +137,11 @@ class MaskLoss(nn.Module):
         self.recovery_loss_weight = recovery_loss_weight
 
     def forward(self, logits: Tensor, labels: Tensor, resizing: Resizing) -> dict[str, Tensor]:
-        """Losses, and the accuracy in percent of the labelled pixels.
+        """Compute the losses, and the accuracy in percent of the labelled pixels.
 
         Args:
             logits: mask logits (B, C, h, w).
-            labels: (B, H, W) in indices of C; any larger value is no class.
+            labels: (B, H, W) in indices of C; larger values mean no class.
             resizing: from (h, w) to (H, W).
         """
         focal, dice, present, correct = MaskTerms.apply(logits, labels, resizing)
@@ -149,5 +150,5 @@ class MaskLoss(nn.Module):
                 'acc_seg': 100 * correct / (labels < logits.shape[1]).sum().clamp(min=1)}
 
     def recovery(self, recovered: Tensor, original: Tensor) -> Tensor:
-        """Mean absolute error against what is not trained to be easier: `original` is detached."""
+        """Compute the weighted mean absolute error; no gradient flows to `original`."""
         return self.recovery_loss_weight * F.l1_loss(upcast(recovered), upcast(original).detach())

@@ -1,4 +1,4 @@
-"""What a pass through the network costs and keeps: short number formats for products, activation checkpointing."""
+"""Number formats of the products (autocast), and activation checkpointing."""
 import timeit
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
@@ -9,13 +9,13 @@ from torch.utils.checkpoint import checkpoint
 
 
 def supported(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
-    """`dtype`; float16 instead of bfloat16 on a GPU that has none. Training in float16 needs its losses scaled."""
-    lacks_it = device.type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.float16 if lacks_it and dtype is torch.bfloat16 else dtype
+    """Give `dtype`, or float16 for bfloat16 on a GPU without it. Training in float16 needs loss scaling."""
+    unsupported = device.type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if unsupported and dtype is torch.bfloat16 else dtype
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    """Linear layers, convolutions and attention in `dtype`; None leaves everything as it is."""
+    """Compute linear layers, convolutions and attention in `dtype`; None changes nothing."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=supported(dtype, device))
 
 
@@ -23,11 +23,11 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
 def cpu_has(dtype: torch.dtype) -> bool:
     """Tell whether this CPU has instructions for products in `dtype`; without them they are emulated.
 
-    Emulated products take 30 times as long as products in float32. They are timed here, because the flags of the
-    processor do not tell what PyTorch makes of them: `ONEDNN_MAX_CPU_ISA` limits it, and other systems list no flags.
+    Emulated products take 30 times as long as products in float32. They are timed here, because the processor's flags
+    do not show what PyTorch uses: `ONEDNN_MAX_CPU_ISA` limits it, and not every system lists flags.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other where other processes are busy
+    torch.set_num_threads(1)  # threads would wait for each other on a busy machine
     try:
         seconds = [min(timeit.repeat(partial(torch.matmul, matrix, matrix), number=1, repeat=10))
                    for matrix in (torch.ones(256, 256), torch.ones(256, 256, dtype=dtype))]
@@ -37,16 +37,16 @@ def cpu_has(dtype: torch.dtype) -> bool:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
-    """Products in the type of their operands, also inside of `autocast`."""
-    in_short = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if in_short else nullcontext()
+    """Compute products in the type of their operands, also inside `autocast`."""
+    active = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if active else nullcontext()
 
 
 def checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """The module's output; what it computed on the way is forgotten, and computed again for the backward pass."""
+    """Run the module with activation checkpointing: the backward pass computes its activations again."""
     return checkpoint(module, *inputs, use_reentrant=False)
 
 
 def upcast(x: Tensor) -> Tensor:
-    """x in float32 at least."""
+    """Convert x to float32, unless its type is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

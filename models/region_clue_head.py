@@ -10,12 +10,12 @@ grid), E CLIP space and width of the decoder.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmcv.runner import BaseModule
 from mmseg.models.builder import HEADS, build_head, build_loss
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import UserError
-from .linear import Linear, linear
 from .precision import upcast
 from .resizing import Resizing, class_chunks, resize
 from .training_labels import training_labels
@@ -24,7 +24,7 @@ from .vision_encoder import ImageFeatures
 
 
 class Decoded(NamedTuple):
-    """What the decoder makes of an image, and what it made it from."""
+    """Outputs of the decoder, and the inputs that the recovery decoder must restore."""
     logits: Tensor  # (B, C, Gh, Gw) mask logits
     queries: Tensor  # (B, Q, E) final
     pixels: Tensor  # (B, N, E) final
@@ -38,18 +38,17 @@ class RegionClueHead(BaseModule):
     """Class masks from image features and text embeddings.
 
     Args:
-        img_size: side in pixels that the mask logits are brought to before anything else.
+        img_size: side in pixels that the mask logits are resized to first.
         in_channels: E. `channels` and `embed_dims` of official configs must equal it.
         num_layers, num_heads: of the two-stream decoder; the recovery decoder has as many heads.
-        recovery_decoder_num_layers: layers of the recovery decoder.
-        loss_decode: config of the losses; `recovery_loss_weight` 0 leaves the recovery decoder out.
-        class_head: config of the text class head.
-        seen_idx, all_idx: official configs name the split here too; the segmentor checks it against its own.
+        recovery_decoder_num_layers: layers of the recovery decoder; 0 for none.
+        loss_decode, class_head: configs of the losses and of the text class head.
         with_cp: activation checkpointing of the decoder's layers.
-        num_classes, use_stages, use_proj: official configs name them; ignored, as in the published code.
+        seen_idx, all_idx: official configs repeat the split here; `tools.engine.build` checks it. Otherwise ignored.
+        num_classes, use_stages, use_proj: official configs have them; ignored, as in the published code.
     """
 
-    align_corners = False  # mmseg's segmentor asks for it
+    align_corners = False  # read by mmseg's segmentor
 
     def __init__(self, *, img_size: int = 512, in_channels: int = 512, num_layers: int = 3, num_heads: int = 8,
                  recovery_decoder_num_layers: int = 1, loss_decode: dict | None = None,
@@ -65,20 +64,14 @@ class RegionClueHead(BaseModule):
         self.img_size = img_size
         self.class_head = build_head({'type': 'TextClassHead', 'embed_dims': in_channels, **(class_head or {})})
         self.losses = build_loss({'type': 'MaskLoss', **(loss_decode or {})})
-        self.q_proj = Linear(2 * in_channels, in_channels)
-        self.lateral_proj = Linear(3 * in_channels, in_channels)
+        self.q_proj = nn.Linear(2 * in_channels, in_channels)
+        self.lateral_proj = nn.Linear(3 * in_channels, in_channels)
         self.with_cp = with_cp
         self.decoder_q = DecoderStream(in_channels, num_heads, num_layers)
         self.decoder_v = DecoderStream(in_channels, num_heads, num_layers)
         self.recovery_decoder = None
-        if self.losses.recovery_loss_weight:
+        if recovery_decoder_num_layers > 0:
             self.recovery_decoder = RecoveryDecoder(in_channels, num_heads, recovery_decoder_num_layers)
-
-    @property
-    def num_classes(self) -> int:
-        return self.class_head.num_classes
-
-    out_channels = num_classes  # mmseg's segmentor reads both
 
     def forward(self, features: ImageFeatures) -> Decoded:
         grid = tuple(features.patches.shape[2:])
@@ -90,25 +83,25 @@ class RegionClueHead(BaseModule):
                        aligned=aligned.flatten(1, 2), text=text, patches=patches)
 
     def _project_queries(self, aligned: Tensor, text: Tensor) -> Tensor:
-        """`q_proj` of [aligned, text], (B, Q, E): the text's part is the same for all regions and images."""
+        """Compute `q_proj` of [aligned, text], (B, Q, E); the text's part once, as regions and images share it."""
         for_aligned, for_text = self.q_proj.weight.chunk(2, dim=1)
-        return upcast(linear(aligned, for_aligned) + linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
+        return upcast(F.linear(aligned, for_aligned) + F.linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
 
     def _project_pixels(self, features: ImageFeatures, patches: Tensor) -> Tensor:
-        """`lateral_proj` of [regions, CLS, patch], (B, N, E): before the regions and CLS are spread over the pixels."""
+        """Compute `lateral_proj` of [regions, CLS, patch], (B, N, E); regions and CLS are projected, then spread."""
         for_regions, for_cls, for_patches = self.lateral_proj.weight.chunk(3, dim=1)
-        regions = linear(features.regions.permute(0, 2, 3, 1), for_regions).permute(0, 3, 1, 2)  # (B, E, r, r)
+        regions = F.linear(features.regions.permute(0, 2, 3, 1), for_regions).permute(0, 3, 1, 2)  # (B, E, r, r)
         regions = resize(regions, features.patches.shape[2:]).flatten(2).transpose(1, 2)  # (B, N, E)
-        cls = linear(features.cls, for_cls, self.lateral_proj.bias)[:, None]  # (B, 1, E)
-        return upcast(linear(patches, for_patches) + regions + cls)
+        cls = F.linear(features.cls, for_cls, self.lateral_proj.bias)[:, None]  # (B, 1, E)
+        return upcast(F.linear(patches, for_patches) + regions + cls)
 
     def resizing(self, logits: Tensor, size: tuple[int, int]) -> Resizing:
-        """Of the mask logits (B, C, Gh, Gw) to `size`, by way of `img_size`."""
+        """Prepare the resizing of mask logits (B, C, Gh, Gw) to `img_size`, then to `size`."""
         return Resizing(tuple(logits.shape[2:]), (self.img_size,) * 2, tuple(size), like=logits)
 
     def forward_train(self, features: ImageFeatures, img_metas: list[dict], labels: Tensor,
                       train_cfg: dict | None = None) -> dict[str, Tensor]:
-        """Losses against labels (B, 1, H, W), and the accuracy in percent. The labels are left as they are."""
+        """Compute the losses against labels (B, 1, H, W), and the accuracy in percent. The labels are not changed."""
         labels = labels.squeeze(1)
         decoded = self(features)
         resizing = self.resizing(decoded.logits, labels.shape[1:])
@@ -123,10 +116,10 @@ class RegionClueHead(BaseModule):
         return losses
 
     def forward_test(self, features: ImageFeatures, size: tuple[int, int]) -> Tensor:
-        """Scores (B, C, *size) of all classes."""
+        """Compute the test scores of all classes, (B, C, *size)."""
         logits = self(features).logits
         resizing = self.resizing(logits, size)
         scores = logits.new_empty(*logits.shape[:2], *size)
-        for some in class_chunks(logits.shape[1], scores[:, 0].numel(), logits.device):
-            scores[:, some] = self.class_head.scores(resizing(logits[:, some]), some)
+        for chunk in class_chunks(logits.shape[1], scores[:, 0].numel(), logits.device):
+            scores[:, chunk] = self.class_head.scores(resizing(logits[:, chunk]), self.class_head.penalty[chunk])
         return scores

@@ -1,4 +1,4 @@
-"""Maps of many classes at the size of an image, some classes at a time: all of them together are never needed.
+"""Bilinear resizing of class maps to the size of an image, in chunks of classes to bound memory.
 
 B batch, C classes, h x w the map that the model gives, H x W pixels.
 """
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from .precision import without_autocast
 
-# Elements of the maps that are worked on together: what a processor's cache holds, or what keeps a GPU busy.
-AT_ONCE = {'cpu': 2**20, 'cuda': 2**24}
+# Elements in a chunk of class maps: as many as fit into a CPU's cache, or keep a GPU busy.
+CHUNK_ELEMENTS = {'cpu': 2**20, 'cuda': 2**24}
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear (align_corners=False), as everywhere in this model."""
+    """Resize (B, C, h, w) to (B, C, *size), bilinear (align_corners=False), as everywhere in this model."""
     return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(
         x, size=tuple(size), mode='bilinear', align_corners=False)
 
 
 class Resizing:
-    """Bilinear resizing through several sizes, as one product from each side: maps (..., h, w) -> (..., H, W).
+    """Resize maps (..., h, w) to (..., H, W), bilinear, through any sizes between, by one matrix product per side.
 
     Args:
-        sizes: (h, w), those between, (H, W).
-        like: maps of this type and on this device will be resized.
+        sizes: (h, w), the sizes between, (H, W).
+        like: a tensor of the type and device of the maps.
     """
 
     def __init__(self, *sizes: tuple[int, int], like: Tensor):
@@ -34,7 +34,7 @@ class Resizing:
 
     @staticmethod
     def _weights(lengths: tuple[int, ...], like: Tensor) -> Tensor:
-        """(last length, first length): what each old element gives to a new one."""
+        """Compute the weight of each old element in each new one, (last length, first length)."""
         weights = torch.eye(lengths[0], dtype=like.dtype, device=like.device)[None]
         for length in lengths[1:]:
             if length != weights.shape[2]:
@@ -46,14 +46,18 @@ class Resizing:
             return self.rows @ maps @ self.columns.T
 
     def gradient(self, d_resized: Tensor) -> Tensor:
-        """Gradient to the resized maps (..., H, W) -> to the maps (..., h, w)."""
+        """Turn the gradient of the resized maps (..., H, W) into that of the maps (..., h, w)."""
         with without_autocast(d_resized.device):
             return self.rows.T @ d_resized @ self.columns
 
 
 def class_chunks(num_classes: int, elements: int, device: torch.device) -> list[slice]:
-    """All classes in order, cut where the maps of a slice, `elements` each, are enough to work on."""
-    step = max(1, AT_ONCE.get(device.type, AT_ONCE['cpu']) // elements)
+    """Split the classes, in order, into chunks whose maps have at most `CHUNK_ELEMENTS` elements.
+
+    Args:
+        elements: of one class's map; a chunk has at least one class.
+    """
+    step = max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS['cpu']) // elements)
     return [slice(start, min(start + step, num_classes)) for start in range(0, num_classes, step)]
 
 
@@ -64,26 +68,26 @@ class Best(NamedTuple):
 
 
 def best_class(maps: Iterable[Tensor]) -> Best:
-    """Maps (B, classes, H, W) of some classes after the other -> the best of all.
+    """Find the best class of every pixel in chunks (B, classes, H, W) of its maps.
 
-    The first of several that are best, as `argmax` takes it.
+    Of equal values the first class is taken, as `argmax` does.
     """
     best = index = None
     start = 0
-    for some in maps:
-        values, indices = some.max(dim=1)
+    for chunk in maps:
+        values, indices = chunk.max(dim=1)
         if best is None:
             best, index = values, indices
         else:
             better = values > best
             index = torch.where(better, indices + start, index)
             best = torch.where(better, values, best)
-        start += some.shape[1]
+        start += chunk.shape[1]
     return Best(index, best)
 
 
 def resized_in_chunks(maps: Tensor, resizing: Resizing) -> Iterator[Tensor]:
-    """Maps (B, C, h, w) -> (B, some classes, H, W), one after the other."""
+    """Resize maps (B, C, h, w) and give them chunk by chunk, (B, classes of the chunk, H, W)."""
     pixels = len(resizing.rows) * len(resizing.columns)
-    for some in class_chunks(maps.shape[1], len(maps) * pixels, maps.device):
-        yield resizing(maps[:, some])
+    for chunk in class_chunks(maps.shape[1], len(maps) * pixels, maps.device):
+        yield resizing(maps[:, chunk])

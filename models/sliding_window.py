@@ -1,4 +1,4 @@
-"""Windows of an image, and their mask logits -> the image's scores and labels, some classes at a time.
+"""Sliding windows of an image, and the stitching of their mask logits to the image's scores and labels.
 
 n windows, C classes, h x w the map of a window's logits, H x W pixels of the image, H0 x W0 of the original.
 """
@@ -13,22 +13,22 @@ from .resizing import Best, Resizing, best_class, class_chunks, resize
 
 
 class Window(NamedTuple):
-    """A part of an image, in pixels."""
+    """Place and size of a window in an image, in pixels."""
     top: int
     left: int
     height: int
     width: int
 
     def of(self, image: Tensor) -> Tensor:
-        """The part of (..., H, W)."""
+        """Cut the window out of an image (..., H, W)."""
         return image[..., self.top:self.top + self.height, self.left:self.left + self.width]
 
 
 def sliding(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]) -> list[Window]:
-    """Windows of `crop` every `stride` pixels; the last of a row or column is shifted inward so that it stays whole.
+    """Place windows of `crop` every `stride` pixels; the last of a row or column is shifted inward to stay whole.
 
     Raises:
-        UserError: a stride that leaves pixels between the windows, or is none.
+        UserError: the stride is not from 1 to the crop size.
     """
     if not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
         raise UserError(f'test_cfg: windows of {crop[0]}x{crop[1]} pixels every {stride[0]}x{stride[1]} pixels do not '
@@ -41,46 +41,49 @@ def sliding(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int
 
 
 class Stitched:
-    """The scores of an image from the mask logits of its windows, averaged where they overlap.
+    """Computes the scores of an image from the mask logits of its windows, averaged where they overlap.
+
+    It keeps tensors only, and no reference to the model's classes: other classes set later do not change its scores.
 
     Args:
         logits: (n, C, h, w).
-        windows: their places.
+        windows: their places in the image.
         size: (H, W) of the image; or less, where it was padded below and on the right.
         original: (H0, W0), to which the averaged scores are resized.
         resizing: from (h, w) to a window's size.
-        scores: mask logits of the classes of a slice -> scores.
+        scores: turns mask logits (classes, H, W) and their penalty (classes, 1, 1) into scores.
+        penalty: (C, 1, 1).
     """
 
     def __init__(self, logits: Tensor, windows: Sequence[Window], *, size: tuple[int, int], original: tuple[int, int],
-                 resizing: Resizing, scores: Callable[[Tensor, slice], Tensor]):
+                 resizing: Resizing, scores: Callable[[Tensor, Tensor], Tensor], penalty: Tensor):
         self.logits, self.windows, self.size, self.original = logits, windows, size, original
-        self.resizing, self.scores = resizing, scores
+        self.resizing, self.scores, self.penalty = resizing, scores, penalty
         bottom = max(window.top + window.height for window in windows)
         right = max(window.left + window.width for window in windows)
-        self.share = logits.new_zeros(bottom, right)  # of a window in the average
+        self.share = logits.new_zeros(bottom, right)  # a window's share in the average: 1 / number of windows there
         for window in windows:
             window.of(self.share).add_(1)
         self.share.reciprocal_()
 
-    def slices(self) -> Iterator[Tensor]:
-        """Scores (1, some classes, H0, W0), one after the other."""
+    def chunks(self) -> Iterator[Tensor]:
+        """Compute the scores chunk by chunk, (1, classes of the chunk, H0, W0)."""
         pixels = max(self.share.numel(), self.original[0] * self.original[1])
-        for some in class_chunks(self.logits.shape[1], pixels, self.logits.device):
-            summed = self.logits.new_zeros(some.stop - some.start, *self.share.shape)
-            for window, logits in zip(self.windows, self.logits[:, some], strict=True):
-                window.of(summed).add_(self.scores(self.resizing(logits), some))
+        for chunk in class_chunks(self.logits.shape[1], pixels, self.logits.device):
+            summed = self.logits.new_zeros(chunk.stop - chunk.start, *self.share.shape)
+            for window, logits in zip(self.windows, self.logits[:, chunk], strict=True):
+                window.of(summed).add_(self.scores(self.resizing(logits), self.penalty[chunk]))
             averaged = summed.mul_(self.share) if len(self.windows) > 1 else summed
             yield resize(averaged[None, :, :self.size[0], :self.size[1]], self.original)
 
     def best(self) -> Best:
-        """Class of every pixel and its score, (1, H0, W0)."""
-        return best_class(self.slices())
+        """Find the best class of every pixel and its score, (1, H0, W0)."""
+        return best_class(self.chunks())
 
     def labels(self) -> Tensor:
-        """Class of every pixel, (H0, W0) int64."""
+        """Find the best class of every pixel, (H0, W0) int64."""
         return self.best().index[0]
 
     def all(self) -> Tensor:
-        """Scores (1, C, H0, W0)."""
-        return torch.cat(list(self.slices()), dim=1)
+        """Compute the scores of all classes, (1, C, H0, W0)."""
+        return torch.cat(list(self.chunks()), dim=1)

@@ -1,6 +1,6 @@
-"""Text embeddings as the classifier: the only part of the model that knows which classes there are.
+"""Text embeddings as the classifier: the only part of the model that knows the classes.
 
-It has no parameters and leaves no trace in a state dict: the classes of a model can be changed at any time.
+It has no parameters and nothing in a state dict, so the classes of a model can be changed at any time.
 B batch, C classes in use, S seen classes, R = r*r regions, N pixels, E CLIP space.
 """
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from .vision_encoder import ImageFeatures
 
 @HEADS.register_module()
 class TextClassHead(nn.Module):
-    """Class side of the queries, class scores of the pixels.
+    """Makes the queries of the classes, and the class scores of the pixels.
 
     Args:
         embed_dims: E.
-        seen_penalty: subtracted in testing from the scores of the classes that were seen in training, which a
-            model that never saw the others prefers (0.1 as published; not in the transductive setting).
+        seen_penalty: subtracted in testing from the scores of seen classes, because a model prefers them to classes
+            without masks in training (0.1 as published; not in the transductive setting).
     """
 
     def __init__(self, *, embed_dims: int, seen_penalty: float = 0.1):
@@ -31,71 +31,72 @@ class TextClassHead(nn.Module):
         self.seen_penalty = seen_penalty
         self.num_classes = 0
         self.setting = Setting.INDUCTIVE
-        for name in ('embeddings', 'seen', 'unseen', 'penalty'):
-            self.register_buffer(name, None, persistent=False)
+        self.register_buffer('embeddings', None, persistent=False)  # (C, E)
+        self.register_buffer('seen', torch.zeros(0, dtype=torch.long), persistent=False)  # (S,)
+        self.register_buffer('unseen', torch.zeros(0, dtype=torch.long), persistent=False)  # (C - S,)
+        self.register_buffer('penalty', torch.zeros(0, 1, 1), persistent=False)  # (C, 1, 1)
 
-    def set_split(self, *, num_classes: int, seen: Sequence[int], setting: Setting) -> None:
-        """Which of the classes were, or will be, seen with masks in training.
+    def set_classes(self, num_classes: int, embeddings: Tensor | None = None, *, seen: Sequence[int] | None = None,
+                    setting: Setting | None = None, source: str = 'text embeddings') -> None:
+        """Set the classes, their split and their text embeddings. May be called again for other classes.
 
         Args:
-            num_classes: all classes of the model.
-            seen: their indices, ascending; all of them when fully supervised.
+            num_classes: C.
+            embeddings: (C, E) in class order, used as they are: not normalised again. A model without them can be
+                counted and loaded, but not run.
+            seen: indices of the classes with masks in training; all of them when fully supervised. Without `seen` and
+                `setting` the split stays as it is.
+            source: of the embeddings, for error messages.
 
         Raises:
-            UserError: an index is out of range.
+            UserError: an index is out of range, or the embeddings are of another number of classes or another width.
         """
+        seen = self.seen.tolist() if seen is None else sorted(seen)
         if not all(0 <= index < num_classes for index in seen):
-            raise UserError(f'seen classes {list(seen)} of a model with {num_classes} classes: each is from 0 to '
+            raise UserError(f'seen classes {seen} of a model with {num_classes} classes: each is from 0 to '
                             f'{num_classes - 1}.')
-        self.num_classes = num_classes
-        self.setting = setting
-        device = None if self.seen is None else self.seen.device
-        self.seen = torch.tensor(sorted(seen), dtype=torch.long, device=device)  # (S,)
+        shape = num_classes, self.embed_dims
+        if embeddings is not None and tuple(embeddings.shape) != shape:
+            raise UserError(f'{source}: shape {tuple(embeddings.shape)}, but this model has {num_classes} classes in a '
+                            f'space of width {self.embed_dims}, so {shape} is needed. Embeddings belong to a class '
+                            'list and to a CLIP: use those of this dataset and this CLIP, or name none to have them '
+                            'computed.')
+        device = self.seen.device
+        self.num_classes, self.setting = num_classes, setting or self.setting
+        self.seen = torch.tensor(seen, dtype=torch.long, device=device)
         self.unseen = torch.tensor(sorted(set(range(num_classes)) - set(seen)), dtype=torch.long, device=device)
         self.penalty = torch.zeros(num_classes, 1, 1, device=device)
-        if setting is not Setting.TRANSDUCTIVE:  # when fully supervised a uniform shift
+        if self.setting is not Setting.TRANSDUCTIVE:  # when fully supervised a uniform shift
             self.penalty[self.seen] = self.seen_penalty
-        if self.embeddings is not None and len(self.embeddings) != num_classes:
-            self.embeddings = None
-
-    def set_embeddings(self, embeddings: Tensor, source: str = 'the text embeddings') -> None:
-        """Embeddings (C, E) of all classes in order, used as they are: not normalised again.
-
-        Raises:
-            UserError: another number of classes or another width; the message names `source`.
-        """
-        wanted = (self.num_classes, self.embed_dims)
-        if tuple(embeddings.shape) != wanted:
-            raise UserError(f'{source}: shape {tuple(embeddings.shape)}, but this model has {wanted[0]} classes in '
-                            f'a space of width {wanted[1]}, so {wanted} is needed. Embeddings belong to a class '
-                            'list and to a CLIP: use those of this dataset and this CLIP, or name none to have '
-                            'them computed.')
-        device = None if self.seen is None else self.seen.device
-        self.embeddings = embeddings.float().to(device)
+        self.embeddings = None if embeddings is None else embeddings.float().to(device)
 
     def rows_in_use(self) -> Tensor:
-        """(C, E): the seen rows while an inductive model trains, else all."""
+        """Give the embeddings in use, (C, E): the seen rows while an inductive model trains, else all."""
         if self.embeddings is None:
-            raise UserError('the model has no text embeddings yet: build it with tools.engine.build, or call '
-                            'set_embeddings with one row per class.')
+            raise UserError('the model has no text embeddings: call decode_head.class_head.set_classes with one row '
+                            'per class, or give_text_embeddings of tools.engine.build.')
         inductive_training = self.training and self.setting is Setting.INDUCTIVE
         return self.embeddings[self.seen] if inductive_training else self.embeddings
 
     def queries(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
-        """Region alignment: (region + CLS) * text, (B, R, C, E), and text, (C, E). Together they are the queries."""
+        """Align regions and classes: (region + CLS) * text, (B, R, C, E), and text, (C, E); both make the queries."""
         text = self.rows_in_use()
         regions = features.regions.flatten(2).transpose(1, 2) + features.cls[:, None]  # (B, R, E)
         return regions[:, :, None] * text, text
 
     def mask_logits(self, queries: Tensor, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Final queries (B, R*C, E) and pixels (B, N, E) -> (B, C, Gh, Gw), the mean over the regions of a class.
+        """Compute mask logits (B, C, Gh, Gw) from final queries (B, R*C, E) and pixels (B, N, E).
 
-        The mean is taken before the product, which it commutes with.
+        They are the mean over the regions of a class. It is taken before the product, which gives the same numbers.
         """
         class_queries = upcast(queries).unflatten(1, (-1, self.rows_in_use().shape[0])).mean(dim=1)  # (B, C, E)
         with without_autocast(queries.device):
             return (class_queries @ upcast(pixels).transpose(1, 2)).unflatten(2, grid)
 
-    def scores(self, logits: Tensor, classes: slice = slice(None)) -> Tensor:
-        """Mask logits (..., C, H, W) of all classes or of a slice of them -> test scores: sigmoid less the penalty."""
-        return logits.sigmoid().sub_(self.penalty[classes])
+    def scores(self, logits: Tensor, penalty: Tensor) -> Tensor:
+        """Turn mask logits (..., C, H, W) into test scores: sigmoid minus the seen penalty.
+
+        Args:
+            penalty: (C, 1, 1), that of the same classes. An argument, so that later `set_classes` change no result.
+        """
+        return logits.sigmoid().sub_(penalty)

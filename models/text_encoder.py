@@ -1,4 +1,4 @@
-"""CLIP's text tower, and class names -> embeddings (CLIP section 3.1.4: prompt engineering and ensembling).
+"""CLIP's text encoder, and the embedding of class names (CLIP section 3.1.4: prompt engineering and ensembling).
 
 K texts, L tokens of context, V vocabulary, W width, E CLIP space, C classes.
 """
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 CONTEXT_LENGTH = 77
 VOCABULARY = 49408
-LONGEST_TOKEN = 24  # characters, of CLIP's vocabulary: "thinkbigsundaywithmarsha"
-KEPT_WORDS = 100_000  # in the tokenizer's cache
-TEXTS_PER_BATCH = 1024  # without a limit, a class of many synonyms and prompts takes gigabytes
+LONGEST_TOKEN = 24  # characters of the longest in CLIP's vocabulary: "thinkbigsundaywithmarsha"
+CACHED_WORDS = 100_000  # in the tokenizer
+TEXTS_PER_BATCH = 1024  # unlimited, a class of many synonyms and prompts would take gigabytes
 
 
 @BACKBONES.register_module(name=['CLIPTextEncoder'])
@@ -35,7 +35,7 @@ class CLIPTextEncoder(BaseModule):
         transformer_width, transformer_heads, transformer_layers: W, attention heads, blocks.
         embed_dim: E.
         gelu: 'quick', as in OpenAI's CLIP, or 'plain', as in most of open_clip's.
-        style: official configs name it; ignored, as in the published code.
+        style: official configs have it; ignored, as in the published code.
     """
 
     def __init__(self, *, context_length: int = CONTEXT_LENGTH, vocab_size: int = VOCABULARY,
@@ -54,11 +54,11 @@ class CLIPTextEncoder(BaseModule):
 
     @classmethod
     def like(cls, weights: dict[str, Tensor], heads: int | None = None, gelu: str = 'quick') -> 'CLIPTextEncoder':
-        """The encoder that `weights` (names without prefix) were saved from, with those weights.
+        """Build the encoder that `weights` (names without prefix) were saved from, and load them.
 
         Args:
-            heads: attention heads, which weights do not tell; without it one per 64 of width, as OpenAI's CLIPs have.
-            gelu: 'quick' or 'plain', which weights do not tell either.
+            heads: attention heads; None for one per 64 of width, as in OpenAI's CLIPs. Weights do not show it.
+            gelu: 'quick' or 'plain'. Weights do not show it.
 
         Raises:
             UserError: tensors are missing, unknown or do not fit each other; the message names them.
@@ -73,7 +73,7 @@ class CLIPTextEncoder(BaseModule):
         return encoder.eval().requires_grad_(False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (K, L), or fewer columns if all texts end in them -> embeddings (K, E), not normalised."""
+        """Encode token ids (K, L), without columns after the end of all texts if wished, to (K, E), not normalised."""
         length = tokens.shape[1]
         x = self.token_embedding(tokens) + self.positional_embedding[:length]
         for block in self.transformer.resblocks:
@@ -84,7 +84,7 @@ class CLIPTextEncoder(BaseModule):
 
 
 def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
-    """CLIP's byte-pair tokens of `texts`, (K, L) int64, by open_clip's tokenizer.
+    """Turn texts into CLIP's byte-pair tokens, (K, L) int64, by open_clip's tokenizer.
 
     Raises:
         UserError: a text has more characters than fit into L tokens.
@@ -93,23 +93,23 @@ def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tens
 
 
 def count_tokens(text: str, context_length: int = CONTEXT_LENGTH) -> int:
-    """How many tokens a text has, without those of start and end; `tokenize` cuts what is longer than the context.
+    """Count the tokens of a text, without start and end. `tokenize` cuts texts that exceed the context.
 
     Raises:
-        UserError: it has more characters than fit into L tokens.
+        UserError: the text has more characters than fit into L tokens.
     """
     return len(_tokenizer().encode(_short_enough(text, context_length)))
 
 
 def _short_enough(text: str, context_length: int) -> str:
-    """The text, blanks counted once, if its characters can fit into L tokens, two of which are its start and its end.
+    """Give the text with single blanks, if its characters can fit into L tokens, which include start and end.
 
-    Byte-pair encoding takes the square of a word's length, minutes for tens of thousands of letters. No token stands
-    for more than `LONGEST_TOKEN` characters and the blank behind them: what is longer than all tokens of that length
-    would be cut in any case. HTML's names of characters (`&eacute;`) count as they are typed.
+    Byte-pair encoding takes time with the square of a word's length: minutes for tens of thousands of letters. A token
+    holds at most `LONGEST_TOKEN` characters and a blank, so a longer text would be cut in any case. HTML entities
+    (`&eacute;`) count as typed.
 
     Raises:
-        UserError: they cannot.
+        UserError: they cannot fit.
     """
     text, most = ' '.join(text.split()), (context_length - 2) * (LONGEST_TOKEN + 1)
     if len(text) > most:
@@ -119,28 +119,28 @@ def _short_enough(text: str, context_length: int) -> str:
 
 
 def _tokenizer() -> 'SimpleTokenizer':
-    """open_clip's tokenizer, renewed now and then: it keeps the tokens of every word that it has seen."""
-    if len(_new_tokenizer().cache) > KEPT_WORDS:
+    """Get open_clip's tokenizer; a new one when its cache, which has no limit, has grown large."""
+    if len(_new_tokenizer().cache) > CACHED_WORDS:
         _new_tokenizer.cache_clear()
     return _new_tokenizer()
 
 
 @cache
 def _new_tokenizer() -> 'SimpleTokenizer':
-    from open_clip import SimpleTokenizer  # only who tokenises pays for the import
+    from open_clip import SimpleTokenizer  # a slow import, needed for tokenising only
     return SimpleTokenizer()
 
 
 @torch.no_grad()
 def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str | Sequence[str]], templates: Sequence[str],
                       tokenizer: Callable[[Sequence[str], int], Tensor] = tokenize) -> Tensor:
-    """Class names -> (C, E) float32 with unit rows.
+    """Compute the embeddings of class names, (C, E) float32 with unit rows.
 
-    Each name enters each template (`'a photo of a {}'`) verbatim; the normalised embeddings of one class are
+    Each name is put into each template (`'a photo of a {}'`) verbatim; the normalised embeddings of a class are
     averaged and normalised again. A class may have several names.
 
     Raises:
-        UserError: an embedding is zero or not finite: the encoder's weights are damaged.
+        UserError: an embedding is zero or not finite, because the encoder's weights are damaged.
     """
     device = encoder.text_projection.device
     rows = []
@@ -148,11 +148,11 @@ def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str | Sequence[s
         synonyms = [name] if isinstance(name, str) else name
         tokens = tokenizer([template.format(synonym) for synonym in synonyms for template in templates],
                            encoder.context_length)
-        tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1]  # nothing after the ends of all texts counts
-        encoded = torch.cat([encoder(some.to(device)) for some in tokens.split(TEXTS_PER_BATCH)])
+        tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1]  # columns after the end of all texts have no effect
+        encoded = torch.cat([encoder(batch.to(device)) for batch in tokens.split(TEXTS_PER_BATCH)])
         embeddings = F.normalize(encoded.float(), dim=-1)  # (texts, E)
         rows.append(F.normalize(embeddings.mean(dim=0), dim=-1))
         if not (rows[-1].isfinite().all() and rows[-1].any()):
-            raise UserError(f'CLIP\'s text encoder makes no embedding of {synonyms[0]!r}, but zeros or infinite '
-                            'values: its weights are damaged. Fetch or copy the CLIP file again.')
+            raise UserError(f'CLIP\'s text encoder gives zeros or infinite values for {synonyms[0]!r}: its weights '
+                            'are damaged. Fetch or copy the CLIP file again.')
     return torch.stack(rows)

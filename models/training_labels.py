@@ -1,8 +1,8 @@
-"""Which labels a setting may see in training, and pseudo-labels for those it may not (ZegCLIP's settings).
+"""Labels that each setting trains with, and the pseudo-labels of self-training (ZegCLIP's settings).
 
-B batch, C classes, S seen classes. Labels are int64 (B, H, W); `label_format` has the value of a pixel of no class. No
-function changes its input.
+B batch, C classes, S seen classes. Labels are int64 (B, H, W); `label_format` gives the value of a pixel of no class.
 """
+from collections.abc import Sequence
 from enum import Enum
 
 import torch
@@ -13,21 +13,28 @@ from .resizing import Resizing, best_class, resized_in_chunks
 
 
 class Setting(str, Enum):
-    """What training may know of the unseen classes."""
+    """How much training uses of the unseen classes."""
     INDUCTIVE = 'inductive'  # nothing, not even their names
     TRANSDUCTIVE = 'transductive'  # their names; their masks are the model's own guesses (self-training)
     FULLY_SUPERVISED = 'fully_supervised'  # there are no unseen classes
 
 
+def setting_of(num_classes: int, seen: Sequence[int], *, self_training: bool) -> Setting:
+    """Give the setting of a model that sees the masks of the classes `seen` in training."""
+    if len(seen) == num_classes:
+        return Setting.FULLY_SUPERVISED
+    return Setting.TRANSDUCTIVE if self_training else Setting.INDUCTIVE
+
+
 def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: Tensor, logits: Tensor,
                     resizing: Resizing) -> Tensor:
-    """Ground truth -> the labels that training in `setting` uses.
+    """Turn the ground truth into the labels that `setting` trains with. The ground truth itself is not changed.
 
     Args:
         labels: ground truth in indices of all classes.
         seen, unseen: indices of all classes, (S,) and (C - S,).
-        logits: current mask logits; looked at in the transductive setting only, where they are of all classes,
-            (B, C, h, w).
+        logits: current mask logits, (B, C, h, w) of all classes; used in the transductive setting only, for the
+            pseudo-labels.
         resizing: from (h, w) to (H, W).
 
     Returns:
@@ -40,6 +47,6 @@ def training_labels(labels: Tensor, setting: Setting, *, seen: Tensor, unseen: T
         return index_among_seen[labels]
     if setting is Setting.TRANSDUCTIVE:
         maps = resized_in_chunks(logits.detach()[:, unseen], resizing)
-        guesses = unseen[best_class(some.sigmoid() for some in maps).index]  # (B, H, W)
+        guesses = unseen[best_class(chunk.sigmoid() for chunk in maps).index]  # (B, H, W)
         return torch.where(torch.isin(labels, unseen), guesses, labels)
     return labels

@@ -1,15 +1,15 @@
-"""CLIP-RC's two streams that attend to each other, class queries and pixels, and its recovery decoder.
+"""CLIP-RC's two-stream decoder, whose queries and pixels attend to each other, and its recovery decoder.
 
 B batch, Q queries (region-major: R*C), N pixels (cells of the patch grid), E width, H heads.
 """
 import copy
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip_layers import LayerNorm
-from .dropout import Dropout, attention
+from .dropped_attention import attention
 from .errors import UserError
-from .linear import Linear
 from .precision import checkpointed, upcast
 
 
@@ -21,11 +21,11 @@ class CrossAttention(nn.Module):
         if width % heads:
             raise UserError(f'a width of {width} cannot be divided among {heads} attention heads.')
         self.heads = heads
-        self.q = Linear(width, width)
-        self.k = Linear(width, width)
-        self.v = Linear(width, width)
-        self.attention_dropout = Dropout(dropout)
-        self.proj = Linear(width, width)
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+        self.attention_dropout = nn.Dropout(dropout)
+        self.proj = nn.Linear(width, width)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, E/H)
@@ -35,31 +35,30 @@ class CrossAttention(nn.Module):
 
 
 class CrossAttentionLayer(nn.Module):
-    """Attention to the other stream, then a feed-forward block, each added and normalised after.
+    """Attention to the other stream, then a feed-forward block, each with a residual and a norm after it.
 
-    The first norm is called `norm2` because published checkpoints call it so; their `norm1` and `self_attn`
-    were never used and are not built.
+    `norm2` and `norm3` are the names in published checkpoints, whose `norm1` and `self_attn` are unused and not built.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.1):
         super().__init__()
         self.multihead_attn = CrossAttention(width, heads, dropout)
-        self.linear1 = Linear(width, 4 * width)
-        self.linear2 = Linear(4 * width, width)
+        self.linear1 = nn.Linear(width, 4 * width)
+        self.linear2 = nn.Linear(4 * width, width)
         self.norm2 = LayerNorm(width)
         self.norm3 = LayerNorm(width)
-        self.attended_dropout = Dropout(dropout)
-        self.hidden_dropout = Dropout(dropout)
-        self.output_dropout = Dropout(dropout)
+        self.attended_dropout = nn.Dropout(dropout)
+        self.hidden_dropout = nn.Dropout(dropout)
+        self.output_dropout = nn.Dropout(dropout)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
         stream = self.norm2(stream + self.attended_dropout(self.multihead_attn(stream, other)))
-        hidden = self.hidden_dropout(self.linear1(stream), relu=True)
+        hidden = self.hidden_dropout(F.relu(self.linear1(stream)))
         return self.norm3(stream + self.output_dropout(self.linear2(hidden)))
 
 
 class DecoderStream(nn.Module):
-    """The layers of one stream. They start as identical copies of one, as published checkpoints did."""
+    """The layers of one stream. They start as identical copies, as in the published code."""
 
     def __init__(self, width: int, heads: int, num_layers: int):
         super().__init__()
@@ -69,7 +68,7 @@ class DecoderStream(nn.Module):
 
 def exchange(query_layers: nn.ModuleList, pixel_layers: nn.ModuleList, queries: Tensor,
              pixels: Tensor, *, with_cp: bool = False) -> tuple[Tensor, Tensor]:
-    """Runs both streams, (B, Q, E) and (B, N, E): each layer reads the other stream's *previous* value."""
+    """Run both streams, (B, Q, E) and (B, N, E); each layer attends to the other stream's *previous* value."""
     run = checkpointed if with_cp else nn.Module.__call__
     for query_layer, pixel_layer in zip(query_layers, pixel_layers, strict=True):
         queries, pixels = run(query_layer, queries, pixels), run(pixel_layer, pixels, queries)
@@ -77,26 +76,26 @@ def exchange(query_layers: nn.ModuleList, pixel_layers: nn.ModuleList, queries: 
 
 
 class RecoveryDecoder(nn.Module):
-    """Rebuilds the decoder's CLIP-space inputs from its outputs, in training only, so that they are not forgotten.
+    """Recovers the decoder's CLIP-space inputs from its outputs, so that training does not lose CLIP's knowledge.
 
-    Starts from truncated normal weights of 0.02 and zero biases.
+    Used in training only. Initial weights are truncated normal with a deviation of 0.02, biases are zero.
     """
 
     def __init__(self, width: int, heads: int, num_layers: int = 1):
         super().__init__()
-        self.linear_q_in = Linear(width, width)
-        self.linear_k_in = Linear(width, width)
+        self.linear_q_in = nn.Linear(width, width)
+        self.linear_k_in = nn.Linear(width, width)
         self.decouple_q = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(num_layers))
         self.decouple_v = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(num_layers))
-        self.linear_q_out = Linear(width, 2 * width)
-        self.linear_k_out = Linear(width, width)
+        self.linear_q_out = nn.Linear(width, 2 * width)
+        self.linear_k_out = nn.Linear(width, width)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Final queries (B, Q, E) and pixels (B, N, E) -> aligned queries (B, Q, 2E) and patches (B, N, E)."""
+        """Recover aligned queries (B, Q, 2E) and patches (B, N, E) from final queries and pixels, (B, Q or N, E)."""
         queries, pixels = exchange(self.decouple_q, self.decouple_v, upcast(self.linear_q_in(queries)),
                                    upcast(self.linear_k_in(pixels)))
         return self.linear_q_out(queries), self.linear_k_out(pixels)

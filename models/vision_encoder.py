@@ -1,10 +1,9 @@
-"""CLIP's image tower with visual prompt tokens and region tokens (CLIP-RC's region-level bridge).
+"""CLIP's vision encoder with visual prompt tokens and region tokens (CLIP-RC's region-level bridge).
 
     image -> patches -> [CLS | patches | regions] -> ln_pre -> blocks, each with prompts of its own -> named features
 
-A region token gathers what the patches of its cell see: the clue between one patch and the whole image. Prompts (deep
-visual prompt tuning) are tokens that are replaced before every block: what becomes of them in one is never read, and
-not computed.
+A region token attends to the patches of its cell: a clue between one patch and the whole image. Prompts (deep visual
+prompt tuning) are replaced before every block. Their outputs are discarded, so only their keys and values are computed.
 B batch, P prompts, R = r*r region tokens, G patches a side (Gh, Gw where they may differ), D width, E CLIP space.
 """
 import copy
@@ -23,17 +22,17 @@ from .precision import checkpointed, upcast
 
 
 class ImageFeatures(NamedTuple):
-    """What the encoder says of an image, each L2-normalised over E."""
+    """Features of an image, each L2-normalised over E."""
     cls: Tensor  # (B, E)
     patches: Tensor  # (B, E, Gh, Gw)
     regions: Tensor  # (B, E, r, r); (B, E, 1, 1) zeros where there are no region tokens
 
 
 def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: torch.device | None = None) -> Tensor:
-    """Which token sees which, bool: rows of [CLS | patches | regions] look at columns of [prompts | rows].
+    """Make the attention mask, bool: rows [CLS | patches | regions] attend to columns [prompts | the same].
 
-    CLS and patches see each other and the prompts. A region token and the patches of its cell see each other;
-    it sees itself, and nothing else sees it.
+    CLS and patches attend to each other and to the prompts. A region token and the patches of its cell attend to each
+    other. A region token also attends to itself, and no other token attends to it.
 
     Args:
         grid: patches in height and width.
@@ -59,7 +58,7 @@ def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: to
 
 
 def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Position table (1 + G0*G0, D) with its patch rows resized, bilinear, to (1 + Gh*Gw, D)."""
+    """Resize the patch rows of a position table (1 + G0*G0, D), bilinear, to (1 + Gh*Gw, D)."""
     cls_row, patch_rows = positions[:1], positions[1:]
     side = math.isqrt(len(patch_rows))
     if (side, side) == tuple(grid):
@@ -74,17 +73,17 @@ class CLIPVisionEncoder(BaseModule):
     """CLIP ViT with prompt and region tokens.
 
     Args:
-        input_resolution: side in pixels of the image that the stored position table is for.
+        input_resolution: side in pixels of the images that the stored position table fits.
         patch_size: side of a patch in pixels.
         width, layers, heads, output_dim: D, blocks, attention heads, E.
         gelu: 'quick', as in OpenAI's CLIP, or 'plain', as in most of open_clip's.
         num_tokens: P, prompt tokens per block.
         region_level_bridge_size: R, the number of region tokens, a square; 0 leaves the region clues out.
-        with_cp: activation checkpointing (mmseg's name of it): training keeps the tokens between blocks alone, and
-            computes every block twice.
-        prompt_dim, total_d_layer: official configs name them; only `width` and `layers - 1` are supported.
-        drop_path_rate, get_embeddings, out_indices, style: official configs name them; ignored, as in the published
-            code: stochastic depth was never applied, and the last block is the one that is read.
+        with_cp: activation checkpointing (mmseg's name): training keeps only the tokens between blocks, and computes
+            every block twice.
+        prompt_dim, total_d_layer: official configs have them; only `width` and `layers - 1` are supported.
+        drop_path_rate, get_embeddings, out_indices, style: official configs have them; ignored, as in the published
+            code, which never applies stochastic depth and uses the last block only.
 
     Raises:
         UserError: sizes that do not fit each other.
@@ -101,7 +100,7 @@ class CLIPVisionEncoder(BaseModule):
         if self.side**2 != region_level_bridge_size:
             raise UserError(f'region_level_bridge_size={region_level_bridge_size} is not a square: R = r*r.')
         if prompt_dim not in (None, width):
-            raise UserError(f'prompt_dim={prompt_dim}: only prompts of the width of the encoder ({width}) are known.')
+            raise UserError(f'prompt_dim={prompt_dim} must be the width of the encoder, {width}.')
         if total_d_layer not in (None, layers - 1):
             raise UserError(f'total_d_layer={total_d_layer}: only {layers - 1}, a new set of prompts before every '
                             f'one of the {layers} blocks, is supported.')
@@ -133,10 +132,10 @@ class CLIPVisionEncoder(BaseModule):
         self.register_buffer('visible', region_visibility((grid, grid), self.side, num_tokens), persistent=False)
 
     def forward(self, image: Tensor) -> ImageFeatures:
-        """image (B, 3, H, W), normalised, H and W multiples of the patch size.
+        """Encode normalised images (B, 3, H, W), H and W multiples of the patch size.
 
         Raises:
-            UserError: the image is not made of whole patches, or its grid not of whole regions.
+            UserError: H or W is not a whole number of patches, or of regions.
         """
         height, width = image.shape[2:]
         if height % self.patch_size or width % self.patch_size:
@@ -146,7 +145,7 @@ class CLIPVisionEncoder(BaseModule):
         visible = self.visible
         if grid != (self.input_resolution // self.patch_size,) * 2:
             visible = region_visibility(grid, self.side, self.num_tokens, image.device)
-        visible = torch.zeros_like(visible, dtype=image.dtype).masked_fill_(~visible, -math.inf)  # not in every block
+        visible = torch.zeros_like(visible, dtype=image.dtype).masked_fill_(~visible, -math.inf)  # once for all blocks
 
         x = self.ln_pre(self._embed(image, grid))  # (B, N, D)
         run = checkpointed if self.with_cp and self.training else nn.Module.__call__
@@ -157,7 +156,7 @@ class CLIPVisionEncoder(BaseModule):
         return self._read_out(x, grid)
 
     def without_regions(self) -> 'CLIPVisionEncoder':
-        """The same encoder, of the same weights, not copied, as if it had been built without region tokens."""
+        """Make the same encoder without region tokens; the weights are shared, not copied."""
         shared = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
         silent = copy.deepcopy(self, shared)
         silent.side = 0
@@ -167,22 +166,22 @@ class CLIPVisionEncoder(BaseModule):
         return silent
 
     def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size in pixels next to `size` that is made of whole patches and whole regions."""
+        """Round a size in pixels to whole patches and whole regions."""
         unit = self.patch_size * max(self.side, 1)
         return tuple(max(1, round(length / unit)) * unit for length in size)
 
     def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, 3, H, W) -> [CLS | patches | regions], (B, 1 + Gh*Gw + R, D)."""
+        """Embed images (B, 3, H, W) as [CLS | patches | regions], (B, 1 + Gh*Gw + R, D)."""
         patches = self.conv1(image).flatten(2).transpose(1, 2)  # (B, Gh*Gw, D)
         positions = resize_positions(self.positional_embedding, grid)
-        # The class embedding enters twice: published checkpoints were trained so.
+        # The class embedding is added twice: published checkpoints were trained with this.
         cls = self.class_embedding + (self.class_embedding + positions[0])
         batch = image.shape[0]
         return torch.cat([cls.expand(batch, 1, -1), patches + positions[1:],
                           self.region_level_bridge.expand(batch, -1, -1)], dim=1)
 
     def _read_out(self, x: Tensor, grid: tuple[int, int]) -> ImageFeatures:
-        """Last block's tokens (B, N, D) -> features in CLIP's space."""
+        """Project the last block's tokens (B, N, D) into CLIP's space."""
         others = x.shape[1] - self.side**2
         x = torch.cat([self.prompt_norm(x[:, :others]), x[:, others:]], dim=1)  # not on the regions
         x = F.normalize(upcast(self.ln_post(x) @ self.proj), dim=-1)  # (B, N, E)

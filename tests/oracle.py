@@ -112,7 +112,7 @@ class Oracle:
         return classes.embeddings[classes.seen] if seen_only else classes.embeddings
 
     def decode(self, cls: Tensor, patches: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Mask logits (B, C, Gh, Gw), final queries and pixels, and what the recovery decoder shall give."""
+        """Mask logits (B, C, Gh, Gw), final queries and pixels, and the targets of the recovery decoder."""
         text, grid = self.text(), tuple(patches.shape[2:])
         clues = (regions.flatten(2) + cls[:, :, None]).transpose(1, 2)  # (B, R, E)
         aligned = torch.cat([clues[:, :, None] * text, text.expand(len(cls), clues.shape[1], -1, -1)], dim=-1)
@@ -179,7 +179,7 @@ class Oracle:
         dice = 1 - (2 * (p * t).sum(dim=1) + 1) / (p.sum(dim=1) + t.sum(dim=1) + 1)
         losses = {'loss_mask': weights.mask_weight * focal.mean(dim=(2, 3)).sum() / pairs,
                   'loss_dice': weights.dice_weight * dice.sum() / pairs}
-        if weights.recovery_loss_weight:
+        if self.head.recovery_decoder is not None:
             name = 'decode_head.recovery_decoder'
             x, y = self.linear(queries, f'{name}.linear_q_in'), self.linear(pixels, f'{name}.linear_k_in')
             for i in range(len(self.head.recovery_decoder.decouple_q)):
@@ -192,7 +192,7 @@ class Oracle:
         return {f'decode.{key}': value for key, value in losses.items()}
 
     def labels(self, labels: Tensor, logits: Tensor) -> Tensor:
-        """What the setting may see; `logits` are not yet resized."""
+        """Labels that the setting trains with; `logits` are not yet resized."""
         classes, result = self.head.class_head, labels.clone()
         if self.model.setting.value == 'inductive':
             result[:] = 255

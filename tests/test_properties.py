@@ -192,9 +192,11 @@ def test_pasting_is_the_mean_of_the_windows(tiling, classes, height, width, seed
     logits = torch.randn(len(windows), classes, 3, 4, generator=generator)
     resizing = Resizing((3, 4), (windows[0].height, windows[0].width), like=logits)
 
+    penalty = torch.zeros(classes, 1, 1)
+
     def stitched(logits: torch.Tensor, original: tuple[int, int]) -> torch.Tensor:
         return Stitched(logits, windows, size=size, original=original, resizing=resizing,
-                      scores=lambda logits, some: logits.sigmoid()).all()[0]
+                        scores=lambda logits, penalty: logits.sigmoid() - penalty, penalty=penalty).all()[0]
 
     summed, times = torch.zeros(classes, *size), torch.zeros(size)
     for window, some in zip(windows, logits, strict=True):

@@ -88,7 +88,7 @@ SCRIPTS = {
     'inspect': ('tools/inspect_checkpoint.py', lambda file, config: [file]),
     'export': ('tools/export.py', lambda file, config: [file, '--slim', '--out', file.parent]),
     'calibrate': ('tools/calibrate.py', lambda file, config: [config, file]),
-    'embeddings': ('tools/text_embeddings.py', lambda file, config: ['voc12', '--clip', file, '--out',
+    'embeddings': ('tools/text_embeddings.py', lambda file, config: ['voc12', '--clip', file, '--file',
                                                                      file.with_suffix('.npy')]),
     'demo': ('tools/demo.py', lambda file, config: [REPOSITORY / '.github/assets/method.png', '--checkpoint', file,
                                                     '--out', file.parent]),

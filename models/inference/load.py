@@ -8,9 +8,9 @@ from mmcv import Config, ConfigDict
 from mmseg.datasets import DATASETS
 
 from .. import file_kinds, mmcv_compat, plugins
+from ..builder import build
 from ..class_names import PROMPT_SETS
 from ..errors import UserError
-from ..segmentor import build
 from ..training_labels import Setting
 from ..weights import cliprc, files, metadata
 from ..weights.clip_variant import text_options
@@ -71,8 +71,6 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
 def _model(config: Config, checkpoint: Checkpoint, *, trusted: bool) -> torch.nn.Module:
     """Build the config's model without its parts for training, and load the checkpoint's weights."""
     head = {**config.model.decode_head, 'recovery_decoder_num_layers': 0}
-    # For the lead: drop this line once `models.segmentor.build` decides by recovery_decoder_num_layers.
-    head['loss_decode'] = {**(head.get('loss_decode') or {}), 'recovery_loss_weight': 0}
     parts = {**config.model, 'decode_head': head, 'both_class': None, 'base_class': None, 'novel_class': None,
              'pretrained': None, 'load_text_embedding': None, 'text_encoder': None}
     try:

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..image_io import ImageSource, read_image
 from ..segmentor import CLIPRC
 from ..text_encoder import CONTEXT_LENGTH, CLIPTextEncoder, count_tokens, embed_class_names
+from ..training_labels import Setting
 from ..weights.config_text import with_pairs
 from .drawing import shorten
 from .result import Result
@@ -127,8 +128,9 @@ class Segmenter:
     def using(self, class_names: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
         """Lend the model with these classes, without gradients, to one thread; other threads wait."""
         with self._lock, torch.no_grad():
-            self.model.set_words(self.embed(class_names, prompts),
-                                 seen=[index for index, name in enumerate(class_names) if self._was_seen(name)])
+            self.model.class_head.set_classes(
+                len(class_names), self.embed(class_names, prompts), setting=Setting.INDUCTIVE,
+                seen=[index for index, name in enumerate(class_names) if self._was_seen(name)])
             yield self.model
 
     def prepare(self, image: np.ndarray) -> tuple[Tensor, dict]:

@@ -13,7 +13,7 @@ SIZES = {'input_resolution': 64, 'width': 32, 'layers': 3, 'heads': 4, 'output_d
 
 
 def randomized(module: nn.Module) -> nn.Module:
-    """Adds noise to all parameters, so that no zero and no one hides a wrong use of them."""
+    """Add noise to all parameters, so that zeros and ones hide no wrong use of them."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -40,26 +40,26 @@ def head(*, setting: str = 'inductive', classes: int = 5, seen: tuple[int, ...] 
     """A region-clue head in evaluation mode, with random embeddings of its classes."""
     built = RegionClueHead(**{'img_size': 24, 'in_channels': 16, 'num_heads': 4,
                               'loss_decode': {'recovery_loss_weight': recovery}, **changes})
-    built.class_head.set_split(num_classes=classes, seen=seen, setting=Setting(setting))
-    built.class_head.set_embeddings(unit(classes, built.class_head.embed_dims, dim=1, seed=4))
+    built.class_head.set_classes(classes, unit(classes, built.class_head.embed_dims, dim=1, seed=4), seen=seen,
+                                 setting=Setting(setting))
     return randomized(built).eval()
 
 
 def inputs_of(module: nn.Module) -> list[tuple]:
-    """A list that every later call of the module adds its positional arguments to."""
+    """Give a list that collects the positional arguments of every later call of the module."""
     calls = []
     module.register_forward_pre_hook(lambda _, arguments: calls.append(arguments))
     return calls
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
-    """Same shape, and the same numbers relative to the largest."""
+    """Compare shapes, and values relative to the largest."""
     assert actual.shape == expected.shape
     return bool((actual.double() - expected.double()).abs().max() <= tolerance * expected.double().abs().max())
 
 
 def check_uniform(values: Tensor, bound: float) -> None:
-    """Drawn evenly from -bound to bound: largest, mean and deviation are what that many such numbers have."""
+    """Check that values are uniform from -bound to bound, by their largest, mean and deviation."""
     values, n = values.detach().double().flatten(), values.numel()
     assert (1 - 8 / n) * bound < float(values.abs().max()) <= bound * (1 + 1e-6)
     assert abs(float(values.mean())) < 5 * bound / math.sqrt(3 * n)
@@ -119,7 +119,7 @@ def clip_block(x: Tensor, block: nn.Module, heads: int, visible: list[list[bool]
 
 
 def region_mask(grid: tuple[int, int], side: int, prompts: int) -> list[list[bool]]:
-    """Who sees whom among [CLS, prompts, patches, regions], by the rules in words."""
+    """Attention mask of [CLS, prompts, patches, regions], from the rules in words."""
     height, width = grid
     tokens = [('other', None)] * (1 + prompts)
     tokens += [('patch', (y // (height // side), x // (width // side))) for y in range(height) for x in range(width)]

@@ -49,13 +49,13 @@ def as_they_are(logits):
     return Resizing((H, W), (H, W), like=logits)
 
 
-@pytest.fixture(params=[1, 2, 3], ids=lambda classes: f'{classes}_at_once')
-def at_once(request, monkeypatch):
-    """Classes that are worked on together."""
-    monkeypatch.setitem(resizing.AT_ONCE, 'cpu', request.param * H * W)
+@pytest.fixture(params=[1, 2, 3], ids=lambda classes: f'{classes}_per_chunk')
+def chunk_classes(request, monkeypatch):
+    """Classes in a chunk."""
+    monkeypatch.setitem(resizing.CHUNK_ELEMENTS, 'cpu', request.param * H * W)
 
 
-def test_terms_match_loops(at_once):
+def test_terms_match_loops(chunk_classes):
     logits, labels = example()
     focal, dice, present, correct = MaskTerms.apply(logits, labels, as_they_are(logits))
     naive_focal, naive_dice, pairs = naive_losses(logits, labels)
@@ -90,7 +90,7 @@ def test_terms_are_of_the_resized_maps():
 
 
 @pytest.mark.parametrize('labels', [example()[1], torch.full((B, H, W), 255), torch.full((B, H, W), 1)])
-def test_gradients(labels, at_once):
+def test_gradients(labels, chunk_classes):
     small = (3 * torch.randn(B, C, 2, 3, dtype=torch.float64)).requires_grad_()
     resizing = Resizing((2, 3), (5, 5), (H, W), like=small)
     assert torch.autograd.gradcheck(lambda x: MaskTerms.apply(x, labels, resizing)[:2], small)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from mmcv import ConfigDict
-from mmseg.models import build_segmentor
 from torch import nn
 
-from models import CLIPRC, resizing
+from models import CLIPRC, builder, resizing
 from tests.conftest import GOLDEN, golden_config
 from tests.models.naive import close, randomized, unit
 from tests.oracle import Oracle
@@ -19,7 +18,7 @@ CASES = ['inductive', 'transductive', 'fully']
 
 def build(case: str, classes: int | None = None) -> CLIPRC:
     """A small model without dropout; with `classes` of random embeddings, half of them seen."""
-    model = build_segmentor(ConfigDict(golden_config(case)))
+    model = builder.build(ConfigDict(golden_config(case)))
     model.load_state_dict(randomized(model).state_dict())
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -27,22 +26,21 @@ def build(case: str, classes: int | None = None) -> CLIPRC:
     for norm in (stream.layers[-1].norm3 for stream in (model.decode_head.decoder_q, model.decode_head.decoder_v)):
         norm.weight.data.mul_(0.3)  # logits for which a sigmoid in float32 is not all 1
     if classes:
-        seen = range(classes) if case == 'fully' else range(0, classes, 2)
-        model.set_classes(classes, list(seen), self_training=case == 'transductive')
-        model.decode_head.class_head.set_embeddings(unit(classes, 32, dim=1))
+        seen = list(range(classes)) if case == 'fully' else list(range(0, classes, 2))
+        model.class_head.set_classes(classes, unit(classes, 32, dim=1), seen=seen)
     return model.eval()
 
 
-@pytest.fixture(params=[1, 3, 10**4], ids=lambda classes: f'{classes}_at_once')
-def at_once(request, monkeypatch):
-    """Classes whose maps, of 96 x 112 pixels, are worked on together."""
-    monkeypatch.setitem(resizing.AT_ONCE, 'cpu', request.param * 96 * 112)
+@pytest.fixture(params=[1, 3, 10**4], ids=lambda classes: f'{classes}_per_chunk')
+def chunk_classes(request, monkeypatch):
+    """Classes in a chunk of maps of 96 x 112 pixels."""
+    monkeypatch.setitem(resizing.CHUNK_ELEMENTS, 'cpu', request.param * 96 * 112)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('case', CASES)
 def test_the_oracle_gives_the_recorded_scores(case):
-    model = build_segmentor(ConfigDict(golden_config(case))).eval()
+    model = builder.build(ConfigDict(golden_config(case))).eval()
     model.load_state_dict(fill.fill_state_dict(json.loads((GOLDEN / f'tiny_{case}_checkpoint_keys.json').read_text())))
     recorded = np.load(GOLDEN / f'tiny_{case}.npz')
     oracle = Oracle(model)
@@ -57,7 +55,7 @@ def test_plain_gelu():
     quick = build('inductive')
     config = golden_config('inductive')
     config['backbone']['gelu'] = 'plain'
-    plain = build_segmentor(ConfigDict(config)).eval()
+    plain = builder.build(ConfigDict(config)).eval()
     plain.load_state_dict(quick.state_dict())
     image = fill.image(11, (2, 3, 64, 64))
     scores = plain.encode_decode(image, None)
@@ -67,7 +65,7 @@ def test_plain_gelu():
 @torch.no_grad()
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('windows_per_batch', [1, 4])
-def test_images_of_several_sizes_together(case, windows_per_batch, at_once):
+def test_images_of_several_sizes_together(case, windows_per_batch, chunk_classes):
     model = build(case, classes=23)
     oracle = Oracle(model)
     model.test_cfg.windows_per_batch = windows_per_batch
@@ -88,7 +86,7 @@ def test_images_of_several_sizes_together(case, windows_per_batch, at_once):
 
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('size', [(64, 64), (80, 72)])
-def test_losses_and_gradients(case, size, at_once):
+def test_losses_and_gradients(case, size, chunk_classes):
     model = build(case, classes=13).train()
     image, labels = fill.image(1, (2, 3, 64, 64)), fill.labels(2, (2, 1, *size), 13)
     results = []
@@ -129,6 +127,6 @@ def test_a_whole_image_goes_through_once(size, inside):
     resized = resizing.resize(image, inside)
     oracle = Oracle(model)
     logits = resizing.resize(oracle.decode(*oracle.encode(resized))[0], size)
-    expected = model.decode_head.class_head.scores(logits)
+    expected = model.class_head.scores(logits, model.class_head.penalty)
     assert close(scores, resizing.resize(expected, (40, 50)))
     assert torch.equal(model.segment(image, [meta])[0], scores[0].argmax(dim=0))

@@ -1,4 +1,4 @@
-"""Short products: what stays in float32, how far results move; activation checkpointing changes nothing."""
+"""Autocast: types of the outputs, size of the differences; activation checkpointing; compiled layers."""
 import os
 import platform
 import subprocess
@@ -8,10 +8,9 @@ import fill
 import pytest
 import torch
 from mmcv import ConfigDict
-from mmseg.models import build_segmentor
 from torch import nn
 
-from models import precision
+from models import builder, precision
 from models.clip_layers import LayerNorm
 from models.precision import autocast, supported, without_autocast
 from models.two_stream_decoder import CrossAttentionLayer
@@ -25,7 +24,7 @@ def build(**changes):
     for part, values in changes.items():
         config[part].update(values)
     torch.manual_seed(0)
-    return build_segmentor(ConfigDict(config))
+    return builder.build(ConfigDict(config))
 
 
 def step(model, scale: float = 1.) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -130,7 +129,7 @@ def test_compiled_layers_keep_their_names():
     names, compiled = list(model.state_dict()), []
     for module in model.modules():
         module.compile = lambda module=module: compiled.append(module)
-    model.compile_layers()
+    builder.compile_layers(model)
     assert list(model.state_dict()) == names
     assert len(compiled) == len(model.backbone.transformer.resblocks) + 2 * 3 + 2
 
@@ -141,7 +140,7 @@ def test_compiled_code_is_of_one_kind_of_cpu(monkeypatch):
     for kind in ('AVX2', 'AVX512'):
         monkeypatch.delenv('TORCHINDUCTOR_CACHE_DIR', raising=False)
         monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda kind=kind: kind)
-        build().compile_layers()
+        builder.compile_layers(build())
         places.append(os.environ['TORCHINDUCTOR_CACHE_DIR'])
     assert places[0].endswith('_AVX2') and places[1].endswith('_AVX512')
 

@@ -1,4 +1,4 @@
-"""The decoder head: what enters it, first values, the order of resizing, and what is trained against what."""
+"""The decoder head: inputs, initial values, order of resizing, training targets."""
 import pytest
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ def labels(height: int = 20, width: int = 20, classes: int = 5) -> torch.Tensor:
 
 @pytest.mark.parametrize(('grid', 'side'), [((4, 4), 2), ((4, 6), 2), ((3, 3), 3)])
 @torch.no_grad()
-def test_what_enters_the_decoder(grid, side):
+def test_inputs_of_the_decoder(grid, side):
     built, given = head(), features(grid=grid, side=side)
     decoded_from = inputs_of(built.decoder_q.layers[0])
     decoded = built(given)
@@ -51,7 +51,7 @@ def test_without_region_tokens_the_image_clue_is_left():
 
 
 @torch.no_grad()
-def test_what_leaves_the_decoder():
+def test_outputs_of_the_decoder():
     """Three layers a stream, in their order; each reads the other's previous value; then the mask logits."""
     built = head()
     given = features()
@@ -159,8 +159,8 @@ def test_recovery_trains_the_decoder_but_not_its_own_targets():
     assert not any(found for name, found in reached.items() if '_out.' not in name), 'a target is not detached'
 
 
-def test_without_recovery_weight_there_is_no_recovery_decoder():
-    built = head(recovery=0.)
+def test_layers_of_the_recovery_decoder():
+    built = head(recovery_decoder_num_layers=0)
     assert not any('recovery' in name for name in built.state_dict())
     assert set(built.forward_train(features(), [], labels())) == {'loss_mask', 'loss_dice', 'acc_seg'}
     assert len(head(recovery_decoder_num_layers=2).recovery_decoder.decouple_v) == 2

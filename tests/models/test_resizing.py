@@ -1,4 +1,4 @@
-"""Maps class by class: resizing as products, the best class, and the windows of an image."""
+"""Resizing of class maps in chunks, the best class, and the windows of an image."""
 import pytest
 import torch
 
@@ -22,12 +22,12 @@ def test_resizing(sizes):
     assert close(resizing.gradient(d_large), gradient, 1e-12)
 
 
-@pytest.mark.parametrize('classes_at_once', [1, 2, 7, 50])
-def test_slices_and_the_best_class(classes_at_once, monkeypatch):
-    monkeypatch.setitem(maps.AT_ONCE, 'cpu', classes_at_once * 2 * 12)
-    slices = class_chunks(7, 2 * 12, torch.device('cpu'))
-    assert [index for some in slices for index in range(7)[some]] == list(range(7))
-    assert max(some.stop - some.start for some in slices) == min(classes_at_once, 7)
+@pytest.mark.parametrize('classes_per_chunk', [1, 2, 7, 50])
+def test_chunks_and_the_best_class(classes_per_chunk, monkeypatch):
+    monkeypatch.setitem(maps.CHUNK_ELEMENTS, 'cpu', classes_per_chunk * 2 * 12)
+    chunks = class_chunks(7, 2 * 12, torch.device('cpu'))
+    assert [index for chunk in chunks for index in range(7)[chunk]] == list(range(7))
+    assert max(chunk.stop - chunk.start for chunk in chunks) == min(classes_per_chunk, 7)
     small = torch.randn(2, 7, 3, 4)
     small[:, 5] = small[:, 2]  # a tie is the first one's
     resizing = Resizing((3, 4), (3, 4), like=small)
@@ -35,7 +35,7 @@ def test_slices_and_the_best_class(classes_at_once, monkeypatch):
     assert torch.equal(best.index, small.argmax(dim=1)) and torch.equal(best.value, small.amax(dim=1))
 
 
-def test_a_map_too_large_for_the_cache_is_still_worked_on():
+def test_a_chunk_has_at_least_one_class():
     assert class_chunks(3, 2**40, torch.device('cpu')) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 

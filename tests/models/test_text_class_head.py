@@ -11,8 +11,7 @@ E, CLASSES, SEEN = 16, 5, [3, 0, 2]
 
 def class_head(setting: str = 'inductive', seen=SEEN, **changes) -> TextClassHead:
     built = TextClassHead(embed_dims=E, **changes)
-    built.set_split(num_classes=CLASSES, seen=seen, setting=Setting(setting))
-    built.set_embeddings(unit(CLASSES, E, dim=1))
+    built.set_classes(CLASSES, unit(CLASSES, E, dim=1), seen=seen, setting=Setting(setting))
     return built.eval()
 
 
@@ -58,18 +57,18 @@ def test_seen_penalty(setting, seen, shift):
     expected = 1 / (1 + (-logits).exp())
     for c in range(CLASSES):
         expected[:, c] -= shift[c]
-    assert close(class_head(setting, list(seen)).scores(logits), expected, 1e-7)
+    built = class_head(setting, list(seen))
+    assert close(built.scores(logits, built.penalty), expected, 1e-7)
 
 
 def test_another_seen_penalty():
-    assert torch.equal(class_head(seen_penalty=0.5).scores(torch.zeros(1, CLASSES, 1, 1)).flatten(),
-                       torch.tensor([0., 0.5, 0., 0., 0.5]))
+    assert class_head(seen_penalty=0.5).penalty.flatten().tolist() == [0.5, 0., 0.5, 0.5, 0.]
 
 
 def test_embeddings_are_used_as_they_are():
     stored = (0.9995 * unit(CLASSES, E, dim=1, seed=7)).half()
     built = class_head()
-    built.set_embeddings(stored)
+    built.set_classes(CLASSES, stored)
     assert built.embeddings.dtype == torch.float32
     assert torch.equal(built.rows_in_use(), stored.float()), 'normalised again'
 
@@ -77,29 +76,29 @@ def test_embeddings_are_used_as_they_are():
 @pytest.mark.parametrize('shape', [(CLASSES + 1, E), (CLASSES, E + 1), (CLASSES,)])
 def test_embeddings_that_do_not_fit(shape):
     with pytest.raises(ValueError, match=rf'^rows\.npy: .*{shape[0]}.* 5 classes .*width 16'):
-        class_head().set_embeddings(torch.zeros(shape), source='rows.npy')
+        class_head().set_classes(CLASSES, torch.zeros(shape), source='rows.npy')
 
 
 @pytest.mark.parametrize('seen', [[0, 5], [-1, 2]])
 def test_seen_classes_out_of_range(seen):
     with pytest.raises(ValueError, match='5 classes'):
-        class_head().set_split(num_classes=5, seen=seen, setting=Setting.INDUCTIVE)
+        class_head().set_classes(5, seen=seen)
 
 
 def test_split_is_kept_in_ascending_order():
     built = class_head(seen=[3, 0, 2])
     assert (built.seen.tolist(), built.unseen.tolist(), built.num_classes) == ([0, 2, 3], [1, 4], 5)
-    built.set_split(num_classes=2, seen=[0, 1], setting=Setting.FULLY_SUPERVISED)
+    built.set_classes(2, seen=[0, 1], setting=Setting.FULLY_SUPERVISED)
     assert (built.seen.tolist(), built.unseen.tolist(), built.num_classes) == ([0, 1], [], 2)
 
 
-def test_another_number_of_classes_needs_other_embeddings():
+def test_other_classes_need_other_embeddings():
     built = class_head()
-    built.set_split(num_classes=5, seen=[1], setting=Setting.TRANSDUCTIVE)
-    assert built.embeddings is not None
-    built.set_split(num_classes=6, seen=[1], setting=Setting.INDUCTIVE)
-    with pytest.raises(ValueError, match='set_embeddings'):
+    before = built.penalty
+    built.set_classes(6, seen=[1])
+    with pytest.raises(ValueError, match='no text embeddings: .*set_classes'):
         built.rows_in_use()
+    assert before.flatten().tolist() == pytest.approx([0.1, 0, 0.1, 0.1, 0]), 'results of earlier classes change'
 
 
 def test_no_trace_in_a_state_dict():

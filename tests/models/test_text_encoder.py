@@ -101,7 +101,7 @@ def test_class_embeddings(encoder, templates):
 @pytest.mark.parametrize('value', [0., float('nan')])
 def test_an_encoder_that_gives_no_embedding(encoder, value):
     encoder.text_projection.data.fill_(value)
-    with pytest.raises(UserError, match=r"no embedding of 'cat'.*weights are damaged"):
+    with pytest.raises(UserError, match=r"values for 'cat'.*weights are damaged"):
         embed_class_names(encoder, ['cat'], ['{}'], fake_tokenizer([]))
 
 
@@ -153,7 +153,7 @@ def test_no_text_that_fits_is_refused():
 
 
 def test_the_tokenizer_forgets(monkeypatch):
-    monkeypatch.setattr(text_encoder, 'KEPT_WORDS', 100)
+    monkeypatch.setattr(text_encoder, 'CACHED_WORDS', 100)
     for number in range(300):
         assert count_tokens(f'word{chr(97 + number % 26)}{chr(97 + number // 26)}') > 0
     assert len(text_encoder._tokenizer().cache) <= 110

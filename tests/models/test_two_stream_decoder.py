@@ -1,4 +1,4 @@
-"""Cross-attention layers, the two streams and the recovery decoder, against loops; their dropouts and first values."""
+"""Cross-attention layers, the two streams and the recovery decoder against loops; dropouts and initial values."""
 import pytest
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Short products from the command line: training, going on, testing; what a config may say of them."""
+"""Autocast from the command line: training, resuming, testing; invalid settings."""
 import re
 
 import pytest
@@ -8,7 +8,7 @@ TRAIN = 'tools/train.py'
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
-def test_train_go_on_and_test(run, tiny_configs, tmp_path, dtype):
+def test_train_resume_and_test(run, tiny_configs, tmp_path, dtype):
     options = ['--seed', 3, '--no-validate', '--work-dir', tmp_path]
     amp = ['--cfg-options', f'amp.dtype={dtype}']
     first = run(TRAIN, tiny_configs['inductive'], *options, *amp, 'runner.max_iters=2')
@@ -33,7 +33,7 @@ def test_accumulated_steps_in_float16(run, tiny_configs, tmp_path):
 
 
 def test_the_hook_of_mmcv(run, tiny_configs, tmp_path):
-    """With mmcv's own the run would end in a trace; the scale is the config's."""
+    """It is replaced by ours, with the config's loss scale."""
     config = tmp_path / 'fp16.py'
     config.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\nfp16 = dict()\nrunner = dict(max_iters=2)\n"
                       'optimizer_config = dict(type="Fp16OptimizerHook", loss_scale=256.)')

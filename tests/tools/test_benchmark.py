@@ -1,4 +1,4 @@
-"""tools/benchmark.py: what is timed, how ratios, memory and floors are found, and the script end to end."""
+"""tools/benchmark.py: ratios, memory, floors, and the command end to end."""
 import json
 import platform
 import re
@@ -7,10 +7,9 @@ import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 from mmcv import Config
-from PIL import Image
 
 from tests.conftest import LEAVES, REPOSITORY
-from tools.benchmarking import growth, measuring, subjects
+from tools.benchmarking import measuring, subjects
 from tools.engine.flop_count import attention_flops, count, floors
 from tools.engine.process import Place
 
@@ -44,7 +43,7 @@ def test_floors(setting, classes):
     assert 0.985 < floor.window / sum(part.flops for part in count(model, (512, 512)).values()) < 1
     assert len(model.train().decode_head.class_head.rows_in_use()) == classes
     assert 2.5 < floor.step / floor.plain < 2.9
-    subjects.set_classes(model, 30, 30 - 20 + classes)  # ten more in training
+    model.class_head.set_classes(30, torch.ones(30, 512), seen=range(30 - 20 + classes))  # ten more in training
     space, pixels, layers = 512, 1024, 3 if setting == 'fully' else 4
     query = (1 + 12 * layers + (0 if setting == 'fully' else 3)) * space**2 + 4 * layers * pixels * space
     assert floors(model).step - floor.step == 3 * 10 * (16 * query + space**2 + pixels * space)
@@ -63,8 +62,8 @@ def test_the_yardstick_has_as_many_tokens():
 
 def test_the_script(run, tiny_configs, tmp_path):
     done = run('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--batch', 2, '--amp', 'bfloat16',
-               '--emulate', '--against', 'oracle', '--out', tmp_path / 'new/cost')
-    report = json.loads((tmp_path / 'new/cost.json').read_text())
+               '--emulate', '--against', 'oracle', '--out', tmp_path / 'new')
+    report = json.loads((tmp_path / 'new/benchmark.json').read_text())
     rows = {row['name']: row for row in report['rows']}
     both = ['2 windows -> scores', '2 windows -> labels', 'test image of 2 windows, file -> scores',
             '  the same, whole in one pass', 'training step, batch 2']
@@ -85,9 +84,9 @@ def test_the_script(run, tiny_configs, tmp_path):
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='the variable is for x86')
 def test_a_type_that_the_cpu_has_no_instructions_for(run, tiny_configs, tmp_path):
     done = run('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--test', '--amp', 'bfloat16',
-               '--device', 'cpu', '--out', tmp_path / 'cost', env={'ONEDNN_MAX_CPU_ISA': 'AVX2'})
+               '--device', 'cpu', '--out', tmp_path, env={'ONEDNN_MAX_CPU_ISA': 'AVX2'})
     assert 'no instructions for bfloat16' in done.stdout and '--emulate' in done.stdout
-    report = json.loads((tmp_path / 'cost.json').read_text())
+    report = json.loads((tmp_path / 'benchmark.json').read_text())
     assert len(report['rows']) == 4 and all('float32' in row['name'] for row in report['rows'])
     assert report['machine']['cpu_has_bfloat16'] is False
 
@@ -110,26 +109,8 @@ def test_the_loader(run, tiny_configs):
     assert re.search(r'0: \d+\.\d, 1: \d+\.\d', done.stdout)
 
 
-def test_growth(tiny_configs, tmp_path, monkeypatch):
-    monkeypatch.setattr(growth, 'VALUES', {'classes': (4, 30), 'side': (32, 64, 80, 96), 'batch': (1, 2)})
-    monkeypatch.setattr(growth, 'free_memory', lambda device: 10**12)
-    found = growth.grow(Config.fromfile(str(tiny_configs['inductive'])), CPU, 1)
-    assert [row['classes'] for row in found['classes']] == [4, 30]
-    assert [row['side'] for row in found['side']] == [32, 64, 96], '80 is not made of 2 x 2 regions of patches'
-    assert all(row[what]['ratio'] > 0 for rows in found.values() for row in rows for what in ('test', 'train'))
-    growth.plot(found, 'tiny', tmp_path / 'new/growth.png')
-    assert Image.open(tmp_path / 'new/growth.png').size[0] > 1000
-
-
-def test_what_does_not_fit_is_left_out(tiny_configs, monkeypatch):
-    monkeypatch.setattr(growth, 'VALUES', {'batch': (1, 2)})
-    monkeypatch.setattr(growth, 'free_memory', lambda device: 0)
-    rows = growth.grow(Config.fromfile(str(tiny_configs['inductive'])), CPU, 1)['batch']
-    assert rows[0]['train'] is not None and rows[1]['train'] is rows[1]['test'] is None
-
-
-@pytest.mark.parametrize(('options', 'word'), [(['--growth'], '--out'), (['--launcher', 'pytorch'], 'one process'),
-                                               (['--repeats', '0'], 'positive integer')])
+@pytest.mark.parametrize(('options', 'word'), [(['--launcher', 'pytorch'], 'one process'),
+                                               (['--repeats', '0'], 'whole number')])
 def test_options_that_cannot_be(run, tiny_configs, options, word):
     done = run('tools/benchmark.py', tiny_configs['inductive'], *options, check=False)
     assert done.returncode != 0 and word in done.stderr and 'Traceback' not in done.stderr

@@ -284,7 +284,7 @@ def test_the_comparison_finds_a_wrong_model(onnx_file):
     windows = onnx_models.windows_of([drawn_image()], model)
     scores = onnx_models.WindowScores(model.model).eval()
     text = model.embed(model.class_names)
-    model.model.set_words(text, seen=[])
+    model.model.class_head.set_classes(len(text), text, seen=[])
     right = onnx_models.compare_windows(scores, onnx_file, windows, text)
     assert [*right] == [1, 2, 20, 41], 'the export saw 3'
     assert all(found.other_labels == 0 and found.difference < 1e-5 for found in right.values())

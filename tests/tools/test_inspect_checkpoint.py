@@ -67,7 +67,8 @@ def ours(folder, config: str, **options):
     config = Config.fromfile(str(REPOSITORY / config))
     config.merge_from_dict(options)
     facts, model = dataset_facts(config), build_model(config)
-    model.decode_head.class_head.set_embeddings(torch.zeros(len(facts.split.names), config.model.backbone.output_dim))
+    count = len(facts.split.names)
+    model.class_head.set_classes(count, torch.zeros(count, config.model.backbone.output_dim))
     meta = {'CLASSES': list(facts.split.names), 'iter': 499, 'seed': 3,
             'hook_msgs': {'best_score': 0.5321, 'best_ckpt': '/away/best_hIoU_iter_400.pth'},
             'clip_rc': describe(model, config)}

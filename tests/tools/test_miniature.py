@@ -346,7 +346,7 @@ def learning(tmp_path_factory) -> dict[str, dict[str, float]]:
     head = model.decode_head.class_head
     embeddings = head.embeddings.clone()
     embeddings[head.unseen] = head.embeddings[head.unseen.roll(1)]
-    head.set_embeddings(embeddings)
+    head.set_classes(len(embeddings), embeddings)
     results['swapped'] = scores()
     return results
 

@@ -1,4 +1,4 @@
-"""How fast images come: the cost of each step of the training pipeline, and what workers deliver."""
+"""Measures the training pipeline: the time of each step, and images per second for several numbers of workers."""
 import os
 import time
 from collections import defaultdict
@@ -12,15 +12,10 @@ from tools.engine.process import Place
 SAMPLES, BATCHES = 40, 20
 
 
-def steps_of(dataset) -> tuple[list, list]:
-    """(datasets that hold images, pipeline steps of the first)."""
-    parts = getattr(dataset, 'datasets', [dataset])
-    return parts, parts[0].pipeline.transforms
-
-
 def step_times(config: Config) -> dict[str, float]:
-    """Milliseconds an image that each step of the training pipeline takes, in one process."""
-    dataset = steps_of(training_dataset(config))[0][0]
+    """Measure the milliseconds per image of each step of the training pipeline, in one process."""
+    dataset = training_dataset(config)
+    dataset = getattr(dataset, 'datasets', [dataset])[0]
     took = defaultdict(float)
     for index in range(SAMPLES + 1):
         results = {'img_info': dataset.img_infos[index % len(dataset)],
@@ -35,7 +30,7 @@ def step_times(config: Config) -> dict[str, float]:
 
 
 def throughput(config: Config, place: Place, workers: int) -> float:
-    """Images a second that the training loader delivers with so many workers, 0 for none but the process itself."""
+    """Measure the images per second of the training loader; 0 workers means loading in this process."""
     config = Config(config._cfg_dict.to_dict())
     config.data.workers_per_gpu = workers
     batches = iter(training_loader(config, place, seed=0, start=0))
@@ -49,7 +44,7 @@ def throughput(config: Config, place: Place, workers: int) -> float:
 
 
 def report(config: Config, place: Place) -> dict:
-    """Costs of the steps in milliseconds, and images a second for 0, 1, 2, 4 ... workers, to one a core."""
+    """Measure the steps in milliseconds, and images per second for 0, 1, 2, 4 ... workers, up to one per core."""
     cores, counts = len(os.sched_getaffinity(0)), [0, 1]
     while counts[-1] * 2 <= cores:
         counts.append(counts[-1] * 2)
@@ -58,7 +53,7 @@ def report(config: Config, place: Place) -> dict:
 
 
 def table(found: dict) -> str:
-    """The report as text."""
+    """Format the report as text."""
     steps = PrettyTable(['step of the training pipeline', 'ms an image'])
     steps.align = 'r'
     steps.align['step of the training pipeline'] = 'l'

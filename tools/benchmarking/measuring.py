@@ -1,4 +1,4 @@
-"""Time, memory and the machine."""
+"""Measures time and memory, and describes the machine."""
 import ctypes
 import gc
 import platform
@@ -17,7 +17,7 @@ Job = Callable[[], object]
 
 
 class Timing(NamedTuple):
-    """Of one job, in seconds and as a multiple of the yardstick's time right before and after."""
+    """Times of one job, in seconds and as multiples of the yardstick's time right before and after."""
     seconds: list[float]
     ratios: list[float]
 
@@ -27,7 +27,7 @@ class Timing(NamedTuple):
 
 
 def seconds(job: Job, device: torch.device) -> float:
-    """Time of one run, the device's work included."""
+    """Time one run, including the device's work."""
     _wait(device)
     started = time.perf_counter()
     job()
@@ -36,11 +36,11 @@ def seconds(job: Job, device: torch.device) -> float:
 
 
 def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.device,
-            report: Callable[[int], None] = lambda done: None) -> tuple[dict[str, Timing], list[float]]:
-    """Times of all jobs in turn, which `peak_memory` has warmed up, and all times of the yardstick.
+            report: Callable[[], object] = lambda: None) -> tuple[dict[str, Timing], list[float]]:
+    """Time all jobs in turn; give their timings and all times of the yardstick.
 
-    Each is timed between two runs of the yardstick, so that a machine that grows slower or faster shifts both.
-    `report` is told how many have been.
+    Each job, warmed up before by `peak_memory`, is timed between two runs of the yardstick, so that a machine that
+    becomes slower or faster shifts both. `report` is called after each.
     """
     yardstick()
     timings, all_yardsticks = {name: Timing([], []) for name in jobs}, []
@@ -50,14 +50,14 @@ def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.de
             timings[name].seconds.append(took)
             timings[name].ratios.append(2 * took / (before + after))
             all_yardsticks += [before, after]
-            report(len(all_yardsticks) // 2)
+            report()
     return timings, all_yardsticks
 
 
 def peak_memory(job: Job, device: torch.device) -> int | None:
-    """Bytes that one run takes at most: of the GPU's memory PyTorch's share, else of the whole process.
+    """Measure the peak memory of one run in bytes: on a GPU PyTorch's share, else that of the whole process.
 
-    None where the system does not tell.
+    None where the system does not provide it.
     """
     gc.collect()
     if device.type == 'cuda':
@@ -74,23 +74,16 @@ def peak_memory(job: Job, device: torch.device) -> int | None:
     return 1024 * int(status.split('VmHWM:')[1].split()[0])
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes."""
-    if device.type == 'cuda':
-        return torch.cuda.mem_get_info(device)[0]
-    return 1024 * int(Path('/proc/meminfo').read_text().split('MemAvailable:')[1].split()[0])
-
-
 @torch.no_grad()
 def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
-    """Multiply-adds per second of a large product of square matrices, the best of some."""
+    """Measure the multiply-adds per second of a large matrix product, the best of several runs."""
     side = 8192 if device.type == 'cuda' else 2048 if cpu_has(dtype) else 256  # emulated, 2048 take a minute
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return side**3 / min(seconds(lambda: a @ b, device) for _ in range(repeats + 1))
 
 
 def machine(place: Place) -> dict[str, str | int | bool]:
-    """What the numbers belong to."""
+    """Describe the machine and its software."""
     return {'name': f'{place.device.type.upper()}: {_name(place.device)}', 'threads': torch.get_num_threads(),
             'cpu_capability': torch.backends.cpu.get_cpu_capability(), 'cpu_has_bfloat16': cpu_has(torch.bfloat16),
             'torch': torch.__version__, 'python': platform.python_version()}

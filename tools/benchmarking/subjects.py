@@ -1,4 +1,4 @@
-"""What is measured: the model on random weights, the plain ViT, a test image, a training step, the oracle."""
+"""The subjects of the benchmark: a model with random weights, the plain ViT, a test image, a training step."""
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,23 +23,16 @@ TEST_IMAGE = 375, 500  # a common size in PASCAL VOC
 
 
 def model_of(config: Config, place: Place) -> CLIPRC:
-    """The config's model with initial weights and random text embeddings."""
+    """Build the config's model with initial weights and random text embeddings."""
     torch.manual_seed(0)
     model = build_model(config)
-    set_classes(model, model.num_classes, len(model.decode_head.class_head.seen))
+    rows = torch.randn(model.num_classes, model.class_head.embed_dims, generator=torch.Generator().manual_seed(0))
+    model.class_head.set_classes(model.num_classes, F.normalize(rows, dim=1))
     return model.to(place.device)
 
 
-def set_classes(model: CLIPRC, classes: int, seen: int) -> None:
-    """Makes it a model of so many classes, the first of them seen."""
-    if classes != model.num_classes:
-        model.set_classes(classes, list(range(seen)), self_training=model.setting.value == 'transductive')
-    rows = torch.randn(classes, model.decode_head.class_head.embed_dims, generator=torch.Generator().manual_seed(0))
-    model.decode_head.class_head.set_embeddings(F.normalize(rows, dim=1))
-
-
 def plain_vit(model: CLIPRC) -> VisionTransformer:
-    """timm's ViT of the encoder's width and depth, on as many tokens."""
+    """Build timm's ViT with the encoder's width, depth and number of tokens."""
     encoder = model.backbone
     return VisionTransformer(
         img_size=encoder.input_resolution, patch_size=encoder.patch_size, embed_dim=encoder.conv1.out_channels,
@@ -48,14 +41,14 @@ def plain_vit(model: CLIPRC) -> VisionTransformer:
 
 
 def plain_pass(model: CLIPRC, device: torch.device) -> Job:
-    """T: the plain ViT's forward pass on one image in float32."""
+    """Make the yardstick T: the plain ViT's forward pass on one image in float32."""
     vit = plain_vit(model).to(device)
     image = torch.randn(1, 3, *vit.patch_embed.img_size, device=device)
     return torch.no_grad()(lambda: vit(image))
 
 
 class TestImage:
-    """A drawn image in a folder: from its file to its scores, as testing does it. Two windows of 512 pixels."""
+    """Tests a drawn image from its file to its scores, as test.py does. It has two windows of 512 pixels."""
 
     def __init__(self, model: CLIPRC, config: Config, place: Place, folder: Path):
         random = np.random.default_rng(0)
@@ -73,19 +66,19 @@ class TestImage:
         self.place, self.model, self.wrapped = place, model, process.wrap(model, place)
 
     def batch(self) -> dict:
-        """What the loader gives."""
+        """Load the image as the loader does."""
         return collate([self.dataset[0]], samples_per_gpu=1)
 
     def view(self) -> Tensor:
-        """The image after the pipeline, (1, 3, H, W)."""
+        """Load the image, (1, 3, H, W), after the pipeline."""
         return self.batch()['img'][0].to(self.place.device)
 
     def run(self) -> None:
-        """File to scores."""
+        """Test the image, from file to scores."""
         self.score(label_maps(self.wrapped, [self.batch()], self.place)[0])
 
     def run_whole(self) -> None:
-        """The same with the image in one pass."""
+        """Test it in one pass of the whole image."""
         usual, self.model.test_cfg.mode = self.model.test_cfg.mode, 'whole'
         try:
             self.run()
@@ -97,13 +90,13 @@ class TestImage:
 
 
 def window_labels(model: CLIPRC, images: Tensor) -> list[Tensor]:
-    """Labels of images that are windows."""
+    """Label images that are one window each."""
     shape = {'img_shape': tuple(images.shape[2:]), 'ori_shape': tuple(images.shape[2:])}
     return model.segment(images, [shape] * len(images))
 
 
 def training_labels(model: CLIPRC, batch: int, side: int, device: torch.device) -> Tensor:
-    """(B, 1, H, W): patches of random classes, and some of none."""
+    """Draw labels (B, 1, H, W): patches of random classes and of no class (255)."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(model.num_classes, (batch, 1, 4, 4), generator=generator)
     coarse[:, :, 0, 0] = 255
@@ -112,7 +105,7 @@ def training_labels(model: CLIPRC, batch: int, side: int, device: torch.device) 
 
 def training_step(model: CLIPRC, losses_of: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor,
                   labels: Tensor) -> None:
-    """Forward and backward pass."""
+    """Run a forward and backward pass."""
     model.zero_grad(set_to_none=True)
     losses = losses_of(images, labels)
     sum(value for name, value in losses.items() if 'loss' in name).backward()

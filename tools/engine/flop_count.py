@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a model, part by part, with fvcore. A multiply-add is one FLOP."""
+"""Counts parameters and FLOPs of a model by part, with fvcore. One multiply-add is one FLOP."""
 from math import prod
 from typing import NamedTuple
 
@@ -20,20 +20,20 @@ REST = 'region alignment, projections, mask scores'
 
 
 class Count(NamedTuple):
-    """Of one part of the model, for one image."""
+    """Counts of one part of the model, for one image."""
     parameters: int
     trainable: int
-    flops: int
+    flops: int  # multiply-adds
 
 
 def attention_flops(inputs: list, outputs: list) -> int:
-    """fvcore's handler of `scaled_dot_product_attention`: q (..., Nq, d), k (..., Nk, d), v (..., Nk, e)."""
+    """Count `scaled_dot_product_attention` for fvcore: q (..., Nq, d), k (..., Nk, d), v (..., Nk, e)."""
     query, key, value = (get_shape(tensor) for tensor in inputs[:3])
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 class _Window(nn.Module):
-    """One window through the model in testing."""
+    """Passes one window through the model, as in testing."""
 
     def __init__(self, model: CLIPRC):
         super().__init__()
@@ -44,9 +44,9 @@ class _Window(nn.Module):
 
 
 def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
-    """Counts of every part of the model for one image of `size` (height, width) that goes through it whole.
+    """Count every part of the model for one image of `size` (height, width), passed through it whole.
 
-    The model must have text embeddings; their values do not matter. The sum over the parts is the model's.
+    The model must have text embeddings, of any values. The parts add up to the whole model.
     """
     analysis = FlopCountAnalysis(_Window(model.eval()), torch.zeros(1, 3, *size))
     analysis.set_op_handle('aten::scaled_dot_product_attention', attention_flops)
@@ -66,19 +66,18 @@ def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
 
 
 class Floors(NamedTuple):
-    """Multiply-adds of what cannot be left out, for one image of the trained size, by hand."""
+    """Necessary multiply-adds for one image of the trained size, counted by hand."""
     plain: int  # forward pass of a plain ViT on as many tokens
     window: int  # forward pass in testing
     step: int  # forward and backward pass in training
 
 
 def floors(model: CLIPRC) -> Floors:
-    """Products and attention alone, each once; nothing elementwise.
+    """Count matrix products and attention, without elementwise work.
 
-    What is counted once though the formula has it for every region or pixel: the text's part of `q_proj`, and CLS's
-    and the regions' of `lateral_proj`. Of prompts keys and values alone, as nothing else of them is read. A backward
-    pass costs a frozen layer as much as its forward pass, a trained one twice that, attention twice its forward pass;
-    the patch embedding has none.
+    Shared work is counted once: the text's part of `q_proj`, and the parts of CLS and regions of `lateral_proj`. Of the
+    prompts only keys and values count, as their outputs are discarded. The backward pass of a frozen layer costs as
+    much as its forward pass, that of a trained layer or of attention twice as much; the patch embedding needs none.
     """
     encoder, head = model.backbone, model.decode_head
     width, space = encoder.proj.shape
@@ -93,7 +92,7 @@ def floors(model: CLIPRC) -> Floors:
                 + read * width * space)
 
     def stream(own: int, other: int) -> int:
-        """A layer: q, output and both products of the feed-forward block; k and v; attention."""
+        """Count one layer: q, output and feed-forward block; k and v; attention."""
         return 10 * own * space**2 + 2 * other * space**2 + 2 * own * other * space
 
     def decoding(classes: int, *, recovery: bool) -> int:

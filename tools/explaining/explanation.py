@@ -150,7 +150,7 @@ def explain(segmenter: Segmenter, image: ImageSource, class_name: str, others: S
 
 def predict(head, logits: Tensor, resizing) -> Prediction:
     """Turn the mask logits (1, C, Gh, Gw) of a window into scores and pixels of the first class."""
-    scores = head.class_head.scores(resizing(logits)[0])  # (C, h, w)
+    scores = head.class_head.scores(resizing(logits)[0], head.class_head.penalty)  # (C, h, w)
     return Prediction(scores[0].float().cpu().numpy(), (scores.argmax(dim=0) == 0).cpu().numpy())
 
 

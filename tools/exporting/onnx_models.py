@@ -70,7 +70,7 @@ def export_windows(model: CLIPRC, file: Path) -> WindowScores:
     """Write the ONNX model of `WindowScores`, for any number of windows and classes; returns the `WindowScores`."""
     scores = WindowScores(model).eval()
     space = scores.head.class_head.embed_dims
-    model.set_words(torch.zeros(3, space), seen=[])  # makes the buffers that the inputs replace
+    model.class_head.set_classes(3, torch.zeros(3, space), seen=[])  # buffers that the inputs replace
     example = torch.zeros(2, 3, scores.side, scores.side), torch.randn(3, space), torch.zeros(3)
     _export(scores, example, file, ('image', 'text', 'penalty'), 'scores',
             ({0: 'batch'}, {0: 'classes'}, {0: 'classes'}))

@@ -155,7 +155,7 @@ def embed(work: Path, run: Run) -> None:
     file = embeddings_file(work, run)
     if file.exists() and shuffled_file(work, run).exists():
         return
-    execute(['tools/text_embeddings.py', run.config, '--out', file, '--clip', run.clip], work / f'{file.stem}.log')
+    execute(['tools/text_embeddings.py', run.config, '--file', file, '--clip', run.clip], work / f'{file.stem}.log')
     rows, unseen = np.load(file), Miniature.describe().split.unseen
     rows[unseen] = rows[np.roll(unseen, 1)]
     part = work / f'.{run.clip.stem}.part.npy'

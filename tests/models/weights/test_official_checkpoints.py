@@ -12,6 +12,7 @@ from mmseg.models import build_segmentor
 from torch import nn
 
 from models import CLIPTextEncoder
+from models.builder import build
 from models.text_encoder import embed_class_names
 from models.weights.clip import holds_text_tower, text_tower
 from models.weights.files import Checkpoint
@@ -136,7 +137,7 @@ def test_our_own_files_lack_the_dead_and_load(load, official, model, tmp_path):
 def test_without_recovery_its_tensors_are_dropped(official):
     config = golden_config('inductive')
     config['decode_head']['loss_decode']['recovery_loss_weight'] = 0.
-    model = build_segmentor(ConfigDict(config))
+    model = build(ConfigDict(config))
     model.load_state_dict(official)
     assert not any('recovery' in name for name in model.state_dict())
     full = build_segmentor(ConfigDict(golden_config('inductive')))

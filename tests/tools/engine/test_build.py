@@ -1,4 +1,4 @@
-"""A model for a dataset: the split goes in from the dataset, the text embeddings from the first place that has them."""
+"""A config's model for its dataset: split, sizes, sources of text embeddings, cache, classes of a checkpoint."""
 import logging
 
 import numpy as np
@@ -14,7 +14,7 @@ from models.weights.clip import text_tower
 from models.weights.files import Checkpoint
 from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights
-from tools.engine import build
+from tools.engine import embeddings
 from tools.engine.build import build_model, check_classes, common_facts, dataset_facts, describe, give_text_embeddings
 
 SEEN, UNSEEN = list(range(15)), list(range(15, 20))
@@ -33,7 +33,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lines():
-    """What the project's logger says."""
+    """Messages of the project's logger."""
     class Lines(logging.Handler):
         def emit(self, record):
             said.append((record.levelname, record.getMessage()))
@@ -115,7 +115,7 @@ def test_datasets_of_a_run_with_different_splits(config):
     ({'model.test_cfg.stride': (80, 80)}, 'every 80x80 pixels do not cover an image'),
     ({'compile': 'no'}, "compile='no' is neither True nor False"),
 ])
-def test_what_does_not_fit(config, options, words):
+def test_invalid_settings(config, options, words):
     config.merge_from_dict(options)
     with pytest.raises(ValueError, match=words):
         build_model(config)
@@ -136,7 +136,7 @@ def table(seed: int, classes: int = 20, width: int = 32) -> torch.Tensor:
 
 def our_checkpoint(config, rows: torch.Tensor) -> Checkpoint:
     model = build_model(config)
-    model.decode_head.class_head.set_embeddings(rows)
+    model.class_head.set_classes(len(rows), rows)
     return Checkpoint({}, {'clip_rc': describe(model, config)}, 'ours.pth')
 
 
@@ -237,7 +237,7 @@ def test_computed_once_for_each_tower_class_list_and_prompt_set(config, own_cach
         runs.append((tuple(names), tuple(templates)))
         return table(len(runs), classes=len(names))
 
-    monkeypatch.setattr(build, 'embed_class_names', embed)
+    monkeypatch.setattr(embeddings, 'embed_class_names', embed)
     first = given(config)
     assert torch.equal(given(config), first) and len(runs) == 1 and len(list(own_cache.iterdir())) == 1
     given(config, official_checkpoint(seed=8))  # another tower
@@ -295,7 +295,7 @@ def test_a_checkpoint_of_other_classes(config, names, words):
     check_classes(trained_on(names), config)
 
 
-def test_a_data_set_of_one_class(config):
+def test_a_dataset_of_one_class(config):
     config.data.test.update(type='ZeroShotDataset', classes=['cat'], unseen=[])
     with pytest.raises(ValueError, match='has one class, cat: .*two at least'):
         build_model(config)

@@ -115,7 +115,7 @@ def test_clip_of_another_shape_than_the_config_is_for(config, monkeypatch):
 
 def ours(config) -> Checkpoint:
     model = build_model(config)
-    model.decode_head.class_head.set_embeddings(torch.ones(20, config.model.decode_head.in_channels))
+    model.class_head.set_classes(20, torch.ones(20, config.model.decode_head.in_channels))
     return Checkpoint(model.state_dict(), {'clip_rc': describe(model, config)}, 'ours.pth')
 
 
@@ -195,10 +195,10 @@ def test_text_embeddings_of_a_clip_of_open_clip(run, open_clip_file, tmp_path):
     (tmp_path / 'names.txt').write_text('cat\ndog\n')
     (tmp_path / 'config.py').write_text(CUSTOM.format(repository=REPOSITORY, clip=open_clip_file, backbone={},
                                                       text='transformer_heads=None, gelu="plain"'))
-    done = run('tools/text_embeddings.py', tmp_path / 'names.txt', '--out', tmp_path / 'rows.npy', '--clip',
+    done = run('tools/text_embeddings.py', tmp_path / 'names.txt', '--file', tmp_path / 'rows.npy', '--clip',
                open_clip_file, '--clip-name', 'ViT-B-32/laion2b_s34b_b79k', check=False)
     assert done.returncode == 1 and 'is not ViT-B-32/laion2b_s34b_b79k: vision patch_size 32' in done.stderr
-    run('tools/text_embeddings.py', tmp_path / 'config.py', '--out', tmp_path / 'rows.npy')
+    run('tools/text_embeddings.py', tmp_path / 'config.py', '--file', tmp_path / 'rows.npy')
     classes = ['red', 'yellow', 'green', 'blue', 'purple']
     expected = {gelu: embed_class_names(CLIPTextEncoder.like(
         text_tower(Checkpoint(clip_weights(**OTHER), {}, '')), gelu=gelu), classes, ['a photo of a {}']).numpy()

@@ -1,4 +1,4 @@
-"""FLOPs against a count by hand: every product of the method, a multiply-add being one."""
+"""FLOPs against a count by hand of every product of the method; one multiply-add is one FLOP."""
 import json
 import math
 
@@ -46,7 +46,7 @@ def by_hand(model: dict, size: tuple[int, int], classes: int) -> dict[str, int]:
 
 def counted(config: Config, size: tuple[int, int], classes: int = 20) -> dict:
     model = build_model(config)
-    model.decode_head.class_head.set_embeddings(torch.ones(classes, model.decode_head.class_head.embed_dims))
+    model.class_head.set_classes(classes, torch.ones(classes, model.decode_head.class_head.embed_dims))
     return count(model, size)
 
 
@@ -104,7 +104,7 @@ def test_the_script_needs_neither_data_nor_weights(run, tmp_path):
                '--cfg-options', 'model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt',
                'model.load_text_embedding=nowhere.npy')
     rows = [cells(line) for line in done.stdout.splitlines() if line.startswith('|')]
-    assert rows[0] == ['part', 'parameters (M)', 'trainable (M)', 'GFLOPs']
+    assert rows[0] == ['part', 'parameters (M)', 'trainable (M)', 'GFLOPs (multiply-adds)']
     total = sum(by_hand(Config.fromfile(str(VOC)).model, (512, 512), 20).values()) / 1e9
     assert rows[-1][:3] == ['total', '115.37', '28.53'] and float(rows[-1][3]) == pytest.approx(total, rel=0.01)
     for column in (1, 2, 3):

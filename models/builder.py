@@ -1,0 +1,59 @@
+"""Builds a model from a config's `model`, and compiles its layers."""
+import getpass
+import inspect
+import os
+import re
+import tempfile
+
+import torch
+from mmcv import ConfigDict
+from mmseg.models import build_segmentor
+from mmseg.models.builder import MODELS
+
+from .clip_layers import ResidualAttentionBlock
+from .errors import building
+from .segmentor import CLIPRC
+from .two_stream_decoder import CrossAttentionLayer
+
+
+def build(model: dict) -> CLIPRC:
+    """Build the model of a config's `model`.
+
+    An official config switches the recovery decoder off by `recovery_loss_weight=0`: it is then not built.
+
+    Raises:
+        UserError: an unknown argument or type, or values that do not fit each other.
+    """
+    head = model.get('decode_head')
+    if isinstance(head, dict) and (head.get('loss_decode') or {}).get('recovery_loss_weight') == 0:
+        model = ConfigDict({**model, 'decode_head': {**head, 'recovery_decoder_num_layers': 0}})
+    with building('the config\'s model cannot be built', _with_remedy):
+        return build_segmentor(model)
+
+
+def _with_remedy(message: str) -> str:
+    """Add the known arguments to a message about an unknown one, and the remedy to one about an unknown type."""
+    unknown = re.search(r'(\w+) is not in the models registry', message)
+    if unknown:
+        return (f'{unknown[0]}. If it is a part of your own, in MODULE.py beside the config: '
+                "custom_imports = dict(imports=['MODULE']) there.")
+    refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    part = MODELS.get(refused[1]) if refused else None
+    if part is None:
+        return message
+    known = [name for name in inspect.signature(part).parameters if name != 'init_cfg']
+    return f'{refused[1]} has no {refused[2]!r}, it has {", ".join(known)}.'
+
+
+def compile_layers(model: CLIPRC) -> None:
+    """Apply torch.compile to each transformer block and decoder layer; names in state dicts do not change.
+
+    Each kind of CPU gets a cache of its own: torch 2.11 would reuse code that was compiled for other instructions
+    (ATEN_CPU_CAPABILITY), and compute wrong numbers.
+    """
+    kind = torch.backends.cpu.get_cpu_capability().replace(' ', '_')
+    cache = f'{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{kind}'
+    os.environ.setdefault('TORCHINDUCTOR_CACHE_DIR', cache)
+    for layer in model.modules():
+        if isinstance(layer, (ResidualAttentionBlock, CrossAttentionLayer)):
+            layer.compile()

@@ -1,0 +1,61 @@
+"""Attention with dropout: values, and gradients in float64."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models import dropped_attention as module
+from models.dropped_attention import DroppedAttention, attention
+from tests.models.naive import close
+
+P = 0.3
+
+
+def qkv(queries: int = 7, keys: int = 5, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    return [torch.randn(2, 3, count, 4, dtype=dtype).requires_grad_() for count in (queries, keys, keys)]
+
+
+def literal(q, k, v, keep, dropout=P):
+    weights = (q @ k.transpose(2, 3) * q.shape[-1]**-0.5).softmax(dim=-1)
+    return (weights * keep / (1 - dropout)) @ v
+
+
+def keep_mask(*shape: int, dropout: float = P) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.uint8).bernoulli_(1 - dropout)
+
+
+@pytest.mark.parametrize('rows', [2, 3, 100])
+def test_attention_and_its_gradient(rows, monkeypatch):
+    monkeypatch.setattr(module, 'ROWS', rows)
+    tensors, keep = qkv(), keep_mask(2, 3, 7, 5)
+    assert close(DroppedAttention.apply(*tensors, keep, P), literal(*tensors, keep))
+    assert torch.autograd.gradcheck(lambda *qkv: DroppedAttention.apply(*qkv, keep, P), tensors)
+
+
+def test_attention_in_float32():
+    tensors, keep = qkv(130, 90, torch.float32), keep_mask(2, 3, 130, 90, dropout=0.1)
+    d_out = torch.randn(2, 3, 130, 4)
+    gradients = torch.autograd.grad(DroppedAttention.apply(*tensors, keep, 0.1), tensors, d_out)
+    wide = [x.detach().double().requires_grad_() for x in tensors]
+    expected = torch.autograd.grad(literal(*wide, keep, 0.1), wide, d_out.double())
+    assert all(close(one, other) for one, other in zip(gradients, expected))
+
+
+def test_the_seed_decides():
+    q, k, v = (x.detach() for x in qkv(60, 50))
+    torch.manual_seed(4)
+    first, second = attention(q, k, v, 0.1), attention(q, k, v, 0.1)
+    torch.manual_seed(4)
+    assert torch.equal(attention(q, k, v, 0.1), first) and not torch.equal(first, second)
+
+
+def test_share_of_dropped_weights():
+    """With one key a weight is 1: a row is dropped, or divided by the share that is kept."""
+    q, k, v = (torch.ones(2, 3, count, 4) for count in (3000, 1, 1))
+    out = attention(q, k, v, P)[..., 0]
+    assert float((out == 0).float().mean()) == pytest.approx(P, abs=0.02)
+    assert close(out[out != 0], torch.full_like(out[out != 0], 1 / (1 - P)))
+
+
+def test_nothing_is_dropped_outside_of_training():
+    q, k, v = qkv()
+    assert close(attention(q, k, v), F.scaled_dot_product_attention(q, k, v))
