@@ -26,7 +26,7 @@ from prettytable import PrettyTable
 from models.inference import load_model
 from tools.engine import process
 from tools.engine.config import REPOSITORY
-from tools.miniature.runs import CLIP
+from tools.miniature import CLIP
 from tools.miniature.world import write_world
 
 TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'% of [\d,]+ images: ([\d,]+)')
