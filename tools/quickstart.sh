@@ -34,8 +34,8 @@ export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 # The work folder belongs to one run of one version of the code with these settings.
 mkdir -p "$work" 2>/dev/null && [ -w "$work" ] || fail "cannot write to $work: name another folder with WORK_DIR=DIR"
 work=$(cd "$work" && pwd)
-version=$(cd "$here" && find configs/_base_ configs/miniature datasets models tools/engine tools/miniature/world.py \
-  tools/train.py test.py -name '*.py' -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum | cut -c1-16)
+version=$(cd "$here" && find configs/_base_ configs/miniature datasets models tools test.py -name '*.py' -print0 |
+  LC_ALL=C sort -z | xargs -0 cat | sha256sum | cut -c1-16)
 settings="version $version, length $length, seed $seed"
 if [ -e "$work/settings" ]; then
   [ "$(cat "$work/settings")" = "$settings" ] || fail "$work is of another version of the code, --length or SEED:" \

@@ -18,6 +18,7 @@ PROTOCOLS = {
     'cross_context60': 'COCO-Stuff model on Context, 60',
     'cross_ade20k150': 'COCO-Stuff model on ADE20K, 150',
 }
+SHORT = {'voc12': 'VOC', 'coco': 'COCO-Stuff'}  # names in the README's table
 SCORES = ('aAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
 DISAGREES = 'as printed; this hIoU is not that of these mIoUs'
 

@@ -138,14 +138,13 @@ def markdown(found: list[Block], image: str) -> str:
 
 
 def published_table() -> str:
-    """Make the table of CLIP-RC's published scores in percent, with official checkpoint and test command."""
+    """Make the README's table of CLIP-RC's published scores in percent, with configs and official checkpoints."""
     names = [name.replace('_', ' ') for name in SCORES]
-    lines = [f'| dataset | setting | {" | ".join(names)} | file | test it |',
-             f'| --- | --- |{" ---: |" * 4} --- | --- |']
+    lines = [f'| dataset, setting | CONFIG | {" | ".join(names)} | the authors\' FILE |', '| --- ' * 7 + '|']
     for name, url in published.OFFICIAL.items():
         leaf = leaves.leaves()[name]
-        cells = [published.PROTOCOLS[leaf.protocol].split(',')[0], leaf.setting.replace('_', ' '),
-                 *(str(leaf.config.published[score]) for score in SCORES), f'[FILE]({url})',
-                 f'`python test.py {name} FILE --eval mIoU`']
+        cells = [f'{published.SHORT[leaf.protocol]}, {leaf.setting.replace("_", " ")}',
+                 f'`{name.removeprefix("configs/")}`', *(str(leaf.config.published[score]) for score in SCORES),
+                 f'[download]({url})']
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
