@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # so that `datasets` and `tools` are this repository's
 from tools.engine.errors import run
 
 

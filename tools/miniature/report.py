@@ -9,7 +9,7 @@ import pickle
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # so that `datasets` and `tools` are this repository's
 import models  # noqa: F401  first: silences the notices of mmcv's import
 
 # isort: split

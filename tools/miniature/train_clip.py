@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # so that `datasets` and `tools` are this repository's
 import models  # noqa: F401  first: silences the notices of mmcv's import
 
 # isort: split
@@ -36,6 +36,9 @@ from tools.miniature.world import draw_scene
 
 SIZE, PATCH = 64, 8  # pixels
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # as in the configs
+LEARNING_RATE = 1e-3  # the highest
+SINGLE = 0.1  # share of the iterations on images of one object, at the start
+KEPT = 0.5  # share of the patches that is used after that
 CAPTIONS = ('a photo of {}', 'a picture of {}', 'there is {}', '{}')
 
 
@@ -142,11 +145,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--layers', type=positive_int, default=4, help='layers of the image tower')
     parser.add_argument('--embed-dim', type=positive_int, default=64, help='channels of the embeddings')
     parser.add_argument('--gelu', choices=['quick', 'plain'], default='quick', help="plain: in open_clip's format")
-    parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
     parser.add_argument('--pool', type=positive_int, default=20000,
                         help='number of drawn images; mirroring doubles them')
-    parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
-    parser.add_argument('--kept', type=float, default=0.5, help='share of the patches that is used')
     parser.add_argument('--seed', type=int, default=0, help='seed of images, captions and weights')
     return parser.parse_args()
 
@@ -166,7 +166,7 @@ def main() -> None:
     parameters = [*image_tower.parameters(), *text_encoder.parameters(), scale]
     optimizer = torch.optim.AdamW([{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': 0.05},
                                    {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.}],
-                                  lr=args.lr, betas=(0.9, 0.98), fused=True)
+                                  lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(
         (i + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * i / args.iterations)))
     logger.info('drawing %d images (some minutes)', args.pool)
@@ -176,7 +176,7 @@ def main() -> None:
     used = torch.zeros(text_encoder.token_embedding.num_embeddings, dtype=torch.bool)
     started = time.time()
     for iteration in range(args.iterations):
-        first = iteration < args.first * args.iterations
+        first = iteration < SINGLE * args.iterations
         chosen = random.integers(0, args.pool // 4, args.batch) * 4 if first else random.integers(
             0, args.pool, args.batch)
         images = pool[chosen]
@@ -185,7 +185,7 @@ def main() -> None:
         used[tokens.unique()] = True
         keys = np.array([sum(100**place * (name + 1) for place, name in enumerate(sorted(classes[i]))) for i in chosen])
         same = torch.from_numpy(keys[:, None] == keys[None]).float()
-        embedded = image_tower(normalised(images), 1 if first else args.kept)
+        embedded = image_tower(normalised(images), 1 if first else KEPT)
         loss = contrastive_loss(embedded, text_encoder(tokens), scale.exp(), same)
         optimizer.zero_grad()
         loss.backward()

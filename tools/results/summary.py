@@ -42,7 +42,7 @@ class Block(NamedTuple):
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
-    """Group runs of the same config, and what compares, in the order in which they were named."""
+    """Group runs of the same config and of comparable ones, in the order in which they were named."""
     found: dict[tuple, dict[tuple, list[Run]]] = {}
     for run in runs:
         own, beside = own_leaf(run), leaf_beside(run)
