@@ -177,7 +177,7 @@ def learning(tmp_path_factory) -> dict[str, dict[str, float]]:
     """Scores of a short inductive run: 'untrained', 'trained', and 'swapped', the names of unseen classes.
 
     To be short, it has one decoder layer and batches of 2; so early all scores are below the published penalty for
-    seen classes, which is 0 here. Over three seeds seen is SEEN, unseen UNSEEN.
+    seen classes, which is 0 here. With this seed seen is 0.30 and unseen 0.29, with swapped names 0.01.
     """
     folder = tmp_path_factory.mktemp('learning')
     world.write_world(folder / 'world', train=400, val=50, seed=0)
