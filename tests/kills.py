@@ -25,7 +25,7 @@ import torch
 from models.weights import files
 from tools.engine.config import REPOSITORY
 from tools.engine.run_folder import LATEST, NUMBER, numbered
-from tools.miniature.runs import CLIP
+from tools.miniature import CLIP
 from tools.miniature.world import write_world
 
 INTERVAL = 3  # iterations from one checkpoint to the next

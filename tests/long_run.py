@@ -29,7 +29,7 @@ from models.inference import load_model
 from tools.engine import errors
 from tools.engine.arguments import positive_int
 from tools.engine.config import REPOSITORY
-from tools.miniature.runs import CLIP
+from tools.miniature import CLIP
 from tools.miniature.world import write_world
 
 TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'\| (\d+)/\d+ \[')  # a log line; tqdm's bar

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the environment where it is missing, lints, and runs all tests: `bash tests/run.sh [pytest options]`.
+# bash tests/run.sh [pytest options]   make the environment if it is missing, lint, run all tests
 #
 #   bash tests/run.sh --python 3.12 --torch 2.7.1 [pytest options]
 #
-# runs them with another Python (a version, or an interpreter's path), another torch, or both, in an environment of
-# their own; `.venv` stays as it is.
+# uses another Python (a version, or the path of an interpreter), another torch, or both, in a separate environment;
+# `.venv` stays as it is. TEST_PROCESSES=N: number of processes (default: one per core).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 env=.venv python=${PYTHON:-} torch=${TORCH:-}
@@ -26,5 +26,5 @@ else
   bash tools/setup_env.sh
 fi
 "$env/bin/ruff" check .
-# One thread a process: the tests run side by side.
+# One thread per process, as the tests run side by side.
 OMP_NUM_THREADS=1 exec "$env/bin/python" -m pytest -n "${TEST_PROCESSES:-$(nproc)}" --dist worksteal "$@"

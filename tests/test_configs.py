@@ -46,19 +46,27 @@ def on_clip(sizes: dict[str, int]) -> Checkpoint:
     return Checkpoint(weights, {}, 'some.pth')
 
 
+def build(config: Config) -> torch.nn.Module:
+    """The config's model; its random initial values are not drawn, which would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ('uniform_', 'normal_', 'erfinv_', 'clamp_', 'mul_', 'add_'):
+            patch.setattr(torch.Tensor, name, lambda tensor, *args, **options: tensor)
+        return build_model(config)
+
+
 @pytest.fixture(scope='module')
 def models():
-    """Builds each leaf once, and keeps it with parameters whose values take no room."""
+    """Builds each leaf once, and keeps it with parameters that take no memory."""
     built = {}
 
     def get(leaf):
         if leaf not in built:
             config = load_config(Namespace(config=str(CONFIGS / leaf), data_root=None, options=[], cfg_options=[]))
-            if leaf in OTHER_CLIPS:  # whose files are not at hand: a checkpoint of their shapes tells as much
+            if leaf in OTHER_CLIPS:  # sizes come from a checkpoint with the shapes of that CLIP
                 with torch.device('meta'):
                     built[leaf] = config, build_model(config, on_clip(OTHER_CLIPS[leaf][0]))
             else:
-                built[leaf] = config, build_model(config)
+                built[leaf] = config, build(config)
             for parameter in built[leaf][1].parameters():
                 parameter.data = parameter.data.new_zeros(()).expand(parameter.shape)
         return built[leaf]
@@ -263,7 +271,7 @@ def test_an_official_leaf_works_unchanged(models, tmp_path, leaf, values):
     config = Config.fromfile(str(path))
     check_names(config, path)
     check_workflow(config)
-    official, (our_config, ours) = build_model(config), models(leaf)
+    official, (our_config, ours) = build(config), models(leaf)
     assert {name: tensor.shape for name, tensor in official.state_dict().items()} == {
         name: tensor.shape for name, tensor in ours.state_dict().items()}
     assert official.setting is ours.setting

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # bash tools/reproduce.sh BENCHMARK NUM_GPUS [options that train.py and test.py share, such as --data-root DIR]
 #
-# BENCHMARK: voc12, coco, context60 (or context: the same), context59, context59misindexed; see configs/.
-# Trains inductive, transductive (from the middle of the inductive run) and fully supervised with a total batch of 16,
-# tests each, and prints one table beside the published rows. Run it again and it goes on where it stopped.
-# WORK_DIR (default: work_dirs/BENCHMARK) is where; ITERATIONS (default: the config's) shortens all schedules for a
-# rehearsal; SEED (default: a random one) is that of the training.
+# BENCHMARK: voc12, coco, context60 (or context), context59, context59misindexed; see configs/README.md.
+# Trains the inductive, the transductive (from the middle of the inductive run) and the fully supervised setting with a
+# total batch of 16, tests each, and prints one table beside the published rows. Run it again to continue.
+# WORK_DIR: folder of the results (default: work_dirs/BENCHMARK). SEED: of the trainings (default: a random one).
+# ITERATIONS: shorter schedules, for a rehearsal (default: the config's).
 set -euo pipefail
 usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -30,7 +30,7 @@ python=${PYTHON:-$here/.venv/bin/python}
 [ -x "$python" ] || { echo "error: no environment: bash tools/setup_env.sh" >&2; exit 1; }
 export PYTHON=$python
 
-# The config's images a GPU, fewer where there are more GPUs than that needs; else batches are accumulated to 16.
+# The config's images per GPU, or fewer with many GPUs; with few GPUs gradients are accumulated to a batch of 16.
 [ $((16 % gpus)) = 0 ] || { echo "error: 16 images cannot be divided among $gpus GPUs: use 1, 2, 4, 8 or 16." >&2; exit 1; }
 images=$((16 / gpus < each ? 16 / gpus : each))
 accumulated=$((16 / (images * gpus)))

@@ -1,5 +1,5 @@
-# PASCAL Context, protocol (b), as OTSeg: 59 classes, ZS3's ten unseen. Fully supervised, scored on the same lists.
-# Settings are ours, as in the inductive config; no recovery, as for VOC.
+# PASCAL Context, protocol (b), as OTSeg: 59 classes, ZS3's ten unseen. Fully supervised, without recovery as
+# for VOC. The settings are ours, see the inductive config.
 #   bash dist_train.sh configs/context/clip_rc_fully_vit-b_512x512_40k_context59_10_16.py work_dirs/context59_fully 4
 _base_ = ['../_base_/models/clip_rc.py', '../_base_/datasets/context59_512x512.py',
           '../_base_/default_runtime.py', '../_base_/schedules/schedule_40k.py']

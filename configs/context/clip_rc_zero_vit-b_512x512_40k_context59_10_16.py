@@ -1,5 +1,5 @@
-# PASCAL Context, protocol (b), as OTSeg: 59 classes, ZS3's ten unseen. Inductive. CLIP-RC's settings here were never
-# published: P, R and the weights of the losses are ours (those of VOC), the lengths other methods'.
+# PASCAL Context, protocol (b), as OTSeg: 59 classes, ZS3's ten unseen. Inductive. CLIP-RC's settings
+# were never published: P, R and loss weights are ours (those of VOC), the lengths are those of other methods.
 #   bash dist_train.sh configs/context/clip_rc_zero_vit-b_512x512_40k_context59_10_16.py work_dirs/context59_inductive 4
 _base_ = ['../_base_/models/clip_rc.py', '../_base_/datasets/context59_512x512.py',
           '../_base_/default_runtime.py', '../_base_/schedules/schedule_40k.py']

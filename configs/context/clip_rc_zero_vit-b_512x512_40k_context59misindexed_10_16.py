@@ -1,5 +1,5 @@
 # PASCAL Context, protocol (c), as Cascade-CLIP: 59 classes, the mis-indexed ten unseen. Inductive. CLIP-RC's settings
-# here were never published: P, R and the weights of the losses are ours (those of VOC), the lengths other methods'.
+# were never published: P, R and loss weights are ours (those of VOC), the lengths are those of other methods.
 #   bash dist_train.sh configs/context/clip_rc_zero_vit-b_512x512_40k_context59misindexed_10_16.py \
 #       work_dirs/context59misindexed_inductive 4
 _base_ = ['../_base_/models/clip_rc.py', '../_base_/datasets/context59misindexed_512x512.py',

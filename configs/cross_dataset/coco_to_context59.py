@@ -1,4 +1,4 @@
-# A COCO-Stuff model on PASCAL Context's 59 classes, without training: every class counts as seen.
+# A COCO-Stuff model on PASCAL Context's 59 classes, without training. All classes count as seen.
 #   python test.py configs/cross_dataset/coco_to_context59.py work_dirs/coco_inductive/latest.pth --eval mIoU
 _base_ = ['../_base_/models/clip_rc_coco.py', '../_base_/datasets/context59_512x512.py', '../_base_/default_runtime.py']
 cross_dataset = True

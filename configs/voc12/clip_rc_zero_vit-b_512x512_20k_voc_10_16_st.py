@@ -4,4 +4,4 @@
 _base_ = ['../_base_/models/clip_rc.py', '../_base_/datasets/voc12_20_aug_512x512.py',
           '../_base_/default_runtime.py', '../_base_/schedules/schedule_20k.py']
 model = dict(self_training=True)
-published = dict(aAcc=97.0, mIoU_seen=93.9, mIoU_unseen=92.2, hIoU=93.0)  # percent; 2 GPUs x 8 images
+published = dict(aAcc=97.0, mIoU_seen=93.9, mIoU_unseen=92.2, hIoU=93.0)  # percent, with 2 GPUs x 8 images

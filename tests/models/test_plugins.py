@@ -207,9 +207,9 @@ def test_a_run_keeps_the_code_of_its_parts(works, idea):
 def test_its_row_beside_ours(run, works, trained, tiny_configs, tmp_path):
     run('test.py', tiny_configs['inductive'], trained / 'latest.pth', '--eval', 'mIoU', '--work-dir', tmp_path)
     text = run('tools/summarize.py', tmp_path, *works.values(), '--out', tmp_path / 'table').stdout
-    head, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()
                    if line.startswith('|')]
-    assert head == ['protocol', 'setting', 'scores of', 'aAcc', 'mIoU seen', 'mIoU unseen', 'hIoU', 'trained (M)',
+    assert head == ['protocol', 'setting', 'method', 'aAcc', 'mIoU seen', 'mIoU unseen', 'hIoU', 'trained (M)',
                     's / iteration']
     assert {tuple(row[:2]) for row in rows} == {('VOC 2012, 15/5', 'inductive')}
     assert [row[2].split(',')[0] for row in rows[:4]] == ['inductive', 'my_cosine', 'inductive', 'published: CLIP-RC']

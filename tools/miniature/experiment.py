@@ -1,176 +1,191 @@
 #!/usr/bin/env python3
-"""The long experiment behind the README's numbers: `python tools/miniature/experiment.py`. It goes on where it stopped.
+"""Run the experiment behind the miniature's numbers: `python tools/miniature/experiment.py`.
 
-Three seeds of each: the method in all settings, with the control; ablations; other schedules, numbers of images and
-CLIPs. Keeps results.json in its work folder and draws scaling.png there; `--table FILE.json` prints the README's table
-of such a file.
+Trains and tests three seeds of each setting, with the control; of each ablation; and of other schedules, numbers of
+images and CLIPs. Writes results.json and scaling.png to the work folder. Run it again to continue.
+`--table FILE.json` prints the table of such a file.
 """
 import argparse
 import json
 import os
-import statistics
+import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # so that `datasets` and `tools` are this repository's
+import models  # noqa: F401  first: silences the notices of mmcv's import
 
+# isort: split
 from models.errors import UserError
-from tools.engine import process
+from tools.engine import errors
+from tools.engine.arguments import positive_int
 from tools.engine.config import REPOSITORY
-from tools.miniature import runs
-from tools.miniature.quickstart import IMAGES, VAL_IMAGES
-from tools.miniature.runs import Run
+from tools.engine.files import atomic_path, lock_folder, make_folder
+from tools.miniature import CLIP
+from tools.miniature.plots import SCORES, SEEDS, over_seeds, scaling_image
+from tools.miniature.report import read_scores
+from tools.miniature.world import write_world
 
-SEEDS = (0, 1, 2)
 NO_REGIONS = {'model.backbone.region_level_bridge_size': 0}
 NO_RECOVERY = {'model.decode_head.loss_decode.recovery_loss_weight': 0}
 ABLATIONS = {'without region tokens': NO_REGIONS, 'without recovery': NO_RECOVERY,
              'without both': NO_REGIONS | NO_RECOVERY}
 CONTROL = ', unseen names swapped'
-# What is varied beside: CLIPs, by options of train_clip.py and of the config, and the number of images to train on.
-CLIPS = {'clip_short': (['--iterations', '500'], {}),
+SWAP = {'cross_dataset': True, 'data.test.classes': str(CLIP.with_name('swapped_names.txt'))}
+CLIPS = {'clip_short': (['--iterations', '500'], {}),  # options of train_clip.py, and of the config
          'clip_deep': (['--layers', '6'], {'model.backbone.layers': 6})}
-LENGTHS = {'half': 0.5, 'double': 2., 'fourfold': 4.}
-WORLDS = {'world': IMAGES, 'world_quarter': IMAGES // 4, 'world_fourfold': 4 * IMAGES}
+ITERATIONS = {'inductive': 1000, 'fully': 1000, 'transductive': 500}  # by setting, as in the configs
+LENGTHS = {'half': 0.5, 'double': 2, 'fourfold': 4}
+WORLDS = {'world': 1000, 'world_quarter': 250, 'world_fourfold': 4000}  # images for training
+VAL_IMAGES = 200
 
 
-def chains(work: Path) -> list[list[Run]]:
-    """All runs, the most important first; those of a chain need each other, or the same CLIP."""
-    found = []
-    for seed in SEEDS:
-        first = Run(f'inductive_{seed}', 'inductive', seed=seed)
-        found.append([first, Run(f'transductive_{seed}', 'transductive', seed=seed, start=first)])
+class Run(NamedTuple):
+    """A training run and its tests; `name` is that of its folder, `clip` and `world` those of its CLIP and data."""
+    name: str
+    seed: int
+    setting: str = 'inductive'
+    length: float = 1
+    options: dict = {}
+    world: str = 'world'
+    clip: str = 'clip'
+
+    @property
+    def iterations(self) -> int:
+        return round(self.length * ITERATIONS[self.setting])
+
+
+def chains() -> list[list[Run]]:
+    """List all runs, the most important first; the runs of a chain are done one after the other."""
+    found = [[Run(f'{setting}_{seed}', seed, setting) for setting in ('inductive', 'transductive')] for seed in SEEDS]
     varied = {name.replace(' ', '_'): {'options': options} for name, options in ABLATIONS.items()}
     varied |= {'fully': {'setting': 'fully'}}
     varied |= {name: {'world': name} for name in WORLDS if name != 'world'}
-    varied |= {f'schedule_{name}': {'length': factor} for name, factor in LENGTHS.items()}
-    found += [[Run(**{'name': f'{name}_{seed}', 'setting': 'inductive', 'seed': seed} | what)]
-              for name, what in varied.items() for seed in SEEDS]
-    found += [[Run(f'{name}_{seed}', 'inductive', seed=seed, clip=work / f'{name}.pt', options=options)
-               for seed in SEEDS] for name, (_, options) in CLIPS.items()]
+    varied |= {f'schedule_{name}': {'length': length} for name, length in LENGTHS.items()}
+    found += [[Run(f'{name}_{seed}', seed, **changes)] for name, changes in varied.items() for seed in SEEDS]
+    found += [[Run(f'{name}_{seed}', seed, options=options, clip=name) for seed in SEEDS]
+              for name, (_, options) in CLIPS.items()]
     return found
 
 
-def do(work: Path, chain: list[Run]) -> Iterator[tuple[str, dict]]:
-    """Trains and tests the runs of a chain: name of each result, and what it was with its scores."""
-    for run in chain:
-        if not run.clip.exists():
-            options, _ = CLIPS[run.clip.stem]
-            runs.execute(['tools/miniature/train_clip.py', run.clip, *options], work / f'{run.name}.log')
-        runs.embed(work, run)
-        runs.train(work, run)
-        for name, shuffled in outcomes(run).items():
-            scores = runs.test(work, run, shuffled=shuffled)
-            yield name, {'setting': run.setting, 'seed': run.seed, 'iterations': run.iterations,
-                         'images': WORLDS[run.world], 'clip': run.clip.stem, 'options': run.options,
-                         'scores': {key: scores[key] for key in ('aAcc', *runs.SCORES)}}
+def outcomes(run: Run) -> dict[str, dict]:
+    """Return the name of each result of a run -> the options of its test; the method itself has a control."""
+    controlled = run.name.rsplit('_', 1)[0] in ('inductive', 'transductive')
+    return {run.name: {}, **({run.name + CONTROL: SWAP} if controlled else {})}
 
 
-def outcomes(run: Run) -> dict[str, bool]:
-    """Names of a run's results -> whether unseen names are swapped: the control, for the method as it is."""
-    results = {run.name: False}
-    if run.name in (f'{setting}_{seed}' for setting in ('inductive', 'transductive') for seed in SEEDS):
-        results[run.name + CONTROL] = True
+def execute(log: Path, script: str, *arguments) -> None:
+    """Run a script of this repository; its output is appended to `log`.
+
+    Raises:
+        UserError: it failed.
+    """
+    with log.open('a') as output:
+        status = subprocess.run([sys.executable, str(REPOSITORY / script), *map(str, arguments)], stdout=output,
+                                stderr=subprocess.STDOUT).returncode
+    if status:
+        raise UserError(f'{script} failed (exit status {status}); its output is in {log}. Run the experiment again to '
+                        'continue.')
+
+
+def train_and_test(work: Path, run: Run, done: dict[str, dict]) -> dict[str, dict]:
+    """Train a run, or continue it, and test it; return the results that `done` has not got."""
+    missing = {name: options for name, options in outcomes(run).items() if name not in done}
+    if not missing:
+        return {}
+    folder, log = work / run.name, work / f'{run.name}.log'
+    config = REPOSITORY / f'configs/miniature/{run.setting}.py'
+    clip = CLIP if run.clip == 'clip' else work / f'{run.clip}.pt'
+    if not clip.exists():
+        execute(log, 'tools/miniature/train_clip.py', clip, *CLIPS[run.clip][0])
+
+    def options(extra: dict) -> list[str]:
+        settings = {'model.pretrained': clip, 'model.pretrained_text': clip, **run.options, **extra}
+        return ['--data-root', str(work / run.world), '--cfg-options', *(f'{key}={settings[key]}' for key in settings)]
+
+    start = ['--load-from', work / f'inductive_{run.seed}/iter_500.pth'] if run.setting == 'transductive' else []
+    execute(log, 'tools/train.py', config, '--work-dir', folder, '--seed', run.seed, '--no-validate', '--auto-resume',
+            *start, *options({'runner.max_iters': run.iterations, 'checkpoint_config.interval': run.iterations // 4}))
+    results = {}
+    for name, extra in missing.items():
+        tested = work / name.replace(CONTROL, '_control')
+        execute(log, 'test.py', config, folder / 'latest.pth', '--eval', 'mIoU', '--work-dir', tested, *options(extra))
+        scores = read_scores(tested)
+        results[name] = {'setting': run.setting, 'seed': run.seed, 'iterations': run.iterations,
+                         'images': WORLDS[run.world], 'clip': run.clip, 'options': run.options,
+                         'scores': {score: scores[score] for score in ('aAcc', *SCORES)}}
     return results
 
 
-class Results(dict):
-    """Name -> result, kept in a file from one start of the experiment to the next."""
+def read_results(file: Path) -> dict:
+    """Read the results of an experiment.
 
-    def __init__(self, file: Path):
-        super().__init__(runs.read_results(file) if file.exists() else {})
-        self.file, self.lock = file, Lock()
-
-    def fill(self, work: Path, chain: list[Run]) -> None:
-        """Does what of a chain has no result yet."""
-        if all(name in self for run in chain for name in outcomes(run)):
-            return
-        for name, entry in do(work, chain):
-            with self.lock:
-                self[name] = entry
-                runs.write_whole(self.file, json.dumps(self, indent=1) + '\n')
-                print(name, entry['scores'], flush=True)
-
-
-def over_seeds(results: dict, name: str, key: str) -> tuple[float, float]:
-    """Mean and standard deviation of a score in percent; '{seed}' in the name stands for the seeds."""
-    values = [100 * results[name.format(seed=seed)]['scores'][key] for seed in SEEDS]
-    return statistics.mean(values), statistics.stdev(values)
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f'{file} is not a file of results, or damaged: {error}.') from error
 
 
 def tables(results: dict) -> str:
-    """The README's table in Markdown: the settings with the control, and the ablations."""
+    """Make the table in Markdown: the settings, the controls and the ablations."""
     rows = {'inductive': 'inductive_{seed}', 'transductive': 'transductive_{seed}', 'fully supervised': 'fully_{seed}'}
     rows |= {f'control: {setting}{CONTROL}': f'{setting}_{{seed}}{CONTROL}'
              for setting in ('inductive', 'transductive')}
     rows |= {f'inductive {name}': f'{name.replace(" ", "_")}_{{seed}}' for name in ABLATIONS}
     lines = ['| mIoU in percent | seen | unseen | hIoU |', '| --- | --- | --- | --- |']
     for title, name in rows.items():
-        cells = ('{:.1f} ± {:.1f}'.format(*over_seeds(results, name, key)) for key in runs.SCORES)
+        cells = ('{:.1f} ± {:.1f}'.format(*over_seeds(results, name, key)) for key in SCORES)
         lines.append(f'| {title} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
-def scaling_image(results: dict, file: Path) -> None:
-    """Scores of inductive training against length, images, CLIP and masks: mean and standard deviation over seeds."""
-    lengths = 'schedule_half', 'inductive', 'schedule_double', 'schedule_fourfold'
-    worlds = 'world_quarter', 'inductive', 'world_fourfold'
-    axes = {
-        'iterations': {str(results[f'{name}_0']['iterations']): name for name in lengths},
-        'images to train on': {str(results[f'{name}_0']['images']): name for name in worlds},
-        'CLIP': {'trained\na quarter': 'clip_short', 'as shipped': 'inductive', '1.5 times\nas deep': 'clip_deep'},
-        'masks': {'of seen\nclasses': 'inductive', 'of all\nclasses': 'fully'},
-    }
-    figure = Figure(figsize=(14, 3.4), layout='constrained', dpi=100)
-    FigureCanvasAgg(figure)
-    for panel, (title, points) in zip(figure.subplots(1, len(axes), sharey=True), axes.items(), strict=True):
-        for key in runs.SCORES:
-            means, spreads = zip(*(over_seeds(results, f'{name}_{{seed}}', key) for name in points.values()))
-            panel.errorbar(list(points), means, spreads, marker='o', capsize=4, label=key.replace('_', ' '))
-        panel.set(title=title, ylim=(0, 100))
-        panel.margins(x=0.15)
-        panel.tick_params(axis='x', labelsize=8)
-        panel.grid(alpha=0.3)
-    figure.axes[0].set_ylabel('mIoU in percent')
-    figure.axes[0].legend(fontsize=8, loc='lower right')
-    figure.savefig(file)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description='The experiment behind the README\'s numbers for the miniature.')
+    parser = argparse.ArgumentParser(description="Run the experiment behind the miniature's numbers.")
     parser.add_argument('--work-dir', type=Path, default=REPOSITORY / 'work_dirs/miniature_experiment',
-                        help='folder of its runs, which go on there (default: work_dirs/miniature_experiment)')
-    parser.add_argument('--jobs', type=process.at_least_one, default=os.cpu_count() or 1,
-                        help='runs side by side (default: one for each processor core)')
-    parser.add_argument('--table', type=Path, metavar='FILE.json', help='print the tables of these results, no more')
+                        help='folder of the runs (default: work_dirs/miniature_experiment)')
+    parser.add_argument('--jobs', type=positive_int, default=os.cpu_count() or 1,
+                        help='runs side by side (default: one per processor core)')
+    parser.add_argument('--table', type=Path, metavar='FILE.json', help='only print the table of these results')
     args = parser.parse_args()
     if args.table:
-        results = runs.read_results(args.table)
-        missing = [name for chain in chains(args.work_dir) for run in chain for name in outcomes(run)
-                   if name not in results]
+        results = read_results(args.table)
+        missing = [name for chain in chains() for run in chain for name in outcomes(run) if name not in results]
         if missing:
-            raise UserError(f'{args.table} lacks {len(missing)} results, such as {missing[0]}: let the '
+            raise UserError(f'{args.table}: {len(missing)} results are missing, such as {missing[0]}: let the '
                             'experiment end.')
         print(tables(results))
         return
-    work = args.work_dir.absolute()
-    runs.end_on_sigterm()
-    runs.open_folder(work, 'experiment.py', other='--work-dir DIR')
-    os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
+    work = make_folder(args.work_dir.absolute())
+    lock = lock_folder(work, f'another experiment is using {work}: wait for it, or name another --work-dir.')
+    os.environ |= {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // args.jobs)),
+                   'MALLOC_MMAP_THRESHOLD_': str(2**32), 'MALLOC_TRIM_THRESHOLD_': str(2**32)}  # as in quickstart.sh
     for name, images in WORLDS.items():
-        runs.draw_world(work, train=images, val=VAL_IMAGES, name=name)
-    runs.embed(work, Run('', 'inductive'))  # which the runs side by side share
-    results = Results(work / 'results.json')
+        if not (work / name).exists():
+            write_world(work / name, train=images, val=VAL_IMAGES, seed=0)
+    file, writing = work / 'results.json', Lock()
+    results = read_results(file) if file.exists() else {}
+
+    def complete(chain: list[Run]) -> None:
+        for run in chain:
+            new = train_and_test(work, run, results)
+            with writing, atomic_path(file) as part:
+                results.update(new)
+                part.write_text(json.dumps(results, indent=1) + '\n')
+                for name, result in new.items():
+                    print(name, result['scores'], flush=True)
+
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda chain: results.fill(work, chain), chains(work)))
+        list(pool.map(complete, chains()))
+    lock.close()
     scaling_image(results, work / 'scaling.png')
     print(tables(results))
 
 
 if __name__ == '__main__':
-    process.run(main)
+    errors.run(main)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Trains the miniature's CLIP on drawn images and captions: `python tools/miniature/train_clip.py FILE`.
+"""Train the miniature's CLIP on drawn images and captions: `python tools/miniature/train_clip.py FILE`.
 
-An image's caption names all its objects, those of unseen classes too, as the captions of CLIP's web images did; no
-mask is ever looked at. Radford et al. 2021's symmetric contrastive loss, where images of equal captions are positives
-of each other; a random half of the patches is left out (Li et al. 2023, FLIP). Written in OpenAI's format.
+A caption names all objects of its image, those of unseen classes too, as the captions of CLIP's web images did; masks
+are not used. The loss is the symmetric contrastive loss of Radford et al. 2021, where images of equal captions are
+positives of each other; a random half of the patches is dropped (Li et al. 2023, FLIP). The file has OpenAI's format.
 """
 import argparse
 import math
@@ -13,7 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # so that `datasets` and `tools` are this repository's
+import models  # noqa: F401  first: silences the notices of mmcv's import
+
+# isort: split
 import cv2
 import numpy as np
 import torch
@@ -25,16 +28,22 @@ from datasets.miniature import Miniature
 from models.clip_layers import LayerNorm, Transformer
 from models.errors import UserError
 from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
-from tools.engine import process
+from tools.engine.arguments import positive_int
+from tools.engine.errors import run
+from tools.engine.files import atomic_path, make_folder
+from tools.engine.process import set_seed
 from tools.miniature.world import draw_scene
 
 SIZE, PATCH = 64, 8  # pixels
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # as in the configs
+LEARNING_RATE = 1e-3  # the highest
+SINGLE = 0.1  # share of the iterations on images of one object, at the start
+KEPT = 0.5  # share of the patches that is used after that
 CAPTIONS = ('a photo of {}', 'a picture of {}', 'there is {}', '{}')
 
 
 def waves(side: int, width: int) -> Tensor:
-    """Sines and cosines of row and column, (side * side, width): from random positions shapes are learned late."""
+    """Return sines and cosines of row and column, (side * side, width): random positions learn shapes late."""
     frequencies = 1.5 * 100**(-torch.arange(width // 4) / (width // 4))
     angles = torch.arange(side)[:, None] * frequencies  # (side, width / 4)
     line = 0.5 * torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
@@ -42,7 +51,7 @@ def waves(side: int, width: int) -> Tensor:
 
 
 class ImageTower(nn.Module):
-    """CLIP's image transformer, read at the class token; names are OpenAI's."""
+    """CLIP's image transformer, read at the class token; parameter names are OpenAI's."""
 
     def __init__(self, *, width: int, layers: int, embed_dim: int, gelu: str = 'quick'):
         super().__init__()
@@ -56,7 +65,7 @@ class ImageTower(nn.Module):
         self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
 
     def forward(self, images: Tensor, kept: float = 1.) -> Tensor:
-        """(B, 3, SIZE, SIZE) -> (B, E); `kept` is the share of patches that is looked at."""
+        """Embed images (B, 3, SIZE, SIZE) -> (B, E) from a random share `kept` of their patches."""
         patches = self.conv1(images).flatten(2).transpose(1, 2) + self.positional_embedding[1:]
         if kept < 1:
             chosen = torch.rand(patches.shape[:2]).argsort(dim=1)[:, :round(kept * patches.shape[1])]
@@ -69,7 +78,7 @@ class ImageTower(nn.Module):
 
 
 def draw(seed: int, index: int, most: int = 4) -> tuple[np.ndarray, list[int]]:
-    """An image (3, SIZE, SIZE) uint8 with 1 to `most` objects, and their classes."""
+    """Draw an image (3, SIZE, SIZE) uint8 with 1 to `most` objects; return it with their classes."""
     objects = 1 + index % most
     scene = draw_scene([seed, index], objects=(objects, objects), radii=(14, 30 if objects > 1 else 56))
     image = cv2.resize(scene.image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
@@ -77,14 +86,14 @@ def draw(seed: int, index: int, most: int = 4) -> tuple[np.ndarray, list[int]]:
 
 
 def draw_all(seed: int, count: int, most: int = 4) -> tuple[Tensor, list[list[int]]]:
-    """Images (count, 3, SIZE, SIZE) uint8 and the classes of each."""
+    """Draw images (count, 3, SIZE, SIZE) uint8; return them with the classes of each."""
     with ProcessPoolExecutor() as processes:
         drawn = list(processes.map(partial(draw, seed, most=most), range(count), chunksize=100))
     return torch.from_numpy(np.stack([image for image, _ in drawn])), [classes for _, classes in drawn]
 
 
 def caption(classes: list[int], random: np.random.Generator) -> str:
-    """'a photo of a red paint, a blue dots and a green checks', in any order."""
+    """Make a caption such as 'a photo of a red paint, a blue dots and a green checks', in random order."""
     names = [f'a {Miniature.CLASSES[index]}' for index in random.permutation(classes)]
     listed = ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return CAPTIONS[random.integers(len(CAPTIONS))].format(listed)
@@ -95,7 +104,7 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """Images and texts (B, E); same (B, B) bool: whose captions say the same."""
+    """Compare images and texts (B, E); same (B, B): 1 where the captions name the same objects, else 0."""
     logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
     targets = same / same.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
@@ -104,15 +113,17 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor)
 @torch.no_grad()
 def accuracy(image_tower: ImageTower, text_encoder: CLIPTextEncoder, images: Tensor, classes: list[list[int]]
              ) -> float:
-    """Share of images of one object whose class name is the nearest of all."""
+    """Return the share of images of one object whose own class name is the most similar one."""
     names = embed_class_names(text_encoder, Miniature.CLASSES, ['a photo of a {}'])
     found = (image_tower(normalised(images)) @ names.T).argmax(dim=1)
     return float((found == torch.tensor(classes)[:, 0]).float().mean())
 
 
 def as_saved(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale: Tensor, used: Tensor, *, gelu: str) -> dict:
-    """float16 weights in OpenAI's format, or with plain GELU in open_clip's, which lacks the three integers; rows of
-    the vocabulary that no caption uses are zero."""
+    """Return float16 weights in OpenAI's format, or with plain GELU in open_clip's, which has no such three integers.
+
+    Rows of the vocabulary that no caption uses are zero.
+    """
     weights = {f'visual.{name}': value for name, value in image_tower.state_dict().items()}
     weights |= text_encoder.state_dict()
     vocabulary = torch.zeros_like(weights['token_embedding.weight'])
@@ -125,21 +136,18 @@ def as_saved(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale: Tens
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train the miniature\'s CLIP.',
+    parser = argparse.ArgumentParser(description="Train the miniature's CLIP.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('file', type=Path, help='is written when training ends')
-    parser.add_argument('--iterations', type=process.at_least_one, default=2000, help='training steps')
-    parser.add_argument('--batch', type=process.at_least_one, default=64, help='images of a step')
-    parser.add_argument('--width', type=process.at_least_one, default=128, help='channels of the image tower')
-    parser.add_argument('--layers', type=process.at_least_one, default=4, help='of the image tower')
-    parser.add_argument('--embed-dim', type=process.at_least_one, default=64, help='channels of the embeddings')
-    parser.add_argument('--gelu', choices=['quick', 'plain'], default='quick', help='plain: in open_clip\'s format')
-    parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
-    parser.add_argument('--pool', type=process.at_least_one, default=20000,
-                        help='drawn images; each is seen mirrored too')
-    parser.add_argument('--first', type=float, default=0.1, help='share of the iterations on single objects')
-    parser.add_argument('--kept', type=float, default=0.5, help='share of the patches that is looked at')
-    parser.add_argument('--seed', type=int, default=0, help='of images, captions and weights')
+    parser.add_argument('file', type=Path, help='file to write when training ends')
+    parser.add_argument('--iterations', type=positive_int, default=2000, help='training steps')
+    parser.add_argument('--batch', type=positive_int, default=64, help='images per step')
+    parser.add_argument('--width', type=positive_int, default=128, help='channels of the image tower')
+    parser.add_argument('--layers', type=positive_int, default=4, help='layers of the image tower')
+    parser.add_argument('--embed-dim', type=positive_int, default=64, help='channels of the embeddings')
+    parser.add_argument('--gelu', choices=['quick', 'plain'], default='quick', help="plain: in open_clip's format")
+    parser.add_argument('--pool', type=positive_int, default=20000,
+                        help='number of drawn images; mirroring doubles them')
+    parser.add_argument('--seed', type=int, default=0, help='seed of images, captions and weights')
     return parser.parse_args()
 
 
@@ -147,9 +155,9 @@ def main() -> None:
     args = parse_arguments()
     if args.file.is_dir():
         raise UserError(f'{args.file} is a folder: name a file in it, such as {args.file / "clip.pt"}.')
-    process.make_folder(args.file.absolute().parent)
+    make_folder(args.file.absolute().parent)
     logger = get_logger('mmseg')
-    process.set_seed(args.seed)
+    set_seed(args.seed)
     random = np.random.default_rng(args.seed)
     image_tower = ImageTower(width=args.width, layers=args.layers, embed_dim=args.embed_dim, gelu=args.gelu)
     text_encoder = CLIPTextEncoder(transformer_width=64, transformer_heads=1, transformer_layers=3,
@@ -158,17 +166,17 @@ def main() -> None:
     parameters = [*image_tower.parameters(), *text_encoder.parameters(), scale]
     optimizer = torch.optim.AdamW([{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': 0.05},
                                    {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.}],
-                                  lr=args.lr, betas=(0.9, 0.98), fused=True)
+                                  lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(
         (i + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * i / args.iterations)))
-    logger.info('drawing %d images, some minutes', args.pool)
+    logger.info('drawing %d images (some minutes)', args.pool)
     pool, classes = draw_all(1000 + args.seed, args.pool)
     held_out = draw_all(1, 500, most=1)
     length = 2 + max(len(tokenize([caption([0] * 4, random)])[0].nonzero()) for _ in range(50))
     used = torch.zeros(text_encoder.token_embedding.num_embeddings, dtype=torch.bool)
     started = time.time()
     for iteration in range(args.iterations):
-        first = iteration < args.first * args.iterations
+        first = iteration < SINGLE * args.iterations
         chosen = random.integers(0, args.pool // 4, args.batch) * 4 if first else random.integers(
             0, args.pool, args.batch)
         images = pool[chosen]
@@ -177,7 +185,7 @@ def main() -> None:
         used[tokens.unique()] = True
         keys = np.array([sum(100**place * (name + 1) for place, name in enumerate(sorted(classes[i]))) for i in chosen])
         same = torch.from_numpy(keys[:, None] == keys[None]).float()
-        embedded = image_tower(normalised(images), 1 if first else args.kept)
+        embedded = image_tower(normalised(images), 1 if first else KEPT)
         loss = contrastive_loss(embedded, text_encoder(tokens), scale.exp(), same)
         optimizer.zero_grad()
         loss.backward()
@@ -188,10 +196,9 @@ def main() -> None:
         if (iteration + 1) % 100 == 0 or iteration < 3:
             logger.info('iteration %d of %d, %.0f s, loss %.3f, accuracy %.3f', iteration + 1, args.iterations,
                         time.time() - started, loss.item(), accuracy(image_tower, text_encoder, *held_out))
-    part = args.file.with_name(f'.{args.file.name}.part')
-    torch.save(as_saved(image_tower, text_encoder, scale, used, gelu=args.gelu), part)
-    part.replace(args.file)
+    with atomic_path(args.file) as file:
+        torch.save(as_saved(image_tower, text_encoder, scale, used, gelu=args.gelu), file)
 
 
 if __name__ == '__main__':
-    process.run(main)
+    run(main)

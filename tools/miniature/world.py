@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Draws the miniature's world in VOC's folder layout: `python tools/miniature/world.py FOLDER`.
+"""Draw the miniature's world in VOC's folder layout: `python tools/miniature/world.py FOLDER`.
 
-An image shows a few shapes, each of a colour and a pattern, before soft noise with thin lines and dots of any colour.
-An image depends on its seed alone.
+An image shows a few shapes, each with a colour and a pattern, on soft noise with thin lines and dots of any colour.
+It depends on its seed alone.
 """
 import argparse
 import shutil
@@ -10,39 +10,43 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # this repository's `datasets`, whoever else has one
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # so that `datasets` and `tools` are this repository's
+import models  # noqa: F401  first: silences the notices of mmcv's import
+
+# isort: split
 import cv2
 import numpy as np
 from PIL import Image
 
 from datasets.miniature import COLOURS, PATTERNS, Miniature
 from models.errors import UserError
-from tools.engine import process
+from tools.engine.arguments import positive_int
+from tools.engine.errors import run
+from tools.engine.files import make_folder
 
 SIZE = 128  # pixels a side
 HUES = {'red': 0, 'yellow': 55, 'green': 125, 'blue': 220, 'purple': 290}  # degrees
 OUTLINES = (4, 5, 40)  # corners: squares, pentagons, circles
-# What the classes of a world are -> the class of a combination.
+# Kind of classes -> the class of a combination of colour and pattern.
 GROUPINGS = {'combinations': lambda index: index, 'colours': lambda index: index // len(PATTERNS),
              'patterns': lambda index: index % len(PATTERNS)}
 
 
 class Scene(NamedTuple):
-    """An image, its mask and what it shows."""
     image: np.ndarray  # (SIZE, SIZE, 3) uint8, RGB
     labels: np.ndarray  # (SIZE, SIZE) uint8: 0 background, 1 + index of the class elsewhere
-    classes: list[int]  # of its objects, the nearest last
+    classes: list[int]  # one for each object, from the farthest to the nearest
 
 
 def outline(centre: np.ndarray, radius: float, outlines: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Corners (n, 2) of a regular polygon, at any angle."""
+    """Return the corners (n, 2) of a regular polygon at a random angle."""
     corners = random.choice(outlines)
     angles = random.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(corners) / corners
     return centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def pattern(kind: str, side: int, random: np.random.Generator) -> np.ndarray:
-    """Where the second tone is, (side, side, 1) in 0..1."""
+    """Return the share of the second tone at each pixel, (side, side, 1) in 0..1."""
     angle, scale = random.uniform(-0.3, 0.3), random.uniform(0.85, 1.15)
     x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) + random.uniform(0, 20) for _ in range(2)))
     across, down = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
@@ -58,7 +62,7 @@ def pattern(kind: str, side: int, random: np.random.Generator) -> np.ndarray:
 
 
 def paint(canvas: np.ndarray, points: np.ndarray, colour: str, kind: str, random: np.random.Generator) -> None:
-    """Fills an outline with a shade of the colour, patterned with a dark second tone."""
+    """Fill an outline with a shade of the colour, patterned with a dark second tone."""
     (left, top), (right, bottom) = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int) + 1
     where = pattern(kind, max(right - left, bottom - top), random)
     first = colour_of(colour, random)
@@ -72,18 +76,17 @@ def paint(canvas: np.ndarray, points: np.ndarray, colour: str, kind: str, random
 
 
 def colour_of(name: str, random: np.random.Generator) -> np.ndarray:
-    """A shade of the colour, (3,) RGB in 0..255."""
+    """Draw a shade of the colour, (3,) RGB in 0..255."""
     hue = (HUES[name] + random.uniform(-9, 9)) % 360
     return rgb(hue, random.uniform(0.65, 1.0), random.uniform(0.6, 1.0))
 
 
 def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
-    pixel = np.array([[[hue, saturation, value]]], dtype=np.float32)
-    return 255 * cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0]
+    return 255 * cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
 
 
 def soft_noise(cells: int, random: np.random.Generator) -> np.ndarray:
-    """Smooth noise of about unit range, (SIZE, SIZE, 1)."""
+    """Draw smooth noise between about -1 and 1, (SIZE, SIZE, 1)."""
     return cv2.resize(random.uniform(-1, 1, (cells, cells)).astype(np.float32), (SIZE, SIZE),
                       interpolation=cv2.INTER_CUBIC)[..., None]
 
@@ -94,7 +97,7 @@ def polygon(canvas: np.ndarray, points: np.ndarray, colour, *, smooth: bool = Tr
 
 
 def background(random: np.random.Generator) -> np.ndarray:
-    """Noise in dull colours with lines and dots of any colour, (SIZE, SIZE, 3) float32."""
+    """Draw noise in dull colours with lines and dots of any colour, (SIZE, SIZE, 3) float32."""
     canvas = np.empty((SIZE, SIZE, 3), np.float32)
     canvas[:] = rgb(random.uniform(0, 360), random.uniform(0, 0.25), random.uniform(0.25, 0.85))
     canvas += soft_noise(6, random) * random.uniform(10, 30, 3).astype(np.float32)
@@ -110,10 +113,10 @@ def background(random: np.random.Generator) -> np.ndarray:
 
 def draw_scene(seed: int | list[int], *, objects: tuple[int, int] = (2, 4), radii: tuple[float, float] = (16, 30),
                outlines: tuple[int, ...] = OUTLINES) -> Scene:
-    """The scene of a seed.
+    """Draw the scene of a seed.
 
     Args:
-        objects: least and most objects.
+        objects: lowest and highest number of objects.
         radii: smallest and largest radius of an object in pixels.
         outlines: numbers of corners to choose from.
     """
@@ -124,7 +127,7 @@ def draw_scene(seed: int | list[int], *, objects: tuple[int, int] = (2, 4), radi
     classes = []
     for _ in range(random.integers(objects[0], objects[1] + 1)):
         radius = random.uniform(*radii)
-        for _ in range(20):  # tries to find a place where it hides little
+        for _ in range(20):  # until it covers little of the others
             centre = random.uniform(0.7 * radius, SIZE - 0.7 * radius, 2)
             if all(np.hypot(*(centre - other)) > 0.95 * (radius + reach) for other, reach in placed):
                 break
@@ -142,7 +145,7 @@ def draw_scene(seed: int | list[int], *, objects: tuple[int, int] = (2, 4), radi
 
 
 def swatch(index: int) -> np.ndarray:
-    """The canonical look of a class, (SIZE, SIZE, 3) uint8."""
+    """Draw the canonical look of a class, (SIZE, SIZE, 3) uint8."""
     colour, kind = divmod(index, len(PATTERNS))
     canvas = np.zeros((SIZE, SIZE, 3), np.float32)
     everywhere = np.array([[0, 0], [SIZE, 0], [SIZE, SIZE], [0, SIZE]])
@@ -151,7 +154,7 @@ def swatch(index: int) -> np.ndarray:
 
 
 def write_split(folder: Path, split: str, seed: int, count: int, classes: str, outlines: tuple[int, ...]) -> None:
-    """Images, masks and the list of their names."""
+    """Write images, masks and the list of their names."""
     names = [f'{split}_{index:05d}' for index in range(count)]
     ids = np.array([0, *(1 + GROUPINGS[classes](index) for index in range(len(Miniature.CLASSES)))], dtype=np.uint8)
     for index, name in enumerate(names):
@@ -165,11 +168,11 @@ def write_split(folder: Path, split: str, seed: int, count: int, classes: str, o
 
 def write_world(folder: Path, *, train: int, val: int, seed: int, classes: str = 'combinations',
                 outlines: tuple[int, ...] = OUTLINES) -> None:
-    """The whole dataset; the folder appears when it is complete.
+    """Write the whole dataset; the folder appears when it is complete.
 
     Args:
-        train, val: images.
-        classes: 'combinations', or only 'colours' or 'patterns' count: another dataset of the same looks.
+        train, val: number of images.
+        classes: a key of GROUPINGS; 'colours' and 'patterns' make other datasets of the same appearance.
         outlines: numbers of corners of its shapes.
     """
     part = folder.with_name(f'{folder.name}.part')
@@ -182,23 +185,23 @@ def write_world(folder: Path, *, train: int, val: int, seed: int, classes: str =
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Draw the miniature\'s world.')
-    parser.add_argument('folder', type=Path, help='is made, in the layout of VOC')
-    parser.add_argument('--train', type=int, default=1000, help='images to train on (default: 1000)')
-    parser.add_argument('--val', type=int, default=200, help='images to test on (default: 200)')
-    parser.add_argument('--seed', type=int, default=0, help='of all draws (default: 0)')
+    parser = argparse.ArgumentParser(description="Draw the miniature's world.")
+    parser.add_argument('folder', type=Path, help='folder to create, in the layout of VOC')
+    parser.add_argument('--train', type=positive_int, default=1000, help='images for training (default: 1000)')
+    parser.add_argument('--val', type=positive_int, default=200, help='images for testing (default: 200)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the images (default: 0)')
     parser.add_argument('--classes', choices=GROUPINGS, default='combinations',
-                        help='what its classes are (default: combinations)')
-    parser.add_argument('--corners', type=int, nargs='+', default=OUTLINES, help='of its shapes')
+                        help='kind of classes (default: combinations)')
+    parser.add_argument('--corners', type=int, nargs='+', default=OUTLINES, help='numbers of corners of its shapes')
     args = parser.parse_args()
     if args.folder.exists():
-        raise UserError(f'{args.folder} exists already: remove it to draw it anew.')
-    process.make_folder(args.folder.absolute().parent)
+        raise UserError(f'{args.folder} exists already: remove it to draw the world again.')
+    make_folder(args.folder.absolute().parent)
     if min(args.corners) < 3:
-        raise UserError(f'--corners {min(args.corners)}: a shape has three at least.')
+        raise UserError(f'--corners {min(args.corners)}: a shape has at least 3 corners.')
     write_world(args.folder, train=args.train, val=args.val, seed=args.seed, classes=args.classes,
                 outlines=tuple(args.corners))
 
 
 if __name__ == '__main__':
-    process.run(main)
+    run(main)

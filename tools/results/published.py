@@ -1,12 +1,12 @@
-"""What other papers printed for the benchmarks of this repository, in percent, each number once.
+"""The scores that other papers printed for the benchmarks of this repository, in percent, and official checkpoints.
 
-CLIP-RC's own rows stand in its configs, as `published = dict(...)`; so does the protocol, `protocol = '...'`.
+CLIP-RC's own scores are in its configs (`published = dict(...)`), and so is the protocol (`protocol = '...'`).
 """
 from typing import NamedTuple
 
-Score = float | tuple[float, float] | None  # in percent; two numbers where print gives a range; None: not printed
+Score = float | tuple[float, float] | None  # in percent; two numbers: a printed range; None: not printed
 
-# Name of a protocol in the configs -> what it is: data, and numbers of seen / unseen classes.
+# Name of a protocol in the configs -> its data, and its numbers of seen / unseen classes.
 PROTOCOLS = {
     'voc12': 'VOC 2012, 15/5',
     'coco': 'COCO-Stuff 164k, 156/15',
@@ -18,6 +18,7 @@ PROTOCOLS = {
     'cross_context60': 'COCO-Stuff model on Context, 60',
     'cross_ade20k150': 'COCO-Stuff model on ADE20K, 150',
 }
+SHORT = {'voc12': 'VOC', 'coco': 'COCO-Stuff'}  # names in the README's table
 SCORES = ('aAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
 DISAGREES = 'as printed; this hIoU is not that of these mIoUs'
 
@@ -27,7 +28,7 @@ class Row(NamedTuple):
 
     Args:
         setting: a value of `models.training_labels.Setting`, or 'cross_dataset', where every class counts as seen.
-        protocols: possible protocols; more than one where the paper does not say.
+        protocols: usually one; several where the paper does not say which one it used.
     """
     method: str
     setting: str
@@ -37,16 +38,6 @@ class Row(NamedTuple):
     mIoU_unseen: Score
     hIoU: Score
     note: str = ''
-
-
-class Efficiency(NamedTuple):
-    """Trainable parameters in millions, GFLOPs of a 512x512 image, images per second; None: not printed."""
-    method: str
-    protocol: str | None
-    trainable: float
-    gflops: float | None
-    images_per_second: float | None
-    note: str
 
 
 VOC, COCO, CONTEXT_A, CONTEXT_B, CONTEXT_C = (
@@ -63,7 +54,7 @@ ROWS = (
     Row('ZegCLIP', 'fully_supervised', CONTEXT_A, 77.5, 46.5, 78.7, 56.9, DISAGREES),
     Row('ZegCLIP', 'cross_dataset', ('cross_voc20',), None, 93.6, None, None),
     Row('ZegCLIP', 'cross_dataset', ('cross_context59', 'cross_context60'), None, 41.2, None, None,
-        '59 or 60 classes: print does not say'),
+        '59 or 60 classes: the paper does not say'),
     Row('Cascade-CLIP', 'inductive', VOC, None, 92.5, 83.0, 87.5),
     Row('Cascade-CLIP', 'inductive', COCO, None, 41.2, 43.4, 42.3),
     Row('Cascade-CLIP', 'inductive', CONTEXT_C, None, 55.9, 47.2, 51.2),
@@ -72,17 +63,21 @@ ROWS = (
     Row('OTSeg+', 'inductive', CONTEXT_B, None, None, None, 57.7),
     Row('CLIP-RC, second-hand', 'inductive', VOC, None, None, None, 85.8, 'as papers list it that compare with it'),
 )
-# Notes on CLIP-RC's own row in a config, by (protocol, setting).
-NOTES = {('context60', 'inductive'): 'second-hand; the protocol is not named there, very probably it is (a)'}
+# Notes on CLIP-RC's own rows: (protocol, setting) -> note.
+NOTES = {('context60', 'inductive'): 'second-hand; its protocol is not named, very probably it is (a)'}
 
-GTX = 'on one 1080 Ti'
-EFFICIENCY = (
-    Efficiency('ZegCLIP', 'voc12', 13.8, 110.4, 9.0, GTX),
-    Efficiency('ZegCLIP', 'coco', 14.6, 123.9, 6.7, GTX),
-    Efficiency('CLIP-RC', None, 36.9, None, None, '36.94M, of which 8.41M are tensors that are never used'),
-)
+DRIVE = 'https://drive.google.com/file/d/'
+# Config -> the authors' checkpoint.
+OFFICIAL = {f'configs/{name}.py': f'{DRIVE}{key}/view' for name, key in {
+    'voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16': '177NlvVKd8XBDPgORPlyW1Bhs4cX_xD7i',
+    'voc12/clip_rc_zero_vit-b_512x512_20k_voc_10_16_st': '1e42PVaURY1Ub0MRtiutnymcsL-PASfjk',
+    'voc12/clip_rc_fully_vit-b_512x512_40k_voc_10_16': '1nK7K_R5t3mbaWaamxUBNO5wYGdSbSW_i',
+    'coco/clip_rc_zero_vit-b_512x512_80k_coco_stuff164k_100_16': '1wFntgORB1q_H0WGU1JIAKOOsgXoE94Pe',
+    'coco/clip_rc_zero_vit-b_512x512_40k_coco_stuff164k_100_16_st': '1dD4wJNdLGJD-l-AdEYQ1dY9xousnbQLJ',
+    'coco/clip_rc_fully_vit-b_512x512_80k_coco_stuff164k_100_16': '1-I859mSX9MblCXACcCc-2QlqmJHU7Jh1',
+}.items()}
 
 
 def others(protocol: str | None, setting: str) -> list[Row]:
-    """List the rows of other papers under a protocol in a setting."""
+    """Return the rows of other papers under a protocol in a setting."""
     return [row for row in ROWS if protocol in row.protocols and row.setting == setting]

@@ -1,4 +1,4 @@
-# CLIP-RC on CLIP ViT-B/16, whose sizes are written here: they need no CLIP file.
+# CLIP-RC on CLIP ViT-B/16; as its sizes are given here, building it needs no CLIP file.
 _base_ = './clip_rc_any_clip.py'
 model = dict(
     backbone=dict(patch_size=16, width=768, layers=12, heads=12, output_dim=512),

@@ -1,5 +1,5 @@
-# CLIP-RC on any CLIP ViT, 512x512 pixels (image_size: another side). Its sizes are read from the CLIP file, and kept
-# in checkpoints. What differs between datasets is in their leaves.
+# CLIP-RC on any CLIP ViT, 512x512 pixels (image_size changes that). Its sizes are read from the CLIP file and kept in
+# checkpoints.
 clip = 'pretrained/ViT-B-16.pt'  # python tools/download.py
 model = dict(
     type='CLIPRC',

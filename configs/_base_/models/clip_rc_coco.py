@@ -1,4 +1,4 @@
-# What CLIP-RC changes for COCO-Stuff.
+# CLIP-RC for COCO-Stuff: more prompts, other loss weights.
 _base_ = './clip_rc.py'
 model = dict(
     backbone=dict(num_tokens=100),

@@ -1,6 +1,6 @@
 # CLIP-RC on the miniature's CLIP: 64x64 pixels, patches of 8.
 _base_ = './clip_rc.py'
-clip = 'tools/miniature/clip.pt'  # made by tools/miniature/train_clip.py
+clip = 'tools/miniature/clip.pt'  # trained by tools/miniature/train_clip.py
 model = dict(
     pretrained=clip,
     pretrained_text=clip,

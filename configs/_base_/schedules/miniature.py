@@ -1,4 +1,4 @@
-# Short, so Adam must soon forget the huge first gradients (beta 2) and start gently; 40,000 iterations outlast them.
+# A short schedule: Adam must forget the huge first gradients soon (beta 2), and start gently.
 _base_ = './adamw_poly.py'
 optimizer = dict(lr=1e-3, betas=(0.9, 0.95), fused=True)
 lr_config = dict(warmup_iters=300)

@@ -1,19 +1,24 @@
-"""The lock pins what the requirements admit; setup_env.sh installs it, checked, or says that it can't."""
+"""The lock fits the requirements; setup_env.sh installs it and checks its hashes, or says that it cannot."""
 import os
 import re
 import subprocess
 import sys
-from email.message import Message
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import REPOSITORY
-from tools.environment import licences
 
-LOCK = licences.LOCK.read_text()
-PINS = licences.pins(LOCK)
+LOCK = (REPOSITORY / 'tools/environment/tested.lock').read_text()
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Read the versions of a lock, by package."""
+    return dict(re.findall(r'^([a-z\d][\w.-]*)==(\S+)', lock, flags=re.MULTILINE))
+
+
+PINS = pins(LOCK)
 REQUIREMENTS = ['requirements.txt', 'tests/requirements.txt', 'tools/webapp_requirements.txt',
                 'tools/export_requirements.txt', 'tools/environment/tested.in']
 
@@ -32,34 +37,6 @@ def test_each_package_has_hashes_and_no_place_is_named():
     assert all(re.search(r'--hash=sha256:[\da-f]{64}\b', package) for package in packages)
     assert '://' not in LOCK and ' /' not in LOCK and 'file:' not in LOCK and '-index' not in LOCK
     assert 'opencv-python' not in PINS, 'it has the same files as opencv-python-headless'
-
-
-def test_the_page_lists_the_licence_of_each_package():
-    _, header, rows = licences.PAGE.read_text().partition(licences.HEADER)
-    cells = [[cell.strip() for cell in row.strip('|').split('|')] for row in rows.splitlines()]
-    assert header and {name: version for name, version, _ in cells} == PINS, 'python tools/environment/licences.py'
-    assert all(words for *_, words in cells)
-
-
-@pytest.mark.parametrize('fields, words', [
-    ([('License-Expression', 'MIT'), ('Classifier', 'License :: OSI Approved :: BSD License')], 'MIT'),
-    ([('License', 'Apache 2.0'), ('Classifier', 'License :: OSI Approved :: Apache Software License')], 'Apache 2.0'),
-    ([('License', 'UNKNOWN'), ('Classifier', 'License :: OSI Approved :: MIT License')], 'MIT License'),
-    ([('License', 'Permission is\nhereby granted'), ('Classifier', 'License :: OSI Approved :: MIT License')],
-     'MIT License'),
-    ([('Classifier', 'Programming Language :: Python')], 'none stated')])
-def test_licence_from_metadata(fields, words):
-    package = Message()
-    for field, value in fields:
-        package[field] = value
-    assert licences.licence(package) == words
-
-
-def test_another_environment_than_the_locks_is_refused():
-    with pytest.raises(ValueError, match='pytest .* is installed, tested.lock pins 0.0.1'):
-        licences.table('pytest==0.0.1 \\\n')
-    with pytest.raises(ValueError, match='no-such-package is not installed'):
-        licences.table('no-such-package==1 \\\n')
 
 
 # ---- setup_env.sh, with an interpreter that makes and installs nothing
@@ -98,10 +75,11 @@ def setup(tmp_path):
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
 
-    def setup(*options: str, python: str = '311', torch: str | None = None) -> subprocess.CompletedProcess:
+    def setup(python: str = '311', torch: str | None = None, script=REPOSITORY / 'tools/setup_env.sh', apart=True
+              ) -> subprocess.CompletedProcess:
         environment = {name: value for name, value in os.environ.items() if name not in ('TORCH', 'CLIPRC_ENV')}
         return subprocess.run(
-            ['bash', REPOSITORY / 'tools/setup_env.sh', '--apart', *options], text=True, capture_output=True,
+            ['bash', script, *(['--apart'] if apart else [])], text=True, capture_output=True,
             env=environment | {'PYTHON': str(stand_in), 'REAL_PYTHON': sys.executable, 'SAID': str(said),
                                'CLIPRC_CACHE': str(tmp_path / 'cache'), 'WITH_PYTHON': python,
                                'WITH_TORCH': torch or PINS['torch'], **({'TORCH': torch} if torch else {})})
@@ -119,14 +97,14 @@ def test_the_lock_is_installed_once_and_its_hashes_checked(setup):
     assert '--require-hashes' in everything and '--require-hashes' in compiled
     assert '--no-index' in wheel and wheel.endswith('.whl'), 'nothing but what was compiled here'
     pinned = (setup.said / 'installed').read_text()
-    assert licences.pins(pinned) == PINS and list(licences.pins(pinned))[-1] == 'mmcv-full'
+    assert pins(pinned) == PINS and list(pins(pinned))[-1] == 'mmcv-full'
     assert pinned.count('--hash') == LOCK.count('--hash')
     assert (setup.said / 'compiler').read_text().endswith('"$@" -std=c++20\n'), "not what torch's headers ask for"
     assert setup().stdout == done.stdout
     assert len((setup.said / 'calls').read_text().splitlines()) == 3, 'it was made a second time'
 
 
-def test_what_was_interrupted_is_made_again(setup):
+def test_an_interrupted_setup_can_be_run_again(setup):
     (setup.said / 'break').touch()
     assert setup().returncode != 0
     (setup.said / 'break').unlink()
@@ -145,6 +123,17 @@ def test_elsewhere_the_ranges_are_installed_and_it_says_so(setup, python, torch)
     assert f'torch=={torch}' in everything and '--require-hashes' not in everything
     assert '--require-hashes' in compiled, "mmcv-full's archive is the same for all"
     assert setup().stdout != done.stdout, 'the tested set has an environment of its own'
+
+
+def test_a_ready_environment_is_linked_and_named(setup, tmp_path):
+    (tmp_path / 'clone/tools').mkdir(parents=True)
+    for name in ('tools/setup_env.sh', 'tools/environment', 'tests', 'requirements.txt'):
+        (tmp_path / 'clone' / name).symlink_to(REPOSITORY / name)
+    folder = setup().stdout.strip()
+    done = setup(script=tmp_path / 'clone/tools/setup_env.sh', apart=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('setup_env: ready: Python 3.') and f'torch {PINS["torch"]}: source' in done.stdout
+    assert os.readlink(tmp_path / 'clone/.venv') == folder
 
 
 def test_unknown_options_of_setup_env(setup):

@@ -36,6 +36,10 @@ def test_own_rows_in_the_configs(name):
         assert harmonic_mean(row.mIoU_seen, row.mIoU_unseen) == pytest.approx(row.hIoU, abs=0.1)
 
 
+def test_official_checkpoints_are_those_of_whole_own_rows():
+    assert set(published.OFFICIAL) == {name for name, row in OWN.items() if len(row) == 4}
+
+
 def test_protocols_of_the_configs():
     used = {leaf.protocol for leaf in leaves().values()}
     assert used - {None} == set(published.PROTOCOLS)

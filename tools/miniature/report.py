@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Print the scores of a quickstart and draw its results: `python tools/miniature/report.py WORK_DIR`.
+
+Writes results.json, results.png (images of unseen classes) and losses.png to WORK_DIR.
+"""
+import argparse
+import json
+import pickle
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # so that `datasets` and `tools` are this repository's
+import models  # noqa: F401  first: silences the notices of mmcv's import
+
+# isort: split
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from prettytable import PrettyTable
+
+from datasets.miniature import Miniature
+from models.errors import UserError
+from tools.engine.errors import run
+from tools.engine.files import atomic_path
+from tools.miniature.plots import SCORES, loss_image
+from tools.miniature.world import SIZE, swatch
+
+TITLES = {'inductive': 'inductive', 'transductive': 'transductive',
+          'control': 'control: inductive, unseen names swapped'}  # by folder
+MARGIN, LINE = 10, 44  # pixels
+IGNORED = (236, 236, 236)  # colour of pixels of no class
+
+
+def read_scores(folder: Path) -> dict[str, float]:
+    """Return the scores of the newest test in a work folder, as fractions.
+
+    Raises:
+        UserError: there is none, or the file is damaged.
+    """
+    files = sorted(folder.glob('eval_*.json'), key=lambda file: file.stat().st_mtime)
+    if not files:
+        raise UserError(f'no eval_*.json in {folder}: its test has not ended.')
+    try:
+        return json.loads(files[-1].read_text())['metric']
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{files[-1]} is damaged: remove it, and test again.') from error
+
+
+def table(scores: dict[str, dict[str, float]]) -> PrettyTable:
+    """Make the table of mIoU in percent, a row for each title."""
+    rows = PrettyTable(['mIoU in percent', 'seen', 'unseen', 'hIoU'], align='r')
+    rows.align['mIoU in percent'] = 'l'
+    for title, values in scores.items():
+        rows.add_row([title, *(f'{100 * values[name]:.1f}' for name in SCORES)])
+    return rows
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a mask file as class indices (SIZE, SIZE), 255 for no class."""
+    with Image.open(path) as image:
+        return np.asarray(image) - np.uint8(1)  # 0 becomes 255
+
+
+def patterned(labels: np.ndarray) -> Image.Image:
+    """Draw a label map (SIZE, SIZE), each class in its own colour and pattern."""
+    canvas = np.full((SIZE, SIZE, 3), IGNORED, np.uint8)
+    for index in np.unique(labels[labels != 255]):
+        canvas[labels == index] = swatch(index)[labels == index]
+    return Image.fromarray(canvas)
+
+
+def results_image(world: Path, label_files: dict[str, Path], count: int = 8) -> Image.Image:
+    """Draw the first `count` test images that show an unseen class: image, truth, and a row for each label file.
+
+    Background is left out of predictions, as it is left out of scores.
+    """
+    names = (world / 'ImageSets/Segmentation/val.txt').read_text().split()
+    unseen = Miniature.describe().split.unseen
+    truths = {index: read_mask(world / f'SegmentationClass/{name}.png') for index, name in enumerate(names)}
+    chosen = [index for index, truth in truths.items() if np.isin(truth, unseen).any()][:count]
+    rows = {'image': [Image.open(world / f'JPEGImages/{names[index]}.jpg') for index in chosen],
+            'truth': [patterned(truths[index]) for index in chosen]}
+    for title, file in label_files.items():
+        labels = pickle.loads(file.read_bytes())  # our own, written by test.py
+        rows[title] = [patterned(np.where(truths[index] == 255, 255, labels[index])) for index in chosen]
+
+    font, title_width, columns = ImageFont.load_default(size=16), 120, 5
+    width = title_width + len(chosen) * (SIZE + MARGIN)
+    legend = (-(-len(Miniature.CLASSES) // columns) + 1) * LINE
+    canvas = Image.new('RGB', (width, MARGIN + len(rows) * (SIZE + MARGIN) + legend + MARGIN), 'white')
+    draw = ImageDraw.Draw(canvas)
+    for row, (title, images) in enumerate(rows.items()):
+        top = MARGIN + row * (SIZE + MARGIN)
+        draw.text((MARGIN, top + SIZE // 2 - 8), title, fill='black', font=font)
+        for place, image in enumerate(images):
+            canvas.paste(image, (title_width + place * (SIZE + MARGIN), top))
+    top = MARGIN + len(rows) * (SIZE + MARGIN) + MARGIN
+    for index, name in enumerate(Miniature.CLASSES):
+        place = MARGIN + index // 4 * (width // columns), top + index % 4 * LINE
+        canvas.paste(Image.fromarray(swatch(index)).crop((0, 0, 36, 36)), place)
+        draw.text((place[0] + 44, place[1] + 8), f'{name} (unseen)' if index in unseen else name, fill='black',
+                  font=font, stroke_width=0.4 if index in unseen else 0)
+    note = 'Grey: background, which is no class and is not scored. Outlines are those of the truth in all rows.'
+    draw.text((MARGIN, top + legend - LINE + 8), note, fill='black', font=font)
+    return canvas
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Print the scores of a quickstart and draw its results.')
+    parser.add_argument('work_dir', type=Path, help='folder of the quickstart')
+    work = parser.parse_args().work_dir
+    scores = {title: read_scores(work / name) for name, title in TITLES.items()}
+    with atomic_path(work / 'results.json') as file:
+        file.write_text(json.dumps({title: {name: values[name] for name in SCORES}
+                                    for title, values in scores.items()}, indent=1) + '\n')
+    trained = ('inductive', 'transductive')
+    with atomic_path(work / 'results.png') as file:
+        results_image(work / 'world', {name: work / name / 'labels.pkl' for name in trained}).save(file)
+    with atomic_path(work / 'losses.png') as file:
+        loss_image({name: work / name for name in trained}, file)
+    print(table(scores))
+    print(f'{work}/results.png: results on images of unseen classes\n{work}/losses.png: loss curves')
+
+
+if __name__ == '__main__':
+    run(main)
