@@ -4,7 +4,7 @@ from mmcv import Config, ConfigDict
 from mmseg.models.builder import MODELS
 
 from ..errors import UserError
-from ..segmentor import build
+from ..builder import build
 from ..weights.files import Checkpoint
 
 LONGEST_SIDE, LARGEST_RATIO = 10_000, 2  # of images after resizing, in pixels; of resizing
