@@ -31,8 +31,8 @@ def parse_arguments() -> argparse.Namespace:
                         help='of the class colours in images, in (0, 1] (default: 0.5)')
     parser.add_argument('--aug-test', action='store_true', help='average six scales and their mirror images')
     parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to test on')
-    parser.add_argument('--gpu-collect', action='store_true', help='several GPUs: collect the results on GPUs')
-    parser.add_argument('--tmpdir', help='several processes: the folder for partial results')
+    parser.add_argument('--gpu-collect', action='store_true', help='accepted for compatibility')
+    parser.add_argument('--tmpdir', help='accepted for compatibility: results are collected without files')
     return parser.parse_args()
 
 

@@ -168,7 +168,7 @@ def forget_loggers() -> None:
 @pytest.fixture
 def fails(monkeypatch, capfd, cache):
     """Runs a script in this process; returns the error that it ends with."""
-    from tools.engine import process
+    from tools.engine import errors
 
     def call(script: str, *arguments) -> str:
         spec = importlib.util.spec_from_file_location('script_under_test', REPOSITORY / script)
@@ -177,7 +177,7 @@ def fails(monkeypatch, capfd, cache):
         forget_loggers()
         monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            process.run(module.main)
+            errors.run(module.main)
         assert isinstance(caught.value.code, str), 'no error, or one of the command line'
         assert caught.value.code.startswith('error: ')
         output = capfd.readouterr()

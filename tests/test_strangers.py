@@ -23,7 +23,7 @@ from models.weights import files
 from models.weights.checks import CONTROL
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
-from tools.engine import process
+from tools.engine import errors
 
 SMALL = {'vocabulary': 60, 'text_width': 8, 'text_layers': 1}
 
@@ -348,7 +348,7 @@ def test_texts_do_not_reach_the_terminal_raw(fails, tmp_path, meta, words):
 
 
 def test_errors_do_not_reach_the_terminal_raw():
-    assert process.plain_message(ValueError('a \x1b[2J\nb')) == 'a \\x1b[2J\nb'
+    assert errors.plain_message(ValueError('a \x1b[2J\nb')) == 'a \\x1b[2J\nb'
 
 
 def test_modules_that_a_checkpoint_names_are_not_imported(tmp_path, monkeypatch, trace):

@@ -12,7 +12,7 @@ import torch
 from models import plugins
 from models.weights import files
 from tests.conftest import REPOSITORY
-from tools.engine import process
+from tools.engine import errors
 from tools.engine.build import build_model, load_weights
 from tools.engine.config import load_config
 from tools.inspect_checkpoint import lines
@@ -109,7 +109,7 @@ def test_modules_that_cannot_be_imported(tmp_path, tiny_configs, name, text, wor
     file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], name)
     before = [*sys.path]
     with pytest.raises(SystemExit) as caught:
-        process.run(lambda: read(file))
+        errors.run(lambda: read(file))
     message = caught.value.code
     assert message.startswith(f'error: {file if text is None or name != "datasets" else tmp_path}')
     assert all(word in message for word in words), message
@@ -144,7 +144,7 @@ def test_an_error_in_a_part_says_where(tmp_path, tiny_configs):
     file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'own_faulty',
                         "loss_decode=dict(type='FaultyLoss')")
     with pytest.raises(SystemExit) as caught:
-        process.run(lambda: build_model(read(file)))
+        errors.run(lambda: build_model(read(file)))
     assert re.fullmatch(r'error: ValueError: too many values to unpack \(expected 2.*\) '
                         rf'\({tmp_path}/own_faulty.py, line 11\)', caught.value.code)
 

@@ -12,13 +12,6 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> int:
-    """Read a duration in seconds, 0 included, from the command line (an argument's `type`)."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(f'{text!r} is not an integer number of seconds')
-    return int(text)
-
-
 def key_value(text: str) -> str:
     """Check a KEY=VALUE option (an argument's `type`); `config.load_config` reads the value."""
     if '=' not in text:
@@ -30,10 +23,9 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that `config.load_config` reads."""
     parser.add_argument('config', help=f'config file; {IS_RUN}')
     parser.add_argument('--data-root', help="the dataset's folder, instead of the config's")
-    parser.add_argument('--cfg-options', nargs='+', action='extend', type=key_value, default=[], metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', '--options', nargs='+', action='extend', type=key_value, default=[],
+                        metavar='KEY=VALUE',
                         help='override settings of the config, for example model.decode_head.num_layers=2')
-    parser.add_argument('--options', nargs='+', action='extend', type=key_value, default=[], metavar='KEY=VALUE',
-                        help='older name of --cfg-options')
 
 
 def add_launch_arguments(parser: ArgumentParser) -> None:
@@ -47,7 +39,7 @@ def add_launch_arguments(parser: ArgumentParser) -> None:
 
 def add_hang_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that `hang.watch` reads."""
-    parser.add_argument('--hang-timeout', type=seconds, default=600, metavar='SECONDS',
+    parser.add_argument('--hang-timeout', type=int, default=600, metavar='SECONDS',
                         help='print the stacks of a process that makes no progress for this long; 0: never '
                              '(default: 600)')
     parser.add_argument('--end-on-hang', action='store_true', help='end the process after such a report')

@@ -22,7 +22,7 @@ from tools.engine.model_settings import amp_type, check_sizes, class_lists
 
 
 def dataset_facts(config: Config) -> DatasetFacts:
-    """Read class names, split and prompt set of the test data from the config; no file is opened."""
+    """Read class names, split and prompt set of the test data from the config."""
     dataset = next(dataset_configs(config.data.get('test', {})), None)
     if dataset is None:
         raise UserError('the config\'s data.test names no folder of images (img_dir).')
@@ -62,18 +62,17 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     """
     split = dataset_facts(config).split
     if len(split.names) < 2:
-        raise UserError(f'the dataset has one class, {split.names[0]}: a model tells classes apart, it needs two at '
-                        'least. Background can be one.')
+        raise UserError(f'the dataset has one class, {split.names[0]}: two are needed, and background can be one.')
     fill_in(config, checkpoint)
     model = config.model.copy()
     model.update(class_lists(config, split), load_text_embedding=None, text_encoder=None)
     check_sizes(config)
-    amp_dtype, compiles = amp_type(config), config.get('compile', False)
-    if not isinstance(compiles, bool):
-        raise UserError(f'compile={compiles!r} is neither True nor False.')
+    amp_dtype = amp_type(config)
+    if not isinstance(config.get('compile', False), bool):
+        raise UserError(f'compile={config.compile!r} is neither True nor False.')
     built = build(model)
     built.amp_dtype = amp_dtype
-    if compiles:
+    if config.get('compile'):
         compile_layers(built)
     return built
 
@@ -135,12 +134,11 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
     names = dataset_facts(config).split.names
     if config.get('cross_dataset') or not trained_on or tuple(trained_on) == names:
         return
-    lost = [name for name in trained_on if name not in names]
-    new = [name for name in names if name not in trained_on]
-    differences = [f'{where}: {"; ".join(few[:5])}{f" and {len(few) - 5} more" if len(few) > 5 else ""}'
-                   for where, few in (('only there', lost), ('only here', new)) if few]
+    different = [f'{where} {only[0]} ({len(only)} in all)' for where, only in (
+        ('only there', [name for name in trained_on if name not in names]),
+        ('only here', [name for name in names if name not in trained_on])) if only]
     raise UserError(f'{checkpoint.path} was trained on {len(trained_on)} classes, the config\'s dataset has '
-                    f'{len(names)}: {", ".join(differences) or "the same in another order"}. Use the config of the '
+                    f'{len(names)}: {", ".join(different) or "the same in another order"}. Use the config of the '
                     'checkpoint (tools/inspect_checkpoint.py finds it). To test it on classes it was not trained on: '
                     'a config of configs/cross_dataset, or --cfg-options cross_dataset=True.')
 

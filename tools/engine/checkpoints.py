@@ -2,7 +2,6 @@
 
 A file holds `state_dict`, `optimizer` and `meta` as mmcv's do, and `random_states`, one for each process.
 """
-import os
 import random
 import re
 import time
@@ -18,7 +17,7 @@ from mmcv.runner import BaseRunner, CheckpointHook
 
 from tools.engine.files import atomic_path
 from tools.engine.process import Place
-from tools.engine.run_folder import LATEST, NUMBER, STOPPED, numbered, point_latest_to, remove_parts
+from tools.engine.run_folder import LATEST, NUMBER, STOPPED, numbered, point_latest_to
 
 
 def write(content: dict, path: Path) -> None:
@@ -102,13 +101,13 @@ class Checkpoints(CheckpointHook):
         super().__init__(**{'by_epoch': False, **options})
         self.place, self.template, self.linked = place, filename_tmpl, create_symlink
         self.saved = 0  # iterations done at the last checkpoint
-        self.first = True
 
     def before_run(self, runner: BaseRunner) -> None:
         super().before_run(runner)
         self.saved = runner.iter
         if self.place.rank == 0:
-            remove_parts(Path(self.out_dir))
+            for part in Path(self.out_dir).glob('.*.part.*'):  # unfinished files of a run that was killed
+                part.unlink(missing_ok=True)
             resumed = runner.last_good and runner.last_good.resolve()
             if resumed and resumed.parent == Path(self.out_dir).resolve() and not resumed.name.startswith('best'):
                 self.link(runner, resumed)  # the run may have been killed before it did
@@ -127,7 +126,6 @@ class Checkpoints(CheckpointHook):
             save(runner, path, states, done)
             self.link(runner, path)
             self.remove_others(path, done)
-            self.warn_of_space(runner, path)
         self.saved, runner.last_good = done, path
 
     def link(self, runner: BaseRunner, path: Path) -> None:
@@ -149,17 +147,3 @@ class Checkpoints(CheckpointHook):
             re.escape(self.template).replace(r'\{\}', r'\d+'), file.name) and int(NUMBER.search(file.name)[1]) <= done]
         for file in own[self.max_keep_ckpts:] if self.max_keep_ckpts > 0 else ():
             file.unlink()
-
-    def warn_of_space(self, runner: BaseRunner, path: Path) -> None:
-        """Warn once, after the first checkpoint, if the next ones will not fit on the disk."""
-        if not self.first:
-            return
-        self.first = False
-        size, free = path.stat().st_size, os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
-        to_come = max(0, runner.max_iters - runner.iter - 1) // self.interval
-        if self.max_keep_ckpts > 0:
-            to_come = min(to_come, self.max_keep_ckpts)
-        if to_come * size > free:
-            runner.logger.warning('%d more checkpoints of %.0f MB will follow, and %.0f MB are free in %s: make room, '
-                                  'or keep only the newest with checkpoint_config.max_keep_ckpts=3', to_come,
-                                  size / 1e6, free / 1e6, path.parent)

@@ -3,30 +3,25 @@ import json
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from pprint import pformat
 
-from mmcv import Config, DictAction
+from mmcv import Config, ConfigDict, DictAction
 
 from models import file_kinds, mmcv_compat, plugins
 from models.errors import UserError
 from models.weights.config_text import with_pairs
-from tools.engine.arguments import IS_RUN, add_config_arguments  # noqa: F401
-from tools.engine.config_changes import dataset_configs, set_image_size, take_fp16_for_amp
-from tools.engine.config_names import SETTINGS, check_names, check_workflow
+from tools.engine.config_names import SETTINGS, check_names
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # settings of a config's model
 TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # settings of a config's datasets, where they are not lists
 LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG')
 DATA_SETTINGS = ('samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test')
-
-
-def read_options(options: list[str]) -> dict:
-    """Read KEY=VALUE options of a command line as mmcv does; the last one of a key counts."""
-    parser = ArgumentParser()
-    parser.add_argument('--options', nargs='*', action=DictAction, default={})
-    return parser.parse_args(['--options', *options]).options
+# The lengths in pixels of a pipeline's steps.
+PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pad': ('size',),
+          'MultiScaleFlipAug': ('img_scale',)}
 
 
 def load_config(args: Namespace) -> Config:
@@ -40,20 +35,7 @@ def load_config(args: Namespace) -> Config:
     path = Path(args.config)
     config = read_config(path)
     check_names(config, path)
-    check_workflow(config)
-    options = {**read_options(args.options), **read_options(args.cfg_options)}
-    for key, value in options.items():
-        if key.split('.')[0] not in SETTINGS:
-            name = key.split('.')[0]
-            why = f'{name!r} is a helper variable of the config file, not a setting' if name in config else \
-                f'the config has no {name!r}'
-            raise UserError(f'{key}: {why}. The settings: {", ".join(sorted({*SETTINGS} & {*config}))}.')
-        if key.split('.')[-1] in (*FILES, *TEXT_FILES) and isinstance(value, str) and Path(value).is_file():
-            options[key] = str(Path(value).absolute())  # relative to the current folder, as in a shell
-    try:
-        config.merge_from_dict(options)
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
-        raise UserError(f'{" ".join(options)}: does not fit the config: {error}') from error
+    _override(config, args.cfg_options)
     for needed in ('model', 'data', 'model.backbone', 'model.decode_head', 'data.test'):
         part = config
         for name in needed.split('.'):
@@ -65,16 +47,14 @@ def load_config(args: Namespace) -> Config:
         raise UserError(f'{", ".join(unknown)}: data has {", ".join(DATA_SETTINGS)}.')
     if config.get('log_level', 'INFO') not in LEVELS:
         raise UserError(f'log_level={config.log_level!r}: one of {", ".join(LEVELS)} is needed.')
-    take_fp16_for_amp(config)
     for dataset in dataset_configs(config.data):
         if isinstance(dataset.get('pipeline'), list):
             dataset.pipeline = with_pairs(dataset.pipeline)
     set_image_size(config)
-    if args.data_root is not None:
-        for dataset in dataset_configs(config.data):
-            dataset.data_root = str(Path(args.data_root).absolute())
     for dataset in dataset_configs(config.data):
-        if dataset.get('data_root') is not None:
+        if args.data_root is not None:
+            dataset.data_root = str(Path(args.data_root).absolute())
+        elif dataset.get('data_root') is not None:
             dataset.data_root = str(REPOSITORY / dataset.data_root)
         for name in TEXT_FILES:
             if isinstance(dataset.get(name), str) and (REPOSITORY / dataset[name]).is_file():
@@ -85,27 +65,40 @@ def load_config(args: Namespace) -> Config:
     return config
 
 
+def _override(config: Config, options: list[str]) -> None:
+    """Change settings by the KEY=VALUE options of a command line; the last one of a key counts."""
+    parser = ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction, default={})
+    options = parser.parse_args(['--options', *options]).options
+    for key, value in options.items():
+        name = key.split('.')[0]
+        if name not in SETTINGS:
+            why = f'{name!r} is a helper variable of the config file, not a setting' if name in config else \
+                f'the config has no {name!r}'
+            raise UserError(f'{key}: {why}. The settings: {", ".join(sorted({*SETTINGS} & {*config}))}.')
+        if key.split('.')[-1] in (*FILES, *TEXT_FILES) and isinstance(value, str) and Path(value).is_file():
+            options[key] = str(Path(value).absolute())  # relative to the current folder, as in a shell
+    try:
+        config.merge_from_dict(options)
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise UserError(f'{" ".join(options)}: does not fit the config: {error}') from error
+
+
 def read_config(path: str | Path) -> Config:
     """Execute a config file, and import the modules in its `custom_imports`, which may lie beside it.
 
     Raises:
         UserError: the file is missing or not a config, or one of its modules cannot be imported.
     """
-    config = _read(Path(path))
-    plugins.import_modules(config, Path(path))
-    return config
-
-
-def _read(path: Path) -> Config:
-    """Read by mmcv, without its traces after a failure: a search path, and an error of a temporary file."""
+    path = Path(path)
     file_kinds.check_config(path)
     if not path.is_file():
         raise UserError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
     search_path, complain = [*sys.path], sys.unraisablehook
     try:
         with mmcv_compat.configs_of_any_editor():
-            return Config.fromfile(str(path), import_custom_modules=False)
-    except BaseException as error:  # any error of the user's code, or Ctrl-C
+            config = Config.fromfile(str(path), import_custom_modules=False)
+    except BaseException as error:  # any error of the user's code, or Ctrl-C, after which mmcv leaves traces
         sys.path[:], sys.unraisablehook = search_path, lambda _: None
         traceback.clear_frames(error.__traceback__)  # closes the temporary file now, whose folder is gone
         if isinstance(error, UserError) or not isinstance(error, Exception):
@@ -113,6 +106,8 @@ def _read(path: Path) -> Config:
         raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     finally:
         sys.unraisablehook = complain
+    plugins.import_modules(config, path)
+    return config
 
 
 def _weights_path(name: str) -> Path:
@@ -122,6 +117,46 @@ def _weights_path(name: str) -> Path:
     return downloaded if not path.exists() and downloaded.exists() else path
 
 
+def dataset_configs(node) -> Iterator[ConfigDict]:
+    """Yield every dataset config below `node`, also wrapped ones."""
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from dataset_configs(item)
+    elif isinstance(node, dict):
+        if 'img_dir' in node:
+            yield node
+        yield from dataset_configs([*node.values()])
+
+
+def set_image_size(config: Config) -> None:
+    """Set the side of crops and windows to the config's `image_size` (pixels), and scale related lengths with it.
+
+    These are the sizes of the model's inputs, the stride of windows, and the sizes in pipelines.
+
+    Raises:
+        UserError: it is not a positive integer.
+    """
+    model, side = config.model, config.get('image_size')
+    if side is None:
+        return
+    if type(side) is not int or side < 1:
+        raise UserError(f'image_size={side!r} is not a positive integer (pixels).')
+    before = model.backbone.get('input_resolution', 512)
+
+    def scale(settings: ConfigDict, *names: str) -> None:
+        for name in names:
+            if (lengths := settings.get(name)) is not None:
+                settings[name] = (round(lengths * side / before) if isinstance(lengths, int) else
+                                  tuple(round(length * side / before) for length in lengths))
+
+    scale(model.test_cfg, 'crop_size', 'stride')
+    for dataset in dataset_configs(config.data):
+        for step in dataset.get('pipeline', []):
+            for part in (step, *step.get('transforms', [])):
+                scale(part, *PIXELS.get(part.type, ()))
+    model.backbone.input_resolution = model.decode_head.img_size = side
+
+
 def as_text(config: Config) -> str:
     """Write the config as Python that reads back as the same (mmcv's own text is wrong if a value holds a quote)."""
     return '\n'.join(f'{key} = {pformat(value, width=120, sort_dicts=False)}'
@@ -129,5 +164,5 @@ def as_text(config: Config) -> str:
 
 
 def as_data(config: Config) -> dict:
-    """Give the config as plain JSON values, for checkpoints: read back as data, never executed."""
+    """Return the config as plain JSON values, for checkpoints: read back as data, never executed."""
     return json.loads(json.dumps(config._cfg_dict.to_dict(), default=str))

@@ -57,9 +57,6 @@ def _build(config: Config, part: str) -> Dataset:
     settings = config.data[part]
     if isinstance(settings, dict) and settings.get('type') == 'ConcatDataset':
         settings = settings['datasets']
-    if isinstance(settings, dict) and settings.get('type') == 'RepeatDataset' and not (
-            type(settings.get('times')) is int and settings['times'] > 0):
-        raise UserError(f'data.{part}.times={settings.get("times")!r}: a positive integer is needed.')
     with building(f'data.{part}'):
         return build_dataset(settings, {'test_mode': part != 'train'})
 
@@ -95,7 +92,7 @@ def _loader(dataset: Dataset, config: Config, place: Place, batch: int, **option
 
 
 def worker_count(config: Config) -> int:
-    """Give the config's number of workers, at most one per CPU core of this process."""
+    """Return the config's number of workers, at most one per CPU core of this process."""
     return min(config.data.workers_per_gpu, len(os.sched_getaffinity(0)))
 
 

@@ -1,7 +1,6 @@
 """Predict the images of a dataset with one process or several, for test.py and for evaluation while training."""
 import math
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from inspect import signature
@@ -11,7 +10,7 @@ from pathlib import Path
 import mmcv.runner
 import numpy as np
 import torch
-from mmcv.engine import collect_results_cpu, collect_results_gpu
+import torch.distributed as dist
 from mmcv.runner import LoggerHook
 from mmseg.core import EvalHook
 from mmseg.utils import get_root_logger
@@ -32,7 +31,7 @@ IMAGES_PER_GROUP = 8  # whose windows a GPU gets together
 
 
 def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
-    """Give (index, label map (H, W)) of each image of this process's loader.
+    """Yield (index, label map (H, W)) of each image of this process's loader.
 
     The first process shows a progress bar on a terminal, and logs the speed of all processes at the end.
     """
@@ -59,7 +58,7 @@ def speed(images: int, seconds: float) -> str:
 
 @torch.no_grad()
 def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.ndarray]:
-    """Give the label maps (H, W) of images from the loader, each in a batch of its own."""
+    """Return the label maps (H, W) of images from the loader, each in a batch of its own."""
     dtype = label_format(model.module.num_classes).dtype
     if any(len(batch['img']) > 1 for batch in batches):  # several views of an image, to be averaged
         return [model(return_loss=False, **batch)[0].astype(dtype) for batch in batches]
@@ -69,21 +68,13 @@ def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.n
     return [labels.to(sent).cpu().numpy().astype(dtype) for labels in model.module.segment(images, metas)]
 
 
-def collect(parts: list, count: int, place: Place, folder: Path, *, on_gpu: bool = False) -> list | None:
-    """Collect the `count` results of all processes in the dataset's order, on the first process; None on the others.
-
-    Args:
-        folder: unless `on_gpu`, they go through a temporary folder in it.
-    """
+def collect(parts: list, count: int, place: Place) -> list | None:
+    """Collect the `count` results of all processes in the dataset's order, on the first process; None on the others."""
     if not place.distributed:
         return parts
-    if on_gpu and torch.cuda.is_available():
-        return collect_results_gpu(parts, count)
-    own = None
-    if place.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        own = tempfile.mkdtemp(prefix='.collect-', dir=folder)
-    return collect_results_cpu(parts, count, process.of_first(own, place))
+    gathered = [None] * place.world_size if place.rank == 0 else None
+    dist.gather_object(parts, gathered, group=place.control)
+    return [part for each in zip(*gathered, strict=True) for part in each][:count] if place.rank == 0 else None
 
 
 class Evaluation(EvalHook):
@@ -91,22 +82,18 @@ class Evaluation(EvalHook):
 
     Args:
         place: of this process.
-        gpu_collect: several GPUs: collect the results on GPUs.
-        tmpdir: several processes: the folder through which results are collected (default: the work folder).
         options: of mmseg's `EvalHook`, and the `metric` of the dataset.
 
     Raises:
         UserError: an option that none of them has.
     """
 
-    OPTIONS = {'metric', 'gpu_collect', 'tmpdir', *signature(EvalHook).parameters,
-               *signature(mmcv.runner.EvalHook).parameters} - {
+    OPTIONS = {'metric', *signature(EvalHook).parameters, *signature(mmcv.runner.EvalHook).parameters} - {
         'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn', 'by_epoch', 'out_dir'}
 
-    def __init__(self, loader: DataLoader, place: Place, *, gpu_collect: bool = False, tmpdir: str | None = None,
-                 **options):
+    def __init__(self, loader: DataLoader, place: Place, **options):
         super().__init__(loader, **{'rule': 'greater', **options})
-        self.place, self.gpu_collect, self.tmpdir = place, gpu_collect, tmpdir
+        self.place = place
 
     def before_run(self, runner: TrainingRunner) -> None:
         super().before_run(runner)
@@ -165,8 +152,7 @@ class Evaluation(EvalHook):
             parts += dataset.pre_eval(labels, index)
         if asked := runner.stop.agreed():
             runner.end(asked, runner.iter + 1)  # when resumed, it will evaluate
-        folder = Path(self.tmpdir or runner.work_dir)
-        parts = collect(parts, len(dataset), self.place, folder, on_gpu=self.gpu_collect)
+        parts = collect(parts, len(dataset), self.place)
         if self.place.rank == 0:
             runner.log_buffer.clear()
             runner.log_buffer.output['eval_iter_num'] = len(self.dataloader)

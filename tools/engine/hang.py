@@ -1,12 +1,9 @@
 """Report a process that makes no progress: its stacks go to stderr. With --end-on-hang it then ends with status 1.
 
 Progress is a training iteration, with its logs, checkpoint and evaluation, or a tested image. Preparations before the
-first one do not count. A report does not prove a fault: a slow disk, compilation and a suspended job look the same, and
-so the process continues unless the user asked for its end.
-
-Of several processes each reports for itself. One whose stack shows a collective operation (`all_reduce`,
-`backward`) waits for another; the one that shows something else is the cause. A main thread in
-`torch/utils/data/dataloader.py` waits for its loader workers.
+first one do not count. A slow disk, a compilation and a suspended job look like a hang, so the process continues unless
+the user asked for its end. Of several processes, those that show a collective operation (`all_reduce`, `backward`) wait
+for the one that shows something else.
 """
 import faulthandler
 from argparse import Namespace
@@ -19,11 +16,7 @@ _timeout, _ends = 0, False
 
 
 def watch(args: Namespace) -> None:
-    """Report as the command line says, from the first `progressed` on.
-
-    Args:
-        args: of `arguments.add_hang_arguments`.
-    """
+    """Report as the arguments of `add_hang_arguments` say, from the first `progressed` on."""
     global _timeout, _ends
     _timeout, _ends = args.hang_timeout, args.end_on_hang
     AT_END.append(_stop)
@@ -31,7 +24,7 @@ def watch(args: Namespace) -> None:
 
 def progressed() -> None:
     """Start the time-out anew."""
-    if _timeout:
+    if _timeout > 0:
         faulthandler.dump_traceback_later(_timeout, repeat=True, exit=_ends, file=STDERR)
 
 
@@ -42,5 +35,5 @@ def _stop() -> None:
 
 
 def group_timeout(args: Namespace) -> timedelta:
-    """Give how long a collective operation waits for a process that is lost: long enough for reports to come first."""
+    """Return how long a collective operation waits for a lost process: longer than the reports take."""
     return timedelta(seconds=3600 + args.hang_timeout)

@@ -11,7 +11,7 @@ WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_per_batch')  # of a c
 
 
 def class_lists(config: Config, split: ClassSplit) -> dict[str, list[int]]:
-    """Give the class lists of the dataset's split; those that an official config repeats must equal them.
+    """Return the class lists of the dataset's split; those that an official config repeats must equal them.
 
     Raises:
         UserError: a list of the config differs.
@@ -61,13 +61,13 @@ def check_sizes(config: Config) -> None:
         sliding(windows.crop_size, windows.crop_size, windows.stride)
     batch = windows.get('windows_per_batch')
     if batch is not None and (type(batch) is not int or batch < 1):
-        raise UserError(f'model.test_cfg.windows_per_batch={batch!r} is not a whole number from 1 up.')
+        raise UserError(f'model.test_cfg.windows_per_batch={batch!r} is not a positive integer.')
     size = config.model.decode_head.get('img_size', 512)
     resolution = config.model.backbone.get('input_resolution', 512)
     if size != resolution:
         raise UserError(f'model.decode_head.img_size={size} but model.backbone.input_resolution={resolution}: '
                         'they are the same size, that of a training crop and of a test window.')
-    crops = [('model.test_cfg.crop_size', config.model.test_cfg.get('crop_size'))]
+    crops = [('model.test_cfg.crop_size', windows.get('crop_size'))]
     for dataset in dataset_configs(config.data.get('train', {})):
         crops += [(f'{step.type} of the training pipeline', step.get('crop_size', step.get('size')))
                   for step in dataset.get('pipeline', []) if step.type in ('RandomCrop', 'Pad')]

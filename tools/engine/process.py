@@ -18,11 +18,9 @@ from torch import nn
 
 from models import mmcv_compat
 from models.errors import UserError
-from tools.engine.arguments import add_launch_arguments, positive_int  # noqa: F401
-from tools.engine.errors import AT_END, LAUNCHED, Stopped, plain_message, run  # noqa: F401
-from tools.engine.files import lock_folder, make_folder  # noqa: F401
+from tools.engine.errors import AT_END, LAUNCHED
+from tools.engine.files import lock_folder
 
-at_least_one = positive_int  # until every command imports it from there
 JOB_BEGAN = 'CLIPRC_JOB_BEGAN'  # environment variable of dist_train.sh: the start of the job, in seconds as `time.time`
 
 
@@ -111,18 +109,12 @@ def set_seed(seed: int, *, deterministic: bool = False) -> None:
 
 
 def common_seed(seed: int | None, place: Place) -> int:
-    """Give `seed`, or without one a random number that all processes share."""
-    if seed is None:
-        seed = int.from_bytes(os.urandom(4), 'little') >> 1
-    if not place.distributed:
-        return seed
-    shared = torch.tensor(seed, dtype=torch.int64, device=place.device)
-    dist.broadcast(shared, src=0)
-    return int(shared)
+    """Return the first process's `seed`, or without one a random number that all processes share."""
+    return of_first(int.from_bytes(os.urandom(4), 'little') >> 1 if seed is None else seed, place)
 
 
 def of_first(value: Any, place: Place) -> Any:
-    """Give the first process's value to all processes."""
+    """Return the first process's value in every process."""
     values = [value]
     if place.distributed:
         dist.broadcast_object_list(values, src=0, group=place.control)
@@ -130,10 +122,9 @@ def of_first(value: Any, place: Place) -> Any:
 
 
 def restarted_job(place: Place) -> float | None:
-    """Give the start of the job (as `time.time`) if torchrun has restarted it; else None.
+    """Return the start of the job (as `time.time`) if torchrun has restarted it; else None.
 
-    A machine that came back has a new launcher: one process that knows of a restart is enough, and the earliest start
-    counts.
+    A replaced machine has a new launcher, so one process that knows of a restart is enough; the earliest start counts.
     """
     own = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0, float(os.environ.get(JOB_BEGAN, 'inf'))
     gathered = [own]

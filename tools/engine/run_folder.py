@@ -25,12 +25,6 @@ def point_latest_to(path: Path) -> None:
     link.replace(path.with_name(LATEST))
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove the unfinished files of a run that was killed."""
-    for part in folder.glob('.*.part.*'):
-        part.unlink(missing_ok=True)
-
-
 def numbered(folder: Path) -> list[Path]:
     """List the checkpoints of a folder, most iterations first; with equal iterations the best one's copy last."""
     found = [file for file in folder.glob('*.pth') if NUMBER.search(file.name) and not file.is_symlink()]

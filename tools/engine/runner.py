@@ -1,4 +1,4 @@
-"""mmcv's runner, with what a user needs when a run ends: a checkpoint when stopped, image names when a loss is bad."""
+"""mmcv's runner that resumes exactly, writes a checkpoint when it is stopped, and names the images of a bad loss."""
 import signal
 from collections.abc import Sequence
 from copy import deepcopy
@@ -39,7 +39,7 @@ class TrainingRunner(IterBasedRunner):
         self.files = []  # of the batches of this step and of the last one of the step before
         self.random_states = []
         self.of_config = []  # hooks of the config, which `begin_hooks` starts
-        self.tensors = self._model.state_dict().keys()  # their names, which must not change
+        self.tensors = self._model.state_dict().keys()  # which must not change
         self.last_good: Path | None = None  # checkpoint
         self.register_hook(checkpoints, priority='NORMAL')
         self.register_hook(CheckLoss(), priority='HIGHEST')
@@ -100,7 +100,7 @@ class TrainingRunner(IterBasedRunner):
         Options of the optimizer, such as its learning rate, are the config's.
         """
         options_of_groups = [{key: value for key, value in group.items() if key != 'params'}
-                for group in self.optimizer.param_groups]
+                             for group in self.optimizer.param_groups]
         super().resume(checkpoint, map_location='cpu')
         for key in ('betas', 'momentum'):
             if (key in self.optimizer.param_groups[0]) != (key in options_of_groups[0]):
@@ -147,8 +147,6 @@ class TrainingRunner(IterBasedRunner):
         """
         hang.progressed()
         super().train(data_loader, **kwargs)
-        if self.iter == self.began[0] + 1:
-            self._check_tensors('a hook')
         asked = self.stop.agreed()
         if asked and self.iter < self.max_iters and self.iter % self.iterations_per_step == 0:
             self.end(asked, self.iter)

@@ -79,11 +79,8 @@ def test(args: argparse.Namespace) -> None:
             dataset.format_results([labels], prefix, indices=[index])
         if args.show or args.show_dir:
             draw(dataset, index, labels, args)
-    through = Path(args.tmpdir or folder)
-    if args.eval:
-        parts = collect(parts, len(dataset), place, through, on_gpu=args.gpu_collect)
-    if args.out:
-        label_maps = collect(label_maps, len(dataset), place, through, on_gpu=args.gpu_collect)
+    parts = collect(parts, len(dataset), place) if args.eval else []
+    label_maps = collect(label_maps, len(dataset), place) if args.out else []
     if place.rank != 0:
         return
     if args.out:

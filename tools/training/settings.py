@@ -34,6 +34,8 @@ def check_settings(config: Config) -> None:
     for part, only in (('runner', 'IterBasedRunner'), ('checkpoint_config', 'CheckpointHook')):
         if (found := (config.get(part) or {}).get('type', only)) != only:
             raise UserError(f'{part}.type={found!r}: only {only} is supported here.')
+    if 'Fp16' in str(hook := (config.get('optimizer_config') or {}).get('type')):
+        raise UserError(f"optimizer_config.type={hook!r}: use amp=dict(dtype='float16') instead.")
     saving = config.get('checkpoint_config') or {}
     for name in ('checkpoint_config.by_epoch', 'lr_config.by_epoch', 'lr_config.warmup_by_epoch'):
         if _setting(config, name):

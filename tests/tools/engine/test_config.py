@@ -1,18 +1,23 @@
-"""Configs as scripts read them: overrides from the command line, and paths that do not depend on where one stands."""
+"""Configs as commands read them: overrides, paths that do not depend on the current folder, and names without effect."""
 import argparse
 import gc
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from mmcv import Config
 
 from models.errors import UserError
 from tests.conftest import LEAVES, REPOSITORY
 from tools.engine import config as config_module
-from tools.engine.config import add_config_arguments, as_data, as_text, load_config
+from tools.engine.arguments import add_config_arguments
+from tools.engine.config import as_data, as_text, load_config
+from tools.engine.data import evaluation_dataset, training_dataset
 
 LEAF = REPOSITORY / 'configs' / 'voc12' / f'{LEAVES["inductive"]}.py'
+EXAMPLE = REPOSITORY / 'configs/custom/example.py'
 
 
 def load(*arguments):
@@ -23,53 +28,44 @@ def load(*arguments):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Every test stands outside the repository."""
+    """Every test runs outside the repository."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_paths_are_relative_to_the_repository():
-    config = load(LEAF, '--cfg-options', 'model.load_text_embedding=some/table.npy')
+# ---- paths and overrides
+
+def test_paths_are_relative_to_the_repository(elsewhere):
+    config = load(LEAF, '--cfg-options', 'model.load_text_embedding=some/table.npy', f'data.val.data_root={elsewhere}')
     assert config.model.pretrained == config.model.pretrained_text == str(REPOSITORY / 'pretrained/ViT-B-16.pt')
     assert config.model.load_text_embedding == str(REPOSITORY / 'some/table.npy')
-    for part in ('train', 'val', 'test'):
-        assert config.data[part].data_root == str(REPOSITORY / 'data/VOCdevkit/VOC2012'), part
-
-
-def test_absolute_paths_stay(elsewhere):
-    config = load(LEAF, '--cfg-options', f'model.pretrained={elsewhere}/clip.pt', f'data.val.data_root={elsewhere}/voc')
-    assert config.model.pretrained == f'{elsewhere}/clip.pt'
-    assert config.data.val.data_root == f'{elsewhere}/voc'
+    assert config.data.train.data_root == config.data.test.data_root == str(REPOSITORY / 'data/VOCdevkit/VOC2012')
+    assert config.data.val.data_root == str(elsewhere)
 
 
 @pytest.mark.parametrize('root', ['here/voc', '/there/voc'])
-def test_data_root_goes_to_every_dataset(elsewhere, root):
+def test_data_root_applies_to_every_dataset(elsewhere, root):
+    """A relative one is relative to the current folder."""
     (elsewhere / 'wrapped.py').write_text(
         f"_base_ = '{LEAF}'\n"
         "data = dict(train=dict(_delete_=True, type='RepeatDataset', times=2, dataset=dict(type='PascalVOC20',\n"
         "    img_dir='JPEGImages', data_root='old', pipeline=[])),\n"
         "    test=[dict(type='PascalVOC20', img_dir='JPEGImages', data_root='old') for _ in range(2)])\n")
-    # a relative one is relative to where the user stands
-    expected = str(elsewhere / root)
     data = load('wrapped.py', '--data-root', root).data
-    assert data.train.dataset.data_root == data.val.data_root == expected
-    assert [dataset.data_root for dataset in data.test] == [expected] * 2
-    data = load(LEAF, '--data-root', root).data
-    assert {data[part].data_root for part in ('train', 'val', 'test')} == {expected}
+    assert {dataset.data_root for dataset in (data.train.dataset, data.val, *data.test)} == {str(elsewhere / root)}
 
 
-def test_options_that_are_given_twice_add_up():
+def test_options_given_twice_add_up():
     config = load(LEAF, '--cfg-options', 'data.samples_per_gpu=3', 'runner.max_iters=7', '--options', 'log_level=DEBUG',
                   '--cfg-options', 'data.workers_per_gpu=1', 'runner.max_iters=8')
     assert (config.data.samples_per_gpu, config.data.workers_per_gpu, config.runner.max_iters) == (3, 1, 8)
     assert config.log_level == 'DEBUG'
+    with pytest.raises(ValueError, match='runner.max_iters.deep'):
+        load(LEAF, '--cfg-options', 'runner.max_iters.deep=3')
 
 
 @pytest.mark.parametrize(('present', 'found'), [
-    (['pretrained/ViT-B-16.pt'], 'pretrained/ViT-B-16.pt'),
-    (['ViT-B-16.pt', 'pretrained/ViT-B-16.pt'], 'ViT-B-16.pt'),
-    (['ViT-B-16.pt'], 'ViT-B-16.pt'),
-])
+    (['pretrained/ViT-B-16.pt'], 'pretrained/ViT-B-16.pt'), (['ViT-B-16.pt', 'pretrained/ViT-B-16.pt'], 'ViT-B-16.pt')])
 def test_the_official_name_of_the_clip_file(elsewhere, monkeypatch, present, found):
     (elsewhere / 'pretrained').mkdir()
     for name in present:
@@ -84,26 +80,29 @@ def test_as_data_is_plain_json():
     config.folder = Path('somewhere')
     data = as_data(config)
     assert json.loads(json.dumps(data, allow_nan=False)) == data
-    assert data['folder'] == 'somewhere'
-    assert data['model']['test_cfg']['stride'] == [40, 40]
-    assert data['model']['decode_head']['num_heads'] == 8
+    assert data['folder'] == 'somewhere' and data['model']['test_cfg']['stride'] == [40, 40]
 
 
-@pytest.mark.parametrize(('name', 'text', 'words'), [
+# ---- files
+
+@pytest.mark.parametrize(('name', 'text', 'message'), [
     ('no_such.py', None, 'no config file no_such.py.*configs'),
     ('base.py', 'runner = dict(max_iters=1)', 'base.py has no `model`'),
+    ('part.py', 'model = dict(backbone=dict(), decode_head=dict())\ndata = dict()', 'part.py has no `data.test`'),
+    ('text.py', 'model = "a"\ndata = dict()', 'text.py has no `model.backbone`'),
     ('typo.py', 'model = dict(', 'typo.py cannot be read'),
     ('lost.py', "_base_ = './no_such.py'", 'lost.py cannot be read.*no_such.py'),
     ('wrong.txt', 'model', 'type'),
-    ('raises.py', 'model = dict(layers=[][3])', 'raises.py cannot be read'),
     ('imports.py', 'import no_such_package', 'imports.py cannot be read.*no_such_package'),
+    ('latin.py', '# \udce9', r'latin.py is not a UTF-8 text'),
+    ('stopped.py', 'raise KeyboardInterrupt', '^$'),
 ])
-def test_files_that_are_no_config(elsewhere, monkeypatch, name, text, words):
+def test_files_that_are_not_configs(elsewhere, monkeypatch, name, text, message):
     if text is not None:
-        (elsewhere / name).write_text(text)
+        (elsewhere / name).write_text(text, errors='surrogateescape')
     complaints, search_path = [], [*sys.path]
     monkeypatch.setattr(sys, 'unraisablehook', complaints.append)
-    with pytest.raises((ValueError, OSError), match=words) as caught:
+    with pytest.raises((ValueError, OSError, KeyboardInterrupt), match=message) as caught:
         load(name)
     del caught
     gc.collect()
@@ -111,19 +110,20 @@ def test_files_that_are_no_config(elsewhere, monkeypatch, name, text, words):
     assert sys.path == search_path
 
 
-def test_ctrl_c_while_a_config_is_read(elsewhere, monkeypatch):
-    (elsewhere / 'slow.py').write_text('raise KeyboardInterrupt')
-    complaints = []
-    monkeypatch.setattr(sys, 'unraisablehook', complaints.append)
-    with pytest.raises(KeyboardInterrupt):
-        load('slow.py')
-    gc.collect()
-    assert complaints == []
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_a_config_and_its_base_written_on_windows(elsewhere, encoding):
+    (elsewhere / 'base.py').write_bytes(f"_base_ = {str(LEAF)!r}\r\nseed = 7  # \u00e9\r\n".encode(encoding))
+    (elsewhere / 'leaf.py').write_bytes("_base_ = 'base.py'\r\nlog_level = 'DEBUG'".encode(encoding))
+    config = load('leaf.py')
+    assert (config.seed, config.log_level) == (7, 'DEBUG')
 
 
-def test_an_option_that_does_not_fit_the_config():
-    with pytest.raises(ValueError, match='runner.max_iters.deep'):
-        load(LEAF, '--cfg-options', 'runner.max_iters.deep=3')
+def test_a_json_trains_on_the_same(tmp_path):
+    """Lists of a JSON stand for tuples where mmseg needs these."""
+    (tmp_path / 'mine.json').write_text(json.dumps(Config.fromfile(str(EXAMPLE))._cfg_dict.to_dict()))
+    for build in (training_dataset, lambda config: evaluation_dataset(config, 'test', scored=True)):
+        ours, from_json = (build(load(file)) for file in (EXAMPLE, tmp_path / 'mine.json'))
+        assert repr(ours.pipeline) == repr(from_json.pipeline)
 
 
 # ---- the size of images
@@ -138,7 +138,6 @@ def test_image_size_changes_every_length():
     for part in ('val', 'test'):
         scales = config.data[part].pipeline[1]
         assert scales.img_scale == (1024, 256) and scales.transforms[0].min_size == 256
-        assert scales.transforms[0].keep_ratio is True
 
 
 def test_image_size_of_a_config_that_has_it_already(tmp_path):
@@ -147,61 +146,76 @@ def test_image_size_of_a_config_that_has_it_already(tmp_path):
     assert as_data(load(tmp_path / 'copy.py')) == as_data(config)
     again = load(tmp_path / 'copy.py', '--cfg-options', 'image_size=512')
     assert as_data(again)['data'] == as_data(load(LEAF))['data']
-    assert as_data(load(LEAF, '--cfg-options', 'image_size=512'))['model'] == as_data(load(LEAF))['model']
 
 
-@pytest.mark.parametrize('side', ['0', '51.2', 'large'])
+@pytest.mark.parametrize('side', ['0', '51.2'])
 def test_invalid_image_size(side):
-    with pytest.raises(ValueError, match=f'image_size=.?{side}.? is not a positive integer'):
+    with pytest.raises(ValueError, match=f'image_size={side} is not a positive integer'):
         load(LEAF, '--cfg-options', f'image_size={side}')
 
 
-@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
-def test_a_config_and_its_base_of_windows(elsewhere, encoding):
-    text = f"_base_ = {str(LEAF)!r}\r\nseed = 7  # \u00e9\r\n"
-    (elsewhere / 'base.py').write_bytes(text.encode(encoding))
-    (elsewhere / 'leaf.py').write_bytes("_base_ = 'base.py'\r\nlog_level = 'DEBUG'".encode(encoding))
-    config = load('leaf.py')
-    assert (config.seed, config.log_level) == (7, 'DEBUG')
+# ---- names at the top of a config
+
+@pytest.fixture
+def written(tmp_path):
+    """A config with these lines upon a complete one."""
+    def write(*lines: str) -> Path:
+        (tmp_path / 'mine.py').write_text('\n'.join([f'_base_ = {str(EXAMPLE)!r}', *lines]))
+        return tmp_path / 'mine.py'
+
+    return write
 
 
-def test_a_config_in_another_encoding(elsewhere):
-    (elsewhere / 'latin.py').write_bytes("# \u00e9".encode('latin-1'))
-    with pytest.raises(UserError, match=r'^\S*latin.py is not a UTF-8 text'):
-        load('latin.py')
-
-
-@pytest.mark.parametrize(('lines', 'hook'), [
-    ('fp16 = dict()', {}),
-    ('fp16 = dict(loss_scale="dynamic")', {'loss_scale': 'dynamic'}),
-    ('fp16 = dict(loss_scale=512.)\namp = dict(dtype="float16")', {'loss_scale': 512.}),
-    ('optimizer_config = dict(type="Fp16OptimizerHook", grad_clip=dict(max_norm=1), distributed=False)',
-     {'grad_clip': {'max_norm': 1}, 'loss_scale': 512.}),
-    ('optimizer_config = dict(type="GradientCumulativeFp16OptimizerHook", cumulative_iters=2)\nfp16 = dict()',
-     {'cumulative_iters': 2, 'loss_scale': 512.}),
+@pytest.mark.parametrize(('line', 'message'), [
+    ('optimiser = dict(lr=1)', 'optimiser is not a setting .*did you mean optimizer?'),
+    ('evalution = dict(interval=3)', 'did you mean evaluation?'),
+    ('early_stopping = dict(patience=3)', 'early_stopping is not a setting'),
+    ('data_root = "/my/data"', 'data_root is not a setting .*data=dict'),  # the base's folder stays as it is
+    ('dist_params = dict(backend="mpi")', 'dist_params is not a setting .*NCCL'),
+    ('fp16 = dict(loss_scale=512.)', 'fp16 is not a setting .*amp='),
+    ('resume = True', 'resume is not a setting .*--auto-resume'),
+    ('optim_wrapper = dict(type="AmpOptimWrapper")', 'optim_wrapper is not a setting .*MMEngine'),
+    ('workflow = [("train", 1), ("val", 1)]', r"workflow is .*only \[\('train', 1\)\].*evaluation"),
+    ('data = dict(sample_per_gpu=3)', 'data.sample_per_gpu: data has samples_per_gpu'),
+    ('log_level = "VERBOSE"', "log_level='VERBOSE'.*INFO"),
 ])
-def test_the_ways_to_float16_of_mmcv(elsewhere, lines, hook):
-    (elsewhere / 'leaf.py').write_text(f'_base_ = {str(LEAF)!r}\n{lines}')
-    config = load('leaf.py')
-    assert config.amp == {'dtype': 'float16'} and config.optimizer_config == hook and 'fp16' not in config
-    (elsewhere / 'again.py').write_text(as_text(config))
-    assert load('again.py')._cfg_dict == config._cfg_dict, 'what a run writes down is this run again'
+def test_refused(written, line, message):
+    with pytest.raises(UserError, match=message):
+        load(written(line))
 
 
-@pytest.mark.parametrize('lines', ['fp16 = True', 'fp16 = dict(scale=3)',
-                                   'fp16 = dict()\namp = dict(dtype="bfloat16")',
-                                   'optimizer_config = dict(type="Fp16OptimizerHook")\namp = dict(dtype="bfloat16")'])
-def test_contradictory_float16(elsewhere, lines):
-    (elsewhere / 'leaf.py').write_text(f'_base_ = {str(LEAF)!r}\n{lines}')
-    with pytest.raises(UserError, match=r'\bamp\b'):
-        load('leaf.py')
+@pytest.mark.parametrize('lines', [
+    ('dist_params = dict(backend="nccl")', 'mp_start_method = "fork"', 'opencv_num_threads = 0', 'fp16 = None',
+     'workflow = [("train", 1)]', 'auto_resume = False', 'gpu_ids = range(0, 1)', 'device = "cuda"'),
+    ('dataset_size = 3', 'optimizers = dict(lr=1)', 'optimizer = dict(lr=optimizers["lr"] * dataset_size)'),
+    ('import os', 'from math import pi', 'optimizer = dict(lr=pi)', 'def twice(x): return 2 * x'),
+    ('find_unused_parameters = True', 'custom_hooks = []', 'seed = 1', 'compile = False'),
+])
+def test_accepted(written, lines):
+    load(written(*lines))
 
 
-@pytest.mark.parametrize(('text', 'missing'), [
-    ('model = dict()', 'data'), ('model = dict(type="CLIPRC")\ndata = dict(test=dict())', 'model.backbone'),
-    ('model = dict(backbone=dict(), decode_head=dict())\ndata = dict()', 'data.test'),
-    ('model = "a"\ndata = dict()', 'model.backbone'), ('data = None\nmodel = dict()', 'data')])
-def test_what_a_whole_config_has(tmp_path, text, missing):
-    (tmp_path / 'config.py').write_text(text)
-    with pytest.raises(ValueError, match=rf'config\.py has no `{missing}`: it is not a complete config'):
-        load(tmp_path / 'config.py')
+def test_helpers_of_a_base(written, tmp_path):
+    """A base may define helpers that no leaf uses; a setting that it misspells is still found."""
+    base = written('folder = "train"', 'data = dict(train=dict(img_dir="train/images"))', 'pipeline_of_mine = []')
+    leaf = tmp_path / 'leaf.py'
+    leaf.write_text("_base_ = 'mine.py'\nruns = {{_base_.folder}}\nwork_dir = runs\n")
+    assert load(leaf).work_dir == 'train'
+    with pytest.raises(UserError, match='mine.py: folder is not a setting'):
+        load(base)
+    base.write_text(base.read_text() + '\noptimiser = dict(lr=1)\n')
+    with pytest.raises(UserError, match='optimiser is not a setting'):
+        load(leaf)
+
+
+@pytest.mark.parametrize('name', ['dumped.py', 'dumped.json', 'dumped.yaml'])
+def test_a_config_that_a_program_wrote(tmp_path, name):
+    """It holds helpers that nothing reads any more; unsupported and misspelt settings are found."""
+    config = Config.fromfile(str(EXAMPLE))
+    config.dump(str(tmp_path / name))
+    assert load(tmp_path / name).data.train.img_dir == 'train/images'
+    for setting, meant in (('optimiser', 'optimizer?'), ('momentum_config', 'custom_hooks')):
+        more = Config({**config._cfg_dict.to_dict(), setting: {'lr': 1}})
+        more.dump(str(tmp_path / name))
+        with pytest.raises(UserError, match=re.escape(f'{name}: {setting} is not a setting') + f'.*{meant}'):
+            load(tmp_path / name)
