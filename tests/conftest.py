@@ -1,8 +1,8 @@
 """Fixtures: a small dataset in VOC's layout, random CLIP files, small configs, scripts run as users run them."""
-import importlib.util
 import json
 import logging
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -166,23 +166,23 @@ def forget_loggers() -> None:
 
 
 @pytest.fixture
-def fails(monkeypatch, capfd, cache):
-    """Runs a script in this process; returns the error that it ends with."""
-    from tools.engine import errors
-
-    def call(script: str, *arguments) -> str:
-        spec = importlib.util.spec_from_file_location('script_under_test', REPOSITORY / script)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+def call(monkeypatch, capfd, cache):
+    """Runs a Python command in this process, which is quicker than `run`, and gives the same."""
+    def call(script: str, *arguments, check: bool = True) -> subprocess.CompletedProcess:
         forget_loggers()
         monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            errors.run(module.main)
-        assert isinstance(caught.value.code, str), 'no error, or one of the command line'
-        assert caught.value.code.startswith('error: ')
+        capfd.readouterr()
+        error = ''
+        try:
+            runpy.run_path(str(REPOSITORY / script), run_name='__main__')
+        except SystemExit as end:
+            error = end.code or ''
         output = capfd.readouterr()
-        assert 'Traceback' not in output.out + output.err
-        return caught.value.code
+        message = f'{error}\n' if isinstance(error, str) and error else ''
+        done = subprocess.CompletedProcess(sys.argv, error if isinstance(error, int) else int(bool(error)), output.out,
+                                           output.err + message)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
 
     monkeypatch.setenv('CLIPRC_CACHE', str(cache))
     monkeypatch.setenv('LOCAL_RANK', '0')
@@ -190,6 +190,18 @@ def fails(monkeypatch, capfd, cache):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
     yield call
     forget_loggers()
+
+
+@pytest.fixture
+def fails(call):
+    """Runs a command in this process; returns the one error that it ends with."""
+    def fails(script: str, *arguments) -> str:
+        done = call(script, *arguments, check=False)
+        assert done.returncode == 1 and 'Traceback' not in done.stdout + done.stderr
+        assert done.stderr.count('error: ') == 1, 'no error, or one of the command line'
+        return done.stderr[done.stderr.index('error: '):].removesuffix('\n')
+
+    return fails
 
 
 def golden_config(case: str) -> dict:

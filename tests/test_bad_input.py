@@ -10,10 +10,9 @@ from mmcv.runner import HOOKS, Hook
 from PIL import Image
 
 from tests.clip_files import clip_weights
-from tests.conftest import REPOSITORY, make_voc
+from tests.conftest import make_voc
 
 TRAIN, TEST, FLOPS = 'tools/train.py', 'test.py', 'get_flops.py'
-IMAGES = REPOSITORY / 'tests/data/custom/val/images'
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def truncated_clip(path, clip_file):
     (lambda path, _: torch.save({name: value for name, value in clip_weights().items() if name != 'vocab_size'}, path),
      ['do not show which GELU', 'model.clip_name', 'model.backbone.gelu=quick or =plain']),
     (lambda path, _: torch.save({'visual.attnpool.positional_embedding': torch.ones(2)}, path), ['a ResNet CLIP']),
-], ids=['missing', 'truncated', 'html', 'another model', 'another width', 'untold', 'resnet'])
+], ids=['missing', 'truncated', 'html', 'another model', 'another width', 'unknown GELU', 'resnet'])
 def test_clip_file(fails, tiny_configs, clip_file, tmp_path, write, words):
     path = tmp_path / 'clip.pt'
     if write is not None:
@@ -56,43 +55,38 @@ def test_clip_file(fails, tiny_configs, clip_file, tmp_path, write, words):
         assert word in error
 
 
-def changed(trained, path, change) -> None:
+WEIGHT = 'decode_head.q_proj.weight'
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda file: file['state_dict'].pop(WEIGHT), ['missing', WEIGHT]),
+    (lambda file: file['state_dict'].update({WEIGHT: torch.ones(2, 2)}), [WEIGHT, '(2, 2)', '(32, 64)']),
+    (lambda file: file.update(state_dict={'layer1.0.conv1.weight': torch.ones(1)}), ['layer1.0.conv1']),
+    (lambda file: file['meta']['clip_rc'].update(format=99), ['99', 'update']),
+], ids=['missing tensor', 'another shape', 'another model', 'newer format'])
+def test_checkpoint(fails, tiny_configs, trained, tmp_path, change, words):
     checkpoint = torch.load(trained / 'iter_2.pth', weights_only=True)
     change(checkpoint)
-    torch.save(checkpoint, path)
-
-
-WEIGHT = 'decode_head.q_proj.weight'
-CHECKPOINTS = [
-    ('missing tensor', lambda file: file['state_dict'].pop(WEIGHT), ['missing', WEIGHT]),
-    ('extra tensor', lambda file: file['state_dict'].update(extra=torch.ones(1)), ['not known here', 'extra']),
-    ('another shape', lambda file: file['state_dict'].update({WEIGHT: torch.ones(2, 2)}),
-     [WEIGHT, '(2, 2)', '(32, 64)']),
-    ('another model', lambda file: file.update(state_dict={'layer1.0.conv1.weight': torch.ones(1)}),
-     ['layer1.0.conv1']),
-    ('newer format', lambda file: file['meta']['clip_rc'].update(format=99), ['99', 'update']),
-]
-
-
-@pytest.mark.parametrize(('change', 'words'), [row[1:] for row in CHECKPOINTS], ids=[row[0] for row in CHECKPOINTS])
-def test_checkpoint(fails, tiny_configs, trained, tmp_path, change, words):
-    changed(trained, tmp_path / 'it.pth', change)
+    torch.save(checkpoint, tmp_path / 'it.pth')
     for error in (fails(TEST, tiny_configs['inductive'], tmp_path / 'it.pth', '--eval', 'mIoU'),
                   fails(TRAIN, tiny_configs['inductive'], '--load-from', tmp_path / 'it.pth', '--work-dir', tmp_path)):
         for word in [str(tmp_path / 'it.pth'), *words]:
             assert word in error
 
 
-@pytest.mark.parametrize(('write', 'words'), [
-    (lambda path, data: path.write_bytes(data[:2000]), ['truncated', 'again']),
-    (lambda path, data: path.write_text('model = dict()'), ['not a checkpoint']),
-], ids=['truncated', 'text'])
-def test_broken_checkpoint(fails, tiny_configs, trained, tmp_path, write, words):
-    write(tmp_path / 'it.pth', (trained / 'iter_2.pth').read_bytes())
+def test_a_truncated_checkpoint(fails, tiny_configs, trained, tmp_path):
+    (tmp_path / 'it.pth').write_bytes((trained / 'iter_2.pth').read_bytes()[:2000])
     error = fails(TEST, tiny_configs['inductive'], tmp_path / 'it.pth', '--eval', 'mIoU')
-    for word in [str(tmp_path / 'it.pth'), *words]:
-        assert word in error
+    assert str(tmp_path / 'it.pth') in error and 'truncated' in error
     assert 'weights_only' not in error, 'advice that no user of a downloaded file should follow'
+
+
+def test_resuming_an_official_checkpoint(fails, tiny_configs, trained, tmp_path):
+    checkpoint = torch.load(trained / 'iter_2.pth', weights_only=True)
+    del checkpoint['meta']['clip_rc']
+    torch.save(checkpoint, tmp_path / 'official.pth')
+    error = fails(TRAIN, tiny_configs['inductive'], '--resume-from', tmp_path / 'official.pth', '--work-dir', tmp_path)
+    assert f'--load-from {tmp_path / "official.pth"}' in error
 
 
 def test_a_missing_checkpoint_leaves_no_folder(fails, tiny_configs, tmp_path):
@@ -105,55 +99,17 @@ def test_a_missing_checkpoint_leaves_no_folder(fails, tiny_configs, tmp_path):
     assert not (tmp_path / 'no').exists()
 
 
-def test_resuming_an_official_checkpoint(fails, tiny_configs, trained, tmp_path):
-    changed(trained, tmp_path / 'official.pth', lambda file: file['meta'].pop('clip_rc'))
-    error = fails(TRAIN, tiny_configs['inductive'], '--resume-from', tmp_path / 'official.pth', '--work-dir', tmp_path)
-    assert f'--load-from {tmp_path / "official.pth"}' in error
-
-
 def test_resuming_in_another_setting(fails, tiny_configs, trained, tmp_path):
     error = fails(TRAIN, tiny_configs['transductive'], '--resume-from', trained / 'iter_2.pth', '--work-dir', tmp_path)
     assert 'inductive' in error and 'transductive' in error and '--load-from' in error
 
 
-def test_clip_itself_as_checkpoint(fails, tiny_configs, clip_file, tmp_path):
-    error = fails(TEST, tiny_configs['inductive'], clip_file, '--eval', 'mIoU', '--work-dir', tmp_path)
-    assert str(clip_file) in error and 'model.pretrained' in error
-
-
-def test_config_and_checkpoint_in_each_others_place(fails, tiny_configs, trained, tmp_path):
+def test_config_and_checkpoint_in_each_others_place(fails, tiny_configs, trained):
     config, checkpoint = tiny_configs['inductive'], trained / 'iter_2.pth'
     error = fails(TEST, config, config, '--eval', 'mIoU')
     assert f'{config} is not a checkpoint: it is a Python file, as configs are' in error and 'opcode' not in error
     error = fails(TEST, checkpoint, config, '--eval', 'mIoU')
     assert f'{checkpoint} is not a config: it is a checkpoint of PyTorch' in error and 'comes after it' in error
-    error = fails('tools/demo.py', IMAGES, '--checkpoint', checkpoint, '--config', checkpoint)
-    assert f'{checkpoint} is not a config: it is a checkpoint of PyTorch' in error
-    error = fails('tools/export.py', config, '--slim', '--out', tmp_path)
-    assert f"{config} is not a checkpoint" in error and '--config' in error
-
-
-@pytest.mark.parametrize(('name', 'words'), [
-    ('clip', 'is CLIP itself, no CLIP-RC checkpoint'), ('resnet', 'but of another model: it has layer1.0.conv1.weight'),
-    ('mmseg', 'It may be of another model: it has no backbone.region_level_bridge')])
-def test_weights_of_another_model(fails, clip_file, tmp_path, name, words):
-    path = clip_file if name == 'clip' else tmp_path / 'it.pth'
-    if name != 'clip':
-        torch.save({f'{"backbone." if name == "mmseg" else ""}layer1.0.conv1.weight': torch.ones(1)}, path)
-    error = fails('tools/demo.py', IMAGES, '--checkpoint', path)
-    assert str(path) in error and words in error
-    if name != 'mmseg':
-        assert words in fails('tools/export.py', path, '--slim', '--out', tmp_path)
-
-
-def test_a_clip_rc_in_place_of_its_clip(fails, tiny_configs, trained, tmp_path):
-    path = trained / 'iter_2.pth'
-    error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--cfg-options', f'model.pretrained={path}',
-                  f'model.pretrained_text={path}')
-    assert f'{path} holds no CLIP image transformer' in error and 'a CLIP-RC checkpoint, from which' in error
-    error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--cfg-options',
-                  f'model.pretrained={trained}')
-    assert f'{trained} is a folder: name a file in it: ' in error and 'iter_2.pth' in error
 
 
 @pytest.mark.parametrize('shape', [(15, 32), (20, 64)])
@@ -172,30 +128,13 @@ class GivesBuffers(Hook):
         runner.model.module.backbone.register_buffer('mean_of_mine', torch.zeros(3))
 
 
-@HOOKS.register_module(force=True)
-class GivesBuffersLater(Hook):
-    def before_train_iter(self, runner):
-        runner.model.module.backbone.register_buffer('mean_of_mine', torch.zeros(3))
-
-
-def test_a_hook_that_changes_the_model_in_the_first_iteration(fails, tiny_configs, tmp_path):
-    (tmp_path / 'hooks.py').write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\n"
-                                       "custom_hooks = [dict(type='GivesBuffersLater')]\n")
-    error = fails(TRAIN, tmp_path / 'hooks.py', '--work-dir', tmp_path / 'work')
-    assert 'backbone.mean_of_mine' in error and 'could not be loaded' in error
-    assert not list((tmp_path / 'work').glob('*.pth'))
-
-
 @pytest.mark.parametrize(('lines', 'words'), [
-    ("custom_hooks = [dict(type='EMAHook')]", ['EMAHook', 'ema_', 'could not be loaded']),
     ("custom_hooks = [dict(type='GivesBuffers')]", ['GivesBuffers', 'backbone.mean_of_mine', 'could not be loaded']),
     ("log_config = dict(hooks=[dict(type='WandbLoggerHook')])", ['log_config: WandbLoggerHook: ', 'pip install wandb']),
-    ("log_config = dict(hooks=[dict(type='TensorboardLoggerHook')])", ['hook TensorboardLoggerHook: ', 'tensorboard']),
 ])
 def test_hooks(fails, tiny_configs, trained, tmp_path, monkeypatch, lines, words):
     """They are tried before a file of an earlier run is touched."""
-    for package in ('wandb', 'torch.utils.tensorboard', 'tensorboardX'):  # as where they are not installed
-        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, 'wandb', None)  # as where it is not installed
     (tmp_path / 'hooks.py').write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\n{lines}\n")
     folder = shutil.copytree(trained, tmp_path / 'work')
     before = sorted(file.name for file in folder.glob('*.pth'))
@@ -208,47 +147,37 @@ def test_hooks(fails, tiny_configs, trained, tmp_path, monkeypatch, lines, words
 # ---- options
 
 OPTIONS = [
-    (FLOPS, ['--cfg-options', 'model.backbone.region_level_bridge_size=9'], ['4x4 patches', '3x3 regions']),
-    (FLOPS, ['--cfg-options', 'data.test.unseen=[unicorn]'], ['unicorn', 'aeroplane']),
     (FLOPS, ['--shape', 60, 64], ['60x64', 'whole patches of 16x16']),
-    (TRAIN, ['--cfg-options', 'data.train.unseen=[unicorn]'], ['unicorn', 'aeroplane']),
-    (TRAIN, ['--cfg-options', 'data.train.pipeline.3.crop_size=(96,96)'], ['RandomCrop', '(96, 96)', '64x64']),
-    (TRAIN, ['--cfg-options', 'evaluation.metric=mBoundary'], ['mBoundary', 'mIoU']),
-    (TRAIN, ['--cfg-options', 'evaluation.save_best=hiou'], ['hiou', 'hIoU']),
-    (TRAIN, ['--cfg-options', 'modle.decode_head.num_layers=2'], ["no 'modle'", 'model']),
-    (TRAIN, ['--cfg-options', 'model.decode_head.num_layer=2'], ['num_layer']),
-    (TRAIN, ['--cfg-options', 'model.type=CLIPCR'], ['CLIPCR']),
-    (TRAIN, ['--cfg-options', 'data.samples_per_gpu=0'], ['samples_per_gpu=0']),
-    (TRAIN, ['--cfg-options', 'data.samples_per_gpu=two'], ["data.samples_per_gpu='two'", 'integer of at least 1']),
-    (TRAIN, ['--cfg-options', 'data.samples_per_gpus=2'], ['data.samples_per_gpus', 'samples_per_gpu,']),
-    (TRAIN, ['--cfg-options', 'runner.max_iter=3'], ['runner has no max_iter;', 'max_iters']),
-    (TRAIN, ['--cfg-options', 'runner.max_iters=abc'], ["runner.max_iters='abc'"]),
-    (TRAIN, ['--cfg-options', 'runner.max_iters=-5'], ['runner.max_iters=-5']),
-    (TRAIN, ['--cfg-options', 'checkpoint_config.intervall=5'], ['checkpoint_config has no intervall', 'interval']),
-    (TRAIN, ['--cfg-options', 'evaluation.intervall=5'], ['evaluation has no intervall', 'save_best']),
-    (TRAIN, ['--cfg-options', 'evaluation.interval=0'], ['evaluation.interval=0']),
-    (TRAIN, ['--cfg-options', 'log_config.intervals=5'], ['log_config has no intervals']),
-    (TRAIN, ['--cfg-options', 'optimizer.learning_rate=5'], ['optimizer', 'learning_rate']),
-    (TRAIN, ['--cfg-options', 'optimizer.type=AdamX'], ['optimizer', 'AdamX']),
-    (TRAIN, ['--cfg-options', 'lr_config.policy=polly'], ['lr_config', 'Polly']),
-    (TRAIN, ['--cfg-options', 'optimizer_config.grad_clp.max_norm=1'], ['optimizer_config', 'grad_clp']),
-    (TRAIN, ['--cfg-options', 'optimizer.lr=-1'], ['optimizer: AdamW: Invalid learning rate: -1']),
-    (TRAIN, ['--cfg-options', 'lr_config.by_epoch=True'], ['lr_config.by_epoch=True', 'no epochs']),
-    (TRAIN, ['--cfg-options', 'lr_config.power=a', 'lr_config.powr=1'], ['lr_config: ', 'powr']),
-    (TRAIN, ['--cfg-options', 'log_config.hooks.0.type=NoHook'], ['log_config: NoHook is not in the hook registry']),
-    (TRAIN, ['--cfg-options', 'data.train.pipeline.2.type=NoStep'], ['data.train: ', 'NoStep is not in the pipeline']),
-    (TRAIN, ['--cfg-options', 'model.decode_head.loss_decode.type=NoLoss'], ['model', 'NoLoss']),
-    (TRAIN, ['--cfg-options', 'amp.dtype=float16', 'optimizer_config.loss_scale=-1'], ['loss_scale=-1', 'dynamic']),
-    (TRAIN, ['--cfg-options', 'amp.dtype=float16', 'optimizer_config.type=MyHook'], ['MyHook', 'ScaledOptimizerHook']),
-    (TRAIN, ['--cfg-options', 'seed=a'], ["seed='a'"]),
-    (TRAIN, ['--cfg-options', 'evaluation=3'], ['evaluation=3: a dict is needed']),
-    (TRAIN, ['--cfg-options', 'crop=(96,96)'], ["'crop' is a helper variable", 'data, ']),
     (TRAIN, ['--total-batch-size', 3], ['3', 'not a multiple of 2', 'data.samples_per_gpu']),
-    (TRAIN, ['--gpus', 1], ['a GPU was asked for', '--device cpu']),
     (TRAIN, ['--gpu-id', 0], ['a GPU was asked for', '--device cpu']),
     (TRAIN, ['--gpu-ids', 0, 1], ['dist_train.sh']),
     (TRAIN, ['--resume-from', 'nowhere.pth'], ['nowhere.pth']),
     (TRAIN, ['--launcher', 'pytorch'], ['dist_train.sh']),
+    *((TRAIN, ['--cfg-options', *options.split()], words) for options, words in [
+        ('data.train.unseen=[unicorn]', ['unicorn', 'aeroplane']),
+        ('evaluation.metric=mBoundary', ['mBoundary', 'mIoU']),
+        ('evaluation.save_best=hiou', ['hiou', 'hIoU']),
+        ('evaluation.intervall=5', ['evaluation has no intervall', 'save_best']),
+        ('evaluation=3', ['evaluation=3: a dict is needed']),
+        ('modle.decode_head.num_layers=2', ["no 'modle'", 'model']),
+        ('model.type=CLIPCR', ['CLIPCR']),
+        ('data.samples_per_gpu=two', ["data.samples_per_gpu='two'", 'integer of at least 1']),
+        ('runner.max_iter=3', ['runner has no max_iter;', 'max_iters']),
+        ('runner.max_iters=-5', ['runner.max_iters=-5']),
+        ('optimizer.learning_rate=5', ['optimizer', 'learning_rate']),
+        ('optimizer.type=AdamX', ['optimizer', 'AdamX']),
+        ('lr_config.policy=polly', ['lr_config', 'Polly']),
+        ('optimizer_config.grad_clp.max_norm=1', ['optimizer_config', 'grad_clp']),
+        ('optimizer.lr=-1', ['optimizer: AdamW: Invalid learning rate: -1']),
+        ('lr_config.by_epoch=True', ['lr_config.by_epoch=True', 'no epochs']),
+        ('data.train.pipeline.2.type=NoStep', ['data.train: ', 'NoStep is not in the pipeline']),
+        ('optimizer_config.type=Fp16OptimizerHook', ['Fp16OptimizerHook', "use amp=dict(dtype='float16')"]),
+        ('amp.dtype=float16 optimizer_config.loss_scale=-1', ['loss_scale=-1', 'dynamic']),
+        ('amp.dtype=float16 optimizer_config.type=MyHook', ['MyHook', 'ScaledOptimizerHook']),
+        ('amp.dtype=bfloat8', ["amp=dict(dtype='bfloat16')"]),
+        ('amp=bfloat16', ["amp=dict(dtype='bfloat16')"]),
+        ('seed=a', ["seed='a'"]),
+        ('crop=(96,96)', ["'crop' is a helper variable", 'data, '])]),
 ]
 
 
@@ -262,9 +191,8 @@ def test_options(fails, tiny_configs, tmp_path, script, options, words):
 
 
 @pytest.mark.parametrize(('options', 'words'), [
-    (['--eval', 'mBoundary'], ['mBoundary', 'mIoU']), ([], ['--eval mIoU']),
-    (['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only']), (['--out', 'maps.txt'], ['maps.txt', '.pkl']),
-    (['--format-only', '--eval-options', 'imgfile_prefx=a'], ['--eval-options imgfile_prefx', 'imgfile_prefix'])])
+    (['--eval', 'mBoundary'], ['mBoundary', 'mIoU']), ([], ['--eval mIoU']), (['--out', 'maps.txt'], ['.pkl']),
+    (['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only'])])
 def test_options_of_testing(fails, tiny_configs, trained, options, words):
     error = fails(TEST, tiny_configs['inductive'], trained / 'iter_2.pth', *options)
     for word in words:
@@ -302,8 +230,7 @@ def test_data(fails, tiny_configs, trained, tmp_path, root, name, spoil, words):
 # ---- nothing is lost
 
 @pytest.mark.parametrize('options', [
-    ['--cfg-options', 'data.train.pipeline.3.crop_size=(96,96)'], ['--resume-from', 'nowhere.pth'],
-    ['--cfg-options', 'model.pretrained=nowhere.pt'], ['--data-root', 'nowhere'], ['--total-batch-size', 3]])
+    ['--cfg-options', 'data.train.pipeline.3.crop_size=(96,96)'], ['--data-root', 'nowhere']])
 def test_a_run_that_fails_leaves_what_an_earlier_one_wrote(fails, tiny_configs, trained, tmp_path, options):
     shutil.copytree(trained, tmp_path / 'work', symlinks=True)
     before = {path: path.read_bytes() for path in (tmp_path / 'work').rglob('*') if path.is_file()}
@@ -322,19 +249,6 @@ def test_where_results_go_is_tried_first(fails, tiny_configs, trained, tmp_path)
 
 
 # ---- as processes of their own
-
-def test_a_folder_that_cannot_be_written(run, tiny_configs, tmp_path):
-    (tmp_path / 'file').write_text('kept')
-    error = last_error(run(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'file', check=False))
-    assert error.startswith(f'error: cannot write to the folder {tmp_path / "file"}')
-    assert (tmp_path / 'file').read_text() == 'kept'
-
-
-def test_no_gpu(run, tiny_configs, tmp_path):
-    done = run(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--device', 'cuda', check=False,
-               env={'CUDA_VISIBLE_DEVICES': ''})
-    assert last_error(done).startswith('error: a GPU was asked for, but PyTorch sees none')
-
 
 def test_an_error_of_a_loader_worker(run, tiny_configs, tmp_path, root):
     for image in (root / 'JPEGImages').glob('train_*.jpg'):

@@ -1,9 +1,7 @@
 """A run that was interrupted and resumed equals an uninterrupted one, bit for bit."""
-import argparse
 import errno
 import json
 import math
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -112,8 +110,8 @@ def uninterrupted(whole: dict, train_here: Run, settings=(), options=()) -> tupl
     return whole[key]
 
 
-@pytest.mark.parametrize('place', range(1, ITERATIONS))
-def test_stopped_at_every_iteration(whole, train_here, tmp_path, place):
+@pytest.mark.parametrize('place', [1, 4, ITERATIONS - 1])
+def test_stopped_at_any_iteration(whole, train_here, tmp_path, place):
     folder, expected = uninterrupted(whole, train_here)
     before = train_here(tmp_path, '--no-validate', at={place: ask()})
     assert train_here.ended.signal == signal.SIGTERM and list(before) == list(range(1, place + 1))
@@ -125,9 +123,8 @@ def test_stopped_at_every_iteration(whole, train_here, tmp_path, place):
     assert all(math.isfinite(value) for losses in expected.values() for value in losses.values())
 
 
-@pytest.mark.parametrize('settings', [('amp.dtype=float16',), ('amp.dtype=bfloat16', 'data.workers_per_gpu=2'),
-                                      ('optimizer.type=SGD', 'optimizer.momentum=0.9', 'optimizer.fused=False')])
-def test_scaler_workers_and_another_optimizer(whole, train_here, tmp_path, settings):
+@pytest.mark.parametrize('settings', [('amp.dtype=float16',), ('amp.dtype=bfloat16', 'data.workers_per_gpu=2')])
+def test_scaler_and_workers(whole, train_here, tmp_path, settings):
     folder, expected = uninterrupted(whole, train_here, settings)
     before = train_here(tmp_path, '--no-validate', at={4: ask(signal.SIGINT)}, settings=settings)
     assert train_here.ended.signal == signal.SIGINT
@@ -192,29 +189,6 @@ def test_evaluation_neither_changes_the_run_nor_is_lost(whole, train_here, tmp_p
     assert_same_run(scored, tmp_path, best.name)
 
 
-def test_the_last_evaluation_is_interrupted_twice(train_here, tmp_path, monkeypatch):
-    """The run is not complete without it, though no iteration is left."""
-    from tools.engine import evaluation
-    predict, rounds = evaluation.predict, []
-
-    def interrupted(*args):
-        rounds.append(1)
-        for result in predict(*args):
-            if len(rounds) < 3:
-                ask(signal.SIGINT)()
-            yield result
-
-    monkeypatch.setattr(evaluation, 'predict', interrupted)
-    settings = ['runner.max_iters=2', 'evaluation.interval=2', 'evaluation.save_best=hIoU']
-    for _ in range(2):
-        train_here(tmp_path, '--auto-resume', settings=settings)
-        assert train_here.ended.signal == signal.SIGINT and not (tmp_path / 'evaluations.jsonl').exists()
-    assert train_here(tmp_path, '--auto-resume', settings=settings) == {} and train_here.ended is None
-    assert [line['iter'] for line in evaluations(tmp_path)] == [2]
-    best, = tmp_path.glob('best_*.pth')
-    assert_same(content(tmp_path, best.name)['random_states'], content(tmp_path, 'iter_2.pth')['random_states'])
-
-
 def best_of(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob('best_*.pth'))
 
@@ -265,16 +239,6 @@ def test_the_best_is_of_the_folder_not_of_the_checkpoint(train_here, tmp_path, s
     assert best_of(first) == ['best_hIoU_iter_2.pth', 'best_mIoU_iter_6.pth']
 
 
-def test_a_damaged_best_checkpoint_is_ignored(train_here, tmp_path, scored, caplog):
-    scored |= {2: {'hIoU': 0.9}, 4: {'hIoU': 0.5}, 6: {'hIoU': 0.2}}
-    settings = [*EVERY_2, 'evaluation.save_best=hIoU']
-    train_here(tmp_path, at={3: ask()}, settings=settings)
-    (tmp_path / 'best_hIoU_iter_2.pth').write_bytes(b'\0damaged')
-    train_here(tmp_path, '--auto-resume', settings=settings)
-    assert 'best_hIoU_iter_2.pth is truncated or damaged' in caplog.text and 'Its score is ignored' in caplog.text
-    assert best_of(tmp_path) == ['best_hIoU_iter_4.pth']
-
-
 def test_evaluations_that_start_late(whole, train_here, tmp_path):
     """They are counted in steps, come after an iteration, and once only in a resumed run."""
     settings = ['runner.max_iters=5', 'evaluation.interval=2', 'evaluation.start=2', 'evaluation.save_best=hIoU']
@@ -283,26 +247,6 @@ def test_evaluations_that_start_late(whole, train_here, tmp_path):
     assert [line['iter'] for line in evaluations(tmp_path / 'stopped')] == [2, 4]
     train_here(tmp_path / 'steps', '--total-batch-size', 4, settings=settings)
     assert [line['iter'] for line in evaluations(tmp_path / 'steps')] == [4, 8]
-
-
-def test_the_first_process_decides_whether_an_evaluation_is_missing(train_here, tmp_path, monkeypatch):
-    """The others may read the file while it is rewritten; if they disagreed, all would wait for ever."""
-    settings = ['evaluation.interval=2', 'checkpoint_config.interval=2', 'runner.max_iters=2']
-    train_here(tmp_path, settings=settings)
-    (tmp_path / 'evaluations.jsonl').unlink()
-    of_first = process.of_first
-    monkeypatch.setattr(process, 'of_first', lambda value, place: value is False or of_first(value, place))
-    train_here(tmp_path, '--auto-resume', settings=settings)
-    assert not (tmp_path / 'evaluations.jsonl').exists()
-
-
-def test_a_kill_between_a_checkpoint_and_its_link(train_here, tmp_path):
-    settings = ['runner.max_iters=4', 'checkpoint_config.interval=2']
-    train_here(tmp_path, '--no-validate', settings=settings)
-    (tmp_path / 'latest.pth').unlink()
-    (tmp_path / 'latest.pth').symlink_to('iter_2.pth')
-    assert train_here(tmp_path, '--no-validate', '--auto-resume', settings=settings) == {}
-    assert os.readlink(tmp_path / 'latest.pth') == 'iter_4.pth'
 
 
 def test_a_file_system_without_links(train_here, tmp_path, monkeypatch, caplog):
@@ -350,16 +294,6 @@ def test_a_damaged_checkpoint_is_skipped(whole, train_here, tmp_path):
     assert not list(tmp_path.glob('*.part*'))
 
 
-def test_an_optimizer_state_with_unknown_objects(whole, train_here, tmp_path):
-    folder, _ = uninterrupted(whole, train_here)
-    strange = torch.load(folder / f'iter_{ITERATIONS}.pth', weights_only=True)
-    strange['optimizer']['param_groups'][0]['more'] = argparse.Namespace()
-    torch.save({**strange, 'scheduler': argparse.Namespace()}, tmp_path / 'it.pth')
-    with pytest.raises(ValueError, match=r'it\.pth cannot be read safely: .* argparse\.Namespace'):
-        train_here(tmp_path, '--no-validate', '--resume-from', tmp_path / 'it.pth')
-    train_here(tmp_path, '--no-validate', '--load-from', tmp_path / 'it.pth', settings=['runner.max_iters=1'])
-
-
 def test_an_earlier_run_is_put_aside(train_here, tmp_path):
     settings = ['runner.max_iters=2']
     for number in (0, 1, 2):
@@ -378,20 +312,6 @@ def test_a_restarted_job_resumes_from_what_it_saved(train_here, tmp_path, monkey
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
     monkeypatch.setenv(process.JOB_BEGAN, str(time.time() + began))
     assert list(train_here(tmp_path, '--no-validate', *options, settings=['runner.max_iters=3'])) == trained
-
-
-def test_a_restart_before_the_first_checkpoint_of_a_job_that_took_weights_from_its_folder(
-        train_here, tmp_path, monkeypatch):
-    """The first attempt has moved them."""
-    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
-    options = ['--no-validate', '--load-from', tmp_path / 'iter_2.pth']
-    monkeypatch.setattr(runner.TrainingRunner, 'run', lambda *args, **kwargs: None)
-    train_here(tmp_path, *options)
-    assert not (tmp_path / 'iter_2.pth').exists()
-    monkeypatch.undo()
-    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    monkeypatch.setenv(process.JOB_BEGAN, str(time.time() + 3600))
-    assert list(train_here(tmp_path, *options, settings=['runner.max_iters=3'])) == [1, 2, 3]
 
 
 def test_resuming_from_an_older_checkpoint(whole, train_here, tmp_path):
@@ -465,62 +385,20 @@ def test_a_loss_that_is_not_finite(train_here, tmp_path, monkeypatch, caplog):
     assert list(after) == list(range(5, ITERATIONS + 1))
 
 
-@pytest.fixture
-def spoil(monkeypatch):
-    """Let the optimizer's n-th step (from 1), or each with 0, make a weight infinite."""
-    def spoil(number: int) -> None:
-        step, taken = torch.optim.AdamW.step, []
+def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeypatch, caplog):
+    step, taken = torch.optim.AdamW.step, []
 
-        def spoiled(this, *args, **kwargs):
-            step(this, *args, **kwargs)
-            taken.append(1)
-            if number in (0, len(taken)):
-                next(each for each in this.param_groups[0]['params'] if each.requires_grad).data[0] = math.inf
+    def spoiled(this, *args, **kwargs):
+        step(this, *args, **kwargs)
+        taken.append(1)
+        if len(taken) == 4:
+            next(each for each in this.param_groups[0]['params'] if each.requires_grad).data[0] = math.inf
 
-        monkeypatch.setattr(torch.optim.AdamW, 'step', spoiled)
-
-    return spoil
-
-
-def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, spoil, caplog):
-    spoil(4)
+    monkeypatch.setattr(torch.optim.AdamW, 'step', spoiled)
     with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 4') as caught:
         train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=2'])
     assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in caplog.text
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'latest.pth']
-
-
-def test_weights_that_are_not_finite_are_not_the_best(train_here, tmp_path, spoil, scored):
-    """They are found before they are scored."""
-    spoil(2)
-    scored[2] = {'hIoU': 0.9}
-    with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 2'):
-        train_here(tmp_path, settings=['evaluation.interval=2', 'evaluation.save_best=hIoU'])
-    assert not list(tmp_path.glob('*.pth'))
-
-
-def test_the_message_names_all_batches_of_a_step(train_here, tmp_path, spoil):
-    """The weights are spoiled by the first batch of a step of 3."""
-    spoil(0)
-    with pytest.raises(ValueError, match='the loss is not finite at iteration 4.* and of the 3 before') as caught:
-        train_here(tmp_path, '--no-validate', '--total-batch-size', 6)
-    assert str(caught.value).count('.jpg') == 4 * 2
-
-
-def test_loader_workers_that_end_do_not_disturb_the_last_checkpoint(train_here, tmp_path, monkeypatch):
-    """They may end while a large checkpoint is written."""
-    from tools.engine import checkpoints
-
-    def slow(*args):
-        for worker in multiprocessing.active_children():
-            worker.kill()
-            worker.join()
-        write(*args)
-
-    write = checkpoints.write
-    monkeypatch.setattr(checkpoints, 'write', slow)
-    train_here(tmp_path, '--no-validate', at={3: ask()}, settings=['data.workers_per_gpu=2'])
-    assert train_here.ended.signal == signal.SIGTERM and (tmp_path / 'stopped_iter_3.pth').exists()
 
 
 def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path, request):

@@ -120,8 +120,7 @@ def test_a_port_that_another_program_has(several):
 
 
 @pytest.mark.parametrize(('name', 'value'), [
-    ('NNODES', 'x'), ('NNODES', '0'), ('NODE_RANK', 'x'), ('PORT', 'x'), ('PORT', '99999'), ('PORT', '08'),
-    ('WAIT', '1m'), ('RESTARTS', '-1'), ('RESTARTS', 'x')])
+    ('NNODES', '0'), ('NODE_RANK', 'x'), ('PORT', '99999'), ('PORT', '08'), ('WAIT', '1m'), ('RESTARTS', '-1')])
 def test_variables_that_are_not_numbers(name, value):
     done = dist_train(**{name: value})
     assert done.returncode == 2 and re.fullmatch(f'error: {name}={value}: an integer from .* is needed.\n', done.stderr)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmcv import Config, ConfigDict
+from mmcv import Config
 
 from models.text_encoder import CLIPTextEncoder, embed_class_names
 from models.training_labels import Setting
@@ -59,25 +59,12 @@ def test_the_split_of_the_dataset_reaches_the_model(tiny_configs, name, setting,
     assert class_head.unseen.tolist() == [index for index in range(20) if index not in seen]
 
 
-def test_another_split_of_the_dataset_is_another_model(config):
-    config.data.test.unseen = ['cat', 'aeroplane']
-    class_head = build_model(config).decode_head.class_head
-    assert class_head.unseen.tolist() == [0, 7]
-
-
 @pytest.mark.parametrize('lists', [
     {'base_class': list(range(14))}, {'novel_class': [14, 15, 16, 17, 18, 19]}, {'both_class': list(range(21))},
-    {'novel_class': [], 'base_class': SEEN}])
+    {'novel_class': [], 'base_class': SEEN}, {'decode_head': {'seen_idx': list(range(14))}}])
 def test_lists_that_disagree_with_the_split(config, lists):
-    config.model.update(lists)
-    with pytest.raises(ValueError, match=f'model.{list(lists)[-1]}=.*split'):
-        build_model(config)
-
-
-@pytest.mark.parametrize('lists', [{'seen_idx': list(range(14))}, {'all_idx': list(range(21))}])
-def test_lists_of_the_head_that_disagree_with_the_split(config, lists):
-    config.model.decode_head.update(lists)
-    with pytest.raises(ValueError, match=next(iter(lists))):
+    config.merge_from_dict({'model': lists})
+    with pytest.raises(ValueError, match='differs from the dataset.s split'):
         build_model(config)
 
 
@@ -98,19 +85,15 @@ def test_datasets_of_a_run_with_different_splits(config):
 @pytest.mark.parametrize(('options', 'words'), [
     ({'model.decode_head.img_size': 96}, 'img_size=96.*input_resolution=64'),
     ({'data.train.pipeline.3.crop_size': (96, 96)}, 'RandomCrop.*96, 96.*64x64'),
-    ({'data.train.pipeline.7.size': (32, 64)}, 'Pad.*32, 64.*64x64'),
     ({'model.test_cfg.crop_size': (128, 128)}, 'test_cfg.crop_size.*128, 128.*64x64'),
     ({'model.backbone.region_level_bridge_size': 9}, '4x4 patches.*3x3 regions'),
-    ({'model.backbone.region_level_bridge_size': 5}, 'not a square'),
     ({'model.backbone.total_d_layer': 1}, 'total_d_layer=1'),
-    ({'data.test.unseen': ['unicorn']}, 'unicorn'),
     ({'data.test.type': 'PascalVOCDataset'}, 'PascalVOCDataset'),
-    ({'data.test.type': 'NoSuchDataset'}, 'NoSuchDataset'),
     ({'model.backbone.num_token': 5}, "no 'num_token', it has .*num_tokens"),  # slips of the pen
     ({'model.loss': 3}, "CLIPRC has no 'loss', it has .*decode_head"),
     ({'model.test_cfg.strid': (32, 32)}, 'test_cfg.strid: .*stride'),
     ({'model.test_cfg.mode': 'slid'}, "mode='slid'.*slide nor whole"),
-    ({'model.test_cfg.windows_per_batch': 0}, 'windows_per_batch=0 .*from 1 up'),
+    ({'model.test_cfg.windows_per_batch': 0}, 'windows_per_batch=0 is not a positive integer'),
     ({'model.test_cfg': None}, 'model.test_cfg=None: a dict is needed'),
     ({'model.test_cfg.stride': (80, 80)}, 'every 80x80 pixels do not cover an image'),
     ({'compile': 'no'}, "compile='no' is neither True nor False"),
@@ -118,13 +101,6 @@ def test_datasets_of_a_run_with_different_splits(config):
 def test_invalid_settings(config, options, words):
     config.merge_from_dict(options)
     with pytest.raises(ValueError, match=words):
-        build_model(config)
-
-
-def test_crop_of_a_wrapped_dataset(config):
-    config.data.train.pipeline[3].crop_size = (96, 96)
-    config.data.train = ConfigDict(type='RepeatDataset', times=2, dataset=config.data.train)
-    with pytest.raises(ValueError, match='RandomCrop.*96, 96.*64x64'):
         build_model(config)
 
 
@@ -221,13 +197,6 @@ def test_a_file_of_another_shape(config, file, shape, words):
     assert str(file) in str(caught.value)
 
 
-def test_a_clip_of_another_width(config, tmp_path):
-    config.model.pretrained_text = str(tmp_path / 'wide.pt')
-    torch.save(clip_weights(embed=48), tmp_path / 'wide.pt')
-    with pytest.raises(ValueError, match=r'wide.pt.*\(20, 48\).*32'):
-        given(config)
-
-
 # ---- the cache
 
 def test_computed_once_for_each_tower_class_list_and_prompt_set(config, own_cache, monkeypatch):
@@ -251,16 +220,6 @@ def test_computed_once_for_each_tower_class_list_and_prompt_set(config, own_cach
     assert {file.suffix for file in own_cache.iterdir()} == {'.npy'}, 'a part was left over'
 
 
-def test_a_damaged_cache_entry_is_an_error_or_computed_again(config, own_cache):
-    rows = given(config)
-    [entry] = own_cache.iterdir()
-    entry.write_bytes(entry.read_bytes()[:100])
-    try:
-        assert torch.equal(given(config), rows)
-    except ValueError as error:
-        assert str(entry) in str(error)
-
-
 def test_a_cache_that_cannot_be_written_does_not_stop(config, tmp_path, monkeypatch, lines):
     (tmp_path / 'file').touch()
     monkeypatch.setenv('CLIPRC_CACHE', str(tmp_path / 'file'))
@@ -274,20 +233,16 @@ def trained_on(names) -> Checkpoint:
     return Checkpoint({}, {'CLASSES': names} if names else {}, 'some.pth')
 
 
-def test_a_checkpoint_of_the_same_classes_or_of_unknown_ones(config):
-    names = dataset_facts(config).split.names
-    for known in (list(names), tuple(names), None):
-        check_classes(trained_on(known), config)
-
-
 @pytest.mark.parametrize(('names', 'words'), [
-    ([f'thing {index}' for index in range(171)], 'trained on 171 classes, the config.s dataset has 20: only there: '
-                                                 'thing 0; .* and 166 more, only here: aeroplane; .* and 15 more'),
-    (lambda names: [*names, 'zebra'], 'trained on 21 classes, .*only there: zebra[^;]*$'),
+    (lambda names: [f'thing {index}' for index in range(171)],
+     r'on 171 classes, .* has 20: only there thing 0 \(171 in all\), only here aeroplane \(20 in all\)'),
     (lambda names: names[::-1], 'the same in another order'),
 ])
 def test_a_checkpoint_of_other_classes(config, names, words):
-    names = names(dataset_facts(config).split.names) if callable(names) else names
+    own = dataset_facts(config).split.names
+    check_classes(trained_on(None), config)
+    check_classes(trained_on(list(own)), config)
+    names = names(own)
     with pytest.raises(ValueError, match=words) as error:
         check_classes(trained_on(names), config)
     assert 'cross_dataset=True' in str(error.value) and 'some.pth' in str(error.value)
@@ -297,16 +252,5 @@ def test_a_checkpoint_of_other_classes(config, names, words):
 
 def test_a_dataset_of_one_class(config):
     config.data.test.update(type='ZeroShotDataset', classes=['cat'], unseen=[])
-    with pytest.raises(ValueError, match='has one class, cat: .*two at least'):
+    with pytest.raises(ValueError, match='has one class, cat: two are needed'):
         build_model(config)
-
-
-def test_prompts_and_synonyms_of_the_config(config, clip_file):
-    """Computed once from the config's own words; kept under them."""
-    names = ['sofa, couch', *(f'thing {index}' for index in range(19))]
-    config.data.test.update(classes=names, unseen=[], prompt_set=['a {} here', '{}'])
-    rows = given(config)
-    tower = CLIPTextEncoder.like(text_tower(files.read(clip_file)), 4)
-    expected = embed_class_names(tower, [['sofa', 'couch'], *names[1:]], ['a {} here', '{}'])
-    assert torch.allclose(rows, expected, atol=1e-6)
-    assert torch.equal(given(config), rows)

@@ -1,6 +1,5 @@
 """Checkpoints are never there in part, are found again, and are pruned."""
 import ctypes
-import errno
 import logging
 import os
 import subprocess
@@ -13,7 +12,7 @@ import torch
 
 from models.weights.metadata import FORMAT
 from tests.conftest import REPOSITORY
-from tools.engine import checkpoints, errors, process
+from tools.engine import checkpoints, process
 from tools.engine.checkpoints import write
 from tools.engine.run_folder import LATEST, newest, numbered, point_latest_to, put_aside
 
@@ -68,25 +67,14 @@ def small_disk(tmp_path):
     subprocess.run(['umount', '--lazy', folder], check=True)
 
 
-def test_a_full_disk(small_disk):
-    write(CONTENT, small_disk / 'iter_1.pth')
-    with pytest.raises(OSError, match='No space') as caught:
-        write(CONTENT, small_disk / 'iter_2.pth')
-    assert caught.value.errno == errno.ENOSPC
-    assert [file.name for file in small_disk.iterdir()] == ['iter_1.pth']
-    assert torch.equal(torch.load(small_disk / 'iter_1.pth')['state_dict']['weight'], CONTENT['state_dict']['weight'])
-    assert 'the disk is full' in errors.plain_message(caught.value)
-
-
 def test_training_onto_a_disk_that_fills_up(run, tiny_configs, trained, small_disk):
-    """One checkpoint fits; the log says so before the second is tried."""
+    """One checkpoint fits; after making room the run continues."""
     size = (trained / 'iter_2.pth').stat().st_size
     subprocess.run(['mount', '-o', f'remount,size={size * 3 // 2}', small_disk], check=True)
     options = ['--work-dir', small_disk, '--no-validate', '--cfg-options', 'checkpoint_config.interval=1']
     done = run('tools/train.py', tiny_configs['inductive'], *options, check=False)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f'error: the disk is full ({small_disk}/iter_2.pth). Make room')
-    assert 'more checkpoints of' in done.stderr and 'max_keep_ckpts=3' in done.stderr
     assert [file.name for file in numbered(small_disk)] == ['iter_1.pth'] and not list(small_disk.glob('*.part*'))
     assert (small_disk / LATEST).resolve().name == 'iter_1.pth'
     subprocess.run(['mount', '-o', 'remount,size=500m', small_disk], check=True)

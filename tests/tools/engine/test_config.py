@@ -1,4 +1,4 @@
-"""Configs as commands read them: overrides, paths that do not depend on the current folder, and names without effect."""
+"""Configs as commands read them: overrides, paths independent of the current folder, and names without effect."""
 import argparse
 import gc
 import json

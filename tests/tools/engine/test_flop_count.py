@@ -99,8 +99,8 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip('|').split('|')]
 
 
-def test_the_script_needs_neither_data_nor_weights(run, tmp_path):
-    done = run('get_flops.py', VOC, '--shape', 512, 512, '--fvcore', '--data-root', tmp_path / 'nowhere',
+def test_the_script_needs_neither_data_nor_weights(call, tmp_path):
+    done = call('get_flops.py', VOC, '--shape', 512, 512, '--fvcore', '--data-root', tmp_path / 'nowhere',
                '--cfg-options', 'model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt',
                'model.load_text_embedding=nowhere.npy')
     rows = [cells(line) for line in done.stdout.splitlines() if line.startswith('|')]
@@ -111,5 +111,5 @@ def test_the_script_needs_neither_data_nor_weights(run, tmp_path):
         assert sum(float(row[column]) for row in rows[1:-1]) == pytest.approx(float(rows[-1][column]), abs=0.03)
 
 
-def test_one_side_is_a_square(run, tiny_configs):
-    assert '64x64 image' in run('get_flops.py', tiny_configs['fully'], '--shape', 64).stdout
+def test_one_side_is_a_square(call, tiny_configs):
+    assert '64x64 image' in call('get_flops.py', tiny_configs['fully'], '--shape', 64).stdout

@@ -75,8 +75,3 @@ def test_a_loader_worker_that_dies(run, troubled, tmp_path, way, words):
     error = done.stderr.splitlines()[-1]
     assert error.startswith('error: loader worker (process ') and words in error
     assert 'data.workers_per_gpu=' in error and 'no checkpoint was written' in done.stderr
-
-
-def test_a_time_out_is_a_number(run, tiny_configs):
-    done = run('tools/train.py', tiny_configs['inductive'], '--hang-timeout', 'long', check=False)
-    assert done.returncode == 2 and "argument --hang-timeout: 'long' is not an integer number of seconds" in done.stderr
