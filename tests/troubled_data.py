@@ -23,10 +23,6 @@ def is_killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def leaves():
-    os._exit(7)
-
-
 @DATASETS.register_module()
 class Troubled(PascalVOC20):
     """The process `rank` does what `way` names, with each image but the first `after`."""

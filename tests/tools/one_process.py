@@ -93,8 +93,8 @@ def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tupl
         for index, labels in predict(wrapped, loader, place):
             maps.append(labels)
             parts += dataset.pre_eval(labels, index)
-        maps = collect(maps, count, place, folder / 'maps')
-        parts = collect(parts, count, place, folder / 'parts')
+        maps = collect(maps, count, place)
+        parts = collect(parts, count, place)
         runner = SimpleNamespace(model=wrapped, iter=0, work_dir=str(folder), log_buffer=LogBuffer(),
                                  logger=logging.getLogger('mmseg'), stop=Stop(place), check_weights=lambda: None)
         Evaluation(loader, place, interval=1, by_epoch=False, metric='mIoU')._do_evaluate(runner)

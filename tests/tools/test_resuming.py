@@ -421,38 +421,6 @@ def test_two_runs_in_one_folder(tmp_path):
     process.hold(tmp_path, patience=0)
 
 
-def started(folder: Path, *command) -> subprocess.Popen:
-    with (folder / 'said').open('w') as stream:
-        return subprocess.Popen(list(map(str, command)), stdout=stream, stderr=stream, start_new_session=True, env={
-            **os.environ, 'PYTHON': sys.executable})
-
-
-def wait_for(process: subprocess.Popen, file: Path, text: str) -> None:
-    deadline = time.monotonic() + 120
-    while text not in file.read_text():
-        assert process.poll() is None and time.monotonic() < deadline, file.read_text()
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize('launched', [False, True])
-def test_sigterm_to_all_processes_with_loader_workers(run, tiny_configs, tmp_path, launched):
-    """As systemd and SLURM send it: launcher, processes and their loader workers get it at the same time."""
-    command = ['bash', REPOSITORY / 'dist_train.sh', tiny_configs['inductive'], tmp_path / 'work', 2] if launched else [
-        sys.executable, REPOSITORY / 'tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path / 'work']
-    with started(tmp_path, *command, '--no-validate', '--seed', 3, '--cfg-options', 'runner.max_iters=1000',
-                 'data.workers_per_gpu=2') as process:
-        wait_for(process, tmp_path / 'said', 'Iter [3/')
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
-    said = (tmp_path / 'said').read_text()
-    saved = (tmp_path / 'work/latest.pth').resolve()
-    assert f'SIGTERM after iteration {saved.stem.split("_")[-1]}' in said and said.count('stopped.\n') == 1
-    assert len(torch.load(saved, weights_only=True)['random_states']) == 1 + launched
-    assert process.returncode == (1 if launched else 128 + signal.SIGTERM)
-    if not launched:  # torchrun reports the signal with a trace
-        assert said.endswith('stopped.\n') and 'Traceback' not in said, said
-
-
 if 'TWO_PROCESSES' in os.environ:  # each of two processes runs this file with pytest, to have its fixtures
     def test_in_one_of_two(train_here, monkeypatch):
         """Train a whole run, and one in which only the second process gets a signal."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import REPOSITORY
 from tests.test_scripts import free_port, losses
@@ -68,15 +69,6 @@ def test_a_killed_process_is_restarted_and_resumes(tiny_configs, tmp_path, cache
     assert done[again] % 4 == 1 and 5 <= done[again] <= done[again - 1] + 1 and done[-1] == 40
 
 
-def test_the_summary_names_the_killed_process(tiny_configs, tmp_path, cache):
-    run = start(tmp_path, *command(tiny_configs['inductive'], tmp_path / 'work', 2, 'runner.max_iters=1000'),
-                CLIPRC_CACHE=cache)
-    until(lambda: 1 in iterations(tmp_path / 'work'))
-    os.kill(workers(run)[1], signal.SIGKILL)
-    assert run.wait(timeout=120) == 1
-    assert 'Signal 9 (SIGKILL)' in (tmp_path / 'output').read_text()
-
-
 def test_a_killed_launcher_leaves_no_orphans(tiny_configs, tmp_path, cache):
     run = start(tmp_path, *command(tiny_configs['inductive'], tmp_path / 'work', 2, 'runner.max_iters=1000',
                                    'data.workers_per_gpu=1'), CLIPRC_CACHE=cache)
@@ -86,6 +78,26 @@ def test_a_killed_launcher_leaves_no_orphans(tiny_configs, tmp_path, cache):
     run.kill()
     run.wait()
     until(lambda: not any(map(alive, processes)), seconds=20)
+
+
+@pytest.mark.parametrize('launched', [False, True])
+def test_sigterm_to_all_processes_with_loader_workers(tiny_configs, tmp_path, cache, launched):
+    """As systemd and SLURM send it: launcher, processes and their loader workers get it at the same time."""
+    settings = 'runner.max_iters=1000', 'data.workers_per_gpu=2'
+    arguments = command(tiny_configs['inductive'], tmp_path / 'work', 2, *settings)
+    if not launched:
+        arguments = [sys.executable, REPOSITORY / 'tools/train.py', arguments[2], '--work-dir', *arguments[3:4],
+                     *arguments[5:]]
+    run = start(tmp_path, *arguments, CLIPRC_CACHE=cache)
+    until(lambda: 3 in iterations(tmp_path / 'work'))
+    os.killpg(run.pid, signal.SIGTERM)
+    run.wait(timeout=60)
+    output, saved = (tmp_path / 'output').read_text(), (tmp_path / 'work/latest.pth').resolve()
+    assert f'SIGTERM after iteration {saved.stem.split("_")[-1]}' in output and output.count('stopped.\n') == 1
+    assert len(torch.load(saved, weights_only=True)['random_states']) == 1 + launched
+    assert run.returncode == (1 if launched else 128 + signal.SIGTERM)
+    if not launched:  # torchrun reports the signal with a trace
+        assert output.endswith('stopped.\n') and 'Traceback' not in output, output
 
 
 def test_two_machines_train_as_two_processes(run, tiny_configs, tmp_path, cache):

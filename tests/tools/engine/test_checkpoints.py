@@ -82,16 +82,6 @@ def test_training_onto_a_disk_that_fills_up(run, tiny_configs, trained, small_di
     assert (small_disk / LATEST).resolve().name == 'iter_4.pth'
 
 
-def test_latest_is_there_at_any_moment(tmp_path, monkeypatch):
-    point_latest_to(tmp_path / 'iter_1.pth')
-    (tmp_path / f'.latest.{os.getpid()}.part.pth').symlink_to('left by a killed run')
-    unlink = Path.unlink
-    monkeypatch.setattr(Path, 'unlink', lambda path, **options: (
-        unlink(path, **options) if path.name != LATEST else pytest.fail('the link was removed')))
-    point_latest_to(tmp_path / 'iter_2.pth')
-    assert os.readlink(tmp_path / LATEST) == 'iter_2.pth'
-
-
 def test_which_is_newest(tmp_path, caplog):
     assert newest(tmp_path, LOGGER) is None
     for name in ('iter_9', 'iter_10', 'best_hIoU_iter_10', 'stopped_iter_12'):

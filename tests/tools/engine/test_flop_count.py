@@ -109,7 +109,3 @@ def test_the_script_needs_neither_data_nor_weights(call, tmp_path):
     assert rows[-1][:3] == ['total', '115.37', '28.53'] and float(rows[-1][3]) == pytest.approx(total, rel=0.01)
     for column in (1, 2, 3):
         assert sum(float(row[column]) for row in rows[1:-1]) == pytest.approx(float(rows[-1][column]), abs=0.03)
-
-
-def test_one_side_is_a_square(call, tiny_configs):
-    assert '64x64 image' in call('get_flops.py', tiny_configs['fully'], '--shape', 64).stdout

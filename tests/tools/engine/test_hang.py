@@ -51,13 +51,6 @@ def test_a_process_of_two_that_hangs(run, troubled, tmp_path):
     assert done.stderr.count('Timeout (0:00:05)!') >= 1 and 'in sleeps_for_ever' in done.stderr
 
 
-def test_an_evaluation_that_hangs(run, troubled, tmp_path):
-    done = run('tools/train.py', troubled('sleeps_for_ever', part='val', after=1), '--work-dir', tmp_path / 'work',
-               '--hang-timeout', 5, '--end-on-hang', '--cfg-options', 'evaluation.interval=2', check=False)
-    assert done.returncode == 1 and 'in sleeps_for_ever' in done.stderr, done.stderr
-    assert 'in _do_evaluate' in done.stderr
-
-
 def test_slow_progress_is_left_alone(run, troubled, tmp_path):
     """Each image takes 2 of the 5 seconds, the whole evaluation more than all."""
     config = troubled('sleeps_a_while', part='val', after=0)
@@ -66,12 +59,10 @@ def test_slow_progress_is_left_alone(run, troubled, tmp_path):
     assert 'Timeout' not in done.stderr and 'mIoU unseen' in done.stderr
 
 
-@pytest.mark.parametrize(('way', 'words'), [('is_killed', 'is killed by signal: Killed. Most likely the machine'),
-                                            ('leaves', 'exited unexpectedly with exit code 7. With ')])
-def test_a_loader_worker_that_dies(run, troubled, tmp_path, way, words):
-    done = run('tools/train.py', troubled(way, workers=1), '--work-dir', tmp_path / 'work', '--no-validate',
+def test_a_loader_worker_that_dies(run, troubled, tmp_path):
+    done = run('tools/train.py', troubled('is_killed', workers=1), '--work-dir', tmp_path / 'work', '--no-validate',
                check=False)
     assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
     error = done.stderr.splitlines()[-1]
-    assert error.startswith('error: loader worker (process ') and words in error
+    assert error.startswith('error: loader worker (process ') and 'Killed. Most likely the machine' in error
     assert 'data.workers_per_gpu=' in error and 'no checkpoint was written' in done.stderr

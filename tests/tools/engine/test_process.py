@@ -63,14 +63,6 @@ def test_message_of_a_loader_worker():
 
 
 @pytest.mark.parametrize(('message', 'plain'), [
-    ('DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that',
-     'is killed by signal: Bus error. Most likely /dev/shm is full'),
-    ('DataLoader worker (pid(s) 12) exited unexpectedly', 'exited unexpectedly. With --cfg-options data.workers')])
-def test_message_of_a_worker_that_died(message, plain):
-    assert errors.plain_message(RuntimeError(message)).startswith(f'loader worker (process 12) {plain}')
-
-
-@pytest.mark.parametrize(('message', 'plain'), [
     ('CLIPRC: CLIPVisionEncoder: input_resolution=60 is wrong.', 'input_resolution=60 is wrong.'),
     ('PascalVOC20: /data/x.jpg: this image is missing.', '/data/x.jpg: this image is missing.'),
     ('/data/x.pth is truncated: Fetch it again.', '/data/x.pth is truncated: Fetch it again.'),
@@ -132,10 +124,3 @@ def test_a_folder_that_cannot_be_made(tmp_path, name, reason):
         make_folder(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert (tmp_path / 'file').read_text() == 'kept'
-
-
-def test_a_seed_is_drawn_where_none_is_named():
-    place = process.Place(torch.device('cpu'))
-    assert process.common_seed(7, place) == 7
-    drawn = {process.common_seed(None, place) for _ in range(5)}
-    assert len(drawn) == 5 and all(0 <= seed < 2**31 for seed in drawn)
