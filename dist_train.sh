@@ -43,7 +43,7 @@ else
 fi
 threads=$(($(nproc) / gpus))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 1 ? threads : 1))} # each process's share of the CPU cores
-export CLIPRC_JOB_BEGAN=${CLIPRC_JOB_BEGAN:-$(date +%s)}                  # a restart resumes what was saved since then
+export CLIPRC_JOB_BEGAN=${CLIPRC_JOB_BEGAN:-$(date +%s)}                  # a restart resumes checkpoints newer than this
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # else a restart meets the addresses of the processes before it
 exec "$python" -m torch.distributed.run "${meeting[@]}" --nproc-per-node "$gpus" --max-restarts "$restarts" \
   --rdzv-conf "${conf}join_timeout=$wait,read_timeout=$wait" \

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent)  # so that `datasets` and `tools` are this repository's
-from tools.engine.arguments import add_config_arguments, add_hang_arguments, add_launch_arguments, key_value
+from tools.engine.arguments import add_config_arguments, add_hang_arguments, add_launch_arguments
 from tools.engine.errors import run
 
 
@@ -22,10 +22,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--eval', nargs='+', metavar='METRIC', help='scores to compute: mIoU, mDice, mFscore')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the label maps, a list of arrays, as a pickle')
     parser.add_argument('--format-only', action='store_true',
-                        help='write label maps as PNG files with the dataset\'s own ids, for a test server')
-    parser.add_argument('--eval-options', nargs='+', type=key_value, default=[], metavar='KEY=VALUE',
-                        help='imgfile_prefix=DIR: the folder for --format-only')
-    parser.add_argument('--show', action='store_true', help='open each result in the image viewer')
+                        help='write label maps as PNG files with the dataset\'s own ids into format_results/, for a '
+                             'test server')
     parser.add_argument('--show-dir', metavar='DIR', help='write an image of each result')
     parser.add_argument('--opacity', type=float, default=0.5,
                         help='of the class colours in images, in (0, 1] (default: 0.5)')

@@ -175,11 +175,12 @@ def test_a_checkpoint_is_tested_alone(call, tiny_configs, trained, tmp_path, voc
 
 def test_label_files_for_a_test_server(call, tiny_configs, opinionated, tmp_path):
     call('test.py', tiny_configs['transductive'], opinionated, '--format-only', '--out', tmp_path / 'maps.pkl',
-        '--work-dir', tmp_path, '--eval-options', f'imgfile_prefix={tmp_path / "labels"}')
+        '--work-dir', tmp_path)
     maps = pickle.loads((tmp_path / 'maps.pkl').read_bytes())
     assert len({int(label) for labels in maps for label in np.unique(labels)}) > 3, 'the case is too easy'
     for index, labels in enumerate(maps):
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f'labels/val_00{index}.png')), labels + 1)
+        written = np.asarray(Image.open(tmp_path / f'format_results/val_00{index}.png'))
+        np.testing.assert_array_equal(written, labels + 1)
 
 
 def test_several_scales_and_several_metrics(call, tiny_configs, opinionated, tmp_path):

@@ -24,10 +24,7 @@ def parse_arguments() -> argparse.Namespace:
                         help='images per step over all processes, reached by accumulating gradients')
     parser.add_argument('--seed', type=int, help='the same seed gives the same images (default: a random one)')
     parser.add_argument('--deterministic', action='store_true', help='use only deterministic algorithms of cuDNN')
-    gpu = parser.add_mutually_exclusive_group()
-    gpu.add_argument('--gpus', type=int, help='older option without a launcher: only 1 is possible')
-    gpu.add_argument('--gpu-ids', type=int, nargs='+', help='older option without a launcher: the GPU to train on')
-    gpu.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to train on')
+    parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to train on')
     return parser.parse_args()
 
 

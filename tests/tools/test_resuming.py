@@ -273,7 +273,7 @@ def test_another_task_cannot_be_resumed(train_here, tmp_path):
     train_here(tmp_path, '--no-validate', at={2: ask()})
     split = content(tmp_path, 'stopped_iter_2.pth')['meta']['clip_rc']['split']
     other = ','.join(f"'{name}'" for name in split['seen'][:1])
-    with pytest.raises(ValueError, match=f'the unseen classes were .*; in the config they are {split["seen"][0]}: '):
+    with pytest.raises(ValueError, match='another split than the config'):
         train_here(tmp_path, '--no-validate', '--auto-resume', settings=[
             f'data.{part}.unseen=[{other}]' for part in ('train', 'val', 'test')])
     with pytest.raises(ValueError, match='is not the SGD of the config'):
@@ -348,7 +348,7 @@ def test_another_batch(train_here, tmp_path, caplog):
     assert content(tmp_path)['meta']['progress'] == {
         'images': 3 * 2 + 8, 'images_per_iteration': 1, 'iterations_per_step': 1}
     assert 'the run had 2 images per iteration and continues with 1' in caplog.text
-    with pytest.raises(ValueError, match='1 iteration.* of 1 images, here it is 3 of 2'):
+    with pytest.raises(ValueError, match='with 1 iteration.* per step, now there are 3'):
         train_here(tmp_path, '--no-validate', '--auto-resume', '--total-batch-size', 6)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: never there in part, and with everything that resuming needs.
+"""Checkpoints of a training run: complete or absent, with everything that resuming needs.
 
 A file holds `state_dict`, `optimizer` and `meta` as mmcv's do, and `random_states`, one for each process.
 """
@@ -21,7 +21,7 @@ from tools.engine.run_folder import LATEST, NUMBER, STOPPED, numbered, point_lat
 
 
 def write(content: dict, path: Path) -> None:
-    """Write a checkpoint so that `path` is never there in part, and read it back.
+    """Write a checkpoint so that `path` is complete or absent, and read it back.
 
     Raises:
         OSError: it can't be written, or reads back differently.
@@ -41,7 +41,7 @@ def write(content: dict, path: Path) -> None:
 
 
 def random_state(device: torch.device) -> dict:
-    """Give the state of every random generator of this process, as plain values and tensors."""
+    """Return the state of every random generator of this process, as plain values and tensors."""
     version, keys, gauss = random.getstate()
     name, numbers, position, *rest = np.random.get_state()
     state = {'python': [version, torch.tensor(keys), gauss],
@@ -51,7 +51,7 @@ def random_state(device: torch.device) -> dict:
 
 
 def set_random_state(state: dict, device: torch.device) -> None:
-    """Restore what `random_state` gave."""
+    """Restore the states of `random_state`."""
     version, keys, gauss = state['python']
     random.setstate((version, tuple(keys.tolist()), gauss))
     name, numbers, position, has_gauss, cached = state['numpy']
@@ -62,7 +62,7 @@ def set_random_state(state: dict, device: torch.device) -> None:
 
 
 def random_states(place: Place) -> list[dict] | None:
-    """Give each process's `random_state` on the first process, None on the others. All processes must call it."""
+    """Return each process's `random_state` on the first process, None on the others. All processes must call it."""
     mine = random_state(place.device)
     if not place.distributed:
         return [mine]

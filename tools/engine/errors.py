@@ -1,4 +1,4 @@
-"""How a command ends: an error that a user can fix is one line, Ctrl-C is no error, a fault of ours shows its trace."""
+"""How a command ends: an error that a user can fix is one line, Ctrl-C is not an error, a bug shows its trace."""
 import errno
 import importlib.util
 import os
@@ -89,7 +89,7 @@ def distributed() -> bool:
 
 
 def plain_message(error: Exception) -> str:
-    """Give the message without the prefixes of loader workers and mmcv's registries, and with a remedy where known.
+    """Return the message without the prefixes of loader workers and mmcv's registries, and with a remedy where known.
 
     Control characters, which texts from a file may contain, do not reach the terminal.
     """

@@ -13,7 +13,7 @@ from models.errors import UserError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; the file is renamed to `path` if the block ends without an error.
+    """Yield a temporary path to write to; the file is renamed to `path` if the block ends without an error.
 
     So `path` never exists in part. The temporary path is `.NAME.PID.part.SUFFIX` in the same folder.
     """

@@ -1,4 +1,4 @@
-"""Processes and devices: this process's device and rank, what all processes share, and random seeds."""
+"""Processes and devices: rank and device of this process, values for all processes, random seeds."""
 import ctypes
 import os
 import random

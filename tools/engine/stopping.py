@@ -1,4 +1,4 @@
-"""What ends a run early: a signal, or a loss that is not finite."""
+"""Early ends of a run: a signal, or a loss that is not finite."""
 import math
 import signal
 from functools import partial
@@ -35,7 +35,7 @@ class Stop:
         self.signal = number
 
     def agreed(self) -> signal.Signals | None:
-        """Give the signal if any process got one. All processes must call it, and get the same answer."""
+        """Return the signal if any process got one. All processes must call it, and get the same answer."""
         if self.place.distributed:
             highest = torch.tensor(self.signal or 0)
             dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.place.control)
@@ -65,7 +65,7 @@ class CheckLoss(Hook):
 
 
 def files_of(batch: dict) -> list[str]:
-    """Give the files of a batch's images."""
+    """Return the files of a batch's images."""
     metas = batch['img_metas']
     metas = metas.data[0] if isinstance(metas, DataContainer) else metas
     return [str(meta.get('filename')) for meta in metas]

@@ -1,4 +1,4 @@
-"""One test of a checkpoint, from the command line's arguments to the scores: what test.py does."""
+"""One test of a checkpoint, from the command line's arguments to the scores."""
 import argparse
 import json
 import math
@@ -33,8 +33,6 @@ from tools.engine.evaluation import collect, predict
 from tools.engine.files import make_folder
 from tools.engine.panels import result_image
 
-CROSS_DATASET = 'cross_dataset'  # the setting of a test on other classes than the trained ones
-
 
 def test(args: argparse.Namespace) -> None:
     check_options(args)
@@ -42,8 +40,7 @@ def test(args: argparse.Namespace) -> None:
     place = process.start(args, args.gpu_id, timeout=hang.group_timeout(args))
     checkpoint = files.read(args.checkpoint)
     folder = make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
-    prefix = dict(option.split('=', 1) for option in args.eval_options).get(
-        'imgfile_prefix', str(folder / 'format_results'))
+    prefix = str(folder / 'format_results')
     for output in [args.show_dir, args.out and Path(args.out).parent, args.format_only and prefix]:
         if output:
             make_folder(output)
@@ -77,7 +74,7 @@ def test(args: argparse.Namespace) -> None:
             label_maps.append(labels)
         if args.format_only:
             dataset.format_results([labels], prefix, indices=[index])
-        if args.show or args.show_dir:
+        if args.show_dir:
             draw(dataset, index, labels, args)
     parts = collect(parts, len(dataset), place) if args.eval else []
     label_maps = collect(label_maps, len(dataset), place) if args.out else []
@@ -93,7 +90,7 @@ def test(args: argparse.Namespace) -> None:
         tested = {'config': args.config, 'checkpoint': os.path.realpath(args.checkpoint),  # latest.pth is a link
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'images': len(dataset), 'protocol': config.get('protocol'),
-                  'setting': CROSS_DATASET if config.get('cross_dataset') else trained_in,
+                  'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
                   'own_modules': sorted({*plugins.names(config), *own_modules(checkpoint)}),
                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
@@ -101,12 +98,10 @@ def test(args: argparse.Namespace) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise a UserError for options that contradict each other or are unknown."""
-    if not (args.eval or args.out or args.format_only or args.show or args.show_dir):
-        raise UserError('nothing to do with the results: use --eval mIoU, --out, --format-only, --show or --show-dir.')
+    if not (args.eval or args.out or args.format_only or args.show_dir):
+        raise UserError('nothing to do with the results: use --eval mIoU, --out, --format-only or --show-dir.')
     if args.eval and args.format_only:
         raise UserError('--eval and --format-only exclude each other.')
-    if unknown := {option.split('=')[0] for option in args.eval_options} - {'imgfile_prefix'}:
-        raise UserError(f'--eval-options {" ".join(sorted(unknown))}: only imgfile_prefix is supported.')
     check_metrics(args.eval or [])
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: the name must end in .pkl or .pickle.')
@@ -115,21 +110,17 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
-    """Write and show the image of one result."""
+    """Write the image of one result."""
     part, dataset, index = dataset.locate(index)
     drawn = result_image(dataset.image(index), dataset.true_labels(index), labels, split=dataset.facts.split,
                          palette=dataset.PALETTE, opacity=args.opacity)
-    if args.show_dir:
-        name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
-        file = Path(args.show_dir) / part / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(file)
-    if args.show:
-        drawn.show()
+    file = Path(args.show_dir) / part / Path(dataset.img_infos[index]['filename']).with_suffix('.png')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    drawn.save(file)
 
 
 def write_scores(scores: dict[str, float], tested: dict, args: argparse.Namespace, folder: Path) -> Path:
-    """Write the scores and what was tested as JSON; a score that does not exist is null."""
+    """Write the scores and the facts of the test as JSON; a score that does not exist is null."""
     stem = f'eval_{"multi" if args.aug_test else "single"}_scale_{time.strftime("%Y%m%d_%H%M%S")}'
     metric = {name: None if math.isnan(value) else value for name, value in scores.items()}
     for number in count(1):

@@ -1,4 +1,4 @@
-"""One training run, from the command line's arguments to the last checkpoint: what tools/train.py does."""
+"""One training run, from the command line's arguments to the last checkpoint."""
 import argparse
 import logging
 import time
@@ -26,7 +26,7 @@ from tools.engine.data import evaluation_dataset, evaluation_loader, training_lo
 from tools.engine.evaluation import Evaluation
 from tools.engine.files import make_folder
 from tools.engine.runner import TrainingRunner
-from tools.training.settings import check_settings, chosen_gpu, set_batch, set_optimizer_hook
+from tools.training.settings import check_settings, set_batch, set_optimizer_hook
 from tools.training.start import check_same_task, images_done, initial_model, starting_point
 
 
@@ -46,7 +46,7 @@ def train(args: argparse.Namespace) -> None:
         raise UserError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
                         'config of configs/coco, and test with this one.')
     check_settings(config)
-    place = process.start(args, chosen_gpu(args), timeout=hang.group_timeout(args))
+    place = process.start(args, args.gpu_id, timeout=hang.group_timeout(args))
     work_dir = make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
     if place.rank == 0:
         process.hold(work_dir)
@@ -98,7 +98,7 @@ def train(args: argparse.Namespace) -> None:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)
     runner.begin_hooks()
-    if place.rank == 0:  # only now that everything is known to be right: the folder may hold an earlier run's files
+    if place.rank == 0:  # only now that nothing else can fail: the folder may hold an earlier run's files
         same_run = resumes and Path(checkpoint.path).resolve().parent == work_dir.resolve()
         if aside := run_folder.put_aside(work_dir, beyond=done if same_run else 0):
             logger.warning('checkpoints of %s are moved to %s', 'more iterations' if same_run else

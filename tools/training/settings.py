@@ -1,5 +1,4 @@
 """The settings of a training run: checked before it starts, and adapted to the batch and to float16."""
-import argparse
 import logging
 import re
 
@@ -60,15 +59,6 @@ def check_settings(config: Config) -> None:
 def _setting(config: Config, name: str, default=None):
     part, key = name.split('.')
     return (config.get(part) or {}).get(key, default)
-
-
-def chosen_gpu(args: argparse.Namespace) -> int | None:
-    """Give the GPU that the command line names, or None."""
-    if (args.gpus or 1) > 1 or len(args.gpu_ids or []) > 1:
-        raise UserError('one process trains on one GPU; for several: bash dist_train.sh CONFIG WORK_DIR NUM_GPUS')
-    if args.gpu_ids:
-        return args.gpu_ids[0]
-    return 0 if args.gpus else args.gpu_id
 
 
 def set_batch(config: Config, world_size: int, total: int | None, logger: logging.Logger) -> tuple[int, int]:

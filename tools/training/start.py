@@ -20,7 +20,7 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
                    logger: logging.Logger) -> tuple[Checkpoint | None, bool]:
     """Read the checkpoint to start from, if any, and tell whether its run is resumed; the first process decides.
 
-    A job that torchrun restarted resumes from what it has saved since its start, whatever its options are.
+    A job that torchrun restarted resumes from its own newest checkpoint, with any options.
 
     Raises:
         UserError: the checkpoint can't be read, or can't be resumed.
@@ -58,10 +58,10 @@ def initial_model(config: Config, checkpoint: Checkpoint | None) -> CLIPRC:
 
 
 def images_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int], logger: logging.Logger) -> int:
-    """Count the images of a run before it is resumed, whatever its batch was then.
+    """Count the images of a run before it is resumed.
 
     Args:
-        batch: images per iteration and iterations per step, of now.
+        batch: present images per iteration and iterations per step.
 
     Raises:
         UserError: a step of the optimizer took another number of iterations, so that these are not comparable.
@@ -70,10 +70,8 @@ def images_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int],
     then = checkpoint.meta.get('progress') or {**now, 'images': iterations * batch[0]}
     if then['iterations_per_step'] != now['iterations_per_step']:
         raise UserError(
-            f'in {checkpoint.path} a step of the optimizer is {then["iterations_per_step"]} iteration(s) of '
-            f'{then["images_per_iteration"]} images, here it is {now["iterations_per_step"]} of '
-            f'{now["images_per_iteration"]}: a run must resume with the same number of iterations per step (data.'
-            'samples_per_gpu, processes, --total-batch-size).')
+            f'{checkpoint.path} is of a run with {then["iterations_per_step"]} iteration(s) per step, now there are '
+            f'{now["iterations_per_step"]}: change data.samples_per_gpu, processes or --total-batch-size.')
     if then['images_per_iteration'] != now['images_per_iteration']:
         logger.warning('the run had %d images per iteration and continues with %d', then['images_per_iteration'],
                        now['images_per_iteration'])
@@ -83,13 +81,8 @@ def images_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int],
 def check_same_task(checkpoint: Checkpoint, description: dict) -> None:
     """Raise a UserError if a resumed run would continue in another setting, or with other classes seen."""
     then = checkpoint.meta['clip_rc']
-    remedy = 'start a new run from its weights with --load-from.'
-    if then['setting'] != description['setting']:
-        raise UserError(f'{checkpoint.path} is of a run in the {then["setting"]} setting, the config is '
-                        f'{description["setting"]}: {remedy}')
-    if then['class_names'] != description['class_names']:
-        raise UserError(f'{checkpoint.path} is of a run with other classes than the config\'s: {remedy}')
-    if then['split'] != description['split']:
-        raise UserError(f'in the run of {checkpoint.path} the unseen classes were '
-                        f'{", ".join(then["split"]["unseen"]) or "none"}; in the config they are '
-                        f'{", ".join(description["split"]["unseen"]) or "none"}: {remedy}')
+    for key, name in (('setting', 'setting'), ('class_names', 'list of classes'), ('split', 'split')):
+        if then[key] != description[key]:
+            values = f' ({then[key]}, not {description[key]})' if key == 'setting' else ''
+            raise UserError(f'{checkpoint.path} is of a run with another {name} than the config\'s{values}: start a '
+                            'new run from its weights with --load-from.')

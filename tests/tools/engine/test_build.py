@@ -82,7 +82,7 @@ def test_datasets_of_a_run_with_different_splits(config):
 
 # ---- sizes and names
 
-@pytest.mark.parametrize(('options', 'words'), [
+@pytest.mark.parametrize(('options', 'message'), [
     ({'model.decode_head.img_size': 96}, 'img_size=96.*input_resolution=64'),
     ({'data.train.pipeline.3.crop_size': (96, 96)}, 'RandomCrop.*96, 96.*64x64'),
     ({'model.test_cfg.crop_size': (128, 128)}, 'test_cfg.crop_size.*128, 128.*64x64'),
@@ -98,9 +98,9 @@ def test_datasets_of_a_run_with_different_splits(config):
     ({'model.test_cfg.stride': (80, 80)}, 'every 80x80 pixels do not cover an image'),
     ({'compile': 'no'}, "compile='no' is neither True nor False"),
 ])
-def test_invalid_settings(config, options, words):
+def test_invalid_settings(config, options, message):
     config.merge_from_dict(options)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         build_model(config)
 
 
@@ -189,10 +189,10 @@ def test_without_any_source_the_error_names_the_command(config, tmp_path):
         given(config)
 
 
-@pytest.mark.parametrize(('shape', 'words'), [((15, 32), r'\(15, 32\).*20 classes'), ((20, 512), r'\(20, 512\).*32')])
-def test_a_file_of_another_shape(config, file, shape, words):
+@pytest.mark.parametrize(('shape', 'message'), [((15, 32), r'\(15, 32\).*20 classes'), ((20, 512), r'\(20, 512\).*32')])
+def test_a_file_of_another_shape(config, file, shape, message):
     np.save(file, np.ones(shape, np.float16))
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         given(config)
     assert str(file) in str(caught.value)
 
@@ -233,17 +233,17 @@ def trained_on(names) -> Checkpoint:
     return Checkpoint({}, {'CLASSES': names} if names else {}, 'some.pth')
 
 
-@pytest.mark.parametrize(('names', 'words'), [
+@pytest.mark.parametrize(('names', 'message'), [
     (lambda names: [f'thing {index}' for index in range(171)],
      r'on 171 classes, .* has 20: only there thing 0 \(171 in all\), only here aeroplane \(20 in all\)'),
     (lambda names: names[::-1], 'the same in another order'),
 ])
-def test_a_checkpoint_of_other_classes(config, names, words):
+def test_a_checkpoint_of_other_classes(config, names, message):
     own = dataset_facts(config).split.names
     check_classes(trained_on(None), config)
     check_classes(trained_on(list(own)), config)
     names = names(own)
-    with pytest.raises(ValueError, match=words) as error:
+    with pytest.raises(ValueError, match=message) as error:
         check_classes(trained_on(names), config)
     assert 'cross_dataset=True' in str(error.value) and 'some.pth' in str(error.value)
     config.cross_dataset = True

@@ -34,13 +34,13 @@ def test_device(monkeypatch, arguments, gpus, gpu_id, device):
     assert (str(place.device), place.rank, place.world_size, place.distributed) == (device, 0, 1, False)
 
 
-@pytest.mark.parametrize(('arguments', 'gpus', 'gpu_id', 'words'), [
+@pytest.mark.parametrize(('arguments', 'gpus', 'gpu_id', 'message'), [
     (['--device', 'cuda'], 0, None, 'a GPU was asked for.*none'), ([], 0, 0, 'a GPU was asked for.*none'),
     ([], 2, 2, 'GPU 2 .* sees 2'), (['--launcher', 'pytorch'], 0, None, 'torchrun'),
     (['--launcher', 'pytorch', '--local_rank', '3'], 2, None, 'GPU 3 .* sees 2'),
 ])
-def test_devices_that_are_missing(monkeypatch, arguments, gpus, gpu_id, words):
-    with pytest.raises(ValueError, match=words):
+def test_devices_that_are_missing(monkeypatch, arguments, gpus, gpu_id, message):
+    with pytest.raises(ValueError, match=message):
         start(monkeypatch, *arguments, gpus=gpus, gpu_id=gpu_id)
 
 
