@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, forget_loggers
 from tests.tools.one_process import torchrun
 from tools import train
 from tools.engine import errors, process, runner, stopping
@@ -64,6 +64,7 @@ class Run:
 def train_here(monkeypatch, tiny_configs, cache):
     monkeypatch.setenv('CLIPRC_CACHE', str(cache))
     monkeypatch.setattr(time, 'sleep', lambda seconds: None)
+    forget_loggers()
     return Run(monkeypatch, tiny_configs['inductive'])
 
 
