@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check that long runs use no more and more resources: `python tests/long_run.py`, about 4 minutes on 2 CPU cores.
+"""Check that long runs do not use more and more resources: `python tests/long_run.py`, about 4 minutes on 2 CPU cores.
 
 The miniature is trained (with evaluations and checkpoints) and tested, and segments many images of many sizes. Memory,
 open files and threads of the process and its loader workers are sampled from outside. A run is flat if from its second
@@ -8,14 +8,12 @@ quarter to its last the medians of open files and of threads did not rise, and t
 """
 import argparse
 import os
-import pty
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,14 +30,12 @@ from tools.engine.config import REPOSITORY
 from tools.miniature import CLIP
 from tools.miniature.world import write_world
 
-TRAINING, TESTING = re.compile(r'Iter \[(\d+)/'), re.compile(r'\| (\d+)/\d+ \[')  # a log line; tqdm's bar
 FEW = 20  # images of an evaluation while training
 SIDES = (48, 400)  # of the segmented images, in pixels
 
 
 class Sample(NamedTuple):
     """Resources of a process and all processes below it."""
-    done: int
     memory: float  # MB; shared memory is counted once
     files: int
     threads: int
@@ -52,8 +48,8 @@ def tree(process: int) -> list[int]:
     return [process, *(found for child in below for found in tree(child))]
 
 
-def look(process: int, done: int) -> Sample | None:
-    """Sample a process; None if one of those below it ends meanwhile."""
+def look(process: int) -> list[Sample]:
+    """Return a sample of a process; none if one of those below it ends meanwhile."""
     memory = files = threads = 0
     try:
         processes = tree(process)
@@ -64,86 +60,55 @@ def look(process: int, done: int) -> Sample | None:
             files += len(list((folder / 'fd').iterdir()))
             threads += len(list((folder / 'task').iterdir()))
     except OSError:
-        return None
-    return Sample(done, memory / 1024, files, threads, len(processes))
+        return []
+    return [Sample(memory / 1024, files, threads, len(processes))]
 
 
-def watch(command: list, progress: re.Pattern, env: dict[str, str]) -> list[Sample]:
-    """Sample a script each time that it prints its progress, on a terminal, which progress bars need.
-
-    Raises:
-        ValueError: it failed.
-    """
-    samples, last = [], []
-    screen, terminal = pty.openpty()
-    with subprocess.Popen([sys.executable, *map(str, command)], stdout=terminal, stderr=terminal,
-                          env={**os.environ, **env}) as process:
-        os.close(terminal)
-        for line in lines(screen):
-            last = [*last[-4:], f'{line}\n']
-            if (found := progress.search(line)) and (sample := look(process.pid, int(found[1]))):
-                samples.append(sample)
-    os.close(screen)
-    if process.returncode:
-        raise ValueError(''.join(['it failed:\n', *last]))
+def watch(command: list, env: dict[str, str]) -> list[Sample]:
+    """Sample a command twice a second, and check that it succeeds."""
+    samples = []
+    with tempfile.TemporaryFile('w+') as output:
+        with subprocess.Popen([sys.executable, *map(str, command)], stdout=output, stderr=output,
+                              env={**os.environ, **env}) as process:
+            while process.poll() is None:
+                samples += look(process.pid)
+                time.sleep(0.5)
+        output.seek(0)
+        if process.returncode:
+            raise ValueError(f'it failed:\n{output.read()[-2000:]}')
     return samples
 
 
-def lines(screen: int) -> Iterator[str]:
-    """Give what is written on a terminal, line by line; a redrawn line counts as a new one."""
-    text = ''
-    while True:
-        try:
-            text += os.read(screen, 4096).decode(errors='replace')
-        except OSError:  # the other side is closed
-            return
-        *complete, text = re.split(r'[\r\n]+', text)
-        yield from complete
-
-
 def segment(requests: int) -> list[Sample]:
-    """Sample this process while it segments so many images of random sizes, one after the other."""
+    """Sample this process while it segments that many images of random sizes, one after the other."""
     model, random = load_model(REPOSITORY / 'tools/miniature/model.safetensors', device='cpu'), np.random.default_rng(0)
     names, samples = ['red dots', 'blue checks', 'green paint'], []
     for done in range(1, requests + 1):
         model.segment(random.integers(0, 256, (*random.integers(*SIDES, 2), 3), dtype=np.uint8), names)
         if done % max(1, requests // 50) == 0:
-            samples.append(look(os.getpid(), done))
+            samples += look(os.getpid())
     return samples
 
 
-def medians(samples: list[Sample], quarter: int) -> Sample:
-    part = samples[len(samples) * (quarter - 1) // 4:len(samples) * quarter // 4]
-    return Sample(part[-1].done, *(statistics.median_high(column) for column in list(zip(*part, strict=True))[1:]))
-
-
-def is_flat(samples: list[Sample]) -> bool:
-    """Tell whether the resources stay flat from the second quarter of a run to the last.
-
-    Raises:
-        ValueError: there are too few samples to tell.
-    """
+def report(name: str, samples: list[Sample]) -> bool:
+    """Print the medians of each quarter of a run, and return whether it is flat."""
     if len(samples) < 8:
         raise ValueError(f'{len(samples)} samples are too few: ask for a longer run.')
-    before, after = medians(samples, 2), medians(samples, 4)
-    return after.memory <= before.memory + max(16, 0.02 * before.memory) and \
-        all(new <= old for old, new in zip(before[2:], after[2:], strict=True))
-
-
-def report(name: str, samples: list[Sample], seconds: float) -> bool:
-    """Print the table of a run and whether it is flat."""
-    flat = is_flat(samples)
-    table = PrettyTable(['done', 'MB', 'files', 'threads', 'processes'], align='r')
-    for quarter in range(1, 5):
-        row = medians(samples, quarter)
-        table.add_row([f'to {row.done}', f'{row.memory:.0f}', *row[2:]])
-    print(f'{name}, {seconds:.0f} s, {len(samples)} samples, medians of each quarter:\n{table}\n'
-          f'{"flat" if flat else "NOT FLAT"}\n', flush=True)
+    table, rows = PrettyTable(['quarter', 'MB', 'files', 'threads', 'processes'], align='r'), []
+    for quarter in range(4):
+        part = samples[len(samples) * quarter // 4:len(samples) * (quarter + 1) // 4]
+        rows.append(Sample(*(statistics.median_high(column) for column in zip(*part, strict=True))))
+        table.add_row([quarter + 1, f'{rows[-1].memory:.0f}', *rows[-1][1:]])
+    _, before, _, after = rows
+    flat = after.memory <= before.memory + max(16, 0.02 * before.memory) and \
+        all(new <= old for old, new in zip(before[1:], after[1:], strict=True))
+    print(f'{name}, {len(samples)} samples, medians of each quarter:\n{table}\n{"flat" if flat else "NOT FLAT"}\n',
+          flush=True)
     return flat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Check that long runs use no more and more resources.')
+    parser = argparse.ArgumentParser(description='Check that long runs do not use more and more resources.')
     parser.add_argument('--iterations', type=positive_int, default=1000, help='of training (default: 1000)')
     parser.add_argument('--images', type=positive_int, default=500, help='of a test (default: 500)')
     parser.add_argument('--requests', type=positive_int, default=1000,
@@ -151,12 +116,6 @@ def main() -> None:
     parser.add_argument('--workers', type=int, nargs='*', default=[2, 0], help='of the loaders (default: 2 0)')
     args = parser.parse_args()
     config, every, flat = REPOSITORY / 'configs/miniature/inductive.py', max(1, args.iterations // 8), []
-
-    def measure(name: str, samples_of, *arguments) -> None:
-        started = time.monotonic()
-        samples = samples_of(*arguments)
-        flat.append(report(name, samples, time.monotonic() - started))
-
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / 'world'
         write_world(world, train=400, val=args.images, seed=0)
@@ -167,15 +126,16 @@ def main() -> None:
             work = Path(folder) / f'workers_{workers}'
             common = ['--data-root', world, '--cfg-options', f'model.pretrained={CLIP}',
                       f'model.pretrained_text={CLIP}', f'data.workers_per_gpu={workers}']
-            measure(f'training, {workers} loader workers, evaluation and checkpoint every {every} iterations', watch,
-                    [REPOSITORY / 'tools/train.py', config, '--work-dir', work, '--seed', 0, *common,
-                     'data.samples_per_gpu=1', f'runner.max_iters={args.iterations}', f'evaluation.interval={every}',
-                     'evaluation.save_best=hIoU', f'checkpoint_config.interval={every}',
-                     'data.val.split=ImageSets/Segmentation/few.txt',
-                     f'log_config.interval={max(1, args.iterations // 100)}'], TRAINING, env)
-            measure(f'test of {args.images} images, {workers} loader workers', watch,
-                    [REPOSITORY / 'test.py', config, work / 'latest.pth', '--eval', 'mIoU', *common], TESTING, env)
-    measure(f'{args.requests} segmented images of {SIDES[0]} to {SIDES[1]} pixels', segment, args.requests)
+            samples = watch(
+                [REPOSITORY / 'tools/train.py', config, '--work-dir', work, '--seed', 0, *common,
+                 'data.samples_per_gpu=1', f'runner.max_iters={args.iterations}', f'evaluation.interval={every}',
+                 'evaluation.save_best=hIoU', f'checkpoint_config.interval={every}',
+                 'data.val.split=ImageSets/Segmentation/few.txt'], env)
+            flat.append(report(f'training, {workers} loader workers, evaluation and checkpoint every {every} '
+                               'iterations', samples))
+            samples = watch([REPOSITORY / 'test.py', config, work / 'latest.pth', '--eval', 'mIoU', *common], env)
+            flat.append(report(f'test of {args.images} images, {workers} loader workers', samples))
+    flat.append(report(f'{args.requests} segmented images of {SIDES[0]} to {SIDES[1]} pixels', segment(args.requests)))
     sys.exit(not all(flat))
 
 

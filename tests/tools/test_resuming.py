@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from tests.conftest import REPOSITORY, forget_loggers
+from tests.kills import same
 from tests.tools.one_process import torchrun
 from tools import train
 from tools.engine import errors, process, runner, stopping
@@ -76,25 +77,10 @@ def content(folder: Path, name: str = f'iter_{ITERATIONS}.pth') -> dict:
     return torch.load(folder / name, weights_only=True)
 
 
-def assert_same(one, other, name: str = '') -> None:
-    """Check that two nested structures of values and tensors are equal, bit for bit."""
-    assert type(one) is type(other), name
-    if isinstance(one, dict):
-        assert list(one) == list(other), name
-    if isinstance(one, (dict, list, tuple)):
-        assert len(one) == len(other), name
-        for key in one if isinstance(one, dict) else range(len(one)):
-            assert_same(one[key], other[key], f'{name}.{key}')
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), name
-    else:
-        assert one == other, name
-
-
 def assert_same_run(one: Path, other: Path, name: str = f'iter_{ITERATIONS}.pth') -> None:
     """Check that the files of two runs hold the same weights, optimizer and random states."""
     for part in ('state_dict', 'optimizer', 'random_states'):
-        assert_same(content(one, name)[part], content(other, name)[part], part)
+        assert same(content(one, name)[part], content(other, name)[part]), part
 
 
 @pytest.fixture(scope='module')

@@ -63,13 +63,6 @@ def test_the_job_queues_again_when_its_time_is_up(folder):
     assert (folder / 'requeued').read_text() == 'requeue 40007\n'
 
 
-@pytest.mark.parametrize('job', range(0, 40_000, 7999))
-def test_the_port_is_below_those_that_linux_gives_out(folder, job):
-    submitted(folder, 'config.py', 'work', '8', **{**JOB, 'SLURM_JOB_ID': str(job)}, STATUS='0')
-    port = (folder / 'calls').read_text().split(':')[1]
-    assert 20_000 <= int(port) < 32_768
-
-
 def test_missing_arguments_job_and_folder(folder):
     assert submitted(folder, 'config.py', **JOB).returncode == 2
     assert 'sbatch' in submitted(folder, 'config.py', 'work', '8').stderr

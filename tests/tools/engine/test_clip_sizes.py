@@ -108,19 +108,6 @@ def test_what_contradicts_our_checkpoint(config, key, value):
         build_model(config, checkpoint)
 
 
-def test_checkpoints_of_before_are_quick(tiny_configs):
-    config = Config.fromfile(str(tiny_configs['inductive']))
-    checkpoint = ours(config)
-    for part in ('backbone', 'text_encoder'):
-        del checkpoint.meta['clip_rc']['config']['model'][part]['gelu']
-    again = Config.fromfile(str(tiny_configs['inductive']))
-    again.model.backbone.gelu = 'quick'
-    build_model(again, checkpoint).load_state_dict(checkpoint.weights)
-    again.model.backbone.gelu = 'plain'
-    with pytest.raises(ValueError, match='gelu=quick, the config says plain'):
-        build_model(again, checkpoint)
-
-
 def test_the_tensors_of_an_official_checkpoint(config):
     config.model.backbone.gelu = None
     weights = {name.replace('visual.', 'backbone.'): value for name, value in clip_weights(**OTHER).items()

@@ -44,24 +44,6 @@ def test_devices_that_are_missing(monkeypatch, arguments, gpus, gpu_id, message)
         start(monkeypatch, *arguments, gpus=gpus, gpu_id=gpu_id)
 
 
-class Broken(torch.utils.data.Dataset):
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        try:
-            raise OSError('image file is truncated')
-        except OSError as error:
-            raise ValueError('/data/a b.jpg: broken image: it ends.\nCopy it again.') from error
-
-
-def test_message_of_a_loader_worker():
-    with pytest.raises(ValueError) as caught:
-        list(DataLoader(Broken(), num_workers=1))
-    assert 'Original Traceback' in str(caught.value)
-    assert errors.plain_message(caught.value) == '/data/a b.jpg: broken image: it ends.\nCopy it again.'
-
-
 @pytest.mark.parametrize(('message', 'plain'), [
     ('CLIPRC: CLIPVisionEncoder: input_resolution=60 is wrong.', 'input_resolution=60 is wrong.'),
     ('PascalVOC20: /data/x.jpg: this image is missing.', '/data/x.jpg: this image is missing.'),
