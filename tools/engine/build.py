@@ -78,12 +78,9 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
 
 
 def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
-    """Load the checkpoint's weights into the model, strictly.
+    """Load the checkpoint's weights into the model, strictly; a UserError names the tensors that do not fit.
 
     A slim checkpoint has no recovery decoder: the model's own, needed for training only, keeps its values.
-
-    Raises:
-        UserError: they do not fit; the message names the file and the tensors.
     """
     cliprc.check_clip_rc(checkpoint)
     weights = checkpoint.weights

@@ -72,15 +72,7 @@ def random_states(place: Place) -> list[dict] | None:
 
 
 def save(runner: BaseRunner, path: Path, states: list[dict], done: int) -> None:
-    """Write the checkpoint of a run.
-
-    Args:
-        states: `random_states`.
-        done: iterations of the run.
-
-    Raises:
-        OSError: it can't be written.
-    """
+    """Write the checkpoint of a run after `done` iterations, with the `random_states` of its processes."""
     model = getattr(runner.model, 'module', runner.model)
     meta = {**runner.meta, 'epoch': 1, 'iter': done - 1, 'progress': runner.progress(done),
             'mmcv_version': mmcv.__version__, 'time': time.asctime()}
@@ -90,12 +82,7 @@ def save(runner: BaseRunner, path: Path, states: list[dict], done: int) -> None:
 
 
 class Checkpoints(CheckpointHook):
-    """mmcv's hook, by `write` and with random states; `max_keep_ckpts` removes the oldest files, never the best.
-
-    Args:
-        place: of this process.
-        options: of mmcv's hook.
-    """
+    """mmcv's hook, by `write` and with random states; `max_keep_ckpts` removes the oldest files, never the best."""
 
     def __init__(self, place: Place, *, filename_tmpl: str = 'iter_{}.pth', create_symlink: bool = True, **options):
         super().__init__(**{'by_epoch': False, **options})

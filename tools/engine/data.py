@@ -19,21 +19,14 @@ GRACE = 300  # seconds that a loader worker lives on after SIGTERM, at most
 
 
 def training_dataset(config: Config) -> Dataset:
-    """Build `data.train`.
-
-    Raises:
-        UserError: its type is unknown, or a part of it has no masks.
-    """
+    """Build `data.train`; an unknown type or missing masks are a UserError."""
     dataset = _build(config, 'train')
     check_masks(dataset, 'data.train: training')
     return dataset
 
 
 def evaluation_dataset(config: Config, part: str, *, scored: bool) -> ZeroShotDataset | SeveralDatasets:
-    """Build `data.val` or `data.test`, one dataset or several.
-
-    Args:
-        scored: it must have masks.
+    """Build `data.val` or `data.test`, one dataset or several; `scored` ones must have masks.
 
     Raises:
         UserError: its type is unknown, it repeats images, masks are missing, or its parts have different classes.

@@ -20,11 +20,7 @@ from tools.engine.files import atomic_path
 def cached_embeddings(source: Checkpoint, facts: DatasetFacts, **variant: int | str | None) -> torch.Tensor:
     """Compute embeddings (C, E) by a checkpoint's text encoder, once for each encoder, class list and prompt set.
 
-    Args:
-        variant: heads, gelu and name, as for `models.weights.clip_variant.text_encoder_of`.
-
-    Raises:
-        UserError: the checkpoint holds no usable text encoder.
+    `variant` is that of `models.weights.clip_variant.text_encoder_of`.
     """
     tower, sizes = clip.text_tower(source), text_variant_of(source, **variant)
     digest = hashlib.sha256(json.dumps([facts.split.names, facts.templates, sizes['transformer_heads'],

@@ -78,15 +78,7 @@ def collect(parts: list, count: int, place: Place) -> list | None:
 
 
 class Evaluation(EvalHook):
-    """mmseg's evaluation while training, by the same code as test.py.
-
-    Args:
-        place: of this process.
-        options: of mmseg's `EvalHook`, and the `metric` of the dataset.
-
-    Raises:
-        UserError: an option that none of them has.
-    """
+    """mmseg's evaluation while training, by the same code as test.py; `options` are those of its `EvalHook`."""
 
     OPTIONS = {'metric', *signature(EvalHook).parameters, *signature(mmcv.runner.EvalHook).parameters} - {
         'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn', 'by_epoch', 'out_dir'}

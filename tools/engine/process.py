@@ -48,10 +48,9 @@ def end_with_parent() -> None:
 
 
 def start(args: Namespace, gpu_id: int | None = None, *, timeout: timedelta | None = None) -> Place:
-    """Join the other processes and choose the device.
+    """Join the other processes and choose the device, by the arguments of `arguments.add_launch_arguments`.
 
     Args:
-        args: of `arguments.add_launch_arguments`.
         gpu_id: index of the GPU that the user asked for, if any.
         timeout: of collective operations; None is torch's own.
 

@@ -22,11 +22,8 @@ class TrainingRunner(IterBasedRunner):
     """Train iteration by iteration.
 
     Args:
-        place: of this process.
-        checkpoints: writes them.
         images_per_iteration: of all processes.
         iterations_per_step: of the optimizer; between them gradients are accumulated, which no checkpoint holds.
-        options: of mmcv's runner.
     """
 
     def __init__(self, *args, place: Place, checkpoints: Checkpoints, images_per_iteration: int,
@@ -70,8 +67,7 @@ class TrainingRunner(IterBasedRunner):
         """Call `before_run` of the config's hooks, before any file of an earlier run is touched.
 
         Raises:
-            UserError: a package is missing, or a hook adds parameters or buffers to the model, whose checkpoints could
-                not be loaded then.
+            UserError: a package is missing, or a hook adds tensors to the model, which no checkpoint may hold.
         """
         for hook in self.of_config:
             with building(f'hook {type(hook).__name__}'):
@@ -140,11 +136,7 @@ class TrainingRunner(IterBasedRunner):
                 getattr(hook, name)(self)
 
     def train(self, data_loader, **kwargs) -> None:
-        """Do one iteration, and stop after it if a signal asks for that.
-
-        Raises:
-            Stopped: it does, and a checkpoint is written.
-        """
+        """Do one iteration; if a signal asks for the end, write a checkpoint and raise `Stopped`."""
         hang.progressed()
         super().train(data_loader, **kwargs)
         asked = self.stop.agreed()
@@ -152,11 +144,7 @@ class TrainingRunner(IterBasedRunner):
             self.end(asked, self.iter)
 
     def end(self, asked: signal.Signals, done: int) -> None:
-        """End the run after `done` iterations, with a checkpoint; all processes must call it.
-
-        Raises:
-            Stopped: always.
-        """
+        """Write a checkpoint after `done` iterations and raise `Stopped`; all processes must call it."""
         handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # loader workers may end from now on
         AT_END.append(partial(signal.signal, signal.SIGCHLD, handler))
         if self.checkpoints.saved != done:
@@ -173,12 +161,7 @@ class TrainingRunner(IterBasedRunner):
                f'{"--auto-resume" if here else f"--resume-from {self.last_good}"}'
 
     def check_weights(self) -> None:
-        """Check the weights before they are saved or scored.
-
-        Raises:
-            UserError: a parameter is not finite (the message names the images of the last batches), or the model has
-                other tensors than at the start.
-        """
+        """Raise a UserError if a parameter is not finite, before the weights are saved or scored."""
         self._check_tensors('a hook')
         for name, parameter in self._model.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():

@@ -17,7 +17,6 @@ class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
     Args:
         loss_scale: 'dynamic', the scaler's initial value, or its arguments. The scale always adapts, unlike mmcv's
             constant one, with which too large gradients would silently stop the training.
-        options: of mmcv's hook.
     """
 
     def __init__(self, *, loss_scale: str | float | dict = 'dynamic', **options):

@@ -141,11 +141,7 @@ def evaluation_hook(config: Config, place: process.Place) -> Evaluation:
 
 def build_runner(config: Config, model: nn.Module, place: process.Place, batch: tuple[int, int], **options
                  ) -> TrainingRunner:
-    """Build the runner with the config's optimizer and hooks.
-
-    Raises:
-        UserError: the type of one of them is unknown, an argument is unknown, or a package is missing.
-    """
+    """Build the runner with the config's optimizer and hooks; a wrong type or argument is a UserError."""
     saving = {key: value for key, value in (config.get('checkpoint_config') or {}).items() if key != 'type'}
     with building('checkpoint_config'):
         saver = checkpoints.Checkpoints(place, **saving)
