@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, whoever else has one
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `datasets`, before any installed one
 
 # isort: split
 import torch

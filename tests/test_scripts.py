@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import REPOSITORY, make_voc
+from tests.conftest import REPOSITORY
 from tests.tools.one_process import torchrun
 from tools.engine.panels import LINE, MARGIN
 from tools.testing import run as testing
@@ -211,20 +211,6 @@ def test_another_dataset_without_training(call, tiny_configs, opinionated, tmp_p
     other = call('test.py', tiny_configs['inductive'], opinionated, '--eval', 'mIoU', '--cfg-options',
                 'data.test.classes=[' + ','.join(names) + ']', 'data.test.unseen=[]', check=False)
     assert other.returncode == 1 and 'was trained on 20 classes' in other.stderr
-
-
-def test_images_of_one_name_in_two_folders(call, tiny_configs, opinionated, tmp_path):
-    root = make_voc(tmp_path / 'VOC2012')
-    for folder in ('JPEGImages', 'SegmentationClass'):
-        for name, ending in (('a', 'val_000'), ('b', 'val_001')):
-            (root / folder / name).mkdir()
-            file = next((root / folder).glob(f'{ending}.*'))
-            file.rename(root / folder / name / f'same{file.suffix}')
-    (root / 'ImageSets/Segmentation/val.txt').write_text('a/same\nb/same\n')
-    call('test.py', tiny_configs['inductive'], opinionated, '--data-root', root, '--show-dir', tmp_path / 'shown',
-        '--work-dir', tmp_path)
-    assert sorted(file.relative_to(tmp_path / 'shown').as_posix() for file in (tmp_path / 'shown').rglob('*.png')) == [
-        'a/same.png', 'b/same.png']
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh'])
