@@ -64,18 +64,18 @@ def look(process: int) -> list[Sample]:
     return [Sample(memory / 1024, files, threads, len(processes))]
 
 
-def watch(command: list, env: dict[str, str]) -> list[Sample]:
-    """Sample a command twice a second, and check that it succeeds."""
+def watch(command: list, start: str, env: dict[str, str]) -> list[Sample]:
+    """Sample a command twice a second once its output contains `start`, and check that it succeeds."""
     samples = []
-    with tempfile.TemporaryFile('w+') as output:
+    with tempfile.NamedTemporaryFile('w') as output:
         with subprocess.Popen([sys.executable, *map(str, command)], stdout=output, stderr=output,
                               env={**os.environ, **env}) as process:
             while process.poll() is None:
-                samples += look(process.pid)
+                if start in Path(output.name).read_text():
+                    samples += look(process.pid)
                 time.sleep(0.5)
-        output.seek(0)
         if process.returncode:
-            raise ValueError(f'it failed:\n{output.read()[-2000:]}')
+            raise ValueError(f'it failed:\n{Path(output.name).read_text()[-2000:]}')
     return samples
 
 
@@ -130,10 +130,10 @@ def main() -> None:
                 [REPOSITORY / 'tools/train.py', config, '--work-dir', work, '--seed', 0, *common,
                  'data.samples_per_gpu=1', f'runner.max_iters={args.iterations}', f'evaluation.interval={every}',
                  'evaluation.save_best=hIoU', f'checkpoint_config.interval={every}',
-                 'data.val.split=ImageSets/Segmentation/few.txt'], env)
+                 'data.val.split=ImageSets/Segmentation/few.txt'], 'Iter [', env)
             flat.append(report(f'training, {workers} loader workers, evaluation and checkpoint every {every} '
                                'iterations', samples))
-            samples = watch([REPOSITORY / 'test.py', config, work / 'latest.pth', '--eval', 'mIoU', *common], env)
+            samples = watch([REPOSITORY / 'test.py', config, work / 'latest.pth', '--eval', 'mIoU', *common], ' unseen', env)
             flat.append(report(f'test of {args.images} images, {workers} loader workers', samples))
     flat.append(report(f'{args.requests} segmented images of {SIDES[0]} to {SIDES[1]} pixels', segment(args.requests)))
     sys.exit(not all(flat))

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
@@ -14,7 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.conftest import REPOSITORY, forget_loggers
+from models.errors import UserError
+from tests.conftest import forget_loggers
 from tests.kills import same
 from tests.tools.one_process import torchrun
 from tools import train
@@ -398,12 +398,14 @@ def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path, re
 
 
 def test_two_runs_in_one_folder(tmp_path):
-    lock = lock_folder(tmp_path, 'not free')
-    done = subprocess.run(
-        [sys.executable, '-c', 'import sys; from pathlib import Path; from tools.engine import errors, process; '
-         'errors.run(lambda: process.hold(Path(sys.argv[1]), patience=0))', tmp_path],
-        cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 1 and f'error: another run writes to {tmp_path}: wait' in done.stderr
+    lock = lock_folder(tmp_path, 'it is locked')
+    if not (other := os.fork()):
+        try:
+            process.hold(tmp_path, patience=0)
+        except UserError as error:
+            os._exit(3 if f'another run writes to {tmp_path}: wait' in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 3
     lock.close()
     process.hold(tmp_path, patience=0)
 
