@@ -133,7 +133,8 @@ def main() -> None:
                  'data.val.split=ImageSets/Segmentation/few.txt'], 'Iter [', env)
             flat.append(report(f'training, {workers} loader workers, evaluation and checkpoint every {every} '
                                'iterations', samples))
-            samples = watch([REPOSITORY / 'test.py', config, work / 'latest.pth', '--eval', 'mIoU', *common], ' unseen', env)
+            test = [REPOSITORY / 'test.py', config, work / 'latest.pth', '--eval', 'mIoU', *common]
+            samples = watch(test, ' unseen', env)
             flat.append(report(f'test of {args.images} images, {workers} loader workers', samples))
     flat.append(report(f'{args.requests} segmented images of {SIDES[0]} to {SIDES[1]} pixels', segment(args.requests)))
     sys.exit(not all(flat))
