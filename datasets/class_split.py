@@ -66,10 +66,7 @@ class DatasetFacts:
 
 
 def listed(names: Sequence[str] | str, kind: str) -> Sequence[str]:
-    """Return a list of names as it is, or the lines of a text file.
-
-    Args:
-        kind: the names are of, for messages.
+    """Return a list of names unchanged, or the lines of a text file; `kind` of names is for messages.
 
     Raises:
         UserError: the file is missing, or the argument is neither.

@@ -70,23 +70,12 @@ class MaskIds:
 
     @staticmethod
     def decode(image: Image.Image) -> np.ndarray:
-        """Read the ids of an opened mask as the file stores them, (H, W).
-
-        Raises:
-            UserError: a grey palette whose indices and grey values differ: either could be the ids.
-        """
+        """Read the ids of an opened mask as the file stores them, (H, W)."""
         raw = image.tile[0][3] if image.tile else ''  # how the file packs its pixels
         depth = re.fullmatch(r'L;([24])\w?', raw if isinstance(raw, str) else str(raw[0]))
         values = np.asarray(image)
         if depth:  # greys of 2 or 4 bits, which Pillow spreads to 8
             values = values // (255 // (2**int(depth[1]) - 1))
-        if image.mode == 'P':
-            used, colours = np.unique(values), np.reshape(image.getpalette('RGB'), (-1, 3))
-            greys = colours[used[used < len(colours)], 0]
-            if (colours == colours[:, :1]).all() and (greys != used[:len(greys)]).any():
-                raise UserError('the mask has a palette of greys whose indices and grey values differ: '
-                                f'{used[:4].tolist()} are shown as {greys[:4].tolist()}. Save the ids as 8-bit greys '
-                                'without a palette.')
         return values
 
     def labels(self, ids: np.ndarray, path: str) -> np.ndarray:
@@ -134,7 +123,7 @@ class MaskColours:
         colours = checked_colours([*palette, *ignored])
         repeated = [colour for colour, count in Counter(colours).items() if count > 1]
         if repeated:
-            raise UserError(f'palette: {", ".join(str(list(colour)) for colour in repeated)} stands for two things.')
+            raise UserError(f'palette: {", ".join(map(str, repeated))} stands for two things.')
         codes = _codes(np.array(colours, dtype=np.uint8).reshape(-1, 3))
         dtype, self.ignore = label_format(len(palette))
         self.void = self.ignore
@@ -177,8 +166,7 @@ def checked_colours(colours: Sequence[Sequence[int]]) -> list[tuple[int, int, in
     for colour in colours:
         if not isinstance(colour, (list, tuple)) or len(colour) != 3 or not all(
                 isinstance(value, int) and 0 <= value <= 255 for value in colour):
-            shown = list(colour) if isinstance(colour, tuple) else colour
-            raise UserError(f'palette: {shown} is not a colour: [red, green, blue] is needed, each 0 to 255.')
+            raise UserError(f'palette: {colour} is not a colour: [red, green, blue] is needed, each 0 to 255.')
     return [tuple(colour) for colour in colours]
 
 

@@ -64,14 +64,9 @@ class ZeroShotDataset(CustomDataset):
                               colour_masks=colour_masks, ignored_colours=ignored_colours)
         known = {*signature(ZeroShotDataset).parameters, *signature(CustomDataset).parameters} - {
             'kwargs', 'gt_seg_map_loader_cfg', 'file_client_args'}  # there is one way to read masks and images
-        unknown = [name for name in kwargs if name not in known]
-        if unknown:
+        if unknown := [name for name in kwargs if name not in known]:
             raise UserError(f'{type(self).__name__} has no argument {", ".join(unknown)}; there are '
                             f'{", ".join(sorted(known))}.')
-        for option in ('img_dir', 'ann_dir', 'split'):
-            if isinstance(kwargs.get(option), (list, tuple)):
-                raise UserError(f'{option}={kwargs[option]!r}: to name several folders, make img_dir or split a list '
-                                'and the others lists of the same length, or single values; each place is a dataset.')
         super().__init__(pipeline=fitted(pipeline, reduce_zero_label, self.masks, type(self).__name__),
                          palette=palette, reduce_zero_label=reduce_zero_label, ignore_index=self.masks.ignore, **kwargs)
 
@@ -79,8 +74,7 @@ class ZeroShotDataset(CustomDataset):
     def describe(cls, classes: Sequence[str] | str | None = None, unseen: Sequence[str] | None = None,
                  prompt_set: str | Sequence[str] | None = None) -> DatasetFacts:
         """Return class names, split and prompts of a dataset with these arguments, without opening its files."""
-        names = cls.CLASSES if classes is None else classes
-        names = listed(names, 'class names')
+        names = listed(cls.CLASSES if classes is None else classes, 'class names')
         if not names:
             raise UserError(f'{cls.__name__} needs class names: classes=[...].')
         if cls.CLASSES is not None and len(names) != len(cls.CLASSES):
@@ -174,7 +168,7 @@ class ZeroShotDataset(CustomDataset):
         Raises:
             UserError: an unknown metric.
         """
-        metrics = check_metrics(metric)
+        metrics, split = check_metrics(metric), self.facts.split
         if isinstance(results[0], np.ndarray):
             results = self.pre_eval(results, list(range(len(results))))
         totals = tuple(torch.from_numpy(sum(areas).astype(float)) for areas in zip(*results, strict=True))
@@ -187,11 +181,9 @@ class ZeroShotDataset(CustomDataset):
         scores = {'aAcc': float(per_class.pop('aAcc'))}
         order = sorted(per_class, key=('IoU', 'Acc').__contains__, reverse=True)  # IoU and Acc first
         scores |= {f'm{name}': mean_of(per_class[name], range(len(self.CLASSES))) for name in order}
-        split = self.facts.split
         if 'IoU' in per_class:
             scores |= zero_shot_scores(per_class['IoU'], split.seen, split.unseen)
-        table = score_table(scores, {name: per_class[name] for name in order}, split)
-        print_log(f'\n{table}', logger=logger)
+        print_log(f'\n{score_table(scores, {name: per_class[name] for name in order}, split)}', logger=logger)
         scores |= {f'{name}.{label}': float(value) for name in order
                    for label, value in zip(self.CLASSES, per_class[name], strict=True)}
         return {name: round(value, 4) for name, value in scores.items()}

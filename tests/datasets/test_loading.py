@@ -55,17 +55,6 @@ def with_thumbnail(data: bytes) -> bytes:
     return data[:2] + b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail + half(data[2:])
 
 
-def wrong_length(data: bytes) -> bytes:
-    """A PNG whose pixels are said to be 4 bytes long, so that what follows is no chunk."""
-    place = data.index(b'IDAT')
-    return data[:place - 4] + (4).to_bytes(4, 'big') + data[place:]
-
-
-def short_head(data: bytes) -> bytes:
-    """A PNG whose first chunk is said to be 5 bytes long."""
-    return data[:8] + (5).to_bytes(4, 'big') + data[12:]
-
-
 def long_chunk(data: bytes) -> bytes:
     """A PNG whose pixels are said to be 4 GB long."""
     place = data.index(b'IDAT')
@@ -77,16 +66,11 @@ BROKEN = [
     (JPEG, 'cut in the middle', half, 'its end is missing'),
     (JPEG, 'cut behind its thumbnail', with_thumbnail, 'its end is missing'),
     (JPEG, 'cut in its head', lambda data: data[:100], 'broken image'),
-    (JPEG, 'empty', lambda data: b'', 'broken image'),
     (JPEG, 'text', lambda data: b'404: Not Found', 'broken image'),
     (JPEG, 'a PNG, cut in the middle', lambda data: half(png(IMAGE)), 'its end is missing'),
     (JPEG, 'a PNG with a long chunk', lambda data: long_chunk(png(IMAGE)), 'its end is missing'),
     (MASK, 'cut in the middle', half, 'broken mask'),
-    (MASK, 'wrong length', wrong_length, 'broken mask'),
-    (MASK, 'short head', short_head, 'broken mask'),
-    (MASK, 'head alone', lambda data: data[:20], 'broken mask'),
     (MASK, 'empty', lambda data: b'', 'broken mask'),
-    (MASK, 'text', lambda data: b'404: Not Found', 'broken mask'),
     (MASK, 'of another size', lambda data: png(np.zeros((96, 72), np.uint8)), '72x96 pixels, its image 96x72'),
     (MASK, 'with colours', lambda data: png(np.zeros((72, 96, 3), np.uint8)), 'one label per pixel.* 3 channels'),
     (MASK, 'id out of range', lambda data: png(np.full((72, 96), 21, np.uint8)),
@@ -132,11 +116,8 @@ def empty_folder(path):
 
 @pytest.mark.parametrize(('name', 'spoil', 'words'), [
     ('JPEGImages', remove, 'no folder'),
-    ('JPEGImages', empty_folder, 'image missing: val_000.jpg'),
-    ('SegmentationClass', remove, 'no folder'),
     ('SegmentationClass', empty_folder, 'mask missing: val_000.png'),
     ('ImageSets/Segmentation/val.txt', remove, 'no split file'),
-    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text(''), 'names no image'),
     ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('\n'), 'names no image'),
     ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('val_000\nno_such\n'), 'no_such.jpg'),
 ])
@@ -145,12 +126,6 @@ def test_missing_and_empty_folders_and_split_files(tiny_configs, root, name, spo
     with pytest.raises(ValueError, match=words) as caught:
         open_dataset(tiny_configs, root, 'val')
     assert str(root) in str(caught.value)
-
-
-def test_a_blank_line_at_the_end_of_a_split_file_is_no_image(tiny_configs, root):
-    with (root / 'ImageSets/Segmentation/val.txt').open('a') as split:
-        split.write('\n')
-    assert len(open_dataset(tiny_configs, root, 'val')) == 2
 
 
 def test_greyscale_images_and_palette_masks_are_read(tiny_configs, root):
@@ -220,9 +195,3 @@ def test_programs_that_are_images(tmp_path):
     assert Image.open(tmp_path / 'it.png').format == 'EPS'
     with pytest.raises(ValueError, match=r'it\.png: broken mask'):
         load(tmp_path / 'it.png')
-
-
-@pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 1)])
-def test_masks_with_a_side_of_one_pixel(tmp_path, shape):
-    Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / 'it.png')
-    assert load(tmp_path / 'it.png').shape == shape
