@@ -60,13 +60,6 @@ class SeveralDatasets(ConcatDataset):
         number, index = self.get_dataset_idx_and_sample_idx(index)
         return self.names[number], self.datasets[number], index
 
-    def pre_eval(self, preds, indices) -> list[tuple[np.ndarray, ...]]:
-        """Count pixels as `ZeroShotDataset.pre_eval` does."""
-        preds, indices = ([value] if not isinstance(value, list) else value for value in (preds, indices))
-        places = [self.locate(index)[1:] for index in indices]
-        return [areas for labels, (dataset, index) in zip(preds, places, strict=True)
-                for areas in dataset.pre_eval(labels, index)]
-
     def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
         """Write label maps as `ZeroShotDataset.format_results` does, into a folder for each dataset."""
         places = [self.locate(index) for index in (range(len(self)) if indices is None else indices)]

@@ -27,8 +27,8 @@ from .pipeline import fitted
 class ZeroShotDataset(CustomDataset):
     """Images and masks in folders, and a split of the classes, on top of mmseg's `CustomDataset`.
 
-    Use it for your own data by its arguments alone. A subclass for a benchmark sets CLASSES, PALETTE, UNSEEN and
-    PROMPT_SET, which a config may override.
+    Use it for your own data by its arguments alone. A subclass for a benchmark sets CLASSES, PALETTE, UNSEEN,
+    PROMPT_SET and REDUCE_ZERO_LABEL, which a config may override.
 
     Args:
         classes: class names in the order of the mask's ids, or a text file of them, one per line. For a subclass they
@@ -36,7 +36,7 @@ class ZeroShotDataset(CustomDataset):
         unseen: the classes whose masks training must not use, or a text file of them.
         prompt_set: name of a set in `models.class_names`, a list of texts such as 'a photo of a {}', or a text file.
         palette: a colour (red, green, blue) for each class.
-        reduce_zero_label: id 0 of the masks is not a class, and the classes start at 1.
+        reduce_zero_label: id 0 of the masks is not a class, and the classes start at 1 (default: REDUCE_ZERO_LABEL).
         ignore_index: the id of pixels without a class in the masks (default: 255, or 65535 if the classes need 16
             bits).
         colour_masks: the masks are images in the colours of `palette` instead of class ids.
@@ -52,12 +52,14 @@ class ZeroShotDataset(CustomDataset):
 
     UNSEEN: tuple[str, ...] = ()
     PROMPT_SET = 'single'
+    REDUCE_ZERO_LABEL = False
 
     def __init__(self, *, pipeline: Sequence[dict], classes: Sequence[str] | str | None = None,
                  unseen: Sequence[str] | None = None, prompt_set: str | Sequence[str] | None = None,
-                 palette: Sequence[Sequence[int]] | None = None, reduce_zero_label: bool = False,
+                 palette: Sequence[Sequence[int]] | None = None, reduce_zero_label: bool | None = None,
                  ignore_index: int | None = None, colour_masks: bool = False,
                  ignored_colours: Sequence[Sequence[int]] = (), **kwargs):
+        reduce_zero_label = self.REDUCE_ZERO_LABEL if reduce_zero_label is None else reduce_zero_label
         self.facts = self.describe(classes, unseen, prompt_set)
         names = self.facts.split.names
         self.masks = masks_of(names, palette=palette, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index,
@@ -112,11 +114,9 @@ class ZeroShotDataset(CustomDataset):
         return '', self, index
 
     def image_path(self, index: int) -> str:
-        """Return the path of an image."""
         return os.path.join(self.img_dir, self.img_infos[index]['filename'])
 
     def mask_path(self, index: int) -> str:
-        """Return the path of a mask."""
         return os.path.join(self.ann_dir, self.img_infos[index]['ann']['seg_map'])
 
     def image(self, index: int) -> np.ndarray:

@@ -134,8 +134,3 @@ def test_a_zip_bomb(tmp_path, claimed, words):
     finally:
         tracemalloc.stop()
     assert not list((tmp_path / 'out').iterdir())
-
-
-def test_a_matlab_file_that_is_too_large():
-    with pytest.raises(UserError, match='1,048,577 bytes'):
-        convert_masks.sbd_labels(bytes(2**20 + 1))

@@ -253,7 +253,7 @@ def test_a_mask_that_cannot_be_converted_is_named(case, name, archive, inside, c
     (b'"annos_segmentation"', b'"annotations"', ['not laid out', "no 'annos_segmentation'"]),
     (b'"category_id": 23,', b'"category_id": 24,', ['2008_000003', 'category 24']),
     (b'"counts": "', b'"counts": "~', ['2008_000003', 'run-length code']),
-    (b'"size": [14, 16]', b'"size": [16, 14]', ['2008_000003', "the image's size"]),
+    (b'"size": [14, 16]', b'"size": [16, 14]', ['2008_000003', 'size [16, 14]']),
     (b'"size": [14, 16]', b'"size": null', ['not laid out']),
     (b'{', b'[{', ['damaged'])])
 def test_other_annotations(case, old, new, parts):

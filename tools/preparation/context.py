@@ -38,7 +38,6 @@ def make_context(path: Path, root: Path, workers: int) -> None:
 
     Raises:
         UserError: the annotations are damaged, or pycocotools is missing.
-        OSError: a file cannot be written.
     """
     try:
         import pycocotools.mask  # noqa: F401
@@ -78,11 +77,9 @@ def read(path: Path) -> dict[str, list[Annotation]]:
                 splits[image['phase']].append(annotation)
         for segment in data['annos_segmentation']:
             annotation, code = by_id[segment['image_id']], segment['segmentation']
-            if tuple(code['size']) != annotation.size or not isinstance(code['counts'], str):
-                raise TypeError(f'a segment of {annotation.name} has no run-length code of the image\'s size')
-            if segment['category_id'] not in LABEL_OF:
-                raise TypeError(f'{annotation.name} has category {segment["category_id"]}, which is not in PASCAL '
-                                'Context')
+            if tuple(code['size']) != annotation.size or segment['category_id'] not in LABEL_OF:
+                raise TypeError(f'a segment of {annotation.name} has size {code["size"]} and category '
+                                f'{segment["category_id"]}')
             annotation.segments.append((LABEL_OF[segment['category_id']], code['counts']))
     except (KeyError, TypeError) as error:
         reason = f'no {error}' if isinstance(error, KeyError) else error
@@ -92,25 +89,17 @@ def read(path: Path) -> dict[str, list[Annotation]]:
 
 
 def write(annotation: Annotation, *, folder: Path, source: Path) -> None:
-    """Write the mask of an image.
-
-    Raises:
-        UserError: a run-length code is damaged; names the image and `source`.
-    """
+    """Write the mask of an image; the UserError for a damaged run-length code names the image and `source`."""
     try:
         labels = paint(annotation)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f'{annotation.name} in {source}: a segment has a damaged run-length code. Delete the file and '
                         'get it again.') from error
     write_mask(folder / f'{annotation.name}.png', labels)
 
 
 def paint(annotation: Annotation) -> np.ndarray:
-    """Paint the segments of an image, later ones on top, as label ids (H, W) uint8.
-
-    Raises:
-        ValueError: a run-length code is damaged.
-    """
+    """Paint the segments of an image, later ones on top, as label ids (H, W) uint8."""
     from pycocotools import mask
     labels = np.zeros(annotation.size, dtype=np.uint8)
     for label, code in annotation.segments:

@@ -1,18 +1,17 @@
 """Work for several processes, with a progress bar."""
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from itertools import chain, islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from typing import Any
 
 from tqdm import tqdm
 
 from models.errors import UserError
+from tools.engine.process import end_with_parent
 
 CHUNK = 8  # tasks that a worker takes together
 BATCH = 32 * CHUNK  # tasks that are in memory
@@ -41,11 +40,6 @@ def parallel(function: Callable[[Any], Any], tasks: Iterable, count: int, worker
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it."""
+    """End with the parent, and leave Ctrl-C to it."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
