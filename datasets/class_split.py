@@ -53,7 +53,7 @@ class ClassSplit:
 class DatasetFacts:
     """The split and the prompts of a dataset, known without opening its files."""
     split: ClassSplit
-    prompt_set: str | tuple[str, ...]  # a name or templates; a text file is read at once
+    prompt_set: str | tuple[str, ...]  # a name or templates; a text file becomes its lines
 
     def __post_init__(self):
         if not (isinstance(self.prompt_set, str) and self.prompt_set in PROMPT_SETS):

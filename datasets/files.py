@@ -1,4 +1,4 @@
-"""Find the images and masks of a dataset; an error names what is missing and the setting to fix."""
+"""Find the images and masks of a dataset; an error names the missing file and the setting to fix."""
 import logging
 import os
 import re
@@ -108,5 +108,5 @@ def require(folder: str, names: list[str], kind: str, option: str) -> None:
 
 
 def first(names: list[str]) -> str:
-    """Join the first three names, and count the others."""
+    """Join the first three names, and count the rest."""
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

@@ -68,7 +68,7 @@ def _is_complete(data: bytes) -> bool:
 
 @PIPELINES.register_module()
 class LoadLabels:
-    """Load the mask of an image as class indices; `results['masks']`, from the dataset, says what its values mean.
+    """Load the mask of an image as class indices; `results['masks']`, from the dataset, decodes its values.
 
     Args:
         reduce_zero_label: mmseg's argument, without effect: the dataset's own counts, and must agree with it.

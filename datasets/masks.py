@@ -104,7 +104,7 @@ class MaskIds:
         if unknown.size:
             raise UserError(f'{path}: label ids {np.unique(unknown)[:5].tolist()} are out of range: the '
                             f'{len(self.ids)} classes have the ids {self.ids.start} to {self.ids.stop - 1}, '
-                            f'{self.void} is no class (ignore_index).')
+                            f'{self.void} is void (ignore_index).')
         return self.table[ids]
 
 
@@ -152,7 +152,7 @@ class MaskColours:
             colours = [[int(code) >> 16, int(code) >> 8 & 0xff, int(code) & 0xff] for code in unknown[:5]]
             more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
             raise UserError(f'{path}: not in the palette: {", ".join(map(str, colours))}{more}. Add them to palette, '
-                            'or to ignored_colours if they are no class. (Thousands of colours come from smooth '
+                            'or to ignored_colours if they are not classes. (Thousands of colours come from smooth '
                             'resizing or JPEG: save masks without them.)')
         return self.labels_of_codes[places]
 

@@ -34,5 +34,5 @@ def warn_of_missing_classes(datasets: Sequence[ZeroShotDataset], wanted: Sequenc
         names, masks = datasets[0].facts.split.names, datasets[0].masks
         logger.warning('none of %d masks (of %d) contains a pixel of: %s. %s', looked_at, len(places),
                        first([names[index] for index in sorted(missing)]),
-                       f'{masks.void} is no class in them (ignore_index); do their ids stand for these classes?'
+                       f'{masks.void} is void in them (ignore_index); do their ids stand for these classes?'
                        if isinstance(masks, MaskIds) else 'Do the colours of the palette stand for these classes?')

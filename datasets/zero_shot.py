@@ -40,7 +40,7 @@ class ZeroShotDataset(CustomDataset):
         ignore_index: the id of pixels without a class in the masks (default: 255, or 65535 if the classes need 16
             bits).
         colour_masks: the masks are images in the colours of `palette` instead of class ids.
-        ignored_colours: colours of such masks that are no class.
+        ignored_colours: colours of such masks that stand for no class.
 
     Attributes:
         ignore_index: the value of pixels without a class in label maps in memory, see `models.label_format`.

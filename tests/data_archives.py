@@ -1,4 +1,4 @@
-"""Small invented archives laid out as the benchmarks' real ones, and naive ways to know what must come of them."""
+"""Small invented archives laid out as the benchmarks' real ones, and the files that must result."""
 import io
 import json
 import tarfile
@@ -67,7 +67,7 @@ def lines(names: list[str]) -> bytes:
 
 
 class Made:
-    """A benchmark's archives and what must come of them.
+    """A benchmark's archives and the files that must result.
 
     Attributes:
         files: name in the archive -> content, by the archive's name.

@@ -18,21 +18,6 @@ def test_the_example():
     assert [list(colour) for colour in dataset.PALETTE] == PALETTE
 
 
-def test_perfect_label_maps_score_1():
-    val = part(EXAMPLE)
-    perfect = [np.where(val.true_labels(index) == 255, 0, val.true_labels(index)) for index in range(6)]
-    scores = val.evaluate(perfect)
-    assert scores['mIoU'] == scores['hIoU'] == 1
-
-
-def test_a_text_file_names_the_classes(tmp_path):
-    names = tmp_path / 'names.txt'
-    names.write_text('crimson\nlemon\nleaf\nsky\nplum\n')
-    dataset = part(EXAMPLE, classes=str(names), unseen=['plum'])
-    assert dataset.CLASSES == ('crimson', 'lemon', 'leaf', 'sky', 'plum')
-    assert dataset.facts.split.unseen == [4]
-
-
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'palette': PALETTE[:4]}, 'palette has 4 colours for 5 classes'),
     ({'palette': None}, 'colour_masks=True needs palette='),

@@ -85,6 +85,7 @@ def other_endings(root):
 
 @pytest.mark.parametrize(('damage', 'words'), [
     (other_endings, r'missing: deep/00\.png, deep/01\.png\. There is 00_mask\.png: set seg_map_suffix'),
+    (lambda root: [file.unlink() for file in (root / 'val/images').iterdir()], 'folder .*images names no image'),
     (lambda root: (root / 'val/masks/03.png').unlink(),
      r'masks: mask missing: 03\.png\. Put it there, or list .*split=FILE'),
     (lambda root: Image.new('RGB', (128, 128)).save(root / 'val/images/99.png'),
@@ -103,6 +104,8 @@ def test_folders_that_are_refused(root, damage, words):
     ({'ann_dir': 'train/images'}, r'mask missing: .*There is 00\.jpg'),
     ({'img_suffix': '.png'}, r"holds \.jpg files, and img_suffix is '\.png'"),
     ({'img_dir': 'images'}, 'no folder .*images of images'),
+    ({'ann_dir': 'masks'}, 'no folder .*masks of masks'),
+    ({'split': 'nowhere.txt'}, 'no split file .*nowhere.txt'),
     ({'img_dir': 'val/masks', 'img_suffix': '.png'}, r'holds both images and masks, and both end in \.png'),
 ])
 def test_arguments_that_do_not_fit_the_folders(changes, words):

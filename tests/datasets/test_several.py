@@ -76,7 +76,7 @@ def test_a_class_that_no_mask_contains(tmp_path, caplog):
     logging.getLogger('mmseg').propagate = True
     with caplog.at_level(logging.WARNING):
         warn_of_missing_classes([train], [0, 1], logging.getLogger('mmseg'))
-    assert 'none of 12 masks (of 12) contains a pixel of: blob. 255 is no class in them' in caplog.text
+    assert 'none of 12 masks (of 12) contains a pixel of: blob. 255 is void in them' in caplog.text
     caplog.clear()
     val = dataset_of(tmp_path / 'binary', classes=['background', 'blob'], unseen=[])
     with caplog.at_level(logging.WARNING):

@@ -40,12 +40,6 @@ def test_context_categories_are_those_of_the_class_names():
     assert {category: names[context.LABEL_OF[category]] for category in CONTEXT} == CONTEXT
 
 
-def test_coco_stuff_labels_that_are_not_used_are_named():
-    content = data_archives.encoded(np.array([[0, 11, 255], [181, 200, 11]], dtype=np.uint8))
-    with pytest.raises(ValueError, match=r'\[11, 200\]'):
-        convert_masks.coco_stuff_labels(content)
-
-
 @pytest.mark.parametrize('damage', [
     lambda content: content[:-30], lambda content: b'', lambda content: b'<html>',
     lambda content: content[:len(content) // 2] + b'xxxx' + content[len(content) // 2 + 4:]])
@@ -61,16 +55,6 @@ def test_damaged_files(labels, content, damage):
 def test_a_mask_of_colours_is_refused():
     with pytest.raises(ValueError, match='RGB'):
         convert_masks.coco_stuff_labels(data_archives.encoded(np.zeros((2, 2, 3), dtype=np.uint8)))
-
-
-def test_later_segments_lie_on_top():
-    square = np.zeros((3, 4), dtype=bool)
-    square[:2, :2] = True
-    left = np.zeros((3, 4), dtype=bool)
-    left[:, 0] = True
-    annotation = context.Annotation('a', (3, 4), [(7, data_archives.run_length_code(square)),
-                                                  (9, data_archives.run_length_code(left))])
-    np.testing.assert_array_equal(context.paint(annotation), [[9, 7, 0, 0], [9, 7, 0, 0], [9, 0, 0, 0]])
 
 
 def test_a_mask_whose_header_points_to_nowhere(tmp_path):

@@ -154,18 +154,6 @@ def test_only_the_archives_of_missing_files_are_needed(case):
     assert again.pop(lost)[1] == tree.pop(lost)[1] and again == tree, 'nothing else was written'
 
 
-def test_hidden_files_of_an_archive_are_left_out(case):
-    case = case('ade20k')
-    case.change('ADEChallengeData2016.zip', 'ADEChallengeData2016/images/training/._ADE_train_00000001.jpg', b'junk')
-    assert case.run('--download') == 0
-
-
-def test_as_a_command_from_another_folder(run, tmp_path):
-    done = run('tools/prepare_data.py', 'ade20k', '--verify', '--root', tmp_path, check=False)
-    assert done.returncode == 1 and 'ADE' in done.stdout and 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith('error: ade20k in ')
-
-
 # ---- downloads; test_download.py has connections that drop
 
 def test_the_second_address_is_tried_when_the_first_is_gone(case):
@@ -251,10 +239,8 @@ def test_a_mask_that_cannot_be_converted_is_named(case, name, archive, inside, c
 
 @pytest.mark.parametrize(('old', 'new', 'parts'), [
     (b'"annos_segmentation"', b'"annotations"', ['not laid out', "no 'annos_segmentation'"]),
-    (b'"category_id": 23,', b'"category_id": 24,', ['2008_000003', 'category 24']),
     (b'"counts": "', b'"counts": "~', ['2008_000003', 'run-length code']),
     (b'"size": [14, 16]', b'"size": [16, 14]', ['2008_000003', 'size [16, 14]']),
-    (b'"size": [14, 16]', b'"size": null', ['not laid out']),
     (b'{', b'[{', ['damaged'])])
 def test_other_annotations(case, old, new, parts):
     case = case('pascal_context')
@@ -265,13 +251,14 @@ def test_other_annotations(case, old, new, parts):
     case.fails(case.root / 'downloads/trainval_merged.json', *parts)
 
 
-@pytest.mark.parametrize('path', ['../outside.jpg', 'ADEChallengeData2016/images/training/../../../../outside.jpg',
-                                  '/tmp/outside.jpg', '..\\outside.jpg'])
-def test_paths_that_lead_out_of_the_folder_are_not_unpacked(case, path):
+def test_paths_that_lead_out_of_the_folder_are_not_unpacked(case):
     case = case('ade20k')
-    case.change('ADEChallengeData2016.zip', path, b'outside')
+    images = 'ADEChallengeData2016/images/training'
+    for path in ('../outside.jpg', f'{images}/../../../../outside.jpg', '/tmp/outside.jpg', '..\\outside.jpg',
+                 f'{images}/._outside.jpg'):
+        case.change('ADEChallengeData2016.zip', path, b'outside')
     case.prepare()
-    assert not list(case.root.parent.rglob('outside.jpg')) and not Path('/tmp/outside.jpg').exists()
+    assert not list(case.root.parent.rglob('*outside.jpg')) and not Path('/tmp/outside.jpg').exists()
 
 
 # ---- runs that end early
@@ -378,16 +365,6 @@ def test_a_root_that_cannot_be_written(case):
 
 
 # ---- verifying
-
-def test_verify_without_anything(case, capsys):
-    case = case('voc12')
-    case.root.mkdir()
-    case.fails('incomplete or wrong', arguments=['--verify'])
-    out = capsys.readouterr().out
-    assert 'train: no file VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt; 0 of 2 images' in out
-    assert 'classes in val: 0 of 20' in out
-    assert list(case.root.iterdir()) == []
-
 
 def turn(path):
     """An EXIF orientation by which viewers, and the loader, turn the image."""
