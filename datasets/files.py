@@ -7,9 +7,9 @@ from mmcv.utils import print_log
 from mmseg.utils import get_root_logger
 
 from models.errors import UserError
+from models.image_io import ENDINGS
 from models.text_files import read_text
 
-ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 REMEDY = 'Check data_root (or --data-root) and the folders in the config; datasets/README.md shows the layouts of ' \
          'the benchmarks.'
 

@@ -85,22 +85,20 @@ class MaskIds:
             path: of the mask, for messages.
 
         Raises:
-            UserError: several channels, floating-point values or unknown ids.
+            UserError: several channels, values that are not whole ids of 16 bits, or unknown ids.
         """
         if ids.ndim != 2:
             raise UserError(f'{path}: a mask has one label per pixel, this one has {ids.shape[2]} channels. '
                             'If its colours stand for classes: colour_masks=True and palette=[...] in the config.')
-        if ids.dtype.kind == 'f':
-            raise UserError(f'{path}: the mask has floating-point values: save it with whole ids of 8 or 16 bits.')
-        if ids.dtype.itemsize > 2 and (ids.min() < 0 or ids.max() >= MASK_VALUES):
-            unknown = ids[(ids < 0) | (ids >= MASK_VALUES)]
-        else:
-            narrow = ids.dtype.itemsize == 1
-            ids = ids.astype(np.uint8 if narrow else np.uint16, copy=False)
-            unknown = ids[~self.known[ids]]
-            if narrow and self.ids.stop > VOID_OF_8_BITS and (ids == VOID_OF_8_BITS).any():
-                raise UserError(f'{path}: {VOID_OF_8_BITS} in an 8-bit mask may be one of the {len(self.ids)} classes '
-                                f'or no class. Save the masks with 16 bits, and {self.void} for no class.')
+        narrow = ids.dtype.itemsize == 1
+        if ids.dtype.kind == 'f' or not narrow and (ids.min() < 0 or ids.max() >= MASK_VALUES):
+            raise UserError(f'{path}: the mask has values from {ids.min()} to {ids.max()}, type {ids.dtype}: save it '
+                            'with whole ids of 8 or 16 bits.')
+        if narrow and self.ids.stop > VOID_OF_8_BITS and (ids == VOID_OF_8_BITS).any():
+            raise UserError(f'{path}: {VOID_OF_8_BITS} in an 8-bit mask may be one of the {len(self.ids)} classes '
+                            f'or void. Save the masks with 16 bits, and {self.void} for void.')
+        ids = ids.astype(np.uint8 if narrow else np.uint16, copy=False)
+        unknown = ids[~self.known[ids]]
         if unknown.size:
             raise UserError(f'{path}: label ids {np.unique(unknown)[:5].tolist()} are out of range: the '
                             f'{len(self.ids)} classes have the ids {self.ids.start} to {self.ids.stop - 1}, '

@@ -169,7 +169,7 @@ def read_archive(path: Path) -> None:
         root = Path(folder) / 'root'
         archive = Archive(path.name, (), {}, (Folder('a', 'out', ('.jpg', '.jpg')),))
         try:
-            unpack.unpack(archive, path, root, root / 'staging', 1)
+            unpack.unpack(archive, path, root, 1)
         finally:
             assert [file.name for file in Path(folder).iterdir()] == ['root']
 

@@ -94,9 +94,9 @@ def test_too_many_classes():
 
 
 @pytest.mark.parametrize(('names', 'mask', 'words'), [
-    (MANY, np.full((1, 2), 255, np.uint8), 'mask.png: 255 in an 8-bit mask .* 261 classes or no class.*65535'),
-    (NAMES, np.zeros((2, 2), np.float32), 'mask.png: .*floating-point values: save it with whole ids'),
-    (NAMES, np.array([[0, 70_000]], np.int32), r'mask.png: label ids \[70000\] are out of range'),
+    (MANY, np.full((1, 2), 255, np.uint8), 'mask.png: 255 in an 8-bit mask .* 261 classes or void.*65535'),
+    (NAMES, np.zeros((2, 2), np.float32), 'mask.png: .*type float32: save it with whole ids'),
+    (NAMES, np.array([[0, 70_000]], np.int32), 'mask.png: .*values from 0 to 70000, .*whole ids'),
 ])
 def test_masks_that_are_refused(names, mask, words):
     with pytest.raises(UserError, match=words):
