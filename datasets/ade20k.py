@@ -11,6 +11,4 @@ class ADE20K150(ZeroShotDataset):
     CLASSES = tuple(name.strip() for name in ADE20KDataset.CLASSES)  # mmseg's 'bed ' has a blank
     PALETTE = ADE20KDataset.PALETTE
     PROMPT_SET = 'coco15'
-
-    def __init__(self, **kwargs):
-        super().__init__(**{'reduce_zero_label': True, **kwargs})
+    REDUCE_ZERO_LABEL = True

@@ -53,7 +53,7 @@ class ClassSplit:
 class DatasetFacts:
     """The split and the prompts of a dataset, known without opening its files."""
     split: ClassSplit
-    prompt_set: str | tuple[str, ...]  # a name or templates; a text file is read at once
+    prompt_set: str | tuple[str, ...]  # a name or templates; a text file becomes its lines
 
     def __post_init__(self):
         if not (isinstance(self.prompt_set, str) and self.prompt_set in PROMPT_SETS):
@@ -66,10 +66,7 @@ class DatasetFacts:
 
 
 def listed(names: Sequence[str] | str, kind: str) -> Sequence[str]:
-    """Return a list of names as it is, or the lines of a text file.
-
-    Args:
-        kind: the names are of, for messages.
+    """Return a list of names unchanged, or the lines of a text file; `kind` of names is for messages.
 
     Raises:
         UserError: the file is missing, or the argument is neither.

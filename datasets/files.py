@@ -1,17 +1,15 @@
-"""Find the images and masks of a dataset; an error names what is missing and the setting to fix."""
+"""Find the images and masks of a dataset; an error names the missing file and the setting to fix."""
 import logging
 import os
 import re
-from collections import Counter
-from pathlib import Path
 
 from mmcv.utils import print_log
 from mmseg.utils import get_root_logger
 
 from models.errors import UserError
+from models.image_io import ENDINGS
 from models.text_files import read_text
 
-ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 REMEDY = 'Check data_root (or --data-root) and the folders in the config; datasets/README.md shows the layouts of ' \
          'the benchmarks.'
 
@@ -46,11 +44,11 @@ def samples_of(img_dir: str, img_suffix: str, ann_dir: str | None, seg_map_suffi
         stems = [line.strip().replace('\\', '/') for line in read_text(split).splitlines() if line.strip()]
     if not stems:
         raise UserError(f'the {source} names no image. {REMEDY}')
-    repeated = [stem for stem, count in Counter(stems).items() if count > 1]
-    if repeated:
-        print_log(f'the {source} names {len(repeated)} images more than once; each counts once: {first(repeated)}',
+    distinct = list(dict.fromkeys(stems))
+    if len(distinct) < len(stems):
+        print_log(f'the {source} names {len(distinct)} different images on {len(stems)} lines; each counts once',
                   logger=get_root_logger(), level=logging.WARNING)
-    stems = list(dict.fromkeys(stems))
+    stems = distinct
     require(img_dir, [stem + img_suffix for stem in stems], 'image', 'img_suffix')
     print_log(f'Loaded {len(stems)} images', logger=get_root_logger())
     if ann_dir is None:
@@ -68,24 +66,14 @@ def images_in(folder: str, suffix: str, masks: str | None = None, mask_suffix: s
         mask_suffix: ending of the masks.
 
     Raises:
-        UserError: images with other endings, or a link that leads nowhere or in a circle.
+        UserError: images with other endings.
     """
-    names, broken, folders = [], [], [folder]
-    while folders:
-        for entry in os.scandir(folders.pop()):
-            path = Path(entry.path)
-            if entry.name[0] == '.' or masks and entry.is_dir() and path.resolve() == Path(masks).resolve():
-                continue
-            if entry.is_dir():
-                if path.parent.resolve().is_relative_to(path.resolve()):
-                    raise UserError(f'{path}: this link leads back to a folder that it is in. Remove it.')
-                folders.append(entry.path)
-            else:
-                (names if entry.is_file() else broken).append(os.path.relpath(entry.path, folder))
-    broken = sorted(name for name in broken if name.endswith(suffix))
-    if broken:
-        raise UserError(f'{folder}: broken links: {first(broken)}. Fix or remove them.')
-    if masks and os.path.realpath(masks) == os.path.realpath(folder):  # if both endings fit, the longer one decides
+    names, masks = [], masks and os.path.realpath(masks)
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders
+                      if name[0] != '.' and os.path.realpath(os.path.join(place, name)) != masks]
+        names += [os.path.relpath(os.path.join(place, name), folder) for name in files if name[0] != '.']
+    if masks == os.path.realpath(folder):  # if both endings fit, the longer one decides
         names = [name for name in names if not (name.endswith(mask_suffix) and
                                                 (len(mask_suffix) > len(suffix) or not name.endswith(suffix)))]
     endings = {os.path.splitext(name)[1] for name in names}
@@ -120,5 +108,5 @@ def require(folder: str, names: list[str], kind: str, option: str) -> None:
 
 
 def first(names: list[str]) -> str:
-    """Join the first three names, and count the others."""
+    """Join the first three names, and count the rest."""
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

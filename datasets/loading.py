@@ -9,7 +9,7 @@ from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import ExifTags, Image
 
 from models.errors import UserError
-from models.image_io import InvalidImage, has_transparency, opened, read_image
+from models.image_io import has_transparency, opened, read_image
 
 from .masks import MaskColours, MaskIds
 
@@ -68,7 +68,7 @@ def _is_complete(data: bytes) -> bool:
 
 @PIPELINES.register_module()
 class LoadLabels:
-    """Load the mask of an image as class indices; `results['masks']`, from the dataset, says what its values mean.
+    """Load the mask of an image as class indices; `results['masks']`, from the dataset, decodes its values.
 
     Args:
         reduce_zero_label: mmseg's argument, without effect: the dataset's own counts, and must agree with it.
@@ -103,12 +103,8 @@ def load_mask(path: str, masks: MaskIds | MaskColours) -> np.ndarray:
             lossy, values = image.format == 'JPEG', masks.decode(image)
     except FileNotFoundError:
         raise UserError(f'{path}: this mask is missing.') from None
-    except IsADirectoryError:
-        raise UserError(f'{path} is a folder, not a mask.') from None
-    except InvalidImage:
+    except UserError:
         raise
-    except UserError as error:
-        raise UserError(f'{path}: {error}') from None
     except Exception as error:  # of any kind: Pillow trusts the file
         raise UserError(f'{path}: broken mask, it does not decode. Copy it again.') from error
     if lossy:

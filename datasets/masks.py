@@ -70,23 +70,12 @@ class MaskIds:
 
     @staticmethod
     def decode(image: Image.Image) -> np.ndarray:
-        """Read the ids of an opened mask as the file stores them, (H, W).
-
-        Raises:
-            UserError: a grey palette whose indices and grey values differ: either could be the ids.
-        """
+        """Read the ids of an opened mask as the file stores them, (H, W)."""
         raw = image.tile[0][3] if image.tile else ''  # how the file packs its pixels
         depth = re.fullmatch(r'L;([24])\w?', raw if isinstance(raw, str) else str(raw[0]))
         values = np.asarray(image)
         if depth:  # greys of 2 or 4 bits, which Pillow spreads to 8
             values = values // (255 // (2**int(depth[1]) - 1))
-        if image.mode == 'P':
-            used, colours = np.unique(values), np.reshape(image.getpalette('RGB'), (-1, 3))
-            greys = colours[used[used < len(colours)], 0]
-            if (colours == colours[:, :1]).all() and (greys != used[:len(greys)]).any():
-                raise UserError('the mask has a palette of greys whose indices and grey values differ: '
-                                f'{used[:4].tolist()} are shown as {greys[:4].tolist()}. Save the ids as 8-bit greys '
-                                'without a palette.')
         return values
 
     def labels(self, ids: np.ndarray, path: str) -> np.ndarray:
@@ -96,26 +85,24 @@ class MaskIds:
             path: of the mask, for messages.
 
         Raises:
-            UserError: several channels, floating-point values or unknown ids.
+            UserError: several channels, values that are not whole ids of 16 bits, or unknown ids.
         """
         if ids.ndim != 2:
             raise UserError(f'{path}: a mask has one label per pixel, this one has {ids.shape[2]} channels. '
                             'If its colours stand for classes: colour_masks=True and palette=[...] in the config.')
-        if ids.dtype.kind == 'f':
-            raise UserError(f'{path}: the mask has floating-point values: save it with whole ids of 8 or 16 bits.')
-        if ids.dtype.itemsize > 2 and (ids.min() < 0 or ids.max() >= MASK_VALUES):
-            unknown = ids[(ids < 0) | (ids >= MASK_VALUES)]
-        else:
-            narrow = ids.dtype.itemsize == 1
-            ids = ids.astype(np.uint8 if narrow else np.uint16, copy=False)
-            unknown = ids[~self.known[ids]]
-            if narrow and self.ids.stop > VOID_OF_8_BITS and (ids == VOID_OF_8_BITS).any():
-                raise UserError(f'{path}: {VOID_OF_8_BITS} in an 8-bit mask may be one of the {len(self.ids)} classes '
-                                f'or no class. Save the masks with 16 bits, and {self.void} for no class.')
+        narrow = ids.dtype.itemsize == 1
+        if ids.dtype.kind == 'f' or not narrow and (ids.min() < 0 or ids.max() >= MASK_VALUES):
+            raise UserError(f'{path}: the mask has values from {ids.min()} to {ids.max()}, type {ids.dtype}: save it '
+                            'with whole ids of 8 or 16 bits.')
+        if narrow and self.ids.stop > VOID_OF_8_BITS and (ids == VOID_OF_8_BITS).any():
+            raise UserError(f'{path}: {VOID_OF_8_BITS} in an 8-bit mask may be one of the {len(self.ids)} classes '
+                            f'or void. Save the masks with 16 bits, and {self.void} for void.')
+        ids = ids.astype(np.uint8 if narrow else np.uint16, copy=False)
+        unknown = ids[~self.known[ids]]
         if unknown.size:
             raise UserError(f'{path}: label ids {np.unique(unknown)[:5].tolist()} are out of range: the '
                             f'{len(self.ids)} classes have the ids {self.ids.start} to {self.ids.stop - 1}, '
-                            f'{self.void} is no class (ignore_index).')
+                            f'{self.void} is void (ignore_index).')
         return self.table[ids]
 
 
@@ -134,7 +121,7 @@ class MaskColours:
         colours = checked_colours([*palette, *ignored])
         repeated = [colour for colour, count in Counter(colours).items() if count > 1]
         if repeated:
-            raise UserError(f'palette: {", ".join(str(list(colour)) for colour in repeated)} stands for two things.')
+            raise UserError(f'palette: {", ".join(map(str, repeated))} stands for two things.')
         codes = _codes(np.array(colours, dtype=np.uint8).reshape(-1, 3))
         dtype, self.ignore = label_format(len(palette))
         self.void = self.ignore
@@ -163,7 +150,7 @@ class MaskColours:
             colours = [[int(code) >> 16, int(code) >> 8 & 0xff, int(code) & 0xff] for code in unknown[:5]]
             more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
             raise UserError(f'{path}: not in the palette: {", ".join(map(str, colours))}{more}. Add them to palette, '
-                            'or to ignored_colours if they are no class. (Thousands of colours come from smooth '
+                            'or to ignored_colours if they are not classes. (Thousands of colours come from smooth '
                             'resizing or JPEG: save masks without them.)')
         return self.labels_of_codes[places]
 
@@ -177,8 +164,7 @@ def checked_colours(colours: Sequence[Sequence[int]]) -> list[tuple[int, int, in
     for colour in colours:
         if not isinstance(colour, (list, tuple)) or len(colour) != 3 or not all(
                 isinstance(value, int) and 0 <= value <= 255 for value in colour):
-            shown = list(colour) if isinstance(colour, tuple) else colour
-            raise UserError(f'palette: {shown} is not a colour: [red, green, blue] is needed, each 0 to 255.')
+            raise UserError(f'palette: {colour} is not a colour: [red, green, blue] is needed, each 0 to 255.')
     return [tuple(colour) for colour in colours]
 
 

@@ -18,6 +18,4 @@ class Miniature(ZeroShotDataset):
     PALETTE = PascalVOCDataset.PALETTE[1:]
     UNSEEN = ('red stripes', 'yellow dots', 'green paint', 'blue checks', 'purple stripes')
     PROMPT_SET = 'single'
-
-    def __init__(self, **kwargs):
-        super().__init__(**{'reduce_zero_label': True, **kwargs})
+    REDUCE_ZERO_LABEL = True

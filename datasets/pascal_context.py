@@ -20,6 +20,4 @@ class PascalContext59(PascalContext60):
 
     CLASSES = PascalContextDataset59.CLASSES
     PALETTE = PascalContextDataset59.PALETTE
-
-    def __init__(self, **kwargs):
-        super().__init__(**{'reduce_zero_label': True, **kwargs})
+    REDUCE_ZERO_LABEL = True

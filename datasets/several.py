@@ -1,5 +1,6 @@
 """Test on several datasets of the same classes."""
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -59,13 +60,6 @@ class SeveralDatasets(ConcatDataset):
         number, index = self.get_dataset_idx_and_sample_idx(index)
         return self.names[number], self.datasets[number], index
 
-    def pre_eval(self, preds, indices) -> list[tuple[np.ndarray, ...]]:
-        """Count pixels as `ZeroShotDataset.pre_eval` does."""
-        preds, indices = ([value] if not isinstance(value, list) else value for value in (preds, indices))
-        places = [self.locate(index)[1:] for index in indices]
-        return [areas for labels, (dataset, index) in zip(preds, places, strict=True)
-                for areas in dataset.pre_eval(labels, index)]
-
     def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
         """Write label maps as `ZeroShotDataset.format_results` does, into a folder for each dataset."""
         places = [self.locate(index) for index in (range(len(self)) if indices is None else indices)]
@@ -93,17 +87,11 @@ class SeveralDatasets(ConcatDataset):
 
 
 def names_of(datasets: Sequence[ZeroShotDataset]) -> list[str]:
-    """Name datasets by the parts of their folders and split files that differ, without dots, else by number."""
-    places = list(zip(*((dataset.img_dir, dataset.ann_dir or '', os.path.splitext(dataset.split or '')[0])
-                        for dataset in datasets), strict=True))
-    columns = []
-    for paths in places:
-        common = os.path.commonpath(paths) if all(paths) else ''
-        if len(set(paths)) > 1:
-            columns.append([os.path.relpath(path, common or None) if path else '' for path in paths])
-    distinct = columns[0] if columns and len(set(columns[0])) == len(datasets) else \
-        [' '.join(part for part in row if part) for row in zip(*columns, strict=True)]
-    names = [name.replace('.', '_').replace('/', '_').replace(' ', '_') for name in distinct]
-    if len(set(names)) != len(datasets):
-        names = [f'{number}_{name}' for number, name in enumerate(names or [''] * len(datasets))]
-    return names
+    """Name datasets by the part of their split files, image or mask folders that differs, without dots, else number."""
+    for attribute in ('split', 'img_dir', 'ann_dir'):
+        paths = [getattr(dataset, attribute) for dataset in datasets]
+        if all(paths) and len({*paths}) == len(paths):
+            common = os.path.commonpath(paths)
+            names = [os.path.splitext(os.path.relpath(path, common))[0] for path in paths]
+            return [re.sub(r'[./ ]', '_', name) for name in names]
+    return [str(number) for number in range(len(datasets))]

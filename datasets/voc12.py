@@ -12,6 +12,4 @@ class PascalVOC20(ZeroShotDataset):
     PALETTE = PascalVOCDataset.PALETTE[1:]
     UNSEEN = ('pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
     PROMPT_SET = 'single'
-
-    def __init__(self, **kwargs):
-        super().__init__(**{'reduce_zero_label': True, **kwargs})
+    REDUCE_ZERO_LABEL = True

@@ -27,8 +27,8 @@ from .pipeline import fitted
 class ZeroShotDataset(CustomDataset):
     """Images and masks in folders, and a split of the classes, on top of mmseg's `CustomDataset`.
 
-    Use it for your own data by its arguments alone. A subclass for a benchmark sets CLASSES, PALETTE, UNSEEN and
-    PROMPT_SET, which a config may override.
+    Use it for your own data by its arguments alone. A subclass for a benchmark sets CLASSES, PALETTE, UNSEEN,
+    PROMPT_SET and REDUCE_ZERO_LABEL, which a config may override.
 
     Args:
         classes: class names in the order of the mask's ids, or a text file of them, one per line. For a subclass they
@@ -36,11 +36,11 @@ class ZeroShotDataset(CustomDataset):
         unseen: the classes whose masks training must not use, or a text file of them.
         prompt_set: name of a set in `models.class_names`, a list of texts such as 'a photo of a {}', or a text file.
         palette: a colour (red, green, blue) for each class.
-        reduce_zero_label: id 0 of the masks is not a class, and the classes start at 1.
+        reduce_zero_label: id 0 of the masks is not a class, and the classes start at 1 (default: REDUCE_ZERO_LABEL).
         ignore_index: the id of pixels without a class in the masks (default: 255, or 65535 if the classes need 16
             bits).
         colour_masks: the masks are images in the colours of `palette` instead of class ids.
-        ignored_colours: colours of such masks that are no class.
+        ignored_colours: colours of such masks that stand for no class.
 
     Attributes:
         ignore_index: the value of pixels without a class in label maps in memory, see `models.label_format`.
@@ -52,26 +52,23 @@ class ZeroShotDataset(CustomDataset):
 
     UNSEEN: tuple[str, ...] = ()
     PROMPT_SET = 'single'
+    REDUCE_ZERO_LABEL = False
 
     def __init__(self, *, pipeline: Sequence[dict], classes: Sequence[str] | str | None = None,
                  unseen: Sequence[str] | None = None, prompt_set: str | Sequence[str] | None = None,
-                 palette: Sequence[Sequence[int]] | None = None, reduce_zero_label: bool = False,
+                 palette: Sequence[Sequence[int]] | None = None, reduce_zero_label: bool | None = None,
                  ignore_index: int | None = None, colour_masks: bool = False,
                  ignored_colours: Sequence[Sequence[int]] = (), **kwargs):
+        reduce_zero_label = self.REDUCE_ZERO_LABEL if reduce_zero_label is None else reduce_zero_label
         self.facts = self.describe(classes, unseen, prompt_set)
         names = self.facts.split.names
         self.masks = masks_of(names, palette=palette, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index,
                               colour_masks=colour_masks, ignored_colours=ignored_colours)
         known = {*signature(ZeroShotDataset).parameters, *signature(CustomDataset).parameters} - {
             'kwargs', 'gt_seg_map_loader_cfg', 'file_client_args'}  # there is one way to read masks and images
-        unknown = [name for name in kwargs if name not in known]
-        if unknown:
+        if unknown := [name for name in kwargs if name not in known]:
             raise UserError(f'{type(self).__name__} has no argument {", ".join(unknown)}; there are '
                             f'{", ".join(sorted(known))}.')
-        for option in ('img_dir', 'ann_dir', 'split'):
-            if isinstance(kwargs.get(option), (list, tuple)):
-                raise UserError(f'{option}={kwargs[option]!r}: to name several folders, make img_dir or split a list '
-                                'and the others lists of the same length, or single values; each place is a dataset.')
         super().__init__(pipeline=fitted(pipeline, reduce_zero_label, self.masks, type(self).__name__),
                          palette=palette, reduce_zero_label=reduce_zero_label, ignore_index=self.masks.ignore, **kwargs)
 
@@ -79,8 +76,7 @@ class ZeroShotDataset(CustomDataset):
     def describe(cls, classes: Sequence[str] | str | None = None, unseen: Sequence[str] | None = None,
                  prompt_set: str | Sequence[str] | None = None) -> DatasetFacts:
         """Return class names, split and prompts of a dataset with these arguments, without opening its files."""
-        names = cls.CLASSES if classes is None else classes
-        names = listed(names, 'class names')
+        names = listed(cls.CLASSES if classes is None else classes, 'class names')
         if not names:
             raise UserError(f'{cls.__name__} needs class names: classes=[...].')
         if cls.CLASSES is not None and len(names) != len(cls.CLASSES):
@@ -118,11 +114,9 @@ class ZeroShotDataset(CustomDataset):
         return '', self, index
 
     def image_path(self, index: int) -> str:
-        """Return the path of an image."""
         return os.path.join(self.img_dir, self.img_infos[index]['filename'])
 
     def mask_path(self, index: int) -> str:
-        """Return the path of a mask."""
         return os.path.join(self.ann_dir, self.img_infos[index]['ann']['seg_map'])
 
     def image(self, index: int) -> np.ndarray:
@@ -174,7 +168,7 @@ class ZeroShotDataset(CustomDataset):
         Raises:
             UserError: an unknown metric.
         """
-        metrics = check_metrics(metric)
+        metrics, split = check_metrics(metric), self.facts.split
         if isinstance(results[0], np.ndarray):
             results = self.pre_eval(results, list(range(len(results))))
         totals = tuple(torch.from_numpy(sum(areas).astype(float)) for areas in zip(*results, strict=True))
@@ -187,11 +181,9 @@ class ZeroShotDataset(CustomDataset):
         scores = {'aAcc': float(per_class.pop('aAcc'))}
         order = sorted(per_class, key=('IoU', 'Acc').__contains__, reverse=True)  # IoU and Acc first
         scores |= {f'm{name}': mean_of(per_class[name], range(len(self.CLASSES))) for name in order}
-        split = self.facts.split
         if 'IoU' in per_class:
             scores |= zero_shot_scores(per_class['IoU'], split.seen, split.unseen)
-        table = score_table(scores, {name: per_class[name] for name in order}, split)
-        print_log(f'\n{table}', logger=logger)
+        print_log(f'\n{score_table(scores, {name: per_class[name] for name in order}, split)}', logger=logger)
         scores |= {f'{name}.{label}': float(value) for name in order
                    for label, value in zip(self.CLASSES, per_class[name], strict=True)}
         return {name: round(value, 4) for name, value in scores.items()}

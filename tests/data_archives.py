@@ -1,4 +1,4 @@
-"""Small invented archives laid out as the benchmarks' real ones, and naive ways to know what must come of them."""
+"""Small invented archives laid out as the benchmarks' real ones, and the files that must result."""
 import io
 import json
 import tarfile
@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 from PIL import Image
+from pycocotools.mask import encode
 from scipy.io import savemat
 
 SIZE = (14, 16)  # of all images, height and width; room for every label of every benchmark
@@ -13,9 +14,9 @@ COCO_STUFF_UNUSED = {'street sign': 11, 'hat': 25, 'shoe': 28, 'eye glasses': 29
                      'window': 67, 'desk': 68, 'door': 70, 'blender': 82, 'hair brush': 90}
 
 
-def jpeg(seed: int, size: tuple[int, int] = SIZE) -> bytes:
+def jpeg(seed: int) -> bytes:
     """An image of noise."""
-    return encoded(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8), 'JPEG')
+    return encoded(np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8), 'JPEG')
 
 
 def encoded(array: np.ndarray, format: str = 'PNG') -> bytes:
@@ -24,10 +25,9 @@ def encoded(array: np.ndarray, format: str = 'PNG') -> bytes:
     return buffer.getvalue()
 
 
-def mask(labels: list[int], seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+def mask(labels: list[int], seed: int) -> np.ndarray:
     """Label ids (H, W), each of `labels` at least once, in another order for each seed."""
-    places = np.random.default_rng(seed).permutation(size[0] * size[1])
-    return np.resize(np.array(labels), size).ravel()[places].reshape(size)
+    return np.random.default_rng(seed).permutation(np.resize(np.array(labels), SIZE).ravel()).reshape(SIZE)
 
 
 def mat(labels: np.ndarray) -> bytes:
@@ -40,23 +40,8 @@ def mat(labels: np.ndarray) -> bytes:
 
 
 def run_length_code(inside: np.ndarray) -> str:
-    """COCO's compressed code of a segment (H, W) bool, pixel by pixel and bit by bit."""
-    runs, now = [0], False
-    for pixel in inside.T.ravel().tolist():
-        if pixel != now:
-            runs.append(0)
-            now = pixel
-        runs[-1] += 1
-    code = ''
-    for place, run in enumerate(runs):
-        number = run - runs[place - 2] if place > 2 else run
-        while True:
-            group, number = number & 31, number >> 5
-            more = number != (-1 if group & 16 else 0)
-            code += chr(48 + group + 32 * more)
-            if not more:
-                break
-    return code
+    """COCO's compressed code of a segment (H, W) bool."""
+    return encode(np.asfortranarray(inside.astype(np.uint8)))['counts'].decode()
 
 
 def tar(files: dict[str, bytes], mode: str = 'w') -> bytes:
@@ -82,7 +67,7 @@ def lines(names: list[str]) -> bytes:
 
 
 class Made:
-    """A benchmark's archives and what must come of them.
+    """A benchmark's archives and the files that must result.
 
     Attributes:
         files: name in the archive -> content, by the archive's name.

@@ -167,9 +167,10 @@ def read_words(path: Path) -> None:
 def read_archive(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / 'root'
+        root.mkdir()
         archive = Archive(path.name, (), {}, (Folder('a', 'out', ('.jpg', '.jpg')),))
         try:
-            unpack.unpack(archive, path, root, root / 'staging', 1)
+            unpack.unpack(archive, path, root, 1)
         finally:
             assert [file.name for file in Path(folder).iterdir()] == ['root']
 

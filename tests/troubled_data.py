@@ -1,4 +1,4 @@
-"""A dataset with which one process gets into trouble, registered by a module of the config.
+"""A dataset that makes one process hang or end, registered by a module of the config.
 
 `troubled` in conftest.py makes such configs.
 """
@@ -25,7 +25,7 @@ def is_killed():
 
 @DATASETS.register_module()
 class Troubled(PascalVOC20):
-    """The process `rank` does what `way` names, with each image but the first `after`."""
+    """The process `rank` calls the function `way` at each image after the first `after`."""
 
     def __init__(self, *, rank, way, after, **options):
         super().__init__(**options)

@@ -18,24 +18,19 @@ if __name__ == '__main__':
 from tools.engine import downloads
 
 MODELS = runpy.run_path(str(REPOSITORY / 'models/weights/openai_files.py'))['MODELS']  # name -> SHA-256
-URL = 'https://openaipublic.azureedge.net/clip/models/{sha256}/{name}.pt'
-
-
-class DownloadError(Exception):
-    """A failure whose message says what to do."""
 
 
 def download(name: str, folder: Path, url: str) -> None:
     """Download a model to `folder/NAME.pt` and check its SHA-256.
 
     Raises:
-        DownloadError: the file that is there, or that the server sends, has another hash.
+        SystemExit: the file that is there, or that the server sends, has another hash.
         OSError, HTTPException, ValueError: the download fails; `url` is invalid.
     """
     out, expected = folder / f'{name}.pt', {'sha256': MODELS[name]}
     if out.exists():
         if differs := downloads.difference(out, expected):
-            raise DownloadError(f'{out} is another file: it {differs}; delete it, or name another folder with --out')
+            sys.exit(f'error: {out} is another file: it {differs}; delete it, or name another folder with --out')
         print(f'{out} is already there, and its SHA-256 is right')
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,39 +39,33 @@ def download(name: str, folder: Path, url: str) -> None:
     downloads.fetch_with_retries(url, part)
     if differs := downloads.difference(part, expected):
         part.unlink()
-        raise DownloadError(f'the file from {url} {differs}, and was deleted; run this again, name a mirror with '
-                            f'--url, or download it by hand to {out}')
+        sys.exit(f'error: the file from {url} {differs}, and was deleted; run this again, name a mirror with --url, or '
+                 f'download it by hand to {out}')
     os.replace(part, out)
     print(f'{out} is there, and its SHA-256 is right')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Download OpenAI's CLIP files; interrupted downloads are resumed.")
     parser.add_argument('models', nargs='*', metavar='MODEL', help=f'{", ".join(MODELS)} (default: ViT-B-16)')
     parser.add_argument('--out', type=Path, metavar='DIR', default=REPOSITORY / 'pretrained',
                         help='folder for MODEL.pt (default: %(default)s)')
-    parser.add_argument('--url', help='address of a mirror; {name} and {sha256} stand for those of the model')
+    parser.add_argument('--url', default='https://openaipublic.azureedge.net/clip/models/{sha256}/{name}.pt',
+                        help='address of a mirror; {name} and {sha256} stand for those of the model')
     args = parser.parse_args(argv)
-    models = args.models or ['ViT-B-16']
-    if unknown := [name for name in models if name not in MODELS]:
+    if unknown := [name for name in args.models if name not in MODELS]:
         parser.error(f'unknown model {", ".join(unknown)}; there are {", ".join(MODELS)}')
-    for name in models:
-        url = (args.url or URL).replace('{name}', name).replace('{sha256}', MODELS[name])
+    for name in args.models or ['ViT-B-16']:
+        url = args.url.replace('{name}', name).replace('{sha256}', MODELS[name])
         try:
             download(name, args.out, url)
-        except DownloadError as error:
-            print(f'error: {error}', file=sys.stderr)
-            return 1
         except (OSError, HTTPException, ValueError) as error:
-            print(f'error: cannot download {url} to {args.out}: {error}; run this again to resume, name another folder '
-                  f'with --out, or download the file by hand to {args.out / name}.pt', file=sys.stderr)
-            return 1
+            sys.exit(f'error: cannot download {url} to {args.out}: {error}; run this again to resume, name another '
+                     f'folder with --out, or download the file by hand to {args.out / name}.pt')
         except KeyboardInterrupt:
             print('interrupted; run this again to resume', file=sys.stderr)
-            return 130
-    return 0
+            sys.exit(130)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

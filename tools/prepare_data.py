@@ -31,11 +31,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     from models.errors import UserError
-    from tools.preparation.prepare import parent_root, prepare, say
+    from tools.preparation.prepare import prepare, say
     from tools.preparation.verify import verify
     benchmark, root = BENCHMARKS[args.benchmark], args.root.expanduser().absolute()
-    if above := parent_root(benchmark, root):
-        raise UserError(f'{root} is a folder inside the layout; name the one above it: --root {above}')
     if not args.verify:
         prepare(benchmark, root, download=args.download, workers=args.workers)
     elif not root.is_dir():

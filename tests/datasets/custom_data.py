@@ -23,7 +23,7 @@ def colour_masks(root: Path) -> Path:
 
 def id_masks(root: Path, values: Callable[[np.ndarray], np.ndarray] = lambda labels: labels, suffix: str = '.png'
              ) -> Path:
-    """Make masks of ids: `values` of the class indices, in which 255 is no class."""
+    """Make masks of ids: `values` of the class indices, in which 255 is void."""
     shutil.copytree(EXAMPLE, root)
     for path in root.rglob('masks/*.png'):
         labels = labels_in(path)

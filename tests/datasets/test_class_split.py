@@ -41,11 +41,6 @@ def test_facts_that_are_refused(cls, arguments, words):
         cls.describe(**arguments)
 
 
-def test_a_config_may_name_another_split():
-    split = ZeroShotDataset.describe(classes=['a', 'b', 'c'], unseen=['b']).split
-    assert (split.names, split.seen, split.unseen) == (('a', 'b', 'c'), [0, 2], [1])
-
-
 def test_class_names_from_a_file(tmp_path):
     file = tmp_path / 'names.txt'
     file.write_text('sofa, couch\ntv\n')
@@ -55,7 +50,3 @@ def test_class_names_from_a_file(tmp_path):
                                      prompt_set=str(tmp_path / 'prompts.txt'))
     assert facts.split == ClassSplit(('sofa, couch', 'tv'), ('sofa, couch',))
     assert facts.prompt_set == facts.templates == ('an aerial photo of a {}',)
-
-
-def test_blanks_around_names_do_not_count():
-    assert ClassSplit((' sofa ,couch', 'tv '), ('sofa,couch',)) == ClassSplit(('sofa, couch', 'tv'), ('sofa, couch',))

@@ -44,7 +44,7 @@ def test_an_image_that_a_split_names_twice_counts_once(root, caplog):
     logging.getLogger('mmseg').propagate = True
     with caplog.at_level(logging.WARNING):
         assert images_of(part(root, split='split.txt')) == ['00.jpg', '01.jpg', '02.jpg']
-    assert 'names 2 images more than once; each counts once: 00, 01' in caplog.text
+    assert 'names 3 different images on 5 lines; each counts once' in caplog.text
 
 
 def test_a_split_file_of_windows(root):
@@ -84,10 +84,8 @@ def other_endings(root):
 
 
 @pytest.mark.parametrize(('damage', 'words'), [
-    (lambda root: (root / 'val/images/loop').symlink_to(root / 'val'),
-     'images/loop: this link leads back to a folder that it is in. Remove it'),
-    (lambda root: (root / 'val/images/99.jpg').symlink_to(root / 'gone.jpg'), r'images: broken links: 99\.jpg\. Fix'),
     (other_endings, r'missing: deep/00\.png, deep/01\.png\. There is 00_mask\.png: set seg_map_suffix'),
+    (lambda root: [file.unlink() for file in (root / 'val/images').iterdir()], 'folder .*images names no image'),
     (lambda root: (root / 'val/masks/03.png').unlink(),
      r'masks: mask missing: 03\.png\. Put it there, or list .*split=FILE'),
     (lambda root: Image.new('RGB', (128, 128)).save(root / 'val/images/99.png'),
@@ -106,6 +104,8 @@ def test_folders_that_are_refused(root, damage, words):
     ({'ann_dir': 'train/images'}, r'mask missing: .*There is 00\.jpg'),
     ({'img_suffix': '.png'}, r"holds \.jpg files, and img_suffix is '\.png'"),
     ({'img_dir': 'images'}, 'no folder .*images of images'),
+    ({'ann_dir': 'masks'}, 'no folder .*masks of masks'),
+    ({'split': 'nowhere.txt'}, 'no split file .*nowhere.txt'),
     ({'img_dir': 'val/masks', 'img_suffix': '.png'}, r'holds both images and masks, and both end in \.png'),
 ])
 def test_arguments_that_do_not_fit_the_folders(changes, words):

@@ -55,17 +55,6 @@ def with_thumbnail(data: bytes) -> bytes:
     return data[:2] + b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail + half(data[2:])
 
 
-def wrong_length(data: bytes) -> bytes:
-    """A PNG whose pixels are said to be 4 bytes long, so that what follows is no chunk."""
-    place = data.index(b'IDAT')
-    return data[:place - 4] + (4).to_bytes(4, 'big') + data[place:]
-
-
-def short_head(data: bytes) -> bytes:
-    """A PNG whose first chunk is said to be 5 bytes long."""
-    return data[:8] + (5).to_bytes(4, 'big') + data[12:]
-
-
 def long_chunk(data: bytes) -> bytes:
     """A PNG whose pixels are said to be 4 GB long."""
     place = data.index(b'IDAT')
@@ -76,28 +65,21 @@ IMAGE = np.zeros((72, 96, 3), np.uint8)
 BROKEN = [
     (JPEG, 'cut in the middle', half, 'its end is missing'),
     (JPEG, 'cut behind its thumbnail', with_thumbnail, 'its end is missing'),
-    (JPEG, 'cut in its head', lambda data: data[:100], 'broken image'),
-    (JPEG, 'empty', lambda data: b'', 'broken image'),
     (JPEG, 'text', lambda data: b'404: Not Found', 'broken image'),
     (JPEG, 'a PNG, cut in the middle', lambda data: half(png(IMAGE)), 'its end is missing'),
     (JPEG, 'a PNG with a long chunk', lambda data: long_chunk(png(IMAGE)), 'its end is missing'),
     (MASK, 'cut in the middle', half, 'broken mask'),
-    (MASK, 'wrong length', wrong_length, 'broken mask'),
-    (MASK, 'short head', short_head, 'broken mask'),
-    (MASK, 'head alone', lambda data: data[:20], 'broken mask'),
     (MASK, 'empty', lambda data: b'', 'broken mask'),
-    (MASK, 'text', lambda data: b'404: Not Found', 'broken mask'),
     (MASK, 'of another size', lambda data: png(np.zeros((96, 72), np.uint8)), '72x96 pixels, its image 96x72'),
     (MASK, 'with colours', lambda data: png(np.zeros((72, 96, 3), np.uint8)), 'one label per pixel.* 3 channels'),
     (MASK, 'id out of range', lambda data: png(np.full((72, 96), 21, np.uint8)),
      r'label ids \[21\] .*range: the 20 classes have the ids 1 to 20, 255 is'),
-    (MASK, '16 bit', lambda data: png(np.full((72, 96), 256 + 5, np.uint16)), r'label ids \[261\] are out of range'),
 ]
 
 
 @pytest.mark.parametrize('part', ['train', 'val'])
-@pytest.mark.parametrize(('file', 'what', 'damage', 'words'), BROKEN, ids=[f'{row[0][0]}-{row[1]}' for row in BROKEN])
-def test_a_damaged_file_is_named(tiny_configs, root, part, file, what, damage, words):
+@pytest.mark.parametrize(('file', 'name', 'damage', 'words'), BROKEN, ids=[f'{row[0][0]}-{row[1]}' for row in BROKEN])
+def test_a_damaged_file_is_named(tiny_configs, root, part, file, name, damage, words):
     dataset = open_dataset(tiny_configs, root, part)
     read_first(dataset, part)  # whole, it is read
     path = root / file.format(part)
@@ -119,53 +101,6 @@ def test_a_missing_file_is_named(tiny_configs, root, part, file, word):
     with pytest.raises(ValueError, match=f'{word} missing: {path.name}') as caught:  # never there
         open_dataset(tiny_configs, root, part)
     assert str(path.parent) in str(caught.value)
-
-
-def remove(path):
-    path.rename(path.with_name('elsewhere'))
-
-
-def empty_folder(path):
-    remove(path)
-    path.mkdir()
-
-
-@pytest.mark.parametrize(('name', 'spoil', 'words'), [
-    ('JPEGImages', remove, 'no folder'),
-    ('JPEGImages', empty_folder, 'image missing: val_000.jpg'),
-    ('SegmentationClass', remove, 'no folder'),
-    ('SegmentationClass', empty_folder, 'mask missing: val_000.png'),
-    ('ImageSets/Segmentation/val.txt', remove, 'no split file'),
-    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text(''), 'names no image'),
-    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('\n'), 'names no image'),
-    ('ImageSets/Segmentation/val.txt', lambda path: path.write_text('val_000\nno_such\n'), 'no_such.jpg'),
-])
-def test_missing_and_empty_folders_and_split_files(tiny_configs, root, name, spoil, words):
-    spoil(root / name)
-    with pytest.raises(ValueError, match=words) as caught:
-        open_dataset(tiny_configs, root, 'val')
-    assert str(root) in str(caught.value)
-
-
-def test_a_blank_line_at_the_end_of_a_split_file_is_no_image(tiny_configs, root):
-    with (root / 'ImageSets/Segmentation/val.txt').open('a') as split:
-        split.write('\n')
-    assert len(open_dataset(tiny_configs, root, 'val')) == 2
-
-
-def test_greyscale_images_and_palette_masks_are_read(tiny_configs, root):
-    """VOC's masks are PNG files with a palette; some of its images could be grey."""
-    Image.open(root / 'JPEGImages/val_000.jpg').convert('L').save(root / 'JPEGImages/val_000.jpg')
-    mask = Image.open(root / 'SegmentationClass/val_000.png')
-    labels = np.asarray(mask)
-    mask = Image.fromarray(labels)
-    mask.putpalette(list(range(256)) * 3)
-    mask.save(root / 'SegmentationClass/val_000.png')
-    assert Image.open(root / 'SegmentationClass/val_000.png').mode == 'P'
-    dataset = open_dataset(tiny_configs, root, 'val')
-    assert dataset[0]['img'][0].shape[0] == 3
-    expected = np.where(np.isin(labels, (0, 255)), 255, labels - 1)
-    np.testing.assert_array_equal(dataset.get_gt_seg_map_by_idx(0), expected)
 
 
 def test_one_reading_of_an_image_everywhere(tiny_configs, root, tmp_path):
@@ -202,12 +137,11 @@ def load(path, masks: MaskIds | MaskColours | None = None) -> np.ndarray:
     return LoadLabels()(results)['gt_semantic_seg']
 
 
-@pytest.mark.parametrize('size', [(12_000, 11_000), (40_000, 20_000)])
 @pytest.mark.parametrize('read', [
     lambda path: LoadImage()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
     load, lambda path: load(path, MaskColours([(0, 0, 0)]))], ids=['image', 'ids', 'colours'])
-def test_bombs(tmp_path, read, size):
-    (tmp_path / 'bomb.png').write_bytes(png_bomb(*size))
+def test_bombs(tmp_path, read):
+    (tmp_path / 'bomb.png').write_bytes(png_bomb(12_000, 11_000))
     with pytest.raises(ValueError, match=r'bomb\.png has more than 100,000,000 pixels'):
         read(tmp_path / 'bomb.png')
     with pytest.raises(ValueError, match='more than 100,000,000 pixels'):
@@ -220,9 +154,3 @@ def test_programs_that_are_images(tmp_path):
     assert Image.open(tmp_path / 'it.png').format == 'EPS'
     with pytest.raises(ValueError, match=r'it\.png: broken mask'):
         load(tmp_path / 'it.png')
-
-
-@pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 1)])
-def test_masks_with_a_side_of_one_pixel(tmp_path, shape):
-    Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / 'it.png')
-    assert load(tmp_path / 'it.png').shape == shape

@@ -50,16 +50,6 @@ def test_a_colour_that_is_not_in_the_palette():
         dataset.true_labels(0)
 
 
-def test_smoothly_resized_masks_give_a_short_message(tmp_path):
-    root = colour_masks(tmp_path / 'colours')
-    path = root / 'val/masks/00.png'
-    with Image.open(path) as image:
-        image.resize((64, 64), Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC).save(path)
-    with pytest.raises(UserError, match=r'00\.png: not in the palette: .* and \d+ more.*smooth') as error:
-        dataset_of(root, colours=True).true_labels(0)
-    assert len(str(error.value).split('masks/00.png')[1]) < 400
-
-
 @pytest.mark.parametrize('colours', [True, False])
 def test_masks_that_were_saved_as_jpeg(tmp_path, colours):
     root = colour_masks(tmp_path / 'colours')
@@ -104,10 +94,9 @@ def test_too_many_classes():
 
 
 @pytest.mark.parametrize(('names', 'mask', 'words'), [
-    (MANY, np.full((1, 2), 255, np.uint8), 'mask.png: 255 in an 8-bit mask .* 261 classes or no class.*65535'),
-    (NAMES, np.zeros((2, 2), np.float32), 'mask.png: .*floating-point values: save it with whole ids'),
-    (NAMES, np.array([[0, -1]], np.int32), r'mask.png: label ids \[-1\] are out of range'),
-    (NAMES, np.array([[0, 70_000]], np.int32), r'mask.png: label ids \[70000\] are out of range'),
+    (MANY, np.full((1, 2), 255, np.uint8), 'mask.png: 255 in an 8-bit mask .* 261 classes or void.*65535'),
+    (NAMES, np.zeros((2, 2), np.float32), 'mask.png: .*type float32: save it with whole ids'),
+    (NAMES, np.array([[0, 70_000]], np.int32), 'mask.png: .*values from 0 to 70000, .*whole ids'),
 ])
 def test_masks_that_are_refused(names, mask, words):
     with pytest.raises(UserError, match=words):
@@ -145,19 +134,16 @@ def test_another_id_of_no_class(tmp_path):
                 dict(type='Pad', size=(80, 80), seg_pad_val=254)]
     labels = dataset_of(root, 'train', ignore_index=254, pipeline=pipeline)[0]['gt_semantic_seg']
     assert set(np.unique(labels)) <= {*range(5), 255}
-    with pytest.raises(UserError, match=r'label ids \[254\] are out of range: .* 255 is no class \(ignore_index\)'):
+    with pytest.raises(UserError, match=r'label ids \[254\] are out of range: .* 255 is void \(ignore_index\)'):
         dataset_of(root).true_labels(0)
 
 
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'ignore_index': 0}, "ignore_index=0 is the id of class 'red'.*reduce_zero_label=True"),
-    ({'ignore_index': 4}, "ignore_index=4 is the id of class 'purple'"),
     ({'ignore_index': 0, 'reduce_zero_label': True}, 'ignore_index=0 is ignored already'),
     ({'ignore_index': -1}, 'ignore_index=-1: the id of pixels without a class must be .* from 0 to 65535'),
-    ({'ignore_index': '255'}, "ignore_index='255'"),
-    ({'gt_seg_map_loader_cfg': {}}, 'no argument gt_seg_map_loader_cfg'),
     ({'reduce_zero_label': 'False'}, "reduce_zero_label='False': True or False is needed"),
-    ({'palette': [[1., .2, .3]] * 5}, 'is not a colour'), ({'palette': [[300, 0, 3]] * 5}, 'is not a colour'),
+    ({'palette': [[1., .2, .3]] * 5}, 'is not a colour'),
 ])
 def test_arguments_that_are_refused(changes, words):
     with pytest.raises(UserError, match=words):
@@ -179,28 +165,3 @@ def test_greys_of_few_bits_are_the_ids_of_the_file(tmp_path, bits):
         for kind, data in ((b'IHDR', head), (b'IDAT', zlib.compress(rows)), (b'IEND', b''))))
     masks = MaskIds([str(index) for index in range(2**bits)])
     assert np.array_equal(load_mask(str(file), masks), ids)
-
-
-def test_greys_of_four_bits_in_a_tiff(tmp_path):
-    fields = [(256, 4), (257, 1), (258, 4), (259, 1), (262, 1), (273, 8 + 2 + 12 * 8 + 4), (278, 1), (279, 2)]
-    (tmp_path / 'mask.tif').write_bytes(
-        b'II*\0' + struct.pack('<IH', 8, len(fields)) + b''.join(struct.pack('<HHII', tag, 4, 1, value)
-                                                                for tag, value in fields) + bytes(4) + b'\x01\x3f')
-    masks = MaskIds([str(index) for index in range(16)])
-    assert load_mask(str(tmp_path / 'mask.tif'), masks).tolist() == [[0, 1, 3, 15]]
-
-
-def test_a_palette_of_greys_that_are_not_the_ids(tmp_path):
-    ids = np.array([[0, 1, 3, 255]], np.uint8)
-    Image.fromarray(ids).save(tmp_path / 'mask.gif')
-    with pytest.raises(UserError, match=r'mask\.gif: the mask has a palette of greys.*\[0, 1, 2, 3\] are shown as '
-                                        r'\[0, 1, 3, 255\]'):
-        load_mask(str(tmp_path / 'mask.gif'), MaskIds(NAMES))
-    image = Image.fromarray(np.array([[0, 7]], np.uint8))  # VOC's palette, of which these two are grey
-    image.putpalette([0, 0, 0, 128, 0, 0, *[0] * 15, 128, 128, 128])
-    image.save(tmp_path / 'voc.png')
-    assert load_mask(str(tmp_path / 'voc.png'), MaskIds([str(index) for index in range(8)])).tolist() == [[0, 7]]
-    image = Image.fromarray(ids)
-    image.putpalette([value for grey in range(256) for value in (grey, grey, grey)])
-    image.save(tmp_path / 'mask.png')
-    assert load_mask(str(tmp_path / 'mask.png'), MaskIds(NAMES)).tolist() == ids.tolist()

@@ -9,24 +9,6 @@ from datasets.metrics import harmonic_mean, mean_of, zero_shot_scores
 NAN = float('nan')
 
 
-def naive_mean(values: list[float], indices: list[int]) -> float:
-    kept = [values[index] for index in indices if not math.isnan(values[index])]
-    return sum(kept) / len(kept) if kept else NAN
-
-
-def test_scores_against_naive_means():
-    random = np.random.default_rng(0)
-    for _ in range(20):
-        iou = np.where(random.random(9) < 0.3, NAN, random.random(9))
-        order = random.permutation(9).tolist()
-        seen, unseen = order[:6], order[6:]
-        scores = zero_shot_scores(iou, seen, unseen)
-        on_seen, on_unseen = naive_mean(iou.tolist(), seen), naive_mean(iou.tolist(), unseen)
-        assert list(scores) == ['mIoU_seen', 'mIoU_unseen', 'hIoU']
-        np.testing.assert_allclose(
-            list(scores.values()), [on_seen, on_unseen, 2 * on_seen * on_unseen / (on_seen + on_unseen)])
-
-
 @pytest.mark.parametrize(('values', 'indices', 'mean'), [
     ([0.2, NAN, 0.6], [0, 1, 2], 0.4),  # a class that neither truth nor prediction holds does not count
     ([0.2, 0., 0.6], [0, 1], 0.1),  # one that is missed altogether does

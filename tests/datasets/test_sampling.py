@@ -2,7 +2,6 @@
 
 `test_properties.py` has passes, shares of processes and restored generators, for random cases.
 """
-import random
 from functools import partial
 from itertools import islice
 
@@ -30,16 +29,6 @@ def test_the_order_depends_on_seed_and_pass():
     assert len(set(by_pass)) == 3, 'a pass repeats the order of another'
 
 
-def test_the_order_takes_no_notice_of_other_generators():
-    random.seed(3)
-    np.random.seed(3)
-    torch.manual_seed(3)
-    first = keys(20)
-    np.random.rand(5)
-    torch.rand(5)
-    assert keys(20) == first
-
-
 # ---- random draws of a sample
 
 @pytest.fixture(scope='module')
@@ -62,19 +51,6 @@ def test_a_sample_depends_on_seed_pass_and_index_alone(dataset):
     assert_equal(first, SeededSamples(dataset, seed=5)[2, 3])
     for other in (samples[3, 3]['img'], SeededSamples(dataset, seed=6)[2, 3]['img']):
         assert not torch.equal(first['img'].data, other.data), 'other draws were to be expected'
-
-
-def test_generators_are_restored_after_an_error():
-    class Broken:
-        def __getitem__(self, index):
-            np.random.rand()
-            raise ValueError('broken image')
-
-    np.random.seed(1)
-    before = np.random.get_state()[1].copy()
-    with pytest.raises(ValueError, match='broken image'):
-        SeededSamples(Broken(), seed=0)[0, 0]
-    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def batches(dataset, workers: int, count: int = 4) -> list[dict]:

@@ -51,7 +51,15 @@ def part(out):
 
 
 def run(url, out):
-    return download.main(['--url', url, '--out', str(out.parent)])
+    """Returns the exit status."""
+    try:
+        download.main(['--url', url, '--out', str(out.parent)])
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code
+    return 0
 
 
 def assert_one_error(capsys, *parts):
@@ -68,7 +76,8 @@ def test_names_of_openais_files(monkeypatch):
     asked = []
     monkeypatch.setattr(download, 'MODELS', MODELS)
     monkeypatch.setattr(download, 'download', lambda *request: asked.append(request))
-    assert download.main([]) == download.main([*MODELS]) == 0
+    download.main([])
+    download.main([*MODELS])
     assert [name for name, *_ in asked] == ['ViT-B-16', *MODELS]
     for name, folder, url in asked:
         assert url.split('/')[-2:] == [MODELS[name], f'{name}.pt'] and folder == REPOSITORY / 'pretrained'
@@ -92,33 +101,20 @@ def test_runs_from_any_directory_with_the_standard_library_alone(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith('error: ViT-B-32.pt is another file: it has the SHA-256')
 
 
-def test_fresh_download(server, out):
+@pytest.mark.parametrize(('have', 'supports_range', 'ranges', 'sent'), [
+    (0, True, [None], [200_000]),
+    (150_000, True, ['bytes=150000-'], [50_000]),
+    (200_000, True, ['bytes=200000-'], []),  # only the hash is missing
+    (HALF, False, [f'bytes={HALF}-'], [200_000])])
+def test_a_part_is_resumed(server, out, part, capsys, have, supports_range, ranges, sent):
+    server.supports_range = supports_range
+    if have:
+        part.write_bytes(CONTENT[:have])
     assert run(server.url, out) == 0
-    assert out.read_bytes() == CONTENT
-    assert [path.name for path in out.parent.iterdir()] == ['ViT-B-16.pt']
-    assert server.ranges == [None]
-
-
-def test_server_without_content_length(server, out):
-    server.sends_length = False
-    assert run(server.url, out) == 0
-    assert out.read_bytes() == CONTENT
-
-
-def test_part_is_continued(server, out, part):
-    part.write_bytes(CONTENT[:150_000])
-    assert run(server.url, out) == 0
-    assert out.read_bytes() == CONTENT
-    assert not part.exists()
-    assert server.ranges == ['bytes=150000-']
-    assert server.sent == [50_000]
-
-
-def test_whole_part_is_only_verified(server, out, part):
-    part.write_bytes(CONTENT)
-    assert run(server.url, out) == 0
-    assert out.read_bytes() == CONTENT
-    assert server.sent == []
+    assert out.read_bytes() == CONTENT and [*out.parent.iterdir()] == [out]
+    assert (server.ranges, server.sent) == (ranges, sent)
+    assert run(server.url, out) == 0 and server.ranges == ranges
+    assert 'already there' in capsys.readouterr().out
 
 
 def test_dropped_connection_is_continued_in_the_same_run(server, out):
@@ -138,27 +134,11 @@ def test_connection_that_keeps_dropping_leaves_the_part(server, out, capsys):
     assert out.with_name('ViT-B-16.pt.part').read_bytes() == CONTENT[:sum(server.sent)]
 
 
-def test_server_without_range_starts_over(server, out, part):
-    server.supports_range = False
-    part.write_bytes(CONTENT[:HALF])
-    assert run(server.url, out) == 0
-    assert out.read_bytes() == CONTENT
-    assert server.ranges == [f'bytes={HALF}-']
-    assert server.sent == [len(CONTENT)]
-
-
 def test_wrong_hash_leaves_no_file(server, out, capsys):
     server.files['/clip.pt'] = wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
     assert run(server.url, out) == 1
     assert list(out.parent.iterdir()) == []
     assert_one_error(capsys, SHA256, hashlib.sha256(wrong).hexdigest(), server.url, 'run this again')
-
-
-def test_right_file_needs_no_network(server, out, part, capsys):
-    out.write_bytes(CONTENT)
-    assert run(server.url, out) == 0
-    assert 'already there' in capsys.readouterr().out
-    assert server.ranges == []
 
 
 def test_other_file_is_left_untouched(server, out, part, capsys):
@@ -175,18 +155,6 @@ def test_not_found_is_not_tried_again(server, out, capsys):
     assert_one_error(capsys, '404', url, out, 'by hand')
     assert len(server.ranges) == 1
     assert list(out.parent.iterdir()) == []
-
-
-def test_unreachable_server(server, out, capsys):
-    server.server_close()
-    assert run(server.url, out) == 1
-    assert_one_error(capsys, server.url, out, 'by hand')
-    assert list(out.parent.iterdir()) == []
-
-
-def test_malformed_address(out, capsys):
-    assert run('clip.pt', out) == 1
-    assert_one_error(capsys, 'clip.pt', out.parent)
 
 
 def test_folder_that_cannot_be_created(server, out, capsys):
@@ -229,11 +197,7 @@ def test_interrupted_run_can_be_resumed(server, out, capsys, monkeypatch):
 @pytest.mark.parametrize('terminal', [False, True])
 def test_progress_is_shown_on_a_terminal_alone(server, out, capsys, monkeypatch, terminal):
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal)
+    if not terminal:
+        monkeypatch.setitem(sys.modules, 'tqdm', None)  # it may be missing
     assert run(server.url, out) == 0
     assert ('100%' in capsys.readouterr().err) == terminal
-
-
-def test_without_tqdm(server, out, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'tqdm', None)
-    assert run(server.url, out) == 0
-    assert out.read_bytes() == CONTENT

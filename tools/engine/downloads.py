@@ -18,7 +18,7 @@ RETRY_WAITS = (1, 2, 4)  # seconds before each new attempt
 DROPPED = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
-def progress_bar(total: int | None, initial: int = 0) -> AbstractContextManager:
+def progress_bar(total: int | None, initial: int) -> AbstractContextManager:
     """Show progress in bytes on a terminal, if tqdm is installed; `update(n)` of the returned object adds n."""
     try:
         from tqdm import tqdm
@@ -39,14 +39,11 @@ def difference(path: Path, expected: Mapping[str, int | str]) -> str | None:
     size = path.stat().st_size
     if expected.get('size', size) != size:
         return f'has {size:,} bytes, expected {expected["size"]:,}'
-    hashes = {name: hashlib.new(name) for name in expected if name != 'size'}
-    if hashes:
-        with path.open('rb') as file, progress_bar(size) as bar:
+    for name in [name for name in expected if name != 'size']:
+        digest = hashlib.new(name)
+        with path.open('rb') as file:
             while chunk := file.read(CHUNK):
-                for digest in hashes.values():
-                    digest.update(chunk)
-                bar.update(len(chunk))
-    for name, digest in hashes.items():
+                digest.update(chunk)
         if digest.hexdigest() != expected[name]:
             return f'has the {name.upper().replace("SHA", "SHA-")} {digest.hexdigest()}, expected {expected[name]}'
     return None

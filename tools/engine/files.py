@@ -12,18 +12,23 @@ from models.errors import UserError
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; the file is renamed to `path` if the block ends without an error.
+def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary path to write to; the file is renamed to `path` if the block ends without an error.
 
     So `path` never exists in part. The temporary path is `.NAME.PID.part.SUFFIX` in the same folder.
+
+    Args:
+        sync: the file outlasts a loss of power, too; False is faster for very many files.
     """
     part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
     try:
         yield part
-        with part.open('rb') as file:
-            os.fsync(file.fileno())
+        if sync:
+            with part.open('rb') as file:
+                os.fsync(file.fileno())
         part.replace(path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.errors import UserError
-from tools.preparation.files import save_mask, stems, write_list
+from tools.preparation.files import remove_unfinished, stems, write_list, write_mask
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import CONTEXT_LISTS, CONTEXT_MASKS
 
@@ -33,16 +33,11 @@ class Annotation(NamedTuple):
     segments: list[tuple[int, str]]  # label id and run-length code; later ones lie on top
 
 
-def make_context(path: Path, root: Path, staging: Path, workers: int) -> None:
-    """Write the missing masks of PASCAL Context, then its lists.
-
-    Args:
-        path: the annotations.
-        staging: folder for unfinished files.
+def make_context(path: Path, root: Path, workers: int) -> None:
+    """Write the missing masks of PASCAL Context, from the annotations at `path`, then its lists.
 
     Raises:
         UserError: the annotations are damaged, or pycocotools is missing.
-        OSError: a file cannot be written.
     """
     try:
         import pycocotools.mask  # noqa: F401
@@ -50,12 +45,13 @@ def make_context(path: Path, root: Path, staging: Path, workers: int) -> None:
         raise UserError('PASCAL Context needs pycocotools: pip install -r tools/preparation/requirements.txt') from None
     splits = read(path)
     folder, lists = root / CONTEXT_MASKS, root / CONTEXT_LISTS
-    for made in (folder, lists, staging):
+    for made in (folder, lists):
         made.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
     present = stems(folder, '.png')
     tasks = [annotation for annotations in splits.values() for annotation in annotations
              if annotation.name not in present]
-    for _ in parallel(partial(write_mask, folder=folder, staging=staging, source=path), tasks, workers, 'masks'):
+    for _ in parallel(partial(write, folder=folder, source=path), tasks, len(tasks), workers, 'masks'):
         pass
     for name, annotations in splits.items():
         write_list(lists / f'{name}.txt', (annotation.name for annotation in annotations))
@@ -81,11 +77,9 @@ def read(path: Path) -> dict[str, list[Annotation]]:
                 splits[image['phase']].append(annotation)
         for segment in data['annos_segmentation']:
             annotation, code = by_id[segment['image_id']], segment['segmentation']
-            if tuple(code['size']) != annotation.size or not isinstance(code['counts'], str):
-                raise TypeError(f'a segment of {annotation.name} has no run-length code of the image\'s size')
-            if segment['category_id'] not in LABEL_OF:
-                raise TypeError(f'{annotation.name} has category {segment["category_id"]}, which is not in PASCAL '
-                                'Context')
+            if tuple(code['size']) != annotation.size or segment['category_id'] not in LABEL_OF:
+                raise TypeError(f'a segment of {annotation.name} has size {code["size"]} and category '
+                                f'{segment["category_id"]}')
             annotation.segments.append((LABEL_OF[segment['category_id']], code['counts']))
     except (KeyError, TypeError) as error:
         reason = f'no {error}' if isinstance(error, KeyError) else error
@@ -94,31 +88,20 @@ def read(path: Path) -> dict[str, list[Annotation]]:
     return splits
 
 
-def write_mask(annotation: Annotation, *, folder: Path, staging: Path, source: Path) -> None:
-    """Write the mask of an image.
-
-    Raises:
-        UserError: a run-length code is damaged; names the image and `source`.
-    """
+def write(annotation: Annotation, *, folder: Path, source: Path) -> None:
+    """Write the mask of an image; the UserError for a damaged run-length code names the image and `source`."""
     try:
         labels = paint(annotation)
-    except UserError as error:
-        raise UserError(f'{annotation.name} in {source}: {error}. Delete the file and get it again.') from error
-    save_mask(labels, staging / f'{annotation.name}.png', folder / f'{annotation.name}.png')
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{annotation.name} in {source}: a segment has a damaged run-length code. Delete the file and '
+                        'get it again.') from error
+    write_mask(folder / f'{annotation.name}.png', labels)
 
 
 def paint(annotation: Annotation) -> np.ndarray:
-    """Paint the segments of an image, later ones on top, as label ids (H, W) uint8.
-
-    Raises:
-        UserError: a run-length code is damaged.
-    """
+    """Paint the segments of an image, later ones on top, as label ids (H, W) uint8."""
     from pycocotools import mask
     labels = np.zeros(annotation.size, dtype=np.uint8)
     for label, code in annotation.segments:
-        try:
-            inside = mask.decode({'size': list(annotation.size), 'counts': code})
-        except ValueError as error:
-            raise UserError('a segment has a damaged run-length code') from error
-        labels[inside > 0] = label
+        labels[mask.decode({'size': list(annotation.size), 'counts': code}) > 0] = label
     return labels

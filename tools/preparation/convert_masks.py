@@ -10,8 +10,6 @@ from models.errors import UserError
 from models.image_io import InvalidImage, opened
 from models.label_format import label_format
 
-MOST_BYTES_OF_MAT = 2**20  # SBD's have some 10,000; in memory they may grow by 1,000
-
 # COCO-Stuff's maps count COCO's 91 things and 91 stuffs from 0. These things have no masks: street sign, hat, shoe, eye
 # glasses, plate, mirror, window, desk, door, blender, hair brush. mmseg numbers the others without gaps.
 COCO_STUFF_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
@@ -72,8 +70,6 @@ def sbd_labels(content: bytes) -> np.ndarray:
     Raises:
         UserError: it is damaged, or holds no such mask.
     """
-    if len(content) > MOST_BYTES_OF_MAT:
-        raise UserError(f'a MATLAB file of {len(content):,} bytes; those of SBD are much smaller')
     try:
         labels = loadmat(BytesIO(content), variable_names=['GTcls'])['GTcls'][0]['Segmentation'][0]
     except Exception as error:  # of any kind: scipy's parser trusts the file

@@ -1,8 +1,7 @@
-"""Small files of a benchmark: lists of names, masks."""
-import errno
+"""Files of a benchmark: names in a folder, lists of names, files that never exist in part."""
 import os
-import shutil
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +16,31 @@ def names_in(file: Path) -> list[str]:
 
 
 def stems(folder: Path, ending: str) -> set[str]:
-    """List the files in a folder that have this ending, without it."""
+    """List the files in a folder that have this ending, without it; hidden files are left out."""
     names = os.listdir(folder) if folder.is_dir() else []
-    return {name.removesuffix(ending) for name in names if name.endswith(ending)}
+    return {name.removesuffix(ending) for name in names if name.endswith(ending) and name[0] != '.'}
 
 
 def write_list(file: Path, names: Iterable[str]) -> None:
     """Write a list of names, sorted, unless the file exists."""
     if not file.exists():
-        with atomic_path(file) as path:
-            path.write_text(''.join(f'{name}\n' for name in sorted(names)))
+        write_file(file, ''.join(f'{name}\n' for name in sorted(names)).encode())
 
 
-def save_mask(labels: np.ndarray, staged: Path, target: Path) -> None:
-    """Write label ids (H, W) uint8 as PNG to `staged`, then move the finished file to `target`."""
-    Image.fromarray(labels).save(staged, 'PNG')
-    move(staged, target)
+def write_mask(target: Path, labels: np.ndarray) -> None:
+    """Write label ids (H, W) uint8 as PNG."""
+    content = BytesIO()
+    Image.fromarray(labels).save(content, 'PNG')
+    write_file(target, content.getvalue())
 
 
-def move(staged: Path, target: Path) -> None:
-    """Move a finished file to its place, which may be on another disk; there it is never incomplete."""
-    try:
-        staged.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        with atomic_path(target) as path:
-            shutil.copyfile(staged, path)
-        staged.unlink()
+def write_file(target: Path, content: bytes) -> None:
+    """Write a file that never exists in part; the many files of a dataset are not forced to the disk one by one."""
+    with atomic_path(target, sync=False) as path:
+        path.write_bytes(content)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished files of a run that was killed."""
+    for path in folder.glob('.*.part*'):
+        path.unlink()

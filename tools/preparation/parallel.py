@@ -1,45 +1,45 @@
 """Work for several processes, with a progress bar."""
-import multiprocessing
-import os
 import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from itertools import chain, islice
+from multiprocessing import get_context
 from typing import Any
 
 from tqdm import tqdm
 
 from models.errors import UserError
+from tools.engine.process import end_with_parent
 
 CHUNK = 8  # tasks that a worker takes together
+BATCH = 32 * CHUNK  # tasks that are in memory
 
 
-def parallel(function: Callable[[Any], Any], tasks: Sequence, workers: int, unit: str) -> Iterator:
-    """Yield `function(task)` for each task, in order; with one worker in this process.
+def parallel(function: Callable[[Any], Any], tasks: Iterable, count: int, workers: int, unit: str) -> Iterator:
+    """Yield `function(task)` for each of `count` tasks, in order; with one worker in this process.
 
     Raises:
         UserError: a worker was killed.
     """
-    bar = {'total': len(tasks), 'unit': unit, 'disable': None}
-    if workers == 1:
-        yield from tqdm(map(function, tasks), **bar)
-        return
-    context = multiprocessing.get_context('fork')
-    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+    bar, tasks = tqdm(total=count, unit=unit, disable=None), iter(tasks)
+    with bar, ExitStack() as stack:
+        results = map(function, tasks)
+        if workers > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context('fork'), _start_worker))
+            batches = iter(lambda: list(islice(tasks, BATCH)), [])
+            results = chain.from_iterable(pool.map(function, batch, chunksize=CHUNK) for batch in batches)
         try:
-            yield from tqdm(pool.map(function, tasks, chunksize=CHUNK), **bar)
+            for result in results:
+                bar.update()
+                yield result
         except BrokenProcessPool as error:
             raise UserError('a worker process was killed, probably because memory ran out. Run this again with '
                             '--workers 1.') from error
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it."""
+    """End with the parent, and leave Ctrl-C to it."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

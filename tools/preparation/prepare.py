@@ -1,6 +1,5 @@
 """Make the missing folders of a benchmark from its archives."""
 import errno
-import shutil
 import sys
 from http.client import HTTPException
 from pathlib import Path
@@ -11,7 +10,7 @@ from tools.engine.files import lock_folder, make_folder
 from tools.preparation.context import make_context
 from tools.preparation.files import names_in, write_list
 from tools.preparation.sources import SBD_LISTS, VOC_LISTS, Archive, Benchmark
-from tools.preparation.unpack import check_space, unpack
+from tools.preparation.unpack import unpack
 from tools.preparation.verify import incomplete_folders
 
 
@@ -37,55 +36,42 @@ def prepare(benchmark: Benchmark, root: Path, *, download: bool, workers: int) -
         wanted = '; '.join(f'{archive.name} ({" or ".join(archive.urls)})' for archive in missing)
         raise UserError(f'missing in {folder}: {wanted}. Put them there, or run this with --download.')
     with lock_folder(make_folder(folder), f'another run is using {folder}: wait until it ends.'):
-        obtain(archives, folder)
-        staging = folder / 'unpacking'
+        for archive in archives:
+            obtain(archive, folder / archive.name)
         for archive in archives:
             say(f'unpacking {folder / archive.name}')
-            shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
-            try:
-                if archive.makes:
-                    make_context(folder / archive.name, root, staging, workers)
-                else:
-                    unpack(archive, folder / archive.name, root, staging, workers)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+            if archive.makes:
+                make_context(folder / archive.name, root, workers)
+            else:
+                unpack(archive, folder / archive.name, root, workers)
         if any(split.name == 'aug' for split in benchmark.splits):
             list_aug(benchmark, root)
 
 
-def obtain(archives: list[Archive], folder: Path) -> None:
-    """Download the missing archives, and check that each is the published file.
+def obtain(archive: Archive, path: Path) -> None:
+    """Download an archive to `path` if it is missing, and check that it is the published file.
 
     Raises:
-        UserError: an archive cannot be downloaded, or is another file.
+        UserError: it cannot be downloaded, or is another file.
+        OSError: the disk is full.
     """
-    missing = [archive for archive in archives if not (folder / archive.name).exists()]
-    check_space(folder, sum(bytes_to_come(archive, folder) for archive in missing), 'download the archives')
-    for archive in archives:
-        path = folder / archive.name
-        sources = ' or '.join(archive.urls)
-        if archive in missing:
-            part = part_of(archive, folder)
-            fetch(archive, part)
-            if differs := compare(archive, part):
-                part.unlink()
-                raise UserError(f'the download for {path} {differs}, and was deleted. Run this again, or download it '
-                                f'by hand from {sources}')
-            part.replace(path)
-        elif differs := compare(archive, path):
-            raise UserError(f'{path} {differs}: it is truncated, or another file. Delete it, and get it again from '
-                            f'{sources} or with --download.')
-
-
-def part_of(archive: Archive, folder: Path) -> Path:
-    """Return the path of an unfinished download."""
-    return folder / f'{archive.name}.part'
-
-
-def bytes_to_come(archive: Archive, folder: Path) -> int:
-    """Return the bytes that are left to download, 0 if no size is published."""
-    part = part_of(archive, folder)
-    return max(0, archive.expected.get('size', 0) - (part.stat().st_size if part.exists() else 0))
+    present, sources = path.exists(), ' or '.join(archive.urls)
+    file = path if present else path.with_name(f'{path.name}.part')
+    if not present:
+        fetch(archive, file)
+    if not archive.published:
+        say(f'{path}: no size or checksum is published, so it is not checked')
+    else:
+        say(f'checking {path}')
+    differs = downloads.difference(file, archive.published)
+    if differs and present:
+        raise UserError(f'{path} {differs}: it is truncated, or another file. Delete it, and get it again from '
+                        f'{sources} or with --download.')
+    if differs:
+        file.unlink()
+        raise UserError(f'the download for {path} {differs}, and was deleted. Run this again, or download it by hand '
+                        f'from {sources}')
+    file.replace(path)
 
 
 def fetch(archive: Archive, part: Path) -> None:
@@ -108,15 +94,6 @@ def fetch(archive: Archive, part: Path) -> None:
                     f'it by hand and put it into {part.parent}')
 
 
-def compare(archive: Archive, path: Path) -> str | None:
-    """Compare a file with the published size and hashes, see `downloads.difference`."""
-    if not archive.published:
-        say(f'{path}: no size or checksum is published, so it is not checked')
-        return None
-    say(f'checking {path}')
-    return downloads.difference(path, archive.expected)
-
-
 def list_aug(benchmark: Benchmark, root: Path) -> None:
     """Write aug.txt: the images of SBD that VOC's own train.txt and val.txt do not list.
 
@@ -133,9 +110,3 @@ def list_aug(benchmark: Benchmark, root: Path) -> None:
             own.update(names)
     sbd = {name for part in ('train', 'val') for name in names_in(root / SBD_LISTS / f'{part}.txt')}
     write_list(root / VOC_LISTS / 'aug.txt', sbd - own)
-
-
-def parent_root(benchmark: Benchmark, root: Path) -> Path | None:
-    """Return the right root if `root` is a folder inside the layout, such as data/VOCdevkit/VOC2012."""
-    return next((above for split in benchmark.splits for above in root.parents
-                 if (above / split.images).is_relative_to(root) and (above / split.images).is_dir()), None)

@@ -1,13 +1,9 @@
 """The benchmarks as data: their archives, the files taken from each, and the splits that result.
 
-Layouts are mmsegmentation 0.30's, below one root folder. Each size and hash of an archive names its published source;
-some archives have none. No archive was available to compare with. Importing this module is quick.
+Layouts are mmsegmentation 0.30's, below one root folder. No archive was available to compare with. Importing this
+module is quick.
 """
 from typing import NamedTuple
-
-TFDS = 'TensorFlow Datasets, tensorflow_datasets/url_checksums/'
-TORCHVISION = 'torchvision, torchvision/datasets/'
-GLUONCV = 'GluonCV, scripts/datasets/'
 
 
 class Folder(NamedTuple):
@@ -30,20 +26,16 @@ class Archive(NamedTuple):
 
     Args:
         urls: addresses, tried in this order.
-        published: 'size' in bytes, 'md5', 'sha1' or 'sha256' -> (value, its source).
+        published: 'size' in bytes, 'md5', 'sha1' or 'sha256', as far as known. Sizes and SHA-256 are from TensorFlow
+            Datasets (url_checksums/), MD5 from torchvision (datasets/), SHA-1 from GluonCV (scripts/datasets/).
         folders: folders taken from it.
         makes: folders under the root that are made from it in another way.
     """
     name: str
     urls: tuple[str, ...]
-    published: dict[str, tuple[int | str, str]]
+    published: dict[str, int | str]
     folders: tuple[Folder, ...] = ()
     makes: tuple[str, ...] = ()
-
-    @property
-    def expected(self) -> dict[str, int | str]:
-        """Return the published size and hashes without their sources."""
-        return {fact: value for fact, (value, _) in self.published.items()}
 
     @property
     def targets(self) -> set[str]:
@@ -81,12 +73,7 @@ class Benchmark(NamedTuple):
     mask_ending: str = '.png'
 
 
-def same(folder: str, ending: str) -> Folder:
-    """Copy a folder to the same path under the root."""
-    return Folder(folder, folder, (ending, ending))
-
-
-JPG, PNG = ('.jpg', '.jpg'), ('.png', '.png')
+JPG, PNG, TXT = ('.jpg', '.jpg'), ('.png', '.png'), ('.txt', '.txt')
 VOC12, VOC10, COCO, ADE = 'VOCdevkit/VOC2012', 'VOCdevkit/VOC2010', 'coco_stuff164k', 'ADEChallengeData2016'
 SBD_LISTS = 'VOCdevkit/VOCaug/dataset'  # SBD's own train.txt and val.txt
 VOC_LISTS = f'{VOC12}/ImageSets/Segmentation'
@@ -96,31 +83,29 @@ CONTEXT_MASKS = f'{VOC10}/SegmentationClassContext'
 VOC12_ARCHIVE = Archive(
     'VOCtrainval_11-May-2012.tar',
     ('http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar',),
-    {'size': (1_999_639_040, f'{TFDS}voc.txt'),
-     'sha256': ('e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb', f'{TFDS}voc.txt'),
-     'md5': ('6cd6e144f989b92b3379bac3b3de84fd', f'{TORCHVISION}voc.py')},
-    (same(f'{VOC12}/JPEGImages', '.jpg'), same(f'{VOC12}/SegmentationClass', '.png'), same(VOC_LISTS, '.txt')))
+    {'size': 1_999_639_040,
+     'sha256': 'e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb'},
+    tuple(Folder(folder, folder, endings) for folder, endings in (
+        (f'{VOC12}/JPEGImages', JPG), (f'{VOC12}/SegmentationClass', PNG), (VOC_LISTS, TXT))))
 
 SBD_ARCHIVE = Archive(
     'benchmark.tgz',
     ('https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',),
-    {'md5': ('82b4d87ceb2ed10f6038a1cba92111cb', f'{TORCHVISION}sbd.py'),
-     'sha1': ('7129e0a480c2d6afb02b517bb18ac54283bfaa35', f'{GLUONCV}pascal_voc.py')},
-    (Folder('benchmark_RELEASE/dataset', SBD_LISTS, ('.txt', '.txt')),
+    {'md5': '82b4d87ceb2ed10f6038a1cba92111cb',
+     'sha1': '7129e0a480c2d6afb02b517bb18ac54283bfaa35'},
+    (Folder('benchmark_RELEASE/dataset', SBD_LISTS, TXT),
      Folder('benchmark_RELEASE/dataset/cls', f'{VOC12}/SegmentationClassAug', ('.mat', '.png'), 'sbd')))
 
 COCO_ARCHIVES = (
     Archive(
         'train2017.zip', ('http://images.cocodataset.org/zips/train2017.zip',),
-        {'size': (19_336_861_798, f'{TFDS}coco.txt'),
-         'sha256': ('69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929', f'{TFDS}coco.txt'),
-         'sha1': ('10ad623668ab00c62c096f0ed636d6aff41faca5', f'{GLUONCV}mscoco.py')},
+        {'size': 19_336_861_798,
+         'sha256': '69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929'},
         (Folder('train2017', f'{COCO}/images/train2017', JPG),)),
     Archive(
         'val2017.zip', ('http://images.cocodataset.org/zips/val2017.zip',),
-        {'size': (815_585_330, f'{TFDS}coco.txt'),
-         'sha256': ('4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05', f'{TFDS}coco.txt'),
-         'sha1': ('4950dc9d00dbe1c933ee0170f5797584351d2a41', f'{GLUONCV}mscoco.py')},
+        {'size': 815_585_330,
+         'sha256': '4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05'},
         (Folder('val2017', f'{COCO}/images/val2017', JPG),)),
     Archive(  # its owners give a rounded size (659 MB) and no hash
         'stuffthingmaps_trainval2017.zip',
@@ -131,20 +116,19 @@ COCO_ARCHIVES = (
 VOC10_ARCHIVE = Archive(
     'VOCtrainval_03-May-2010.tar',
     ('http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar',),
-    {'md5': ('da459979d0c395079b5c75ee67908abb', f'{TORCHVISION}voc.py'),
-     'sha1': ('bf9985e9f2b064752bf6bd654d89f017c76c395a', f'{GLUONCV}pascal_context.py')},
-    (same(f'{VOC10}/JPEGImages', '.jpg'),))
+    {'md5': 'da459979d0c395079b5c75ee67908abb',
+     'sha1': 'bf9985e9f2b064752bf6bd654d89f017c76c395a'},
+    (Folder(f'{VOC10}/JPEGImages', f'{VOC10}/JPEGImages', JPG),))
 
 DETAIL_URL = 'https://codalabuser.blob.core.windows.net/public/trainval_merged.json'
 DETAIL_ARCHIVE = Archive(  # the owners' server is reported gone; the second address is the Internet Archive's copy
     'trainval_merged.json', (DETAIL_URL, f'https://web.archive.org/web/20251122105902id_/{DETAIL_URL}'),
-    {'sha1': ('169325d9f7e9047537fedca7b04de4dddf10b881', f'{GLUONCV}pascal_context.py')}, makes=(CONTEXT_MASKS,))
+    {'sha1': '169325d9f7e9047537fedca7b04de4dddf10b881'}, makes=(CONTEXT_MASKS,))
 
 ADE_ARCHIVE = Archive(
     'ADEChallengeData2016.zip', ('http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',),
-    {'size': (967_382_037, f'{TFDS}ade20k.txt'),
-     'sha256': ('7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29', f'{TFDS}ade20k.txt'),
-     'sha1': ('219e1696abb36c8ba3a3afe7fb2f4b4606a897c7', f'{GLUONCV}ade20k.py')},
+    {'size': 967_382_037,
+     'sha256': '7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29'},
     tuple(Folder(f'{ADE}/{kind}/{part}', f'ade/{ADE}/{kind}/{part}', endings)
           for kind, endings in (('images', JPG), ('annotations', PNG)) for part in ('training', 'validation')))
 

@@ -4,110 +4,110 @@ import os
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-
-from tqdm import tqdm
+from typing import NamedTuple
 
 from models.errors import UserError
 from tools.preparation.convert_masks import CONVERTERS
-from tools.preparation.files import move, save_mask
+from tools.preparation.files import remove_unfinished, write_file, write_mask
 from tools.preparation.parallel import parallel
-from tools.preparation.sources import Archive, Folder
+from tools.preparation.sources import Archive
 
 MOST_BYTES = 32 * 2**20  # of a file in an archive: five times the largest published image
 
 
-def unpack(archive: Archive, path: Path, root: Path, staging: Path, workers: int) -> None:
+class Member(NamedTuple):
+    """A file in an archive, and the path and converter (see `sources.Folder`) for it."""
+    info: zipfile.ZipInfo | tarfile.TarInfo
+    name: str
+    size: int  # bytes
+    target: Path
+    labels: str | None
+
+
+def unpack(archive: Archive, path: Path, root: Path, workers: int) -> None:
     """Write the files of an archive that are missing under `root`.
 
-    Args:
-        path: the archive.
-        staging: folder for unfinished files.
+    Files are read one by one and written under names of our own, so no path or link in the archive is followed.
 
     Raises:
         UserError: the archive or a file in it is damaged, or the disk has too little space.
         OSError: a file cannot be written.
     """
-    for folder in archive.folders:
-        (root / folder.target).mkdir(parents=True, exist_ok=True)
-    extract(archive, path, root, staging)
-    for folder in archive.folders:
-        files = [path for path in sorted((staging / folder.inside).glob('*')) if path.suffix == folder.endings[0]]
-        place_file = partial(place, folder=folder, target=root / folder.target, origin=path)
-        for _ in parallel(place_file, files, workers if folder.labels else 1, 'files'):  # moving needs one process
+    is_zip = path.suffix == '.zip'
+    with ExitStack() as stack:
+        with naming_damage(path):
+            if is_zip:
+                opened = stack.enter_context(zipfile.ZipFile(path))
+                found = [(info, info.filename, info.file_size) for info in opened.infolist()]
+            else:
+                opened = stack.enter_context(tarfile.open(path))
+                found = [(info, info.name, info.size) for info in opened.getmembers() if info.isreg()]
+        members = missing_members(archive, found, root)
+        needed, free = sum(member.size for member in members), shutil.disk_usage(root).free
+        if needed > free:
+            raise UserError(f'to unpack {path.name}, {needed / 1e9:.2f} GB are needed in {root} and {free / 1e9:.2f} '
+                            'GB are free. Make room, or name a folder on a larger disk with --root.')
+
+        def contents() -> Iterator[tuple[Member, bytes]]:
+            for member in members:
+                with naming_damage(path, member.name):
+                    if member.size > MOST_BYTES:
+                        raise ValueError(f'{member.size:,} bytes, no published file is as large')
+                    with opened.open(member.info) if is_zip else opened.extractfile(member.info) as file:
+                        content = file.read(member.size + 1)  # no more, even if the size is wrong
+                yield member._replace(info=None), content
+
+        converts = any(folder.labels for folder in archive.folders)  # copying alone needs one process
+        for _ in parallel(partial(write, origin=path), contents(), len(members), workers if converts else 1, 'files'):
             pass
 
 
-def extract(archive: Archive, path: Path, root: Path, staging: Path) -> None:
-    """Extract the missing files of an archive to their paths in it, below `staging`.
-
-    Raises:
-        UserError: the archive is damaged, or the disk has too little space.
-    """
+def missing_members(archive: Archive, found: Iterable[tuple], root: Path) -> list[Member]:
+    """Choose the files of an archive, (info, name, size) each, that are missing under `root`; make their folders."""
     folders = {(folder.inside, folder.endings[0]): folder for folder in archive.folders}
-    present = {folder.target: set(os.listdir(root / folder.target)) for folder in archive.folders}
-
-    def is_wanted(name: str) -> bool:
+    present = {}
+    for target in {folder.target for folder in archive.folders}:
+        (root / target).mkdir(parents=True, exist_ok=True)
+        remove_unfinished(root / target)
+        present[target] = {*os.listdir(root / target)}
+    members = []
+    for info, name, size in found:
         inside = PurePosixPath(name)
         folder = folders.get((str(inside.parent), inside.suffix))
-        return folder is not None and inside.name[0] != '.' and \
-            inside.stem + folder.endings[1] not in present[folder.target]
+        if folder and inside.name[0] != '.' and inside.stem + folder.endings[1] not in present[folder.target]:
+            target = root / folder.target / (inside.stem + folder.endings[1])
+            members.append(Member(info, name, size, target, folder.labels))
+    return members
 
-    current = ''
+
+@contextmanager
+def naming_damage(path: Path, name: str = '') -> Iterator[None]:
+    """Turn any error of the libraries, which trust the archive, into a UserError that names it and the file in it."""
     try:
-        with open_archive(path) as opened:
-            if isinstance(opened, zipfile.ZipFile):
-                members = [(info.filename, info.file_size, info) for info in opened.infolist()]
-                options = {}
-            else:
-                members = [(info.name, info.size, info) for info in opened.getmembers() if info.isreg()]
-                options = {'filter': 'data'}
-            members = [member for member in members if is_wanted(member[0])]
-            for current, size, _ in members:  # noqa: B007
-                if size > MOST_BYTES:
-                    raise ValueError(f'{size:,} bytes, no published file is as large')
-            check_space(root, sum(size for _, size, _ in members), f'unpack {path.name}')
-            for current, _, info in tqdm(members, unit='files', disable=None):  # noqa: B007
-                opened.extract(info, staging, **options)
-    except UserError:
-        raise
-    except Exception as error:  # of any kind: these libraries trust the archive
+        yield
+    except Exception as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not a wrong offset
             raise
-        where = f'{current[:80]} in {path}' if current else path
+        where = f'{name[:80]} in {path}' if name else path
         raise UserError(f'{where} is damaged or truncated ({error}). Delete {path} and get it again.') from error
 
 
-def open_archive(path: Path) -> zipfile.ZipFile | tarfile.TarFile:
-    """Open an archive by the ending of its name."""
-    if path.suffix == '.zip':
-        return zipfile.ZipFile(path)
-    return tarfile.open(path, 'r:gz' if path.suffix == '.tgz' else 'r:')
-
-
-def place(file: Path, *, folder: Folder, target: Path, origin: Path) -> None:
-    """Move an extracted file to its folder under the root, or convert the mask that it holds.
+def write(task: tuple[Member, bytes], origin: Path) -> None:
+    """Write a file, or the label ids of the mask that it holds.
 
     Raises:
         UserError: the mask is damaged; names the file and its archive, `origin`.
     """
-    name = file.stem + folder.endings[1]
-    if folder.labels is None:
-        move(file, target / name)
+    member, content = task
+    if member.labels is None:
+        write_file(member.target, content)
         return
     try:
-        labels = CONVERTERS[folder.labels](file.read_bytes())
+        labels = CONVERTERS[member.labels](content)
     except UserError as error:
-        raise UserError(f'{folder.inside}/{file.name} in {origin}: {error}. Delete the archive and get it again.'
-                        ) from error
-    save_mask(labels, file.with_name(f'{name}.new'), target / name)
-    file.unlink()
-
-
-def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Raise a UserError if fewer than `needed` bytes are free where `folder` is."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(f'to {purpose}, {needed / 1e9:.2f} GB are needed in {folder} and {free / 1e9:.2f} GB are '
-                        'free. Make room, or name a folder on a larger disk with --root.')
+        raise UserError(f'{member.name} in {origin}: {error}. Delete the archive and get it again.') from error
+    write_mask(member.target, labels)

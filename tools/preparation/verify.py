@@ -24,19 +24,6 @@ class Survey(NamedTuple):
     masks: set[str]
 
 
-class Sample(NamedTuple):
-    """An image and its mask to be checked; a missing file is None."""
-    split: Split
-    image: Path | None
-    mask: Path | None
-
-
-class Findings(NamedTuple):
-    """Problems as text, and the label ids that occur."""
-    problems: list[str]
-    labels: set[int]
-
-
 def survey(split: Split, root: Path, mask_ending: str) -> Survey:
     """List the files of a split without opening them."""
     images, masks = stems(root / split.images, '.jpg'), stems(root / split.masks, mask_ending)
@@ -59,85 +46,68 @@ def incomplete_folders(benchmark: Benchmark, root: Path) -> set[str]:
     return incomplete
 
 
-def check(sample: Sample, ids: range) -> tuple[Split, Findings]:
+def check(pair: tuple[Path, Path], ids: range) -> tuple[list[str], set[int]]:
     """Decode an image and its mask and compare them.
 
     Args:
         ids: valid label ids, beside void.
+
+    Returns:
+        problems as text, and the valid label ids that occur.
     """
     problems, sizes, labels = [], [], set()
-    for path in (sample.image, sample.mask):
-        if path is None:
-            continue
+    for path in pair:
         try:
             decoded = decode(path)
             sizes.append(upright_size(decoded))
-            if path is sample.mask:
+            if path is pair[1]:
                 labels = set(np.flatnonzero(np.bincount(label_ids(decoded).ravel())).tolist()) - {VOID}
         except (UserError, OSError) as error:
             problems.append(f'{path}: {error}')
     wrong = sorted(labels - set(ids))
     if wrong:
-        problems.append(f'{sample.mask}: label ids {wrong[:5]} are out of range: valid are 0 to {ids.stop - 1} and '
-                        f'{VOID}')
+        problems.append(f'{pair[1]}: label ids {wrong[:5]} are out of range: valid are 0 to {ids.stop - 1} and {VOID}')
     if len(set(sizes)) > 1:
-        problems.append(f'{sample.mask}: the mask is {sizes[1][1]}x{sizes[1][0]} pixels, its image '
+        problems.append(f'{pair[1]}: the mask is {sizes[1][1]}x{sizes[1][0]} pixels, its image '
                         f'{sizes[0][1]}x{sizes[0][0]}')
-    return sample.split, Findings(problems, labels.intersection(ids))
+    return problems, labels.intersection(ids)
 
 
 def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     """Print a report on a benchmark, and return whether it is complete and right. Nothing is changed."""
     print(f'{name} in {root}:')
     class_names = getattr(datasets, benchmark.dataset).CLASSES
-    found = {split: survey(split, root, benchmark.mask_ending) for split in benchmark.splits}
-    findings = check_all(benchmark, root, found, len(class_names), workers)
-    good = names_are_used_once(found)
-    for split, files in found.items():
-        names = set(files.names or ())
-        source = split.images if split.names is None else split.names
-        if files.names is None:
-            print(f'  {split.name}: no file {source}; 0 of {split.count:,} images')
+    ids = range(benchmark.first_label + len(class_names))
+    good, listed, present = True, Counter(), {'training': set(), 'val': set()}
+    for split in benchmark.splits:
+        found = survey(split, root, benchmark.mask_ending)
+        names = set(found.names or ())
+        pairs = [(root / split.images / f'{name}.jpg', root / split.masks / f'{name}{benchmark.mask_ending}')
+                 for name in sorted(names & found.images & found.masks)]
+        problems = []
+        for wrong, labels in parallel(partial(check, ids=ids), pairs, len(pairs), workers, 'images'):
+            problems += wrong
+            present['val' if split.name == 'val' else 'training'] |= labels
+        if found.names is None:
+            print(f'  {split.name}: no file {split.names}; 0 of {split.count:,} images')
         else:
-            print(f'  {split.name}: {len(names):,} of {split.count:,} images in {source}; there are '
-                  f'{len(names & files.images):,} images and {len(names & files.masks):,} masks')
-        lists = [(f'no image in {split.images}', sorted(names - files.images)),
-                 (f'no mask in {split.masks}', sorted(names - files.masks)),
-                 ('wrong', findings[split].problems)]
-        for kind, entries in lists:
+            print(f'  {split.name}: {len(names):,} of {split.count:,} images in {split.names or split.images}; there '
+                  f'are {len(names & found.images):,} images and {len(names & found.masks):,} masks')
+        lists = {f'no image in {split.images}': sorted(names - found.images),
+                 f'no mask in {split.masks}': sorted(names - found.masks), 'wrong': problems}
+        for kind, entries in lists.items():
             show(kind, entries)
-        good &= len(names) == split.count and not any(entries for _, entries in lists)
-    for part in ('training', 'val'):
-        labels = {label for split in found if (split.name == 'val') == (part == 'val')
-                  for label in findings[split].labels}
+        good &= len(names) == split.count and not any(lists.values())
+        listed.update(found.names if split.names and found.names else ())
+    repeated = sorted(name for name, count in listed.items() if count > 1)  # within a split, or trained and tested on
+    show('listed more than once', repeated)
+    for part, labels in present.items():
         absent = [class_name for label, class_name in enumerate(class_names, benchmark.first_label)
                   if label not in labels]
         none_of = f'; none of {", ".join(absent)}' if labels and absent else ''
         print(f'  classes in {part}: {len(class_names) - len(absent)} of {len(class_names)}{none_of}')
         good &= not (absent and part == 'training')  # a small val need not show every class
-    return good
-
-
-def check_all(benchmark: Benchmark, root: Path, found: dict[Split, Survey], classes: int, workers: int
-              ) -> dict[Split, Findings]:
-    """Check all files of each split."""
-    samples = [Sample(split, root / split.images / f'{name}.jpg' if name in files.images else None,
-                      root / split.masks / f'{name}{benchmark.mask_ending}' if name in files.masks else None)
-               for split, files in found.items()
-               for name in sorted({*(files.names or ())} & (files.images | files.masks))]
-    together = {split: Findings([], set()) for split in found}
-    for split, one in parallel(partial(check, ids=range(benchmark.first_label + classes)), samples, workers, 'images'):
-        together[split].problems.extend(one.problems)
-        together[split].labels.update(one.labels)
-    return together
-
-
-def names_are_used_once(found: dict[Split, Survey]) -> bool:
-    """Print images that are listed twice or in two splits: training images must not be tested on."""
-    counts = Counter(name for split, files in found.items() if split.names for name in files.names or ())
-    repeated = sorted(name for name, count in counts.items() if count > 1)
-    show('listed more than once', repeated)
-    return not repeated
+    return good and not repeated
 
 
 def show(kind: str, entries: list[str]) -> None:
