@@ -136,10 +136,8 @@ def _complete(config: Config, checkpoint: Checkpoint, known: metadata.Descriptio
     source = 'the config' if trusted else checkpoint.path
     if not isinstance(config.get('model'), dict) or not isinstance(config.get('data'), dict):
         source = 'the config' if trusted else f'{checkpoint.path} does not say how it was trained: it'
-        other = '' if 'backbone.region_level_bridge' in checkpoint.weights else ' It may be of another model: it has ' \
-            'no backbone.region_level_bridge, as a CLIP-RC has.'
         raise UserError(f'{source} has no complete `model` and `data`: name the config of its training '
-                        f'(tools/inspect_checkpoint.py shows its classes and sizes).{other}')
+                        '(tools/inspect_checkpoint.py shows its classes and sizes).')
     tests = config.data.get('test')
     while isinstance(tests, (list, tuple)) and tests or isinstance(tests, dict) and 'datasets' in tests:
         tests = (tests['datasets'] if isinstance(tests, dict) else tests)[0]
@@ -154,7 +152,7 @@ def _complete(config: Config, checkpoint: Checkpoint, known: metadata.Descriptio
 
 
 class Training(NamedTuple):
-    """The classes and prompts that a model was trained on."""
+    """The classes and prompts of a model's training."""
     names: list[str]
     unseen: list[str]  # the class names without masks
     self_training: bool  # the transductive setting
