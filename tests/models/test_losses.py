@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import resizing
-from models.losses import MaskLoss, MaskTerms, pair_count
+from models.losses import MaskLoss, MaskTerms
 from models.resizing import Resizing
 from tests.conftest import REPOSITORY
 from tests.models.naive import bilinear, close
@@ -156,11 +156,6 @@ def naive_focal_of_negatives(logits):
                for x in logits.flatten().tolist()) / (H * W)
 
 
-@pytest.mark.parametrize(('present', 'count'), [(0., 1), (1., 1), (3., 3)])
-def test_pairs_are_at_least_one(present, count):
-    assert float(pair_count(torch.tensor(present))) == count
-
-
 WORKER = '''
 import sys
 from datetime import timedelta
@@ -184,8 +179,3 @@ def test_pairs_are_averaged_over_workers():
     workers = [subprocess.Popen([sys.executable, '-c', WORKER, str(rank), port], env=environment, text=True,
                                 stdout=subprocess.PIPE) for rank in range(2)]
     assert [each.communicate(timeout=120)[0].strip() for each in workers] == ['[1.5, 3.5, 1.0]'] * 2
-
-
-def test_unknown_keyword():
-    with pytest.raises(TypeError, match='mask_weigth'):
-        MaskLoss(mask_weigth=1.)

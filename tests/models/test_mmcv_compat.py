@@ -101,17 +101,6 @@ def test_saved_checkpoints_leave_constants_out(tmp_path):
     assert set(names) == {'part.weight', 'part.kept'}
 
 
-def test_applying_twice_does_no_harm():
-    mmcv_compat.apply()
-    mmcv_compat.apply()
-    assert scattering._get_stream is mmcv_compat.get_stream
-
-
-def test_a_namespace_of_operators_is_one():
-    """torch 2.6 could not compile or export where it meets the function that mmcv puts there."""
-    assert isinstance(torch.ops._check_balance, type(torch.ops.aten))
-
-
 def test_containers_are_pinned(monkeypatch):
     """Without the repair torch's loader hands them on as they are. (Pinning itself needs a GPU.)"""
     monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor, device=None: tensor + 1)

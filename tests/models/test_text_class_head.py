@@ -61,18 +61,6 @@ def test_seen_penalty(setting, seen, shift):
     assert close(built.scores(logits, built.penalty), expected, 1e-7)
 
 
-def test_another_seen_penalty():
-    assert class_head(seen_penalty=0.5).penalty.flatten().tolist() == [0.5, 0., 0.5, 0.5, 0.]
-
-
-def test_embeddings_are_used_as_they_are():
-    stored = (0.9995 * unit(CLASSES, E, dim=1, seed=7)).half()
-    built = class_head()
-    built.set_classes(CLASSES, stored)
-    assert built.embeddings.dtype == torch.float32
-    assert torch.equal(built.rows_in_use(), stored.float()), 'normalised again'
-
-
 @pytest.mark.parametrize('shape', [(CLASSES + 1, E), (CLASSES, E + 1), (CLASSES,)])
 def test_embeddings_that_do_not_fit(shape):
     with pytest.raises(ValueError, match=rf'^rows\.npy: .*{shape[0]}.* 5 classes .*width 16'):
@@ -99,7 +87,3 @@ def test_other_classes_need_other_embeddings():
     with pytest.raises(ValueError, match='no text embeddings: .*set_classes'):
         built.rows_in_use()
     assert before.flatten().tolist() == pytest.approx([0.1, 0, 0.1, 0.1, 0]), 'results of earlier classes change'
-
-
-def test_no_trace_in_a_state_dict():
-    assert not class_head().state_dict() and not list(class_head().parameters())

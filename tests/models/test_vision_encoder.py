@@ -7,7 +7,7 @@ from torch import nn
 
 from models import CLIPVisionEncoder
 from models.clip_layers import LayerNorm
-from models.vision_encoder import region_visibility, resize_positions
+from models.vision_encoder import region_visibility
 from tests.models.naive import (
     SIZES,
     bilinear,
@@ -123,23 +123,6 @@ def test_read_out(scale):
     assert close(cls, expected[:, 0])
     assert close(patches, expected[:, 1:-R].transpose(1, 2).reshape(2, 16, 8, 4))
     assert close(regions, expected[:, -R:].transpose(1, 2).reshape(2, 16, 2, 2))
-
-
-@pytest.mark.parametrize(('height', 'width'), [(64, 64), (128, 64), (32, 96)])
-def test_features_have_unit_length_at_any_resolution(height, width):
-    features = encoder()(random_image(height, width))
-    assert [tuple(each.shape) for each in features] == [(2, 16), (2, 16, height // 16, width // 16), (2, 16, 2, 2)]
-    for each in features:
-        assert close(each.norm(dim=1), torch.ones(each.norm(dim=1).shape))
-
-
-@pytest.mark.parametrize('grid', [(4, 4), (7, 3), (2, 8), (8, 8)])
-def test_positions_are_resized_bilinearly(grid):
-    table = torch.randn(17, 8)
-    resized = resize_positions(table, grid)
-    assert torch.equal(resized[0], table[0])
-    assert close(resized[1:], bilinear(table[1:].T.reshape(8, 4, 4), grid).flatten(1).T)
-    assert grid != (4, 4) or torch.equal(resized, table)
 
 
 def test_prompt_dropout_is_drawn_per_image_and_block():

@@ -49,29 +49,10 @@ def test_a_list_gives_the_same_as_one_by_one(miniature, scene):
     assert miniature.segment([]) == []
 
 
-def test_every_kind_of_file_gives_the_labels_of_the_upright_image(miniature, image, tmp_path):
-    wanted = miniature.segment(image).labels
-    opened = Image.fromarray(image)
-    opened.save(tmp_path / 'it.png')
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(np.ascontiguousarray(np.rot90(image, 1))).save(tmp_path / 'turned.png', exif=exif)
-    opened.convert('RGBA').save(tmp_path / 'opaque.webp', lossless=True)
-    for source in (str(tmp_path / 'it.png'), tmp_path / 'turned.png', tmp_path / 'opaque.webp', opened, image / 255):
-        assert np.array_equal(miniature.segment(source).labels, wanted)
-    opened.convert('CMYK').save(tmp_path / 'it.jpg', quality=98, subsampling=0)
-    assert (miniature.segment(tmp_path / 'it.jpg').labels == wanted).mean() > 0.97
-
-
 @pytest.mark.parametrize('size', [(1, 1), (1, 20), (3, 2), (500, 30), (64, 64)])
 def test_sizes(miniature, size):
     result = miniature.segment(np.full((*size, 3), 90, np.uint8), ['red dots', 'blue paint'])
     assert result.labels.shape == size and result.scores.shape == (2, *size)
-
-
-def test_too_elongated(miniature):
-    with pytest.raises(ValueError, match='100x2 pixels.*more than 20 times'):
-        miniature.segment(np.zeros((2, 100, 3), np.uint8))
 
 
 def test_labels_are_of_the_best_scores(miniature, image):
@@ -112,11 +93,6 @@ def test_threshold_and_background(miniature, image):
     assert np.array_equal(as_text.labels, result.labels)
     for none in ('', [], ' , '):
         assert np.array_equal(miniature.segment(image, names, background=none).labels, plain.labels)
-
-
-@pytest.mark.parametrize('threshold', [np.float32(0.3), np.int64(1)])
-def test_threshold_of_numpy(miniature, image, threshold):
-    assert miniature.segment(image, threshold=threshold).summary()['threshold'] == float(threshold)
 
 
 @pytest.mark.parametrize('threshold', [-0.1, 1.5])
@@ -180,12 +156,6 @@ def test_a_long_name_is_refused_before_anything_is_embedded(miniature, image, mo
         assert time.monotonic() - began < 1
 
 
-def test_no_class_names(miniature, image):
-    for names in ([], ['', ' ']):
-        with pytest.raises(ValueError, match='no class names'):
-            miniature.segment(image, names)
-
-
 def test_many_class_names(miniature, image):
     """More than a byte of labels can count."""
     names = ['red dots', *(f'thing {index}' for index in range(299))]
@@ -207,54 +177,6 @@ def test_threads_wait_for_each_other(miniature, image):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(labels, wanted[place]) for place in range(3) for labels in found[place])
-
-
-def test_the_cache_of_embeddings_is_limited(monkeypatch):
-    monkeypatch.setattr('models.inference.segmenter.CACHE_SIZE', 3)
-    model, embedded = load_model(MODEL), []
-
-    def counting(encoder, names, templates):
-        embedded.extend(name for name, in names)
-        return embed_class_names(encoder, names, templates)
-    names = list(model.class_names)
-    model.embed([*names, 'kite'])
-    monkeypatch.setattr('models.inference.segmenter.embed_class_names', counting)
-    many = [f'thing {letter}' for letter in 'abcdefgh']
-    rows = model.embed([*many, 'thing a'])
-    assert rows.shape[0] == 9 and torch.equal(rows[0], rows[8])
-    del embedded[:]
-    model.embed(['thing g', 'thing h', 'thing a', *names])
-    assert embedded == [], 'the last ones and the classes of the training stay'
-    model.embed(['thing g'])
-    model.embed(['thing x'])
-    assert embedded == ['thing x']
-    model.embed(['thing g'])
-    assert embedded == ['thing x'], 'what was used last goes last'
-    model.embed(['thing h'])
-    assert embedded == ['thing x', 'thing h']
-    assert len(model._cache) == 3
-
-
-def test_embedding_waits_for_others(monkeypatch):
-    """One thread at a time is in the encoder; within `using` the same thread may embed, too."""
-    model, inside, most = load_model(MODEL), [], []
-
-    def slow(encoder, names, templates):
-        inside.append(names)
-        most.append(len(inside))
-        time.sleep(0.01)
-        inside.pop()
-        return embed_class_names(encoder, names, templates)
-    monkeypatch.setattr('models.inference.segmenter.embed_class_names', slow)
-    threads = [threading.Thread(target=model.embed, args=([f'thing {number}', f'kite {number % 2}'],))
-               for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert max(most) == 1 and len(most) == 1 + 6 + 2, 'one to check the CLIP, none twice'
-    with model.using(['red dots']):
-        assert model.embed(['red dots', 'thing 1']).shape[0] == 2
 
 
 @pytest.fixture
@@ -280,13 +202,6 @@ def test_an_unreliable_result_is_warned_of(scene, logged):
         warning = model.segment(noise, ['aeroplane', 'potted plant']).summary()['warning']
         assert 'recognises none of these classes in this image' in warning and "the miniature's model" in warning
     assert logged == [warning], 'once'
-
-
-def test_the_seen_penalty_does_not_make_a_result_unreliable(miniature, scene):
-    result = miniature.segment(scene.image, ['red dots'])
-    assert result.highest == pytest.approx(float(result.best.max()) + 0.1, abs=1e-4)
-    assert miniature.segment(scene.image, ['red stripes']).highest == pytest.approx(
-        float(miniature.segment(scene.image, ['red stripes']).best.max()), abs=1e-4)
 
 
 def test_autocast(scene):
