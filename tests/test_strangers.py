@@ -122,7 +122,7 @@ def test_a_setting_of_the_environment_changes_nothing(tmp_path, trace, monkeypat
     assert not trace.exists()
 
 
-# ---- what a file may hold
+# ---- the content of a file
 
 def test_numbers_of_numpy_and_configs_of_mmcv(tmp_path):
     """As mmcv's training leaves them in meta; they become plain values."""

@@ -39,10 +39,10 @@ def holds_text_tower(checkpoint: Checkpoint) -> bool:
 def check_names(clip: Checkpoint) -> None:
     """Raise a UserError that names the tensors of a CLIP file that no CLIP ViT has."""
     known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
-    strangers = [name for name in clip.weights if not name.startswith(known)]
-    if strangers:
+    unknown = [name for name in clip.weights if not name.startswith(known)]
+    if unknown:
         raise UserError(f'{clip.path} is not a CLIP ViT{hidden_part(clip)}: {SUPPORTED}. Not known here: '
-                        f'{", ".join(strangers[:8])}.')
+                        f'{", ".join(unknown[:8])}.')
 
 
 def hidden_part(checkpoint: Checkpoint) -> str:

@@ -26,7 +26,7 @@ def variant_of(checkpoint: Checkpoint, *, name: str | None = None, gelu: str | N
         gelu: 'quick' or 'plain': for a CLIP without such a name; overrides the name.
 
     Raises:
-        UserError: the file is not a CLIP ViT, or not the named one; or its GELU is unknown: a question.
+        UserError: the file is not a CLIP ViT, or not the named one, or its GELU is unknown.
     """
     sizes, known = sizes_of(checkpoint), None
     if name is not None:
@@ -58,7 +58,7 @@ def text_encoder_of(checkpoint: Checkpoint, *, heads: int | None = None, gelu: s
         gelu, name: as for `variant_of`.
 
     Raises:
-        UserError: the file holds none, or one that does not read CLIP's tokens; or its GELU is unknown: a question.
+        UserError: the file has no text encoder, or one with another vocabulary, or its GELU is unknown.
     """
     tower = text_tower(checkpoint)
     sizes = text_variant_of(checkpoint, heads=heads, gelu=gelu, name=name)

@@ -23,13 +23,13 @@ ENDINGS = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
 SHARD = re.compile(r'-\d+-of-0*([2-9]|[1-9]\d+)\.(bin|safetensors)$')
 JOIN = ("save it in one file, with transformers: CLIPModel.from_pretrained(FOLDER).save_pretrained(OUT, "
         "max_shard_size='100GB').")
-EXPLAINED = (ValueError, zipfile.BadZipFile, safetensors.SafetensorError)  # errors whose text says what is wrong
+EXPLAINED = (ValueError, zipfile.BadZipFile, safetensors.SafetensorError)  # errors whose texts explain the damage
 META = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple), 'iter': Integral, 'epoch': Integral, 'seed': Integral,
         'hook_msgs': dict, 'clip_rc': dict, 'progress': dict, 'grad_scaler': dict}  # entries in use
 
 
 class Checkpoint(NamedTuple):
-    """The tensors of a file by name, and its `meta` (empty where it has none)."""
+    """The tensors of a file by name, and its `meta` (empty by default)."""
     weights: dict[str, Tensor]
     meta: dict
     path: str
@@ -86,7 +86,7 @@ def _check_path(path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    """Load a file by its content, whatever its name."""
+    """Load a file by its content, not by its name."""
     try:
         kind = file_kinds.kind_of(path)
         if kind is not None and kind.family != file_kinds.WEIGHTS:
@@ -112,7 +112,7 @@ def _load(path: Path) -> Any:
 def _load_safetensors(path: Path) -> dict:
     """Load a CLIP file, or a slim checkpoint of tools/export.py, whose meta is JSON in the header."""
     with safetensors.safe_open(path, 'pt') as file:
-        return {'state_dict': {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  it is no dict
+        return {'state_dict': {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  not a dict
                 'meta': json.loads((file.metadata() or {}).get('meta', '{}'))}
 
 

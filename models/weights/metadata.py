@@ -96,7 +96,7 @@ def description(checkpoint: Checkpoint) -> Description | None:
         if not all(isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
                    for texts in (names, unseen, prompts, [setting])) or not isinstance(config, dict):
             raise TypeError('wrong type of texts or config')
-        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # nor a path: no file is read for a stranger
+        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # a path in a checkpoint is not read
             raise UserError('unknown prompt set')
         table = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
         if table.ndim != 2 or len(table) != len(names):

@@ -1,7 +1,7 @@
 """Names of tensors in other people's files -> the names in CLIP and CLIP-RC.
 
 Training loops nest a state dict in another dict; wrappers of a model put prefixes before names; Hugging Face's
-transformers have a layout of their own. A change applies to all tensors of a file or to none.
+transformers have a layout of their own. Either all tensors of a file are renamed or no tensor.
 """
 import re
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ def optimizer(**options):
     return torch.optim.AdamW([torch.zeros(1, requires_grad=True)], **options)
 
 
-@pytest.mark.parametrize(('call', 'says'), [
+@pytest.mark.parametrize(('call', 'message'), [
     (lambda: optimizer(lr=-1), 'part: Invalid learning rate: -1'),
     (lambda: build_from_cfg({'type': 'AdamW', 'learning_rate': 1, 'params': []}, OPTIMIZERS),
      "part: .*unexpected keyword argument 'learning_rate'"),
@@ -40,8 +40,8 @@ def optimizer(**options):
     (lambda: build_from_cfg({'kind': 'Part'}, PARTS), 'part: .*must contain the key "type"'),
     (lambda: build_from_cfg({'type': 'Part', 'inner': {'type': 'Refuses'}}, PARTS), '^Part: Refuses: not on Sundays.$'),
 ])
-def test_of_a_library(call, says):
-    with pytest.raises(UserError, match=says) as caught, building('part'):
+def test_of_a_library(call, message):
+    with pytest.raises(UserError, match=message) as caught, building('part'):
         call()
     assert '\n' not in str(caught.value)
 

@@ -66,7 +66,7 @@ def test_terms_match_loops(chunk_classes):
 
 
 def test_more_classes_than_labels_of_a_byte():
-    """255 is one of 300 classes, 65535 is none."""
+    """255 is one of 300 classes, 65535 is not."""
     labels = torch.tensor([[[0, 255, 299], [65535, 299, 7]]])
     logits = torch.randn(1, 300, 2, 3, dtype=torch.float64)
     focal, dice, present, _ = MaskTerms.apply(logits, labels, Resizing((2, 3), (2, 3), like=logits))

@@ -1,4 +1,4 @@
-"""Each repair of mmcv, with what goes wrong where it is not made."""
+"""Each repair of mmcv, and the fault without it."""
 import socket
 import subprocess
 import sys
@@ -37,7 +37,7 @@ class Doubler(nn.Module):
 
 
 def batch() -> dict[str, DataContainer]:
-    """What mmcv's `collate` makes of two samples."""
+    """Two samples after mmcv's `collate`."""
     return {'img': DataContainer([torch.ones(2, 3)], stack=True),
             'img_metas': DataContainer([[{'flip': False}, {'flip': True}]], cpu_only=True)}
 
@@ -84,13 +84,6 @@ def test_distributed_training_and_testing_on_cpu(group):
     outputs = model.train_step(batch(), None)
     outputs['loss'].backward()
     assert outputs['num_samples'] == 2 and float(model.module.weight.grad) == 6
-    assert torch.equal(model(**batch()), torch.full((2, 3), 2.))
-
-
-def test_one_process_on_cpu(monkeypatch):
-    mmcv_compat.apply()
-    model = wrap(Doubler(), Place(torch.device('cpu')))
-    assert float(model.train_step(batch(), None)['loss']) == 12
     assert torch.equal(model(**batch()), torch.full((2, 3), 2.))
 
 

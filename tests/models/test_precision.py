@@ -35,7 +35,7 @@ def step(model, scale: float = 1.) -> tuple[dict[str, float], dict[str, torch.Te
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_what_is_computed_in_which_type(dtype):
+def test_types_of_outputs(dtype):
     model, types = build(), {}
     model.amp_dtype = dtype
     for name, module in model.named_modules():
@@ -123,12 +123,11 @@ def test_compiled_code_is_of_one_kind_of_cpu(monkeypatch):
     assert places[0].endswith('_AVX2') and places[1].endswith('_AVX512')
 
 
-def test_compiled_layers_train(monkeypatch, tmp_path):
-    """In earnest. Dropout draws otherwise when compiled."""
-    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+def test_compiled_layers_train():
+    """Traced only: generating code takes minutes. Dropout draws other numbers when compiled."""
     layer, queries, pixels = CrossAttentionLayer(16, heads=4), torch.randn(2, 6, 16), torch.randn(2, 9, 16)
     expected = layer.eval()(queries, pixels)
-    layer.compile()
+    layer.compile(backend='aot_eager')
     assert torch.allclose(layer(queries, pixels), expected, atol=1e-5)
     dropped = layer.train()(queries, pixels)
     assert not torch.allclose(dropped, expected, atol=0.01)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from models import RegionClueHead
-from tests.models.naive import bilinear, check_pytorch_default, close, features, head, inputs_of, linear
+from tests.models.naive import bilinear, check_pytorch_default, close, features, head, inputs_of
 
 IGNORE = 255
 
@@ -19,26 +19,6 @@ def labels(height: int = 20, width: int = 20, classes: int = 5) -> torch.Tensor:
     return values
 
 
-@pytest.mark.parametrize(('grid', 'side'), [((4, 4), 2), ((4, 6), 2), ((3, 3), 3)])
-@torch.no_grad()
-def test_inputs_of_the_decoder(grid, side):
-    built, given = head(), features(grid=grid, side=side)
-    decoded_from = inputs_of(built.decoder_q.layers[0])
-    decoded = built(given)
-    queries, pixels = decoded_from[0]
-    regions = bilinear(given.regions, grid)
-    for b in range(2):
-        for n in range(grid[0] * grid[1]):
-            y, x = divmod(n, grid[1])
-            clue = torch.cat([regions[b, :, y, x], given.cls[b].double(), given.patches[b, :, y, x].double()])
-            assert close(pixels[b, n], linear(clue, built.lateral_proj))
-            assert torch.equal(decoded.patches[b, n], given.patches[b, :, y, x])
-    aligned, text = built.class_head.queries(given)
-    assert torch.equal(decoded.aligned, aligned.flatten(1, 2)) and torch.equal(decoded.text, text)
-    whole = torch.cat([aligned, text.expand_as(aligned)], dim=-1).flatten(1, 2)
-    assert close(queries, linear(whole, built.q_proj))
-
-
 @torch.no_grad()
 def test_without_region_tokens_the_image_clue_is_left():
     """ZegCLIP's queries: one a class, [CLS * text, text]."""
@@ -48,26 +28,6 @@ def test_without_region_tokens_the_image_clue_is_left():
     aligned, same = built.class_head.queries(given)
     assert close(aligned[:, 0], given.cls[:, None] * text) and torch.equal(same, text)
     assert built(given).logits.shape == (2, 5, 4, 4)
-
-
-@torch.no_grad()
-def test_outputs_of_the_decoder():
-    """Three layers a stream, in their order; each reads the other's previous value; then the mask logits."""
-    built = head()
-    given = features()
-    layers = [stream.layers for stream in (built.decoder_q, built.decoder_v)]
-    first = inputs_of(layers[0][0])
-    decoded = built(given)
-    queries, pixels = first[0]
-    assert [len(each) for each in layers] == [3, 3]
-    assert all(layer.multihead_attn.heads == 4 for each in layers for layer in each)
-    for query_layer, pixel_layer in zip(*layers):
-        after = query_layer(queries, pixels)
-        pixels = pixel_layer(pixels, queries)
-        queries = after
-    assert close(decoded.queries, queries) and close(decoded.pixels, pixels)
-    logits = torch.einsum('bkce,bne->bkcn', queries.view(2, 4, 5, E).double(), pixels.double()).mean(dim=1)
-    assert close(decoded.logits, logits.view(2, 5, 4, 4))
 
 
 @pytest.mark.parametrize('size', [(24, 24), (20, 20), (32, 20)])

@@ -88,11 +88,11 @@ def test_an_official_checkpoint(official, noise):
     assert model.class_names == ('cat', 'dog', 'sofa', 'tree', 'sky', 'sheep')
     novel = golden_config('inductive')['novel_class']
     assert model.seen_names == tuple(name for index, name in enumerate(model.class_names) if index not in novel)
-    words = ['cat', 'pot, flower pot']
+    names = ['cat', 'pot, flower pot']
     encoder = CLIPTextEncoder.like(text_tower(official[1]), heads=4)
     wanted = embed_class_names(encoder, [['cat'], ['pot', 'flower pot']], ['a photo of a {}'])
-    assert torch.allclose(model.embed(words), wanted, atol=1e-6)
-    assert set(np.unique(model.segment(noise, words).labels)) <= {0, 1}
+    assert torch.allclose(model.embed(names), wanted, atol=1e-6)
+    assert set(np.unique(model.segment(noise, names).labels)) <= {0, 1}
 
 
 def test_the_text_tower_of_a_clip_file(tiny, clip_file, noise, tmp_path):
@@ -165,7 +165,7 @@ def test_beside_a_package_named_datasets(scene, tmp_path):
     done = subprocess.run([sys.executable, 'use.py'], cwd=tmp_path, env={'PYTHONPATH': str(packages), 'PATH': ''},
                           capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == '(128, 128)\n', done.stdout + done.stderr
-    # torch 2.6 says so of itself where there is a CUDA compiler but no GPU.
+    # torch 2.6 prints this line where there is a CUDA compiler but no GPU.
     lines = [line for line in done.stderr.splitlines() if not line.startswith('No CUDA runtime is found')]
     assert lines and all("the miniature's model, which knows only its own drawn world" in line for line in lines)
     assert len(json.loads((tmp_path / 'out/result.json').read_text())['classes']) == 2
