@@ -107,14 +107,6 @@ def test_transparent_parts_are_white(tmp_path, colours):
         assert np.abs(read_image(source).astype(int) - wanted).max() < 4
 
 
-@pytest.mark.parametrize('ending', ['gif', 'webp', 'png'])
-def test_of_an_animation_the_first_image(tmp_path, colours, ending):
-    options = {'lossless': True} if ending == 'webp' else {}
-    Image.fromarray(colours).save(tmp_path / f'it.{ending}', save_all=True, duration=50, **options,
-                                  append_images=[Image.fromarray(colours[::-1]), Image.fromarray(colours[:, ::-1])])
-    assert np.array_equal(read_image(tmp_path / f'it.{ending}'), colours)
-
-
 def test_arrays(colours):
     assert np.array_equal(read_image(colours), colours)
     assert np.array_equal(read_image(colours[..., 0]), np.repeat(colours[..., :1], 3, axis=2))

@@ -9,7 +9,6 @@ from torch import nn
 
 from models import builder, precision
 from models.clip_layers import LayerNorm
-from models.precision import supported
 from models.two_stream_decoder import CrossAttentionLayer
 from tests.conftest import golden_config
 
@@ -54,28 +53,17 @@ def test_types_of_outputs(dtype):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_short_products_move_results_a_little(dtype):
+def test_autocast_changes_results_a_little(dtype):
     model = build()
     losses, gradients = step(model)
-    wide = model.eval().encode_decode(fill.image(3, (1, 3, 64, 64)), None).detach()
     model.amp_dtype = dtype
-    short_losses, short_gradients = step(model, scale=1. if dtype is torch.bfloat16 else 2.**8)
-    short = model.eval().encode_decode(fill.image(3, (1, 3, 64, 64)), None).detach()
-    assert 0 < float((wide - short).abs().max()) < 0.05
-    del losses['decode.acc_seg'], short_losses['decode.acc_seg']
-    assert short_losses == pytest.approx(losses, rel=0.02) and short_losses != losses
+    cast_losses, cast_gradients = step(model, scale=1. if dtype is torch.bfloat16 else 2.**8)
+    del losses['decode.acc_seg'], cast_losses['decode.acc_seg']
+    assert cast_losses == pytest.approx(losses, rel=0.02) and cast_losses != losses
     for name, gradient in gradients.items():
         if not name.endswith('k.bias'):
-            alike = torch.cosine_similarity(gradient.flatten(), short_gradients[name].flatten(), dim=0)
+            alike = torch.cosine_similarity(gradient.flatten(), cast_gradients[name].flatten(), dim=0)
             assert float(alike) > 0.98, name
-
-
-def test_a_gpu_without_bfloat16_gets_float16(monkeypatch):
-    gpu = torch.device('cuda')
-    for has_it, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda has_it=has_it, **_: has_it)
-        assert supported(torch.bfloat16, gpu) is expected
-        assert supported(torch.bfloat16, CPU) is torch.bfloat16 and supported(None, gpu) is None
 
 
 @pytest.mark.parametrize(('slowdown', 'has_it'), [(0.5, True), (3, True), (30, False)])

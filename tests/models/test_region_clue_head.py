@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from models import RegionClueHead
-from tests.models.naive import bilinear, check_pytorch_default, close, features, head, inputs_of
+from tests.models.naive import check_pytorch_default, close, features, head
 
 IGNORE = 255
 
@@ -30,60 +30,12 @@ def test_without_region_tokens_the_image_clue_is_left():
     assert built(given).logits.shape == (2, 5, 4, 4)
 
 
-@pytest.mark.parametrize('size', [(24, 24), (20, 20), (32, 20)])
-@torch.no_grad()
-def test_logits_are_resized_to_img_size_first(size):
-    built, given = head(setting='transductive'), features()
-    expected = bilinear(bilinear(built(given).logits, (24, 24)), size)
-    assert close(built.forward_test(given, size), 1 / (1 + (-expected).exp()))
-    seen_by_the_losses = inputs_of(built.losses)
-    built.forward_train(given, [], labels(*size))
-    logits, _, resizing = seen_by_the_losses[0]
-    assert close(resizing(logits), expected)
-
-
-@pytest.mark.parametrize(('setting', 'seen', 'classes_in_use'), [
-    ('inductive', (0, 2, 3), 3), ('transductive', (0, 2, 3), 5), ('fully_supervised', (0, 1, 2, 3, 4), 5)])
-def test_losses_are_of_the_labels_that_the_setting_may_see(setting, seen, classes_in_use):
-    built, given, truth = head(setting=setting, seen=seen).train(), features(), labels()
-    before, mapped = truth.clone(), inputs_of(built.losses)
-    losses = built.forward_train(given, [{}, {}], truth)
-    assert torch.equal(truth, before), 'the labels of the caller were changed'
-    assert set(losses) == {'loss_mask', 'loss_dice', 'recovery_loss_q', 'recovery_loss_k', 'acc_seg'}
-    logits, used, resizing = mapped[0]
-    logits = resizing(logits)
-    assert logits.shape == (2, classes_in_use, 20, 20)
-    expected = truth[:, 0].clone()
-    hidden = torch.isin(expected, torch.tensor([1, 4])) & (setting != 'fully_supervised')
-    if setting == 'inductive':
-        for index, label in enumerate((0, 2, 3)):
-            expected[truth[:, 0] == label] = index
-        expected[hidden] = IGNORE
-    elif setting == 'transductive':
-        expected[hidden] = torch.where(logits[:, 4] > logits[:, 1], 4, 1)[hidden]
-    assert torch.equal(used, expected) and hidden.any() == (setting != 'fully_supervised')
-    right = (logits.argmax(dim=1) == expected)[expected != IGNORE]
-    assert float(losses['acc_seg']) == pytest.approx(100 * float(right.float().mean()), rel=1e-4)
-
-
 def test_a_batch_without_labels():
     built = head().train()
     losses = built.forward_train(features(), [], torch.full((2, 1, 20, 20), IGNORE))
     sum(value for name, value in losses.items() if 'loss' in name).backward()
     assert all(value.isfinite().all() for value in losses.values())
     assert all(parameter.grad.isfinite().all() for parameter in built.parameters())
-
-
-def test_recovery_is_measured_on_the_inputs_of_the_decoder():
-    built, given = head(recovery=3.), features()
-    losses, decoded = built.forward_train(given, [], labels()), built(given)
-    recovered = built.recovery_decoder(decoded.queries, decoded.pixels)
-    text = decoded.text.repeat(4, 1).expand_as(decoded.aligned)
-    aligned = torch.cat([decoded.aligned, text], dim=-1)
-    for name, result, original in zip('qk', recovered, (aligned, decoded.patches)):
-        assert float(losses[f'recovery_loss_{name}']) == pytest.approx(3 * float((result - original).abs().mean()))
-    assert len(built.recovery_decoder.decouple_q) == 1
-    assert built.recovery_decoder.decouple_q[0].multihead_attn.heads == 4
 
 
 def recovery_gradients(built: RegionClueHead) -> dict[str, bool]:

@@ -43,17 +43,6 @@ def test_prefixes_of_wrappers(tmp_path, prefix):
     assert same(own_names(prefixed(tower, prefix)), tower), 'of a text tower alone'
 
 
-def test_wrappers_of_parts():
-    weights = clip_weights(**SMALL)
-    wrapped = {name.replace('visual.', 'visual._orig_mod.').replace('.0.', '.0._checkpoint_wrapped_module.'): tensor
-               for name, tensor in weights.items()}
-    assert same(own_names(prefixed(wrapped, 'module.')), weights)
-    averaged = {'n_averaged': torch.tensor(3), **prefixed(weights, 'module.')}
-    assert same(own_names(averaged), weights), "torch's AveragedModel counts"
-    both = {'visual.proj': torch.ones(1), 'visual._orig_mod.proj': torch.zeros(1)}
-    assert same(own_names(both), both), 'nothing is lost'
-
-
 @pytest.mark.parametrize('weights', [
     prefixed({'layers.0.weight': torch.ones(1)}, 'model.'),
     {**prefixed(clip_weights(**SMALL), 'model.'), 'loss.weight': torch.ones(1)}, {}], ids=['other', 'mixed', 'none'])
@@ -147,12 +136,6 @@ def theirs(tmp_path):
     """A small file of Hugging Face's, which is not read whole: its vocabulary is short."""
     torch.save(hugging_face_weights(vocabulary=60), tmp_path / 'pytorch_model.bin')
     return tmp_path / 'pytorch_model.bin'
-
-
-def test_without_config_json_there_is_the_question(theirs):
-    with pytest.raises(ValueError, match=r'(?s)do not show which GELU.*config\.json beside the file'):
-        variant_of(read(theirs))
-    assert variant_of(read(theirs), gelu='plain').text['gelu'] == 'plain'
 
 
 @pytest.mark.parametrize(('changes', 'gelu'), [({}, 'quick'), ({'hidden_act': 'gelu'}, 'plain')])
