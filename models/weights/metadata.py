@@ -30,8 +30,7 @@ def describe(*, class_names: Sequence[str], unseen_names: Sequence[str], setting
              prompt_set: str | Sequence[str], config: dict, embeddings: np.ndarray) -> dict:
     """Make the entry `clip_rc` of a checkpoint's meta.
 
-    It holds class names, split, prompt set, setting, config, and the text embeddings (float32, little endian, base64)
-    with their hash, so that a test needs no text tower.
+    The text embeddings are stored as base64 of little-endian float32, with their hash: a test needs no text tower.
 
     Args:
         setting: a value of `Setting`.
@@ -61,8 +60,6 @@ def is_ours(checkpoint: Checkpoint) -> bool:
     entry = checkpoint.meta.get('clip_rc')
     if entry is None:
         return False
-    if not isinstance(entry, dict):
-        raise UserError(f'{checkpoint.path}: its metadata (meta) are damaged. Copy it again.')
     if entry.get('format') != FORMAT:
         raise UserError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
     return True
@@ -117,6 +114,5 @@ def embeddings(checkpoint: Checkpoint, class_names: Sequence[str], prompt_set: s
         UserError: the metadata are damaged.
     """
     known = description(checkpoint)
-    if known is None or known.class_names != list(class_names) or known.prompt_set != prompt_set:
-        return None
-    return known.embeddings
+    return known.embeddings if known and (known.class_names, known.prompt_set) == (
+        list(class_names), prompt_set) else None
