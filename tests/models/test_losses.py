@@ -1,18 +1,14 @@
 """The mask losses against loops over pixels, and how they are counted."""
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from models import resizing
-from models.losses import MaskLoss, MaskTerms
+from models.losses import MaskLoss, MaskTerms, pair_count
 from models.resizing import Resizing
-from tests.conftest import REPOSITORY
 from tests.models.naive import close
-from tests.test_scripts import free_port
 
 B, C, H, W = 2, 3, 4, 5
 
@@ -139,26 +135,9 @@ def naive_focal_of_negatives(logits):
                for x in logits.flatten().tolist()) / (H * W)
 
 
-WORKER = '''
-import sys
-from datetime import timedelta
-import torch
-import torch.distributed as dist
-from models.losses import pair_count
-rank = int(sys.argv[1])
-dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{sys.argv[2]}', rank=rank, world_size=2,
-                        timeout=timedelta(seconds=60))
-counts = [float(pair_count(torch.tensor(float(pairs[rank])))) for pairs in ((3, 0), (3, 4), (0, 0))]
-dist.barrier()
-dist.destroy_process_group()
-print(counts)
-'''
-
-
-def test_pairs_are_averaged_over_workers():
-    """Two workers, which have 3 and 0 pairs, 3 and 4, then none at all."""
-    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'PYTHONWARNINGS': 'ignore'}
-    port = str(free_port())
-    workers = [subprocess.Popen([sys.executable, '-c', WORKER, str(rank), port], env=environment, text=True,
-                                stdout=subprocess.PIPE) for rank in range(2)]
-    assert [each.communicate(timeout=120)[0].strip() for each in workers] == ['[1.5, 3.5, 1.0]'] * 2
+@pytest.mark.parametrize(('own', 'other', 'pairs'), [(3, 0, 1.5), (3, 4, 3.5), (0, 0, 1)])
+def test_pairs_are_averaged_over_workers(monkeypatch, own, other, pairs):
+    monkeypatch.setattr(dist, 'is_initialized', lambda: True)
+    monkeypatch.setattr(dist, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(dist, 'all_reduce', lambda count: count.add_(other))
+    assert float(pair_count(torch.tensor(float(own)))) == pairs

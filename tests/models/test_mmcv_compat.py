@@ -4,11 +4,9 @@ import subprocess
 import sys
 
 import mmcv.parallel._functions as scattering
-import mmcv.utils.config as configs
 import pytest
 import torch
 import torch.distributed as dist
-from mmcv import Config
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
 from mmcv.runner import save_checkpoint
 from torch import nn
@@ -102,17 +100,6 @@ def test_containers_are_pinned(monkeypatch):
     pinned = {name: pin_memory(container) for name, container in given.items()}
     assert torch.equal(pinned['img'].data[0], torch.full((2, 3), 2.)) and pinned['img'].stack
     assert pinned['img_metas'] is given['img_metas'] and torch.equal(given['img'].data[0], torch.ones(2, 3))
-
-
-@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
-def test_configs_of_any_editor(tmp_path, encoding):
-    """Only within the context: mmcv's `open` is its own again afterwards."""
-    (tmp_path / 'base.py').write_text("name = 'Größe'\n", encoding=encoding)
-    (tmp_path / 'leaf.py').write_text("_base_ = 'base.py'\nother = 1\n", encoding=encoding)
-    with mmcv_compat.configs_of_any_editor():
-        config = Config.fromfile(str(tmp_path / 'leaf.py'))
-    assert (config.name, config.other) == ('Größe', 1)
-    assert 'open' not in vars(configs)
 
 
 WITHOUT_PRIVATE_NAMES = '''

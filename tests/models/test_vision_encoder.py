@@ -8,17 +8,9 @@ from torch import nn
 from models import CLIPVisionEncoder
 from models.clip_layers import LayerNorm
 from models.vision_encoder import region_visibility
-from tests.models.naive import (
-    SIZES,
-    check_uniform,
-    close,
-    encoder,
-    inputs_of,
-    linear,
-    region_mask,
-)
+from tests.models.naive import SIZES, check_uniform, close, encoder, inputs_of, linear, region_mask
 
-P, R, WIDTH = 3, 4, 32
+P, WIDTH = 3, 32
 
 
 def mask_with_prompts_first(grid: tuple[int, int], side: int, prompts: int) -> list[list[bool]]:
