@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.clip_layers import FeedForward, LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
+from models.clip_layers import FeedForward, LayerNorm, Transformer
 from tests.models.naive import close, layer_norm, randomized
 
 
@@ -17,11 +17,6 @@ def test_layer_norm_computes_in_float32(dtype, monkeypatch):
     y = norm(x)
     assert y.dtype == dtype and computed_in == [torch.float32]
     assert close(y, layer_norm(x, norm), max(2 * torch.finfo(dtype).eps, 1e-5))
-
-
-def test_quick_gelu():
-    x = torch.linspace(-4, 4, 33, dtype=torch.float64)
-    assert close(QuickGELU()(x), x / (1 + torch.exp(-1.702 * x)), 1e-12)
 
 
 @pytest.mark.parametrize('gelu', ['quick', 'plain'])
@@ -39,12 +34,3 @@ def test_the_feed_forward_layers(gelu):
 def test_an_unknown_gelu():
     with pytest.raises(ValueError, match="gelu='fast' is neither quick nor plain"):
         Transformer(8, 2, 2, 'fast')
-
-
-def test_what_is_masked_has_no_influence():
-    block = randomized(ResidualAttentionBlock(16, heads=2))
-    visible = torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 1]]).bool()
-    x = torch.randn(1, 3, 16, requires_grad=True)
-    for row in range(3):
-        gradient, = torch.autograd.grad(block(x, visible)[0, row].sum(), x)
-        assert torch.equal(gradient[0].abs().sum(dim=1) > 0, visible[row])

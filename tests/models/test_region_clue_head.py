@@ -81,16 +81,6 @@ def test_initial_values():
     assert not built.recovery_decoder.linear_q_out.bias.any()
 
 
-def test_settings_without_effect():
-    official = {'num_classes': 15, 'use_stages': 1, 'use_proj': False, 'channels': E, 'embed_dims': E,
-                'seen_idx': [0], 'all_idx': [0, 1]}
-    scores = []
-    for arguments in ({}, official):
-        torch.manual_seed(0)
-        scores.append(head(**arguments).forward_test(features(), (24, 24)))
-    assert torch.equal(*scores)
-
-
 @pytest.mark.parametrize(('changes', 'error', 'message'), [
     ({'channels': 32}, ValueError, 'channels=32 but in_channels=16'), ({'embed_dims': 8}, ValueError, 'embed_dims=8'),
     ({'num_heads': 5}, ValueError, '5 attention heads'), ({'num_layer': 3}, TypeError, 'num_layer'),

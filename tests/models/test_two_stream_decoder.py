@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.two_stream_decoder import CrossAttention, CrossAttentionLayer, DecoderStream, RecoveryDecoder
+from models.two_stream_decoder import CrossAttention, CrossAttentionLayer, RecoveryDecoder
 from tests.models.naive import close, inputs_of, linear, randomized
 
 WIDTH, HEADS = 16, 4
@@ -39,15 +39,6 @@ def test_the_other_dropouts_of_a_layer():
         assert float(kept.float().mean()) == pytest.approx(0.9, abs=0.01)
         assert close(values[kept], torch.ones(int(kept.sum())) / 0.9)
         assert float(values[~kept].abs().max()) < 1e-5
-
-
-def test_layers_of_a_stream_start_equal_and_go_their_own_ways():
-    stream = DecoderStream(WIDTH, HEADS, 3)
-    first, *others = stream.layers
-    pointers = {parameter.data_ptr() for parameter in stream.parameters()}
-    assert len(pointers) == len(list(stream.parameters())) == 3 * len(list(first.parameters()))
-    for other in others:
-        assert all(torch.equal(first.state_dict()[name], value) for name, value in other.state_dict().items())
 
 
 def test_initial_values_of_the_recovery_decoder():

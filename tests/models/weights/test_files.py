@@ -131,15 +131,6 @@ def test_clip_of_another_shape(clip, names):
     assert all(name in str(error.value) for name in names)
 
 
-@pytest.mark.parametrize('names', [['fc.weight'], ['visual.attnpool.positional_embedding', 'visual.conv1.weight']])
-def test_not_a_clip_transformer(names):
-    checkpoint = Checkpoint(dict.fromkeys(names, torch.zeros(2, 2)), {}, 'resnet.pt')
-    with pytest.raises(ValueError, match=r'resnet\.pt .*CLIP ViT'):
-        load_vision_tower(vision_encoder(), checkpoint)
-    with pytest.raises(ValueError, match=r'resnet\.pt .*text encoder'):
-        text_tower(checkpoint)
-
-
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
 def test_embeddings_are_read_as_stored(tmp_path, dtype):
     table = (0.9995 * np.eye(3, 4)).astype(dtype)

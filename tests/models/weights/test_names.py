@@ -158,27 +158,6 @@ def test_a_config_json_that_is_damaged_or_of_another_model(theirs, changes):
         variant_of(read(theirs))
 
 
-def test_other_models_of_hugging_face(tmp_path):
-    """A SigLIP has no class embedding; a CLIPSeg has a decoder beside its CLIP."""
-    siglip = {name: tensor for name, tensor in hugging_face_weights(vocabulary=60).items() if 'class_' not in name
-              and not name.startswith('text_')} | {'vision_model.head.probe': torch.ones(1, 1, 8)}
-    torch.save(siglip, tmp_path / 'siglip.bin')
-    with pytest.raises(ValueError, match=r'siglip\.bin is not a CLIP'):
-        variant_of(read(tmp_path / 'siglip.bin'))
-    torch.save({**prefixed(hugging_face_weights(vocabulary=60), 'clip.'), 'decoder.film_add.bias': torch.ones(8)},
-               tmp_path / 'clipseg.bin')
-    with pytest.raises(ValueError, match=r"clipseg\.bin is not a CLIP.*below 'clip\.' in it is one"):
-        variant_of(read(tmp_path / 'clipseg.bin'))
-    lacking = hugging_face_weights(vocabulary=60)
-    del lacking['vision_model.encoder.layers.0.self_attn.k_proj.bias']
-    torch.save(lacking, tmp_path / 'lacking.bin')
-    clip = read(tmp_path / 'lacking.bin')
-    encoder = CLIPVisionEncoder(input_resolution=16, region_level_bridge_size=0,
-                                **variant_of(clip, gelu='quick').vision)
-    with pytest.raises(ValueError, match=r'(?s)lacking\.bin .*missing: transformer\.resblocks\.0\.attn\.in_proj_bias'):
-        load_vision_tower(encoder, clip)
-
-
 def test_files_in_several_parts(tmp_path):
     for name in ('pytorch_model-00001-of-00002.bin', 'model-00002-of-00010.safetensors'):
         safetensors.torch.save_file({'a': torch.ones(1)}, tmp_path / name)
