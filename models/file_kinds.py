@@ -8,24 +8,21 @@ from .errors import UserError
 
 TEXT, WEIGHTS, OTHER = 'text', 'weights', 'other'
 STARTS = {  # first bytes of other files
-    b'\x89PNG': 'a PNG image', b'\xff\xd8\xff': 'a JPEG image', b'GIF8': 'a GIF image', b'BM': 'a BMP image',
-    b'II*\0': 'a TIFF image', b'MM\0*': 'a TIFF image', b'RIFF': 'a WebP image or a video', b'%PDF': 'a PDF file',
-    b'\x93NUMPY': 'a .npy table of numpy', b'\x89HDF': 'an HDF5 file, as TensorFlow and Keras write them',
-    b'GGUF': 'a GGUF file', b'\x7fELF': 'a program',
+    **dict.fromkeys((b'\x89PNG', b'\xff\xd8\xff', b'GIF8', b'BM', b'II*\0', b'MM\0*', b'RIFF'), 'an image'),
+    b'%PDF': 'a PDF file', b'\x93NUMPY': 'a .npy table of numpy',
     **dict.fromkeys((b'\x1f\x8b', b'BZh', b'\xfd7zXZ', b'7z\xbc\xaf', b'Rar!', b'\x28\xb5\x2f\xfd'),
                     'a compressed file or archive: unpack it, and name the file in it')}
 ENDINGS = {'.py': 'a Python file, as configs are', '.json': 'a JSON file', '.yaml': 'a YAML file',
-           '.yml': 'a YAML file', '.log': 'a log', '.md': 'a text file', '.csv': 'a table of text'}
-STRUCTURED = ('.py', '.json', '.yaml', '.yml')
+           '.yml': 'a YAML file'}
 MAGIC_OF_LEGACY = b'l\xfc\x9cF\xf9 j\xa8P\x19'  # the number that files of torch before 1.6 begin with
-LOOKED_AT = 1024  # bytes
+LENGTH = 1024  # bytes that are read
 CONTROL = re.compile(rb'[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]')  # not in texts; logs have \x1b
 
 
 class Kind(NamedTuple):
     """A kind of file."""
     family: str  # TEXT, WEIGHTS or OTHER
-    phrase: str  # 'a PNG image'
+    phrase: str  # 'a PDF file'
 
     def __str__(self) -> str:
         return self.phrase
@@ -41,15 +38,13 @@ def kind_of(path: Path) -> Kind | None:
         OSError: the file cannot be read.
     """
     with path.open('rb') as file:
-        start = file.read(LOOKED_AT)
+        start = file.read(LENGTH)
     if start.startswith(b'version https://git-lfs'):
         return Kind(OTHER, 'a pointer of git-LFS, which stands for a file: fetch that with `git lfs pull`')
     if start.lstrip().lower().startswith((b'<!doctype html', b'<html', b'<?xml')):
         return Kind(OTHER, 'a web page, as failed downloads leave. Fetch the file itself')
     if phrase := next((phrase for begin, phrase in STARTS.items() if start.startswith(begin)), None):
         return Kind(OTHER, phrase)
-    if start[257:262] == b'ustar':
-        return Kind(OTHER, 'a tar archive: unpack it, and name the file in it')
     if start.startswith((b'PK\x03\x04', b'PK\x05\x06')):
         return _kind_of_zip(path)
     if start[:1] == b'\x80' and len(start) > 40:
@@ -57,8 +52,6 @@ def kind_of(path: Path) -> Kind | None:
             OTHER, 'a pickle that torch.save did not write, such as the label maps of test.py --out')
     if start[8:9] == b'{' and start[6:8] == b'\0\0':
         return Kind(WEIGHTS, 'a safetensors file')
-    if start[:1] == b'\x08' and start[2:3] == b'\x12':
-        return Kind(OTHER, 'an ONNX model')
     if _is_text(start):
         first = start.decode(errors='replace').strip().split('\n')[0][:40]
         return Kind(TEXT, ENDINGS.get(path.suffix.lower(), f'a text file that begins {ascii(first)}'))
@@ -73,10 +66,6 @@ def _kind_of_zip(path: Path) -> Kind | None:
         return None
     if any(name.endswith('/data.pkl') for name in names):
         return Kind(WEIGHTS, 'a checkpoint of PyTorch')
-    if names and all(name.endswith('.npy') for name in names):
-        return Kind(OTHER, 'an .npz archive of numpy')
-    if not names:
-        return Kind(OTHER, 'an empty zip archive')
     inside = ', '.join(ascii(name)[1:-1][:60] for name in names[:3]) + (', ...' if len(names) > 3 else '')
     return Kind(OTHER, f'a zip archive ({inside}): unpack it, and name the file in it')
 
@@ -89,7 +78,7 @@ def _is_text(start: bytes) -> bool:
     try:
         start.decode()
     except UnicodeDecodeError as error:  # a cut letter, or an older encoding of mostly ASCII
-        return error.start > LOOKED_AT - 4 or sum(byte > 127 for byte in start) < len(start) / 10
+        return error.start > LENGTH - 4 or sum(byte > 127 for byte in start) < len(start) / 10
     return True
 
 
@@ -108,12 +97,12 @@ def check_config(path: Path) -> None:
         raise UserError(f'{path} is not a config: it is {kind}. {needed}{order}.')
 
 
-def check_text(path: Path, what: str) -> None:
-    """Refuse a file that cannot be a list of `what`, such as class names, one a line.
+def check_text(path: Path, content: str) -> None:
+    """Refuse a file that cannot be a list of `content`, such as 'class names', one a line.
 
     Raises:
         UserError: it is a checkpoint, a web page, a JSON file or the like.
     """
     kind = kind_of(path) if path.is_file() else None
-    if kind is not None and (kind.family != TEXT or path.suffix.lower() in STRUCTURED):
-        raise UserError(f'{path} is not a text file of {what}, one a line: it is {kind}.')
+    if kind is not None and (kind.family != TEXT or path.suffix.lower() in ENDINGS):
+        raise UserError(f'{path} is not a text file of {content}, one a line: it is {kind}.')

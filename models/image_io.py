@@ -15,7 +15,6 @@ MAX_PIXELS = 100_000_000
 MAX_ELONGATION = 20  # long side / short side: the short side is resized to a window's, so long images have many windows
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
 FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')  # others are programs, as EPS is, or rare
-TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 ImageSource = str | os.PathLike | Image.Image | np.ndarray
 
@@ -81,11 +80,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
     except InvalidImage:
         raise
     except UnidentifiedImageError as error:
-        with path.open('rb') as file:
-            if file.read(4) in TIFF_MAGIC:
-                raise UserError(f'{path} is a TIFF of an unsupported kind: save it as PNG.') from error
         raise UserError(f'{path} is not an image of a supported kind ({", ".join(ENDINGS)}), or it is '
-                        'damaged.') from error
+                        'damaged: save it as PNG.') from error
     except PermissionError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
     except Exception as error:  # of any type, see `opened`

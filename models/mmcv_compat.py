@@ -1,9 +1,4 @@
-"""Repairs of mmcv 1.7.2 for torch 2, each with the version that it serves. `apply` makes them.
-
-Three more traps of mmcv 1.7.2 and mmseg 0.30.0 need no repair, because the calls that have them are not used:
-`build_ddp` refuses a CPU, `train_segmentor` needs `cfg.device`, and mmseg's loader asks for persistent workers even
-where there are none.
-"""
+"""Repairs of mmcv 1.7.2 for torch 2, each with the version that it serves. `apply` makes them."""
 import builtins
 import io
 from collections.abc import Iterator
@@ -88,6 +83,3 @@ def apply() -> None:
     saving._save_to_state_dict = save_to_state_dict
     # torch >= 2.1 has no replicated tensors any more; mmcv's distributed forward still asks whether to use them.
     MMDistributedDataParallel._use_replicated_tensor_module = False
-    # mmcv puts a function into every module of torch that has a `_check_balance`. `torch.ops` makes a namespace of any
-    # name that is asked for, and torch 2.6 walks through these when it compiles or exports.
-    vars(torch.ops).pop('_check_balance', None)

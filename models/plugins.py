@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 from mmcv import Config
-from mmcv.utils import get_logger
 
 from .errors import UserError
 
@@ -37,8 +36,6 @@ def names(config: dict) -> list[str]:
 def import_modules(config: Config, path: Path) -> None:
     """Import the modules that the config file `path` names; they may lie beside it.
 
-    With `allow_failed_imports=True` a module that cannot be imported is skipped with a warning.
-
     Raises:
         UserError: a module is missing, fails to import, or has the name of another.
     """
@@ -52,10 +49,7 @@ def import_modules(config: Config, path: Path) -> None:
     try:
         for name in wanted:
             _check_place(_import(name, path), name, folder)
-    except UserError as error:
-        if config.custom_imports.get('allow_failed_imports'):
-            get_logger('mmseg').warning('skipped: %s', error)
-            return
+    except UserError:
         if added:
             sys.path.remove(str(folder))
         raise
@@ -64,13 +58,11 @@ def import_modules(config: Config, path: Path) -> None:
 def _import(name: str, path: Path) -> ModuleType:
     try:
         return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name not in (name, name.split('.')[0]):
-            raise UserError(f'{path} imports {name!r} (custom_imports), which fails: {error}') from error
-        file = path.resolve().parent / f'{name.replace(".", "/")}.py'
-        raise UserError(f'{path} imports {name!r} (custom_imports), and there is no such module: neither {file}, nor '
-                        'one on PYTHONPATH.') from error
-    except Exception as error:  # whatever the user's own code raises
+    except Exception as error:  # the user's own code can raise any
+        if isinstance(error, ModuleNotFoundError) and error.name in (name, name.split('.')[0]):
+            file = path.resolve().parent / f'{name.replace(".", "/")}.py'
+            raise UserError(f'{path} imports {name!r} (custom_imports), and there is no such module: neither {file}, '
+                            'nor one on PYTHONPATH.') from error
         raise UserError(f'{path} imports {name!r} (custom_imports), which fails: {type(error).__name__}: '
                         f'{error}') from error
 

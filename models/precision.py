@@ -24,7 +24,7 @@ def cpu_has(dtype: torch.dtype) -> bool:
     """Tell whether this CPU has instructions for products in `dtype`; without them they are emulated.
 
     Emulated products take 30 times as long as products in float32. They are timed here, because the processor's flags
-    do not show what PyTorch uses: `ONEDNN_MAX_CPU_ISA` limits it, and not every system lists flags.
+    do not show which of them PyTorch uses: `ONEDNN_MAX_CPU_ISA` limits it, and not every system lists flags.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads would wait for each other on a busy machine

@@ -2,7 +2,7 @@
 
     image -> vision encoder -> region-clue head <- text embeddings
 
-`models/README.md` says what a part that replaces one of these must provide.
+`models/README.md` lists the interface of a part that replaces one of these.
 """
 from collections.abc import Iterator, Sequence
 from itertools import groupby

@@ -59,8 +59,8 @@ class TextClassHead(nn.Module):
         if embeddings is not None and tuple(embeddings.shape) != shape:
             raise UserError(f'{source}: shape {tuple(embeddings.shape)}, but this model has {num_classes} classes in a '
                             f'space of width {self.embed_dims}, so {shape} is needed. Embeddings belong to a class '
-                            'list and to a CLIP: use those of this dataset and this CLIP, or name none to have them '
-                            'computed.')
+                            'list and to a CLIP: use those of this dataset and this CLIP, or leave them out to have '
+                            'them computed.')
         device = self.seen.device
         self.num_classes, self.setting = num_classes, setting or self.setting
         self.seen = torch.tensor(seen, dtype=torch.long, device=device)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 CONTEXT_LENGTH = 77
 VOCABULARY = 49408
 LONGEST_TOKEN = 24  # characters of the longest in CLIP's vocabulary: "thinkbigsundaywithmarsha"
-CACHED_WORDS = 100_000  # in the tokenizer
 TEXTS_PER_BATCH = 1024  # unlimited, a class of many synonyms and prompts would take gigabytes
 
 
@@ -102,11 +101,10 @@ def count_tokens(text: str, context_length: int = CONTEXT_LENGTH) -> int:
 
 
 def _short_enough(text: str, context_length: int) -> str:
-    """Give the text with single blanks, if its characters can fit into L tokens, which include start and end.
+    """Return the text with single blanks, if its characters can fit into L tokens, which include start and end.
 
     Byte-pair encoding takes time with the square of a word's length: minutes for tens of thousands of letters. A token
-    holds at most `LONGEST_TOKEN` characters and a blank, so a longer text would be cut in any case. HTML entities
-    (`&eacute;`) count as typed.
+    has at most `LONGEST_TOKEN` characters and a blank.
 
     Raises:
         UserError: they cannot fit.
@@ -114,19 +112,12 @@ def _short_enough(text: str, context_length: int) -> str:
     text, most = ' '.join(text.split()), (context_length - 2) * (LONGEST_TOKEN + 1)
     if len(text) > most:
         raise UserError(f'{text[:39] + "…"!r} is too long: it has {len(text):,} characters, and the {context_length} '
-                        f'tokens that CLIP reads hold {most:,} at most. Say it in fewer words.')
+                        f'tokens that CLIP reads hold {most:,} at most. Use fewer words.')
     return text
 
 
-def _tokenizer() -> 'SimpleTokenizer':
-    """Get open_clip's tokenizer; a new one when its cache, which has no limit, has grown large."""
-    if len(_new_tokenizer().cache) > CACHED_WORDS:
-        _new_tokenizer.cache_clear()
-    return _new_tokenizer()
-
-
 @cache
-def _new_tokenizer() -> 'SimpleTokenizer':
+def _tokenizer() -> 'SimpleTokenizer':
     from open_clip import SimpleTokenizer  # a slow import, needed for tokenising only
     return SimpleTokenizer()
 

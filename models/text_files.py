@@ -9,24 +9,24 @@ from .errors import UserError
 MARKED = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
 
 
-def read_text(path: str | Path, what: str = '') -> str:
+def read_text(path: str | Path, content: str = '') -> str:
     """Read a file in UTF-8, or in UTF-16 with a byte-order mark, as Windows writes it; lines end in a line feed.
 
     Args:
-        what: content of the text, for messages, such as 'class names'.
+        content: of the text, for messages, such as 'class names'.
 
     Raises:
         UserError: it is a folder, is not readable, or has another encoding.
         FileNotFoundError: no such file.
     """
-    of = f' of {what}' if what else ''
+    of = f' of {content}' if content else ''
     try:
-        content = Path(path).read_bytes()
+        data = Path(path).read_bytes()
     except (IsADirectoryError, PermissionError) as error:
         raise UserError(f'{path} cannot be read as a text file{of}: {error.strerror}.') from None
-    encoding = next((name for mark, name in MARKED.items() if content.startswith(mark)), 'utf-8')
+    encoding = next((name for mark, name in MARKED.items() if data.startswith(mark)), 'utf-8')
     try:
-        text = content.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError:
         text = '\0'
     if '\0' in text:  # UTF-16 without its mark, or not a text
@@ -34,16 +34,16 @@ def read_text(path: str | Path, what: str = '') -> str:
     return io.StringIO(text.removesuffix('\x1a'), newline=None).read()  # the end of a text in old Windows
 
 
-def lines_of(path: str | Path, what: str) -> list[str]:
-    """List the lines of a text file of `what`, such as class names, without blank ones.
+def lines_of(path: str | Path, content: str) -> list[str]:
+    """List the lines of a text file of `content`, such as class names, without blank ones.
 
     Raises:
         UserError: it is not a text, or is empty.
         FileNotFoundError: no such file.
     """
-    file_kinds.check_text(Path(path), what)
-    lines = [line.strip() for line in read_text(path, what).splitlines()]
+    file_kinds.check_text(Path(path), content)
+    lines = [line.strip() for line in read_text(path, content).splitlines()]
     lines = [line for line in lines if line]
     if not lines:
-        raise UserError(f'{path} is empty: write {what} in it, one a line.')
+        raise UserError(f'{path} is empty: write {content} in it, one a line.')
     return lines

@@ -1,4 +1,4 @@
-"""CLIP-RC word for word: what the fast model is compared with, in numbers by the tests and in time by the benchmark.
+"""CLIP-RC without shortcuts: tests compare its numbers with the fast model's, the benchmark its time.
 
 Every score matrix is kept, every map has the full size and all classes, one window goes through at a time. It has a
 model's own parameters, so that gradients land there, and shares no code with it.

@@ -3,8 +3,8 @@ import torch
 from mmcv import Config, ConfigDict
 from mmseg.models.builder import MODELS
 
-from ..errors import UserError
 from ..builder import build
+from ..errors import UserError
 from ..weights.files import Checkpoint
 
 LONGEST_SIDE, LARGEST_RATIO = 10_000, 2  # of images after resizing, in pixels; of resizing

@@ -32,8 +32,8 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     Args:
         checkpoint: `.pth` of ours or of the authors, or a slim `.safetensors` of tools/export.py.
         config: config of its training, a file or mmcv's object; by default the one in the checkpoint, which is read
-            as data. A file is Python code and is run, with the modules in its custom_imports: use none of strangers.
-        clip: CLIP file for the text tower, where the checkpoint holds none; by default the one in the config. It is
+            as data. A file is Python code and is run, with the modules in its custom_imports: trust its source.
+        clip: CLIP file for the text tower, unless the checkpoint has one; by default the one in the config. It is
             read at the first new class name: the embeddings of the training classes are in the checkpoint.
         clip_name: open_clip's name of that CLIP, where its kind of GELU is not known otherwise.
         device: such as 'cuda:1' or 'cpu'; by default a GPU where there is one.
@@ -79,7 +79,7 @@ def _model(config: Config, checkpoint: Checkpoint, *, trusted: bool) -> torch.nn
             check_image_sizes(config)
         model = build(ConfigDict(parts))
     except ValueError as error:
-        if trusted and not isinstance(error, UserError):  # only a stranger's values are to blame
+        if trusted and not isinstance(error, UserError):  # only values from a checkpoint are to blame
             raise
         remedy = '' if trusted else (f'\n{checkpoint.path} holds this config, and no code is run from it: if it has '
                                      'parts of your own, name the config that imports them: config=FILE '
@@ -136,16 +136,14 @@ def _complete(config: Config, checkpoint: Checkpoint, known: metadata.Descriptio
     source = 'the config' if trusted else checkpoint.path
     if not isinstance(config.get('model'), dict) or not isinstance(config.get('data'), dict):
         source = 'the config' if trusted else f'{checkpoint.path} does not say how it was trained: it'
-        other = '' if 'backbone.region_level_bridge' in checkpoint.weights else ' It may be of another model: it has ' \
-            'no backbone.region_level_bridge, as a CLIP-RC has.'
         raise UserError(f'{source} has no complete `model` and `data`: name the config of its training '
-                        f'(tools/inspect_checkpoint.py shows its classes and sizes).{other}')
+                        '(tools/inspect_checkpoint.py shows its classes and sizes).')
     tests = config.data.get('test')
     while isinstance(tests, (list, tuple)) and tests or isinstance(tests, dict) and 'datasets' in tests:
         tests = (tests['datasets'] if isinstance(tests, dict) else tests)[0]
     if not isinstance(tests, dict) or not isinstance(tests.get('pipeline'), (list, tuple)):
-        raise UserError(f'{source} has no data.test with a pipeline, which says how images are prepared: name the '
-                        'config of its training.')
+        raise UserError(f'{source} has no data.test with a pipeline for the images: name the config of its '
+                        'training.')
     config.data.test = tests
     for part in ('backbone', 'text_encoder', 'decode_head') if known else ():  # a config may leave CLIP's sizes out
         given = {key: value for key, value in (config.model.get(part) or {}).items() if value is not None}
@@ -154,7 +152,7 @@ def _complete(config: Config, checkpoint: Checkpoint, known: metadata.Descriptio
 
 
 class Training(NamedTuple):
-    """The classes and prompts that a model was trained on."""
+    """The classes and prompts of a model's training."""
     names: list[str]
     unseen: list[str]  # the class names without masks
     self_training: bool  # the transductive setting
@@ -166,7 +164,7 @@ def _training(checkpoint: Checkpoint, config: Config, known: metadata.Descriptio
     """Read the training classes from our metadata; else from the config's dataset, if it is ours; else from mmseg's.
 
     Args:
-        trusted: the config may name text files of classes and prompts; a stranger's may not.
+        trusted: the config may name text files of classes and prompts; one in a checkpoint may not.
     """
     if known is not None:
         transductive = known.setting == Setting.TRANSDUCTIVE.value

@@ -77,31 +77,24 @@ class Result:
         return {'width': width, 'height': height, 'class_names': self.class_names, 'classes': classes,
                 'unlabelled': unlabelled, 'warning': self.warning, **self.settings}
 
-    def overlay(self, *, opacity: float = 0.5, legend: bool = True, class_names: Sequence[str] | None = None
-                ) -> Image.Image:
+    def overlay(self, *, opacity: float = 0.5, legend: bool = True) -> Image.Image:
         """Draw the colours of the classes over the image, and the legend below it.
 
-        Args:
-            opacity: of the colours, from 0 to 1.
-            class_names: the classes to show; without it all.
-
         Raises:
-            UserError: the opacity is out of range, or a class is not in this result.
+            UserError: the opacity is not from 0 to 1.
         """
         if not 0 <= opacity <= 1:
             raise UserError(f'opacity={opacity} is not between 0 and 1.')
-        shown = self._indices(class_names)
-        labels = np.where(np.isin(self.labels, shown), self.labels, self.unlabelled)
-        image = drawing.overlay(self.image, labels, self.palette, opacity)
-        return drawing.stack([image, self.legend(class_names=class_names)]) if legend else image
+        image = drawing.overlay(self.image, self.labels, self.palette, opacity)
+        return drawing.stack([image, self.legend()]) if legend else image
 
-    def legend(self, *, class_names: Sequence[str] | None = None) -> Image.Image:
+    def legend(self) -> Image.Image:
         """Draw the classes beside their colours, largest first, with their share of the image in percent.
 
         With more than `MAX_LEGEND_LINES` classes, those without pixels are only counted.
         """
         percent = 100 * np.bincount(self.labels.ravel(), minlength=self.unlabelled + 1) / self.labels.size
-        shown = sorted(self._indices(class_names), key=lambda index: -percent[index])
+        shown = sorted(range(len(self.class_names)), key=lambda index: -percent[index])
         absent = [index for index in shown if not percent[index]] if len(shown) > MAX_LEGEND_LINES else []
         entries = [(f'{self.class_names[index]} {percent[index]:.1f} %', self.palette[index])
                    for index in shown[:len(shown) - len(absent)]]
@@ -140,11 +133,3 @@ class Result:
         summary.write_text(json.dumps(self.summary(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8',
                            errors='backslashreplace')  # a file name that is not UTF-8 is escaped as in JSON
         return files if opacity is not None else files[1:]
-
-    def _indices(self, class_names: Sequence[str] | None) -> list[int]:
-        if class_names is None:
-            return list(range(len(self.class_names)))
-        if unknown := [name for name in class_names if name not in self.class_names]:
-            raise UserError(f'not a class of this result: {", ".join(unknown)}. Its classes: '
-                            f'{"; ".join(self.class_names)}.')
-        return [self.class_names.index(name) for name in class_names]

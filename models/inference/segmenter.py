@@ -56,7 +56,7 @@ class Segmenter:
         if self.note:
             get_logger('mmseg').warning('%s', self.note)
         self._known = {(name.casefold(), templates_of(prompts)): row for name, row in known.items()}
-        self._cache: dict[tuple[str, tuple[str, ...]], Tensor] = {}  # the most recently used last
+        self._cache: dict[tuple[str, tuple[str, ...]], Tensor] = {}  # the last computed ones
         self._seen = {synonym.casefold() for name in seen_names for synonym in synonyms(name)}
         self._encoder: CLIPTextEncoder | None = None
         self._lock = threading.RLock()  # reentrant: inside `using`, the same thread may call `embed`
@@ -130,7 +130,8 @@ class Segmenter:
         with self._lock, torch.no_grad():
             self.model.class_head.set_classes(
                 len(class_names), self.embed(class_names, prompts), setting=Setting.INDUCTIVE,
-                seen=[index for index, name in enumerate(class_names) if self._was_seen(name)])
+                seen=[index for index, name in enumerate(class_names)
+                      if any(synonym.casefold() in self._seen for synonym in synonyms(name))])
             yield self.model
 
     def prepare(self, image: np.ndarray) -> tuple[Tensor, dict]:
@@ -146,16 +147,11 @@ class Segmenter:
         """Return the embedding (E) of a class name; the key is (name in lower case, templates)."""
         if key in self._known:
             return self._known[key]
-        row = self._cache.pop(key, None)
-        if row is None:
-            row = embed_class_names(self._text_encoder(), [synonyms(name)], key[1])[0].cpu()
-        self._cache[key] = row
-        if len(self._cache) > CACHE_SIZE:
-            del self._cache[next(iter(self._cache))]
-        return row
-
-    def _was_seen(self, name: str) -> bool:
-        return any(synonym.casefold() in self._seen for synonym in synonyms(name))
+        if key not in self._cache:
+            if len(self._cache) >= CACHE_SIZE:
+                del self._cache[next(iter(self._cache))]
+            self._cache[key] = embed_class_names(self._text_encoder(), [synonyms(name)], key[1])[0].cpu()
+        return self._cache[key]
 
     def _text_encoder(self) -> CLIPTextEncoder:
         if self._encoder is None:

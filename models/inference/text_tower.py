@@ -37,7 +37,7 @@ class TextTower:
         """Load the text encoder.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: the file is missing or damaged.
         """
         source = self.checkpoint or files.read(self._file())
         self.source = source.path
@@ -52,4 +52,4 @@ class TextTower:
             Path(self.files[0]).name == Path(USUAL_CLIP).name else 'Name'
         raise UserError(f'no CLIP file {self.files[0]}, and {self.source} holds no text tower: new class names need '
                         f'one. {fetch} the CLIP that the checkpoint was trained with: clip=FILE (--clip FILE). A '
-                        'checkpoint that tools/export.py exported with its text tower needs none.')
+                        'checkpoint that tools/export.py wrote with its text tower needs no other file.')

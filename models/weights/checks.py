@@ -1,4 +1,4 @@
-"""Strict checks of what a file holds: plain values, names and shapes of tensors, numbers that can be weights."""
+"""Strict checks of the content of a file: plain values, names and shapes of tensors, numbers that can be weights."""
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

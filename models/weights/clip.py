@@ -14,13 +14,7 @@ from .names import TEXT_TOWER, part_below
 # Tensors of CLIP that CLIP-RC does not use. Files of OpenAI hold the three integers.
 INTEGERS_OF_OPENAI = ('input_resolution', 'context_length', 'vocab_size')
 UNUSED_OF_CLIP = ('logit_scale', 'logit_bias', *INTEGERS_OF_OPENAI)
-OTHER_KINDS = {  # start of a name -> description of the file
-    'visual.attnpool.': ' (a ResNet CLIP)', 'visual.layer1.': ' (a ResNet CLIP)',
-    'visual.trunk.': ' (its image tower is timm\'s, as those of SigLIP, EVA and ConvNeXt are)',
-    'visual.attn_pool.': ' (a CoCa)',
-    'backbone.region_level_bridge': ' (a CLIP-RC checkpoint, from which --load-from starts)',
-    'vision_model.': ' (saved by Hugging Face\'s transformers, but not a CLIPModel)',
-    'text_model.': ' (saved by Hugging Face\'s transformers, but not a CLIPModel)'}
+SUPPORTED = 'supported are the CLIPs of OpenAI and open_clip whose image tower is a plain ViT'
 
 
 class Variant(NamedTuple):
@@ -45,22 +39,14 @@ def holds_text_tower(checkpoint: Checkpoint) -> bool:
 def check_names(clip: Checkpoint) -> None:
     """Raise a UserError that names the tensors of a CLIP file that no CLIP ViT has."""
     known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
-    strangers = [name for name in clip.weights if not name.startswith(known)]
-    if strangers:
-        raise UserError(f'{clip.path} is not a CLIP file of a known kind{other_kind(clip)}: not known here: '
-                        f'{", ".join(strangers[:8])}.')
-
-
-def other_kind(clip: Checkpoint) -> str:
-    """Describe, in brackets, a file that is not a CLIP ViT."""
-    if hidden := hidden_part(clip):
-        return hidden
-    return next((kind for start, kind in OTHER_KINDS.items() if any(name.startswith(start) for name in clip.weights)),
-                '')
+    unknown = [name for name in clip.weights if not name.startswith(known)]
+    if unknown:
+        raise UserError(f'{clip.path} is not a CLIP ViT{hidden_part(clip)}: {SUPPORTED}. Not known here: '
+                        f'{", ".join(unknown[:8])}.')
 
 
 def hidden_part(checkpoint: Checkpoint) -> str:
-    """Say, in brackets, where in a larger model a CLIP or a CLIP-RC is, with the remedy; empty if there is none."""
+    """Name, in brackets, the prefix of a CLIP or a CLIP-RC in a larger model; empty if there is none."""
     prefix = part_below(checkpoint.weights)
     return prefix and f' (the part below {prefix!r} in it is one: save those tensors alone, without that prefix)'
 
@@ -81,8 +67,7 @@ def sizes_of(checkpoint: Checkpoint) -> Variant:
     if vision is not None:
         resolution = math.isqrt(len(weights['visual.positional_embedding']) - 1) * vision['patch_size']
     elif any(name.startswith('visual.') for name in weights) or text is None:
-        raise UserError(f'{checkpoint.path} is not a CLIP ViT{other_kind(checkpoint)}: supported are the CLIPs of '
-                        'OpenAI and open_clip whose image tower is a plain ViT.')
+        raise UserError(f'{checkpoint.path} is not a CLIP ViT: {SUPPORTED}.')
     return Variant(vision or {}, text or {}, resolution)
 
 
@@ -125,8 +110,8 @@ def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
     weights = {name.removeprefix('visual.'): single(tensor) for name, tensor in clip.weights.items()
                if name.startswith('visual.')}
     if 'positional_embedding' not in weights or 'class_embedding' not in weights:
-        raise UserError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding){other_kind(clip)}: '
-                        'a CLIP ViT file is needed.')
+        raise UserError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding)'
+                        f'{hidden_part(clip)}: a CLIP ViT file is needed.')
     check_names(clip)
     own = {name: tensor for name, tensor in encoder.state_dict().items()
            if 'prompt' not in name and name != 'region_level_bridge'}

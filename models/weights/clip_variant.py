@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..text_encoder import VOCABULARY, CLIPTextEncoder
+from .checks import first_of
 from .clip import Variant, saved_by_openai, sizes_of, text_tower
 from .clip_names import KINDS_OF_GELU, check_name, hugging_face_variant, known_variants, names_alike, variant_alike
 from .cliprc import is_clip_rc
@@ -25,7 +26,7 @@ def variant_of(checkpoint: Checkpoint, *, name: str | None = None, gelu: str | N
         gelu: 'quick' or 'plain': for a CLIP without such a name; overrides the name.
 
     Raises:
-        UserError: the file is not a CLIP ViT, or not the named one; or its GELU is unknown: a question.
+        UserError: the file is not a CLIP ViT, or not the named one, or its GELU is unknown.
     """
     sizes, known = sizes_of(checkpoint), None
     if name is not None:
@@ -57,7 +58,7 @@ def text_encoder_of(checkpoint: Checkpoint, *, heads: int | None = None, gelu: s
         gelu, name: as for `variant_of`.
 
     Raises:
-        UserError: the file holds none, or one that does not read CLIP's tokens; or its GELU is unknown: a question.
+        UserError: the file has no text encoder, or one with another vocabulary, or its GELU is unknown.
     """
     tower = text_tower(checkpoint)
     sizes = text_variant_of(checkpoint, heads=heads, gelu=gelu, name=name)
@@ -87,25 +88,14 @@ def text_options(model: Mapping) -> dict[str, int | str | None]:
 
 def _question(sizes: Variant, checkpoint: Checkpoint) -> str:
     alike = names_alike(sizes)
-    lines = [f'{checkpoint.path} is {described(sizes)}, not in OpenAI\'s format, and its tensors do not show which '
-             'GELU it was trained with. Which model is it?']
+    lines = [f'{checkpoint.path} is not in OpenAI\'s format, and its tensors do not show which GELU it was trained '
+             'with. Which model is it?']
     for gelu, kind in KINDS_OF_GELU.items():
-        names = [name for name in alike if known_variants()[name].vision['gelu'] == gelu]
-        more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-        if names:
-            lines.append(f'  with these sizes and {kind}: {", ".join(names[:SHOWN])}{more}')
+        if names := [name for name in alike if known_variants()[name].vision['gelu'] == gelu]:
+            lines.append(f'  with these sizes and {kind}: {first_of(names, SHOWN)}')
     if checkpoint.hugging_face:
-        lines.append('Hugging Face has a config.json beside the file, which says it: put it there.')
+        lines.append('Hugging Face has a config.json beside the file, which answers this: put it there.')
     example = ', --cfg-options model.clip_name=MODEL/WEIGHTS' if alike else ''
     lines.append(f'Give its name as model.clip_name{example}; tools/text_embeddings.py takes --clip-name. For one '
                  'without a name: model.backbone.gelu=quick or =plain.')
     return '\n'.join(lines)
-
-
-def described(variant: Variant) -> str:
-    """Describe a CLIP: 'a CLIP of width 768 with 12 layers, patches of 16 pixels ...'."""
-    vision, text = variant.vision, variant.text
-    if vision:
-        return (f'a CLIP of width {vision["width"]} with {vision["layers"]} layers, patches of {vision["patch_size"]} '
-                f'pixels and embeddings of {vision["output_dim"]}')
-    return f'CLIP\'s text encoder of width {text["transformer_width"]} with {text["transformer_layers"]} layers'

@@ -20,7 +20,7 @@ def read_config_text(text: str | Mapping) -> dict[str, Plain]:
     try:
         lines = ast.parse(text).body
         return {line.targets[0].id: _value(line.value) for line in lines}
-    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError):  # of a stranger
+    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError):
         return {}
 
 
@@ -38,8 +38,8 @@ def _value(node: ast.expr) -> Plain:
             return tuple(_value(item) for item in items)
         case ast.Dict(keys, values):
             return {_value(key): _value(value) for key, value in zip(keys, values, strict=True)}
-        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords) if all(word.arg for word in keywords):
-            return {word.arg: _value(word.value) for word in keywords}
+        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=pairs) if all(pair.arg for pair in pairs):
+            return {pair.arg: _value(pair.value) for pair in pairs}
     raise UserError('not a literal')
 
 

@@ -16,20 +16,20 @@ from .. import file_kinds
 from ..errors import UserError
 from . import torch_files
 from .checks import check_plain, check_texts
-from .names import find_state_dict, in_layout_of_clip, is_hugging_face, shared_prefix, tensor_entries, unwrapped
+from .names import find_state_dict, in_layout_of_clip, is_hugging_face, unwrapped
 
 LOGGER = logging.getLogger('mmseg')
 ENDINGS = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
 SHARD = re.compile(r'-\d+-of-0*([2-9]|[1-9]\d+)\.(bin|safetensors)$')
 JOIN = ("save it in one file, with transformers: CLIPModel.from_pretrained(FOLDER).save_pretrained(OUT, "
         "max_shard_size='100GB').")
-EXPLAINED = (ValueError, zipfile.BadZipFile, safetensors.SafetensorError)  # errors whose text says what is wrong
+EXPLAINED = (ValueError, zipfile.BadZipFile, safetensors.SafetensorError)  # errors whose texts explain the damage
 META = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple), 'iter': Integral, 'epoch': Integral, 'seed': Integral,
         'hook_msgs': dict, 'clip_rc': dict, 'progress': dict, 'grad_scaler': dict}  # entries in use
 
 
 class Checkpoint(NamedTuple):
-    """The tensors of a file by name, and its `meta` (empty where it has none)."""
+    """The tensors of a file by name, and its `meta` (empty by default)."""
     weights: dict[str, Tensor]
     meta: dict
     path: str
@@ -43,10 +43,7 @@ def read(path: str | Path) -> Checkpoint:
         UserError: the file is missing, truncated, damaged or unsafe, or holds no state dict.
     """
     content = read_content(path)
-    saved = content['state_dict']
-    if prefix := shared_prefix(saved):
-        LOGGER.info('%s: the prefix %r is left out of the name of each tensor', path, prefix)
-    bare = unwrapped(saved)
+    bare = unwrapped(content['state_dict'])
     return Checkpoint(in_layout_of_clip(bare), content['meta'], str(path), hugging_face=is_hugging_face(bare))
 
 
@@ -61,12 +58,8 @@ def read_content(path: str | Path) -> dict:
     content = _load(path)
     meta = content.get('meta') if isinstance(content, dict) else None
     weights, way = find_state_dict(content)
-    others = [name for name in tensor_entries(content) if name not in way]
-    if others and not way:
-        raise UserError(f'{path} holds several state dicts, {", ".join(others)}: save that of the model alone.')
     if way not in ([], ['state_dict']):
-        LOGGER.info('%s: its weights are those in %s%s', path, '.'.join(way),
-                    f', not in {", ".join(others)}' if others else '')
+        LOGGER.info('%s: its weights are those in %s', path, '.'.join(way))
     weights = {name: value.detach() for name, value in weights.items() if isinstance(name, str) and isinstance(
         value, Tensor)} if isinstance(weights, dict) else {}
     if not weights:
@@ -84,11 +77,8 @@ def _check_path(path: Path) -> None:
     if path.is_dir():
         inside = sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS)
         raise UserError(f'{path} is a folder: name a file' + (f' in it: {", ".join(inside[-9:])}.' if inside else '.'))
-    if path.exists() and not path.is_file():
-        raise UserError(f'{path} is not a regular file.')
     if not path.is_file():
-        others = sorted(file.name for file in path.parent.glob('*.pth')) if path.parent.is_dir() else []
-        raise UserError(f'no file {path}.' + (f' There are {", ".join(others[:9])}.' if others else ''))
+        raise UserError(f'{path} is not a regular file.' if path.exists() else f'no file {path}.')
     if shard := SHARD.search(path.name):
         raise UserError(f'{path} is one of {int(shard[1])} files (shards) that a model was saved in: {JOIN}')
     if not path.stat().st_size:
@@ -96,7 +86,7 @@ def _check_path(path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    """Load a file by its content, whatever its name."""
+    """Load a file by its content, not by its name."""
     try:
         kind = file_kinds.kind_of(path)
         if kind is not None and kind.family != file_kinds.WEIGHTS:
@@ -122,7 +112,7 @@ def _load(path: Path) -> Any:
 def _load_safetensors(path: Path) -> dict:
     """Load a CLIP file, or a slim checkpoint of tools/export.py, whose meta is JSON in the header."""
     with safetensors.safe_open(path, 'pt') as file:
-        return {'state_dict': {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  it is no dict
+        return {'state_dict': {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  not a dict
                 'meta': json.loads((file.metadata() or {}).get('meta', '{}'))}
 
 

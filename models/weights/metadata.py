@@ -30,8 +30,7 @@ def describe(*, class_names: Sequence[str], unseen_names: Sequence[str], setting
              prompt_set: str | Sequence[str], config: dict, embeddings: np.ndarray) -> dict:
     """Make the entry `clip_rc` of a checkpoint's meta.
 
-    It holds class names, split, prompt set, setting, config, and the text embeddings (float32, little endian, base64)
-    with their hash, so that a test needs no text tower.
+    The text embeddings are stored as base64 of little-endian float32, with their hash: a test needs no text tower.
 
     Args:
         setting: a value of `Setting`.
@@ -61,8 +60,6 @@ def is_ours(checkpoint: Checkpoint) -> bool:
     entry = checkpoint.meta.get('clip_rc')
     if entry is None:
         return False
-    if not isinstance(entry, dict):
-        raise UserError(f'{checkpoint.path}: its metadata (meta) are damaged. Copy it again.')
     if entry.get('format') != FORMAT:
         raise UserError(f'{checkpoint.path} has format {entry.get("format")}, this version reads {FORMAT}: update.')
     return True
@@ -96,7 +93,7 @@ def description(checkpoint: Checkpoint) -> Description | None:
         if not all(isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
                    for texts in (names, unseen, prompts, [setting])) or not isinstance(config, dict):
             raise TypeError('wrong type of texts or config')
-        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # nor a path: no file is read for a stranger
+        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # a path in a checkpoint is not read
             raise UserError('unknown prompt set')
         table = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
         if table.ndim != 2 or len(table) != len(names):
@@ -117,6 +114,5 @@ def embeddings(checkpoint: Checkpoint, class_names: Sequence[str], prompt_set: s
         UserError: the metadata are damaged.
     """
     known = description(checkpoint)
-    if known is None or known.class_names != list(class_names) or known.prompt_set != prompt_set:
-        return None
-    return known.embeddings
+    return known.embeddings if known and (known.class_names, known.prompt_set) == (
+        list(class_names), prompt_set) else None

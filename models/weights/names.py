@@ -1,7 +1,7 @@
 """Names of tensors in other people's files -> the names in CLIP and CLIP-RC.
 
 Training loops nest a state dict in another dict; wrappers of a model put prefixes before names; Hugging Face's
-transformers have a layout of their own. A change applies to all tensors of a file or to none.
+transformers have a layout of their own. Either all tensors of a file are renamed or no tensor.
 """
 import re
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def find_state_dict(content: Any) -> tuple[Any, list[str]]:
     """Find the state dict in the content of a file.
 
     Returns:
-        the state dict, or `content` where there is none, and the names of the entries that lead to it.
+        the state dict, or `content` where there is no known entry, and the names of the entries that lead to it.
     """
     if isinstance(content, dict) and ('state_dict' in content or not _holds_tensors(content)):
         for name in ENTRIES:
@@ -68,13 +68,6 @@ def find_state_dict(content: Any) -> tuple[Any, list[str]]:
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(name, str) and isinstance(inside, Tensor)
                                            for name, inside in value.items())
-
-
-def tensor_entries(content: Any) -> list[str]:
-    """List the names of the entries that hold tensors by name."""
-    if not isinstance(content, dict):
-        return []
-    return [name for name, value in content.items() if isinstance(name, str) and _holds_tensors(value)]
 
 
 def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Files of `torch.save`, by `torch.load(weights_only=True)`, and OpenAI's TorchScript archives.
 
-`torch.load` makes tensors, plain values and what `SAFE_GLOBALS` lists, and refuses every other class and function. A
-TorchScript archive is a program, so only files with the SHA-256 of OpenAI's published ones are loaded.
+`torch.load` makes tensors, plain values and the classes in `SAFE_GLOBALS`, and refuses every other class and function.
+A TorchScript archive is a program, so only files with the SHA-256 of OpenAI's published ones are loaded.
 """
 import hashlib
 import pickle
@@ -63,7 +63,7 @@ SAFE_GLOBALS = [
 
 
 def load(path: Path) -> Any:
-    """Return what a file of `torch.save` holds, tensors on the CPU; of a TorchScript archive its state dict.
+    """Load the content of a file of `torch.save`, with tensors on the CPU, or a TorchScript archive's state dict.
 
     Raises:
         UserError: the file needs a class or function that is not safe, or is an unknown TorchScript archive.
@@ -147,7 +147,7 @@ def _load_torchscript(path: Path) -> dict[str, torch.Tensor]:
             digest.update(chunk)
     if digest.hexdigest() not in openai_files.MODELS.values():
         code = "import sys, torch; torch.save(torch.jit.load(sys.argv[1], 'cpu').state_dict(), 'weights.pt')"
-        raise Refused('is a TorchScript archive, which is a program, and none of the files that OpenAI published: it '
-                      'is not run. If you trust its source, save its weights and use weights.pt: '
+        raise Refused('is a TorchScript archive, which is a program, and not one of OpenAI\'s published files: it is '
+                      'not run. If you trust its source, save its weights and use weights.pt: '
                       f'python -c "{code}" {shlex.quote(str(path))}')
     return dict(torch.jit.load(path, map_location='cpu').state_dict())

@@ -1,4 +1,4 @@
-"""Naive versions of what the model computes, in loops and float64, and small parts with random weights."""
+"""Naive versions of the model's computations, in loops and float64, and small parts with random weights."""
 import math
 
 import torch
@@ -95,27 +95,6 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm, eps: float = 1e-5) -> Tensor:
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     return x.double() @ layer.weight.double().T + layer.bias.double()
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, visible: list[list[bool]] | None = None) -> Tensor:
-    """(Nq, W), (Nk, W), (Nk, W) -> (Nq, W): softmax(q k / sqrt(head_dim)) v, head by head and query by query."""
-    size = q.shape[1] // heads
-    mixed = torch.zeros_like(q)
-    for part in (slice(i * size, (i + 1) * size) for i in range(heads)):
-        for i in range(len(q)):
-            seen = [j for j in range(len(k)) if visible is None or visible[i][j]]
-            weights = torch.stack([q[i, part] @ k[j, part] * size**-0.5 for j in seen]).exp()
-            for weight, j in zip(weights / weights.sum(), seen):
-                mixed[i, part] += weight * v[j, part]
-    return mixed
-
-
-def clip_block(x: Tensor, block: nn.Module, heads: int, visible: list[list[bool]] | None = None) -> Tensor:
-    """CLIP's pre-norm block for one sequence (N, W), prompts among it."""
-    qkv = layer_norm(x, block.ln_1) @ block.attn.in_proj_weight.double().T + block.attn.in_proj_bias.double()
-    x = x + linear(attention(*qkv.chunk(3, dim=1), heads, visible), block.attn.out_proj)
-    hidden = linear(layer_norm(x, block.ln_2), block.mlp.c_fc)
-    return x + linear(hidden / (1 + (-1.702 * hidden).exp()), block.mlp.c_proj)
 
 
 def region_mask(grid: tuple[int, int], side: int, prompts: int) -> list[list[bool]]:

@@ -1,4 +1,4 @@
-"""What a library says of a setting becomes one line; a fault of our own code passes."""
+"""An error of a library about a setting becomes one line; a fault of our own code passes."""
 import pytest
 import torch
 from mmcv.runner import HOOKS
@@ -28,23 +28,20 @@ def optimizer(**options):
     return torch.optim.AdamW([torch.zeros(1, requires_grad=True)], **options)
 
 
-@pytest.mark.parametrize(('call', 'says'), [
+@pytest.mark.parametrize(('call', 'message'), [
     (lambda: optimizer(lr=-1), 'part: Invalid learning rate: -1'),
     (lambda: build_from_cfg({'type': 'AdamW', 'learning_rate': 1, 'params': []}, OPTIMIZERS),
      "part: .*unexpected keyword argument 'learning_rate'"),
     (lambda: build_from_cfg({'type': 'PollyLrUpdaterHook'}, HOOKS),
      'part: PollyLrUpdaterHook is not in the hook registry$'),
-    (lambda: Compose([{'type': 'NoSuchStep'}]), 'part: NoSuchStep is not in the pipeline registry$'),
     (lambda: Compose([{'type': 'Resize', 'img_scale': 3}]), 'part: Resize: assert .*img_scale, tuple.* fails$'),
-    (lambda: Compose([{'type': 'Resize', 'img_scal': 3}]), "part: .*img_scal'"),
     (lambda: build_from_cfg({'type': 'Part', 'inner': {'type': 'Part', 'size': 3}}, PARTS),
      "part: Part: .*unexpected keyword argument 'size'"),
-    (lambda: build_from_cfg({'type': 'WandbLoggerHook', 'interval': 1}, HOOKS), 'part: WandbLoggerHook: .*install'),
     (lambda: build_from_cfg({'kind': 'Part'}, PARTS), 'part: .*must contain the key "type"'),
     (lambda: build_from_cfg({'type': 'Part', 'inner': {'type': 'Refuses'}}, PARTS), '^Part: Refuses: not on Sundays.$'),
 ])
-def test_of_a_library(call, says):
-    with pytest.raises(UserError, match=says) as caught, building('part'):
+def test_of_a_library(call, message):
+    with pytest.raises(UserError, match=message) as caught, building('part'):
         call()
     assert '\n' not in str(caught.value)
 
@@ -55,8 +52,3 @@ def test_of_our_own(config):
     with pytest.raises(ValueError, match='zip') as caught, building('part'):
         build_from_cfg(config, PARTS)
     assert not isinstance(caught.value, UserError)
-
-
-def test_what_is_said_instead():
-    with pytest.raises(UserError, match='^part: INVALID'), building('part', str.upper):
-        optimizer(lr=-1)

@@ -54,19 +54,18 @@ def save_kinds(folder: Path, image: np.ndarray) -> list[Path]:
 @pytest.mark.parametrize('ending', ['png', 'bmp', 'tiff', 'webp', 'gif'])
 def test_files(tmp_path, colours, ending):
     Image.fromarray(colours).save(tmp_path / f'it.{ending}', **({'lossless': True} if ending == 'webp' else {}))
-    for path in (tmp_path / f'it.{ending}', str(tmp_path / f'it.{ending}')):
-        assert np.array_equal(read_image(path), colours)
+    assert np.array_equal(read_image(str(tmp_path / f'it.{ending}')), colours)
 
 
-def test_jpeg(tmp_path, colours):
-    Image.fromarray(colours).resize((48, 32), 0).save(tmp_path / 'it.jpg', quality=100, subsampling=0)
-    image = read_image(tmp_path / 'it.jpg')
-    assert np.abs(image[2::4, 2::4].astype(int) - colours).max() < 12 and image.shape == (32, 48, 3)
+@pytest.mark.parametrize('mode', ['RGB', 'CMYK'])
+def test_jpeg(tmp_path, colours, mode):
+    Image.fromarray(colours).resize((96, 64), 0).convert(mode).save(tmp_path / 'it.jpg', quality=100, subsampling=0)
+    assert Image.open(tmp_path / 'it.jpg').mode == mode
+    assert np.abs(read_image(tmp_path / 'it.jpg')[4::8, 4::8].astype(int) - colours).max() < 16
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-@pytest.mark.parametrize('ending', ['jpg', 'png'])
-def test_exif_orientation(tmp_path, colours, orientation, ending):
+def test_exif_orientation(tmp_path, colours, orientation):
     """Stored so that turning it as EXIF says gives the upright image."""
     stored = {1: colours, 2: colours[:, ::-1], 3: colours[::-1, ::-1], 4: colours[::-1],
               5: colours.transpose(1, 0, 2), 6: np.rot90(colours, 1), 7: np.rot90(colours, 2).transpose(1, 0, 2),
@@ -74,8 +73,8 @@ def test_exif_orientation(tmp_path, colours, orientation, ending):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = Image.fromarray(np.ascontiguousarray(stored)).resize((stored.shape[1] * 8, stored.shape[0] * 8), 0)
-    image.save(tmp_path / f'it.{ending}', exif=exif, **({'quality': 100, 'subsampling': 0} if ending == 'jpg' else {}))
-    assert np.abs(read_image(tmp_path / f'it.{ending}')[4::8, 4::8].astype(int) - colours).max() < 12
+    image.save(tmp_path / 'it.jpg', exif=exif, quality=100, subsampling=0)
+    assert np.abs(read_image(tmp_path / 'it.jpg')[4::8, 4::8].astype(int) - colours).max() < 12
 
 
 def test_grey_and_bits(tmp_path):
@@ -95,12 +94,6 @@ def test_grey_and_bits(tmp_path):
     assert np.array_equal(read_image(tmp_path / 'bits.png')[..., 0], np.where(grey > 100, 255, 0))
 
 
-def test_cmyk(tmp_path, colours):
-    Image.fromarray(colours).resize((96, 64), 0).convert('CMYK').save(tmp_path / 'it.jpg', quality=100, subsampling=0)
-    assert Image.open(tmp_path / 'it.jpg').mode == 'CMYK'
-    assert np.abs(read_image(tmp_path / 'it.jpg')[4::8, 4::8].astype(int) - colours).max() < 16
-
-
 def test_transparent_parts_are_white(tmp_path, colours):
     opacity = np.full((8, 12, 1), 255, np.uint8)
     opacity[:4, :6] = 0
@@ -112,14 +105,6 @@ def test_transparent_parts_are_white(tmp_path, colours):
     palette.save(tmp_path / 'palette.png', transparency=palette.getpixel((0, 0)))
     for source in (tmp_path / 'it.png', tmp_path / 'palette.png', Image.fromarray(rgba), rgba):
         assert np.abs(read_image(source).astype(int) - wanted).max() < 4
-
-
-@pytest.mark.parametrize('ending', ['gif', 'webp', 'png'])
-def test_of_an_animation_the_first_image(tmp_path, colours, ending):
-    options = {'lossless': True} if ending == 'webp' else {}
-    Image.fromarray(colours).save(tmp_path / f'it.{ending}', save_all=True, duration=50, **options,
-                                  append_images=[Image.fromarray(colours[::-1]), Image.fromarray(colours[:, ::-1])])
-    assert np.array_equal(read_image(tmp_path / f'it.{ending}'), colours)
 
 
 def test_arrays(colours):
@@ -138,7 +123,8 @@ def test_arrays(colours):
     (np.zeros((4, 5, 2), np.uint8), r'shape \(4, 5, 2\).*\(H, W, 3\)'), (np.zeros(7, np.uint8), r'shape \(7,\)'),
     (np.zeros((0, 5, 3), np.uint8), 'shape'), (np.full((4, 5, 3), 7.), 'from 0 to 1'),
     (np.full((4, 5, 3), np.nan), 'from 0 to 1'), (np.zeros((4, 5), np.int64), 'int64'), (3, 'not int'),
-    (None, 'not NoneType'), ('missing.jpg', 'no file missing.jpg'), ('.', 'is a folder')])
+    (np.zeros((2, 100, 3), np.uint8), '100x2 pixels.*more than 20 times'),
+    ('missing.jpg', 'no file missing.jpg'), ('.', 'is a folder')])
 def test_invalid_images(source, message):
     with pytest.raises(ValueError, match=message):
         read_image(source)
@@ -148,16 +134,6 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'it.jpg')
     with pytest.raises(ValueError, match=r'it\.jpg is not a regular file'):
         read_image(tmp_path / 'it.jpg')
-
-
-def test_a_tiff_of_another_kind(tmp_path):
-    """Of five channels of 12 bits, as satellites' are."""
-    Image.new('L', (4, 4)).save(tmp_path / 'it.tif')
-    content = (tmp_path / 'it.tif').read_bytes()
-    place = content.index(b'\x02\x01\x03\x00\x01\x00\x00\x00')  # bits of a value
-    (tmp_path / 'it.tif').write_bytes(content[:place + 8] + b'\x0b' + content[place + 9:])
-    with pytest.raises(ValueError, match=r'it\.tif is a TIFF of an unsupported kind: save it as PNG'):
-        read_image(tmp_path / 'it.tif')
 
 
 def test_damaged_files(tmp_path, colours):

@@ -93,17 +93,15 @@ def test_a_folder_that_holds_this_repository_too(monkeypatch):
     assert plugins._is_own(REPOSITORY / 'configs/mine/head.py', REPOSITORY / 'configs/mine')
 
 
-@pytest.mark.parametrize(('name', 'text', 'words'), [
+@pytest.mark.parametrize(('name', 'text', 'parts'), [
     ('lost', None, ["imports 'lost'", 'no such module', '/lost.py']),
-    ('no.package', None, ["imports 'no.package'", 'no such module', '/no/package.py']),
     ('broken', 'a = 1\nb = a / 0\n', ["imports 'broken'", 'ZeroDivisionError', '/broken.py, line 2)']),
-    ('needy', 'import no_such_thing\n', ["imports 'needy'", 'no_such_thing', '/needy.py, line 1)']),
     ('typo', 'def f(:\n', ["imports 'typo'", 'SyntaxError', 'typo.py, line 1']),
     ('taken', 'from models import MaskLoss\nfrom mmseg.models.builder import LOSSES\n'
               'LOSSES.register_module(name="SegLoss")(MaskLoss)\n', ['SegLoss is already registered', 'line 3']),
     ('datasets', 'a = 1\n', ['/datasets.py has the name of another module', '/datasets/__init__.py', 'rename']),
 ])
-def test_modules_that_cannot_be_imported(tmp_path, tiny_configs, name, text, words):
+def test_modules_that_cannot_be_imported(tmp_path, tiny_configs, name, text, parts):
     if text is not None:
         (tmp_path / f'{name}.py').write_text(text)
     file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], name)
@@ -112,23 +110,16 @@ def test_modules_that_cannot_be_imported(tmp_path, tiny_configs, name, text, wor
         errors.run(lambda: read(file))
     message = caught.value.code
     assert message.startswith(f'error: {file if text is None or name != "datasets" else tmp_path}')
-    assert all(word in message for word in words), message
+    assert all(part in message for part in parts), message
     assert message.count('line') <= 1 and sys.path == before
 
 
-@pytest.mark.parametrize('written', ["'my_head'", "dict(import_='x')", 'dict(imports=[1])', '[1]',
-                                     'dict(imports=3)'])
+@pytest.mark.parametrize('written', ["'my_head'", "dict(import_='x')", 'dict(imports=[1])'])
 def test_custom_imports_written_in_another_way(tmp_path, tiny_configs, written):
     file = tmp_path / 'mine.py'
     file.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\ncustom_imports = {written}\n")
     with pytest.raises(ValueError, match='custom_imports='):
         read(file)
-
-
-def test_imports_that_may_fail(tmp_path, tiny_configs):
-    file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'lost')
-    file.write_text(file.read_text().replace("['lost']", "'lost', allow_failed_imports=True"))
-    assert read(file).custom_imports.imports == 'lost'
 
 
 def test_a_part_that_no_module_registers(tmp_path, tiny_configs):
@@ -149,12 +140,12 @@ def test_an_error_in_a_part_says_where(tmp_path, tiny_configs):
                         rf'\({tmp_path}/own_faulty.py, line 11\)', caught.value.code)
 
 
-# ---- the README's example, trained
+# ---- the example of models/README.md, trained
 
 @pytest.fixture(scope='module')
 def idea(tmp_path_factory, tiny_configs):
-    """The folder of the README's section, for the tiny model; and a loss."""
-    section = (REPOSITORY / 'README.md').read_text().split('## Change a part')[1].split('\n## ')[0]
+    """The folder of the section of models/README.md, for the tiny model; and a loss."""
+    section = (REPOSITORY / 'models/README.md').read_text().split('## Change a part')[1].split('\n## ')[0]
     folder = tmp_path_factory.mktemp('beside') / 'my_idea'
     folder.mkdir()
     for name, text in re.findall(r'```python\n# my_idea/(\w+\.py).*?\n(.*?)```', section, flags=re.DOTALL):
@@ -170,16 +161,13 @@ def idea(tmp_path_factory, tiny_configs):
 
 @pytest.fixture(scope='module')
 def works(run, idea, trained):
-    """Work folders of ours, of the head, and of the loss under the name of our config, tested."""
+    """Work folders of the head, trained and tested, and of the loss, trained under the name of our config."""
     folders = {'head': idea.parent / 'work/head', 'loss': idea.parent / 'work/loss'}
-    head = ['dist_train.sh', idea / 'my_cosine.py', folders['head'], 1, '--seed', 3, '--no-validate', '--auto-resume']
-    env = {'PORT': str(29500 + os.getpid() % 1000)}
-    run(*head, '--cfg-options', 'runner.max_iters=2', env=env)
-    run(*head, '--cfg-options', 'data.workers_per_gpu=1', env=env)
+    run('dist_train.sh', idea / 'my_cosine.py', folders['head'], 1, '--seed', 3, '--no-validate', '--auto-resume',
+        env={'PORT': str(29500 + os.getpid() % 1000)})
     run('tools/train.py', idea / 'inductive.py', '--work-dir', folders['loss'], '--seed', 3, '--no-validate')
-    run('test.py', idea / 'my_cosine.py', folders['head'] / 'latest.pth', '--eval', 'mIoU')
     # the run's own copies are enough
-    run('test.py', folders['loss'] / 'inductive.py', folders['loss'] / 'latest.pth', '--eval', 'mIoU')
+    run('test.py', folders['head'] / 'my_cosine.py', folders['head'] / 'latest.pth', '--eval', 'mIoU')
     return folders
 
 
@@ -194,8 +182,7 @@ def test_they_are_trained(works, trained):
     assert all(entry['decode.loss_mine'] > 0 for entry in loss.values())
     assert loss[1]['decode.loss_mask'] == pytest.approx(ours[1]['decode.loss_mask'], rel=1e-3), 'the same images'
     assert head[1]['decode.loss_mask'] != pytest.approx(ours[1]['decode.loss_mask'], rel=0.05)
-    first, last = (torch.load(works['head'] / f'iter_{n}.pth', weights_only=True)['state_dict'] for n in (2, 4))
-    assert first['decode_head.scale'] != last['decode_head.scale']
+    assert torch.load(works['head'] / 'latest.pth', weights_only=True)['state_dict']['decode_head.scale'] != 10
 
 
 def test_a_run_keeps_the_code_of_its_parts(works, idea):
@@ -204,25 +191,7 @@ def test_a_run_keeps_the_code_of_its_parts(works, idea):
     assert {'halved.py', 'helper.py', 'inductive.py'} == {path.name for path in works['loss'].glob('*.py')}
 
 
-def test_its_row_beside_ours(run, works, trained, tiny_configs, tmp_path):
-    run('test.py', tiny_configs['inductive'], trained / 'latest.pth', '--eval', 'mIoU', '--work-dir', tmp_path)
-    text = run('tools/summarize.py', tmp_path, *works.values(), '--out', tmp_path / 'table').stdout
-    head, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()
-                   if line.startswith('|')]
-    assert head == ['protocol', 'setting', 'method', 'aAcc', 'mIoU seen', 'mIoU unseen', 'hIoU', 'trained (M)',
-                    's / iteration']
-    assert {tuple(row[:2]) for row in rows} == {('VOC 2012, 15/5', 'inductive')}
-    assert [row[2].split(',')[0] for row in rows[:4]] == ['inductive', 'my_cosine', 'inductive', 'published: CLIP-RC']
-    assert all(float(row[-2]) > 0 for row in rows[:3]) and rows[3][-2:] == ['-', '-']
-    assert [row[-1] == '-' for row in rows[:3]] == [True, False, False], 'the log is beside the checkpoint'
-
-
-def test_other_scripts(run, idea, works):
-    assert 'total' in run('get_flops.py', idea / 'my_cosine.py', '--shape', 64).stdout
-    run('tools/calibrate.py', idea / 'my_cosine.py', works['head'] / 'latest.pth', '--penalties', 0)
-
-
-def test_what_a_checkpoint_tells(works, tiny_configs):
+def test_own_modules_in_the_metadata(works, tiny_configs):
     checkpoint = files.read(works['head'] / 'latest.pth')
     found = inspect(checkpoint)
     assert found['own_modules'] == ['cosine'] and found['configs'] == []
@@ -234,7 +203,7 @@ def test_what_a_checkpoint_tells(works, tiny_configs):
     assert inspect(checkpoint)['configs'] == []
 
 
-def test_another_head_with_the_same_weights_is_said(run, works, tiny_configs, tmp_path):
+def test_a_warning_about_another_head_with_the_same_weights(run, works, tiny_configs, tmp_path):
     (tmp_path / 'same.py').write_text(
         'from mmseg.models.builder import HEADS\nfrom models import RegionClueHead\n'
         'HEADS.register_module(name="SameHead")(type("SameHead", (RegionClueHead,), {}))\n')
@@ -243,7 +212,7 @@ def test_another_head_with_the_same_weights_is_said(run, works, tiny_configs, tm
     assert 'was trained with the decode_head RegionClueHead, the config has SameHead' in done.stdout + done.stderr
 
 
-def test_what_inference_makes_of_its_checkpoint(run, works, idea, voc_root, tmp_path):
+def test_inference_with_its_checkpoint(run, works, idea, voc_root, tmp_path):
     """Export keeps the names of its modules; explain refuses a head whose logits are not a mean over regions."""
     checkpoint, config = works['head'] / 'latest.pth', idea / 'my_cosine.py'
     image = next((voc_root / 'JPEGImages').glob('val_*.jpg'))
@@ -255,14 +224,5 @@ def test_what_inference_makes_of_its_checkpoint(run, works, idea, voc_root, tmp_
         'float32')
     assert '1: cosine (custom_imports)' in run('tools/inspect_checkpoint.py', slim).stdout
     run('tools/demo.py', image, '--checkpoint', slim, '--config', config, '--out', tmp_path)
-    told = run('tools/demo.py', image, '--checkpoint', slim, '--out', tmp_path, check=False).stderr
-    assert 'name the config that imports them: config=FILE (--config FILE)' in told
-
-
-def test_any_error_of_its_code_is_one_line_that_says_where(run, idea, tmp_path):
-    for file in idea.glob('*.py'):
-        (tmp_path / file.name).write_text(file.read_text().replace(' F.normalize(', ' G.normalize('))
-    done = run('tools/train.py', tmp_path / 'my_cosine.py', '--work-dir', tmp_path / 'w', '--no-validate', check=False)
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith('error: NameError: ') and f'{tmp_path}/cosine.py, line ' in last
-    assert 'Traceback' not in done.stderr
+    error = run('tools/demo.py', image, '--checkpoint', slim, '--out', tmp_path, check=False).stderr
+    assert 'name the config that imports them: config=FILE (--config FILE)' in error

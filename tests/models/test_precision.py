@@ -1,8 +1,5 @@
 """Autocast: types of the outputs, size of the differences; activation checkpointing; compiled layers."""
 import os
-import platform
-import subprocess
-import sys
 
 import fill
 import pytest
@@ -12,9 +9,8 @@ from torch import nn
 
 from models import builder, precision
 from models.clip_layers import LayerNorm
-from models.precision import autocast, supported, without_autocast
 from models.two_stream_decoder import CrossAttentionLayer
-from tests.conftest import REPOSITORY, golden_config
+from tests.conftest import golden_config
 
 CPU = torch.device('cpu')
 
@@ -38,7 +34,7 @@ def step(model, scale: float = 1.) -> tuple[dict[str, float], dict[str, torch.Te
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_what_is_computed_in_which_type(dtype):
+def test_types_of_outputs(dtype):
     model, types = build(), {}
     model.amp_dtype = dtype
     for name, module in model.named_modules():
@@ -57,38 +53,17 @@ def test_what_is_computed_in_which_type(dtype):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_short_products_move_results_a_little(dtype):
+def test_autocast_changes_results_a_little(dtype):
     model = build()
     losses, gradients = step(model)
-    wide = model.eval().encode_decode(fill.image(3, (1, 3, 64, 64)), None).detach()
     model.amp_dtype = dtype
-    short_losses, short_gradients = step(model, scale=1. if dtype is torch.bfloat16 else 2.**8)
-    short = model.eval().encode_decode(fill.image(3, (1, 3, 64, 64)), None).detach()
-    assert 0 < float((wide - short).abs().max()) < 0.05
-    del losses['decode.acc_seg'], short_losses['decode.acc_seg']
-    assert short_losses == pytest.approx(losses, rel=0.02) and short_losses != losses
+    cast_losses, cast_gradients = step(model, scale=1. if dtype is torch.bfloat16 else 2.**8)
+    del losses['decode.acc_seg'], cast_losses['decode.acc_seg']
+    assert cast_losses == pytest.approx(losses, rel=0.02) and cast_losses != losses
     for name, gradient in gradients.items():
         if not name.endswith('k.bias'):
-            alike = torch.cosine_similarity(gradient.flatten(), short_gradients[name].flatten(), dim=0)
+            alike = torch.cosine_similarity(gradient.flatten(), cast_gradients[name].flatten(), dim=0)
             assert float(alike) > 0.98, name
-
-
-def test_resizing_and_mask_logits_leave_the_short_type():
-    a, b = torch.randn(5, 5), torch.randn(5, 5)
-    with autocast(CPU, torch.bfloat16):
-        assert (a @ b).dtype == torch.bfloat16
-        with without_autocast(CPU):
-            assert torch.equal(a @ b, torch.mm(a, b)) and (a @ b).dtype == torch.float32
-    with autocast(CPU, None):
-        assert (a @ b).dtype == torch.float32
-
-
-def test_a_gpu_without_bfloat16_gets_float16(monkeypatch):
-    gpu = torch.device('cuda')
-    for has_it, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda has_it=has_it, **_: has_it)
-        assert supported(torch.bfloat16, gpu) is expected
-        assert supported(torch.bfloat16, CPU) is torch.bfloat16 and supported(None, gpu) is None
 
 
 @pytest.mark.parametrize(('slowdown', 'has_it'), [(0.5, True), (3, True), (30, False)])
@@ -97,15 +72,6 @@ def test_emulated_products_are_told_by_their_time(monkeypatch, slowdown, has_it)
     monkeypatch.setattr(precision.timeit, 'repeat', lambda job, **_: next(times))
     assert precision.cpu_has.__wrapped__(torch.bfloat16) is has_it
     assert torch.get_num_threads() == threads
-
-
-@pytest.mark.skipif(platform.machine() != 'x86_64', reason='the variable is for x86')
-def test_instructions_of_the_processor():
-    """As on a CPU of which oneDNN has nothing but AVX2."""
-    code = 'import torch; from models.precision import cpu_has; print(*map(cpu_has, (torch.float32, torch.bfloat16)))'
-    done = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True, text=True, check=True,
-                          env={**os.environ, 'ONEDNN_MAX_CPU_ISA': 'AVX2'})
-    assert done.stdout.split() == ['True', 'False']
 
 
 def test_activation_checkpointing_changes_nothing_but_what_is_kept():
@@ -145,12 +111,11 @@ def test_compiled_code_is_of_one_kind_of_cpu(monkeypatch):
     assert places[0].endswith('_AVX2') and places[1].endswith('_AVX512')
 
 
-def test_compiled_layers_train(monkeypatch, tmp_path):
-    """In earnest. Dropout draws otherwise when compiled."""
-    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+def test_compiled_layers_train():
+    """Traced only: generating code takes minutes. Dropout draws other numbers when compiled."""
     layer, queries, pixels = CrossAttentionLayer(16, heads=4), torch.randn(2, 6, 16), torch.randn(2, 9, 16)
     expected = layer.eval()(queries, pixels)
-    layer.compile()
+    layer.compile(backend='aot_eager')
     assert torch.allclose(layer(queries, pixels), expected, atol=1e-5)
     dropped = layer.train()(queries, pixels)
     assert not torch.allclose(dropped, expected, atol=0.01)

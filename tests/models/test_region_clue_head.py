@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from models import RegionClueHead
-from tests.models.naive import bilinear, check_pytorch_default, close, features, head, inputs_of, linear, randomized
+from tests.models.naive import check_pytorch_default, close, features, head
 
 IGNORE = 255
 
@@ -19,26 +19,6 @@ def labels(height: int = 20, width: int = 20, classes: int = 5) -> torch.Tensor:
     return values
 
 
-@pytest.mark.parametrize(('grid', 'side'), [((4, 4), 2), ((4, 6), 2), ((3, 3), 3)])
-@torch.no_grad()
-def test_inputs_of_the_decoder(grid, side):
-    built, given = head(), features(grid=grid, side=side)
-    decoded_from = inputs_of(built.decoder_q.layers[0])
-    decoded = built(given)
-    queries, pixels = decoded_from[0]
-    regions = bilinear(given.regions, grid)
-    for b in range(2):
-        for n in range(grid[0] * grid[1]):
-            y, x = divmod(n, grid[1])
-            clue = torch.cat([regions[b, :, y, x], given.cls[b].double(), given.patches[b, :, y, x].double()])
-            assert close(pixels[b, n], linear(clue, built.lateral_proj))
-            assert torch.equal(decoded.patches[b, n], given.patches[b, :, y, x])
-    aligned, text = built.class_head.queries(given)
-    assert torch.equal(decoded.aligned, aligned.flatten(1, 2)) and torch.equal(decoded.text, text)
-    whole = torch.cat([aligned, text.expand_as(aligned)], dim=-1).flatten(1, 2)
-    assert close(queries, linear(whole, built.q_proj))
-
-
 @torch.no_grad()
 def test_without_region_tokens_the_image_clue_is_left():
     """ZegCLIP's queries: one a class, [CLS * text, text]."""
@@ -50,90 +30,12 @@ def test_without_region_tokens_the_image_clue_is_left():
     assert built(given).logits.shape == (2, 5, 4, 4)
 
 
-@torch.no_grad()
-def test_outputs_of_the_decoder():
-    """Three layers a stream, in their order; each reads the other's previous value; then the mask logits."""
-    built = head()
-    given = features()
-    layers = [stream.layers for stream in (built.decoder_q, built.decoder_v)]
-    first = inputs_of(layers[0][0])
-    decoded = built(given)
-    queries, pixels = first[0]
-    assert [len(each) for each in layers] == [3, 3]
-    assert all(layer.multihead_attn.heads == 4 for each in layers for layer in each)
-    for query_layer, pixel_layer in zip(*layers):
-        after = query_layer(queries, pixels)
-        pixels = pixel_layer(pixels, queries)
-        queries = after
-    assert close(decoded.queries, queries) and close(decoded.pixels, pixels)
-    logits = torch.einsum('bkce,bne->bkcn', queries.view(2, 4, 5, E).double(), pixels.double()).mean(dim=1)
-    assert close(decoded.logits, logits.view(2, 5, 4, 4))
-
-
-@pytest.mark.parametrize('size', [(24, 24), (20, 20), (32, 20)])
-@torch.no_grad()
-def test_logits_are_resized_to_img_size_first(size):
-    built, given = head(setting='transductive'), features()
-    expected = bilinear(bilinear(built(given).logits, (24, 24)), size)
-    assert close(built.forward_test(given, size), 1 / (1 + (-expected).exp()))
-    seen_by_the_losses = inputs_of(built.losses)
-    built.forward_train(given, [], labels(*size))
-    logits, _, resizing = seen_by_the_losses[0]
-    assert close(resizing(logits), expected)
-
-
-@pytest.mark.parametrize(('setting', 'shift'), [
-    ('inductive', [0.1, 0, 0.1, 0.1, 0]), ('transductive', [0] * 5), ('fully_supervised', [0.1] * 5)])
-@torch.no_grad()
-def test_scores_are_of_all_classes(setting, shift):
-    seen = tuple(range(5)) if setting == 'fully_supervised' else (0, 2, 3)
-    built, given = head(setting=setting, seen=seen), features()
-    scores = built.forward_test(given, (24, 24))
-    assert close(scores, bilinear(built(given).logits, (24, 24)).sigmoid() - torch.tensor(shift)[:, None, None])
-
-
-@pytest.mark.parametrize(('setting', 'seen', 'classes_in_use'), [
-    ('inductive', (0, 2, 3), 3), ('transductive', (0, 2, 3), 5), ('fully_supervised', (0, 1, 2, 3, 4), 5)])
-def test_losses_are_of_the_labels_that_the_setting_may_see(setting, seen, classes_in_use):
-    built, given, truth = head(setting=setting, seen=seen).train(), features(), labels()
-    before, mapped = truth.clone(), inputs_of(built.losses)
-    losses = built.forward_train(given, [{}, {}], truth)
-    assert torch.equal(truth, before), 'the labels of the caller were changed'
-    assert set(losses) == {'loss_mask', 'loss_dice', 'recovery_loss_q', 'recovery_loss_k', 'acc_seg'}
-    logits, used, resizing = mapped[0]
-    logits = resizing(logits)
-    assert logits.shape == (2, classes_in_use, 20, 20)
-    expected = truth[:, 0].clone()
-    hidden = torch.isin(expected, torch.tensor([1, 4])) & (setting != 'fully_supervised')
-    if setting == 'inductive':
-        for index, label in enumerate((0, 2, 3)):
-            expected[truth[:, 0] == label] = index
-        expected[hidden] = IGNORE
-    elif setting == 'transductive':
-        expected[hidden] = torch.where(logits[:, 4] > logits[:, 1], 4, 1)[hidden]
-    assert torch.equal(used, expected) and hidden.any() == (setting != 'fully_supervised')
-    right = (logits.argmax(dim=1) == expected)[expected != IGNORE]
-    assert float(losses['acc_seg']) == pytest.approx(100 * float(right.float().mean()), rel=1e-4)
-
-
 def test_a_batch_without_labels():
     built = head().train()
     losses = built.forward_train(features(), [], torch.full((2, 1, 20, 20), IGNORE))
     sum(value for name, value in losses.items() if 'loss' in name).backward()
     assert all(value.isfinite().all() for value in losses.values())
     assert all(parameter.grad.isfinite().all() for parameter in built.parameters())
-
-
-def test_recovery_is_measured_on_the_inputs_of_the_decoder():
-    built, given = head(recovery=3.), features()
-    losses, decoded = built.forward_train(given, [], labels()), built(given)
-    recovered = built.recovery_decoder(decoded.queries, decoded.pixels)
-    text = decoded.text.repeat(4, 1).expand_as(decoded.aligned)
-    aligned = torch.cat([decoded.aligned, text], dim=-1)
-    for name, result, original in zip('qk', recovered, (aligned, decoded.patches)):
-        assert float(losses[f'recovery_loss_{name}']) == pytest.approx(3 * float((result - original).abs().mean()))
-    assert len(built.recovery_decoder.decouple_q) == 1
-    assert built.recovery_decoder.decouple_q[0].multihead_attn.heads == 4
 
 
 def recovery_gradients(built: RegionClueHead) -> dict[str, bool]:
@@ -177,27 +79,6 @@ def test_initial_values():
     assert not torch.equal(firsts[0]['linear1.weight'], firsts[1]['linear1.weight']), 'one stream copies the other'
     assert float(built.recovery_decoder.linear_q_out.weight.std()) == pytest.approx(0.02, rel=0.05)
     assert not built.recovery_decoder.linear_q_out.bias.any()
-
-
-def test_layers_of_a_stream_are_trained_apart():
-    built = randomized(RegionClueHead(in_channels=E, num_heads=4))
-    assert not torch.equal(*(built.decoder_q.layers[i].linear1.weight for i in (0, 2)))
-
-
-def test_the_dead_tensors_are_not_built():
-    names = list(head().state_dict())
-    assert len(names) == len(set(names)) == 4 + 8 + 8 * 16
-    assert not any(part in name for name in names for part in ('self_attn', 'norm1'))
-
-
-def test_settings_without_effect():
-    official = {'num_classes': 15, 'use_stages': 1, 'use_proj': False, 'channels': E, 'embed_dims': E,
-                'seen_idx': [0], 'all_idx': [0, 1]}
-    scores = []
-    for arguments in ({}, official):
-        torch.manual_seed(0)
-        scores.append(head(**arguments).forward_test(features(), (24, 24)))
-    assert torch.equal(*scores)
 
 
 @pytest.mark.parametrize(('changes', 'error', 'message'), [

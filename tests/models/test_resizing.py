@@ -4,7 +4,7 @@ import torch
 
 from models import resizing as maps
 from models.resizing import Resizing, best_class, class_chunks, resized_in_chunks
-from models.sliding_window import Window, sliding
+from models.sliding_window import sliding
 from tests.models.naive import bilinear, close
 
 
@@ -35,10 +35,6 @@ def test_chunks_and_the_best_class(classes_per_chunk, monkeypatch):
     assert torch.equal(best.index, small.argmax(dim=1)) and torch.equal(best.value, small.amax(dim=1))
 
 
-def test_a_chunk_has_at_least_one_class():
-    assert class_chunks(3, 2**40, torch.device('cpu')) == [slice(0, 1), slice(1, 2), slice(2, 3)]
-
-
 @pytest.mark.parametrize(('length', 'starts'), [(512, [0]), (300, [0]), (513, [0, 1]), (938, [0, 426]),
                                                 (939, [0, 426, 427]), (1364, [0, 426, 852])])
 def test_windows(length, starts):
@@ -46,9 +42,3 @@ def test_windows(length, starts):
     assert [window.top for window in rows] == starts
     assert all(window[2:] == (min(512, length), 100) and window.left == 0 for window in rows)
     assert [window.left for window in sliding((100, length), (512, 512), (426, 426))] == starts
-
-
-def test_a_window_is_a_view():
-    image = torch.arange(48.).view(1, 6, 8)
-    Window(1, 2, 3, 4).of(image).zero_()
-    assert torch.equal(image[0, 1:4, 2:6], torch.zeros(3, 4)) and image.count_nonzero() == 48 - 12 - 1

@@ -14,7 +14,7 @@ from models.training_labels import Setting
 from models.weights.clip import text_tower
 from models.weights.files import read
 from tests.conftest import golden_config
-from tests.models.naive import bilinear, close, unit
+from tests.models.naive import close, unit
 
 
 def build(case: str = 'inductive', **changes) -> models.CLIPRC:
@@ -49,20 +49,16 @@ def test_official_type_names(registry, names, built):
 
 
 @pytest.mark.parametrize('case', ['inductive', 'transductive', 'fully', 'text'])
-def test_what_trains(case):
+def test_trainable_parameters(case):
     model = build(case)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     prompts = {f'backbone.{name}' for name in ('prompt_embeddings', 'deep_prompt_embeddings', 'prompt_proj.weight',
                                                'prompt_proj.bias', 'prompt_norm.weight', 'prompt_norm.bias')}
     head = {name for name, _ in model.named_parameters() if name.startswith('decode_head.')}
     assert trainable == prompts | head
-    assert len(model.trainable_parameters()) == len(trainable)
-
-
-def test_the_whole_backbone_trains_when_asked_to():
-    model = build('text', ft_backbone=True)
+    model = build(case, ft_backbone=True)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert frozen == {name for name, _ in model.named_parameters() if name.startswith('text_encoder.')} != set()
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith('text_encoder.')}
 
 
 @pytest.mark.parametrize(('case', 'setting', 'seen'), [
@@ -78,12 +74,6 @@ def test_settings(case, setting, seen):
 def test_unknown_keywords(changes):
     with pytest.raises(ValueError, match=f'no {next(iter(changes))!r}, it has'):
         build(**changes)
-
-
-@pytest.mark.parametrize(('count', 'width'), [(5, 32), (7, 32), (6, 16)])
-def test_embeddings_of_other_classes_or_another_clip(rows, count, width):
-    with pytest.raises(ValueError, match=rf'classes\.npy: shape \({count}, {width}\).*\(6, 32\)'):
-        build(**rows(count, width))
 
 
 @torch.no_grad()
@@ -119,12 +109,13 @@ def test_clip_is_loaded_for_training_only(clip_file):
     with pytest.raises(ValueError, match='nowhere/ViT-B-16.pt'):
         missing.init_weights()
     model = build('text', pretrained=str(clip_file), pretrained_text=str(clip_file))
-    before = {name: value.clone() for name, value in model.decode_head.state_dict().items()}
+    model.embed_class_names()
+    before = model.class_embeddings()
     model.init_weights()
     clip = read(clip_file)
     assert torch.equal(model.backbone.proj, clip.weights['visual.proj'].float())
     assert all(torch.equal(value, text_tower(clip)[name]) for name, value in model.text_encoder.state_dict().items())
-    assert all(torch.equal(value, before[name]) for name, value in model.decode_head.state_dict().items())
+    assert not np.array_equal(model.class_embeddings(), before)
 
 
 @torch.no_grad()
@@ -140,31 +131,6 @@ def test_the_same_weights_with_other_classes():
     uniform = model.encode_decode(image, None)  # 0.1 less for the six more that count as seen now
     assert close(scores - uniform, torch.tensor([0.1 * (c in range(1, 7)) for c in range(9)])[:, None, None].expand(
         1, 9, 64, 64))
-
-
-@torch.no_grad()
-def test_windows_stay_whole_and_are_averaged():
-    model = build('fully').eval()
-    image, windows = fill.image(3, (1, 3, 75, 101)), []
-    meta = [{'ori_shape': (30, 40, 3), 'img_shape': (75, 101, 3), 'flip': False}]
-    encode = model.extract_feat
-    model.extract_feat = lambda images: windows.append(tuple(images.shape)) or encode(images)
-    scores = model.slide_inference(image, meta, True)
-    assert windows == [(1, 3, 64, 64)] * 4
-    model.test_cfg.windows_per_batch = 3
-    together = model.slide_inference(image, meta, True)
-    assert windows[4:] == [(3, 3, 64, 64), (1, 3, 64, 64)] and close(together, scores)
-    model.extract_feat = encode
-    summed, count = torch.zeros(6, 75, 101), torch.zeros(75, 101)
-    for y in (0, 75 - 64):
-        for x in (0, 101 - 64):
-            place = ..., slice(y, y + 64), slice(x, x + 64)
-            summed[place] += model.encode_decode(image[place], None)[0]
-            count[place] += 1
-    assert close(scores[0], bilinear(summed / count, (30, 40)))
-    labels = model.simple_test(image, meta)[0]
-    best = scores[0].topk(2, dim=0).values
-    assert labels.shape == (30, 40) and (labels == scores[0].argmax(dim=0).numpy())[(best[0] - best[1]) > 1e-5].all()
 
 
 @pytest.mark.parametrize('case', ['inductive', 'transductive', 'fully'])
@@ -213,11 +179,3 @@ def test_gpu_and_cpu_agree(case):
             scores.append(model.eval().encode_decode(fill.image(5, (1, 3, 64, 128)).to(device), None).cpu())
     assert float((scores[0] - scores[1]).abs().max()) < 1e-4
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-
-
-def test_embeddings_follow_init_weights(clip_file):
-    model = build('text', pretrained_text=str(clip_file))
-    model.embed_class_names()
-    before = model.class_embeddings()
-    model.init_weights()
-    assert not np.array_equal(model.class_embeddings(), before)

@@ -4,7 +4,7 @@ import torch
 
 from models import TextClassHead
 from models.training_labels import Setting
-from tests.models.naive import close, features, unit
+from tests.models.naive import close, unit
 
 E, CLASSES, SEEN = 16, 5, [3, 0, 2]
 
@@ -15,38 +15,12 @@ def class_head(setting: str = 'inductive', seen=SEEN, **changes) -> TextClassHea
     return built.eval()
 
 
-@pytest.mark.parametrize('training', [True, False])
-def test_queries_are_region_major(training):
-    built, seen_by_it = class_head().train(training), features(side=3)
-    rows = [0, 2, 3] if training else range(CLASSES)
-    aligned, text_in_use = built.queries(seen_by_it)
-    assert aligned.shape == (2, 9, len(rows), E) and torch.equal(text_in_use, built.rows_in_use())
-    for b in range(2):
-        for k in range(9):
-            for c, row in enumerate(rows):
-                text = unit(CLASSES, E, dim=1)[row]
-                clue = seen_by_it.regions[b, :, k // 3, k % 3] + seen_by_it.cls[b]
-                assert close(aligned[b, k, c], clue * text) and torch.equal(text_in_use[c], text)
-
-
 @pytest.mark.parametrize(('setting', 'training', 'rows'), [
     ('inductive', True, [0, 2, 3]), ('inductive', False, range(5)), ('transductive', True, range(5)),
     ('transductive', False, range(5)), ('fully_supervised', True, range(5)), ('fully_supervised', False, range(5))])
 def test_rows_in_use(setting, training, rows):
     seen = list(range(CLASSES)) if setting == 'fully_supervised' else SEEN
     assert torch.equal(class_head(setting, seen).train(training).rows_in_use(), unit(CLASSES, E, dim=1)[list(rows)])
-
-
-def test_mask_logits_are_the_mean_of_the_products():
-    queries, pixels = torch.randn(2, 4 * CLASSES, E), torch.randn(2, 6, E)
-    expected = torch.zeros(2, CLASSES, 2, 3, dtype=torch.float64)
-    for b in range(2):
-        for c in range(CLASSES):
-            for y in range(2):
-                for x in range(3):
-                    products = [queries[b, k * CLASSES + c].double() @ pixels[b, 3 * y + x].double() for k in range(4)]
-                    expected[b, c, y, x] = sum(products) / 4
-    assert close(class_head().mask_logits(queries, pixels, (2, 3)), expected)
 
 
 @pytest.mark.parametrize(('setting', 'seen', 'shift'), [
@@ -59,18 +33,6 @@ def test_seen_penalty(setting, seen, shift):
         expected[:, c] -= shift[c]
     built = class_head(setting, list(seen))
     assert close(built.scores(logits, built.penalty), expected, 1e-7)
-
-
-def test_another_seen_penalty():
-    assert class_head(seen_penalty=0.5).penalty.flatten().tolist() == [0.5, 0., 0.5, 0.5, 0.]
-
-
-def test_embeddings_are_used_as_they_are():
-    stored = (0.9995 * unit(CLASSES, E, dim=1, seed=7)).half()
-    built = class_head()
-    built.set_classes(CLASSES, stored)
-    assert built.embeddings.dtype == torch.float32
-    assert torch.equal(built.rows_in_use(), stored.float()), 'normalised again'
 
 
 @pytest.mark.parametrize('shape', [(CLASSES + 1, E), (CLASSES, E + 1), (CLASSES,)])
@@ -99,7 +61,3 @@ def test_other_classes_need_other_embeddings():
     with pytest.raises(ValueError, match='no text embeddings: .*set_classes'):
         built.rows_in_use()
     assert before.flatten().tolist() == pytest.approx([0.1, 0, 0.1, 0.1, 0]), 'results of earlier classes change'
-
-
-def test_no_trace_in_a_state_dict():
-    assert not class_head().state_dict() and not list(class_head().parameters())

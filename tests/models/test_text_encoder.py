@@ -8,8 +8,7 @@ import torch
 from models import text_encoder
 from models.errors import UserError
 from models.text_encoder import CLIPTextEncoder, count_tokens, embed_class_names, tokenize
-from tests.clip_files import clip_weights
-from tests.models.naive import clip_block, close, layer_norm, randomized
+from tests.models.naive import close, randomized
 
 END = 49
 SIZES = {'context_length': 7, 'vocab_size': 50, 'transformer_width': 16, 'transformer_heads': 4,
@@ -21,40 +20,10 @@ def encoder() -> CLIPTextEncoder:
     return randomized(CLIPTextEncoder(**SIZES)).eval()
 
 
-@torch.no_grad()
-def test_matches_loops(encoder):
-    tokens = torch.tensor([[48, 3, 7, END, 0, 0, 0], [48, 5, 1, 2, 4, 6, END]])
-    causal = [[j <= i for j in range(7)] for i in range(7)]
-    for row, embedding in zip(tokens, encoder(tokens)):
-        x = torch.stack([encoder.token_embedding.weight[token] for token in row]).double()
-        x = x + encoder.positional_embedding.double()
-        for block in encoder.transformer.resblocks:
-            x = clip_block(x, block, 4, causal)
-        end = row.tolist().index(END)
-        assert close(embedding, layer_norm(x[end], encoder.ln_final) @ encoder.text_projection.double())
-
-
 def test_what_follows_the_end_of_text_has_no_influence(encoder):
     first, second, other = encoder(torch.tensor([[48, 3, 7, END, 0, 0, 0], [48, 3, 7, END, 9, 8, 7],
                                                  [48, 4, 7, END, 0, 0, 0]]))
     assert close(second, first) and not close(other, first)
-
-
-def test_columns_after_the_end_of_all_texts_may_be_left_out(encoder):
-    tokens = torch.tensor([[48, 3, 7, END, 0, 0, 0], [48, 3, END, 0, 0, 0, 0]])
-    assert close(encoder(tokens[:, :4]), encoder(tokens))
-
-
-def test_the_mask_is_not_in_the_state_dict(encoder):
-    blocks = {name for name in encoder.state_dict() if name.startswith('transformer.resblocks.')}
-    assert len(blocks) == 24
-    assert set(encoder.state_dict()) - blocks == {'token_embedding.weight', 'positional_embedding', 'ln_final.weight',
-                                                  'ln_final.bias', 'text_projection'}
-
-
-def test_unknown_keyword():
-    with pytest.raises(TypeError, match='width'):
-        CLIPTextEncoder(width=16)
 
 
 @pytest.mark.parametrize(('heads', 'expected'), [(None, 2), (4, 4)])
@@ -65,13 +34,6 @@ def test_like_reads_its_sizes_from_the_weights(heads, expected):
     tokens = torch.tensor([[48, 3, 7, END, 0, 0, 0]])
     assert torch.equal(copy(tokens), source(tokens))
     assert not copy.training and not any(parameter.requires_grad for parameter in copy.parameters())
-
-
-def test_like_names_what_is_missing():
-    weights = CLIPTextEncoder(**SIZES).state_dict()
-    del weights['transformer.resblocks.1.ln_2.bias']
-    with pytest.raises((RuntimeError, ValueError), match=r'resblocks\.1\.ln_2\.bias'):
-        CLIPTextEncoder.like(weights)
 
 
 def fake_tokenizer(seen: list[str]):
@@ -122,14 +84,6 @@ def test_tokens_are_clips():
     assert tokenize(['cat ' * 100])[0, [0, -1]].tolist() == [49406, 49407], 'a long text lost its end'
 
 
-def test_openais_names_and_vocabulary_fit():
-    weights = {name: tensor.float() for name, tensor in clip_weights().items()
-               if not name.startswith(('visual.', 'logit_scale', 'input_', 'context_', 'vocab_'))}
-    embeddings = embed_class_names(CLIPTextEncoder.like(weights), ['cat', 'dog'], ['a photo of a {}'])
-    assert embeddings.shape == (2, 32) and close(embeddings.norm(dim=1), torch.ones(2))
-    assert float(embeddings[0] @ embeddings[1]) < 0.999
-
-
 @pytest.mark.parametrize('text', ['abcdefghijklmnopqrstuvwxyz', 'a', '!?#', '0123456789 '])
 def test_what_is_too_long_for_clip_is_refused_before_it_is_encoded(text):
     """Byte-pair encoding of such a word took 25 seconds, of one four times as long it did not end."""
@@ -137,7 +91,7 @@ def test_what_is_too_long_for_clip_is_refused_before_it_is_encoded(text):
     for read in (count_tokens, lambda text: tokenize(['cat', text])):
         began = time.monotonic()
         with pytest.raises(UserError, match=r"…' is too long: it has [\d,]+ characters, and the 77 tokens that CLIP "
-                                            r'reads hold 1,875 at most\. Say it in fewer words\.'):
+                                            r'reads hold 1,875 at most\. Use fewer words\.'):
             read(long)
         assert time.monotonic() - began < 1
 
@@ -150,13 +104,6 @@ def test_no_text_that_fits_is_refused():
         errors='ignore')) for token in text_encoder._tokenizer().encoder if '_of_text' not in token) == 24
     with pytest.raises(UserError, match='1,876 characters'):
         count_tokens(f'{text} a')
-
-
-def test_the_tokenizer_forgets(monkeypatch):
-    monkeypatch.setattr(text_encoder, 'CACHED_WORDS', 100)
-    for number in range(300):
-        assert count_tokens(f'word{chr(97 + number % 26)}{chr(97 + number // 26)}') > 0
-    assert len(text_encoder._tokenizer().cache) <= 110
 
 
 def test_many_texts_are_encoded_in_parts(monkeypatch):

@@ -3,13 +3,10 @@ import codecs
 import re
 
 import pytest
-from mmcv import Config
-from mmseg.datasets import build_dataset
 
 import datasets  # noqa: F401  registers ours
 from models.errors import UserError
 from models.text_files import lines_of, read_text
-from tests.conftest import REPOSITORY
 
 TEXT = 'café\r\n\r\nmaïs, 玉米\r\n'
 
@@ -36,13 +33,3 @@ def test_what_is_no_file(tmp_path):
         read_text(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / 'none.txt')
-
-
-@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
-def test_a_split_of_windows(tmp_path, encoding):
-    (tmp_path / 'split.txt').write_bytes('00\r\n02\r\n'.encode(encoding))
-    dataset = Config.fromfile(str(REPOSITORY / 'configs/custom/example.py')).data.val
-    dataset.update(data_root=str(REPOSITORY / dataset.data_root), split=str(tmp_path / 'split.txt'))
-    built = build_dataset(dataset, {'test_mode': True})
-    assert [sample['filename'] for sample in built.img_infos] == ['00.jpg', '02.jpg']
-    assert [sample['ann']['seg_map'] for sample in built.img_infos] == ['00.png', '02.png']

@@ -56,10 +56,3 @@ def test_pseudo_labels_are_among_the_unseen_and_have_no_threshold():
     logits.requires_grad_()
     result = mapped(labels, 'transductive', logits)
     assert result.tolist() == [[[4, 4, 0, 255]]] and not result.requires_grad
-
-
-@pytest.mark.parametrize('setting', ['inductive', 'transductive', 'fully_supervised'])
-def test_nothing_labelled(setting):
-    labels = torch.full((1, 3, 3), IGNORE)
-    seen, unseen = (list(range(CLASSES)), []) if setting == 'fully_supervised' else (SEEN, UNSEEN)
-    assert torch.equal(mapped(labels, setting, torch.randn(1, CLASSES, 3, 3), seen, unseen), labels)

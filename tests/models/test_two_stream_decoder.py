@@ -1,58 +1,12 @@
-"""Cross-attention layers, the two streams and the recovery decoder against loops; dropouts and initial values."""
+"""Dropouts and initial values of the cross-attention layers, the two streams and the recovery decoder."""
 import pytest
 import torch
 from torch import nn
 
-from models.two_stream_decoder import CrossAttention, CrossAttentionLayer, DecoderStream, RecoveryDecoder, exchange
-from tests.models.naive import attention, check_pytorch_default, close, inputs_of, layer_norm, linear, randomized
+from models.two_stream_decoder import CrossAttention, CrossAttentionLayer, RecoveryDecoder
+from tests.models.naive import close, inputs_of, linear, randomized
 
 WIDTH, HEADS = 16, 4
-
-
-def streams():
-    return torch.randn(2, 6, WIDTH), torch.randn(2, 5, WIDTH)
-
-
-def naive_attention(module, stream, other):
-    return torch.stack([linear(attention(linear(x, module.q), linear(y, module.k), linear(y, module.v), HEADS),
-                               module.proj) for x, y in zip(stream, other)])
-
-
-def naive_layer(layer, stream, other):
-    x = layer_norm(stream.double() + naive_attention(layer.multihead_attn, stream, other), layer.norm2)
-    return layer_norm(x + linear(linear(x, layer.linear1).clamp(min=0), layer.linear2), layer.norm3)
-
-
-def test_cross_attention_matches_loops():
-    module = randomized(CrossAttention(WIDTH, HEADS, dropout=0.1)).eval()
-    assert all(layer.bias is not None for layer in (module.q, module.k, module.v, module.proj))
-    stream, other = streams()
-    assert close(module(stream, other), naive_attention(module, stream, other))
-
-
-def test_layer_matches_loops():
-    layer = randomized(CrossAttentionLayer(WIDTH, HEADS)).eval()
-    assert layer.linear1.out_features == 4 * WIDTH
-    stream, other = streams()
-    assert close(layer(stream, other), naive_layer(layer, stream, other))
-
-
-def test_streams_read_each_others_previous_value():
-    query_layers, pixel_layers = (nn.ModuleList(CrossAttentionLayer(WIDTH, HEADS) for _ in range(3)).eval()
-                                  for _ in range(2))
-    randomized(query_layers)
-    queries, pixels = expected_queries, expected_pixels = streams()
-    for query_layer, pixel_layer in zip(query_layers, pixel_layers):
-        before = expected_queries
-        expected_queries = naive_layer(query_layer, expected_queries, expected_pixels)
-        expected_pixels = naive_layer(pixel_layer, expected_pixels, before)
-    queries, pixels = exchange(query_layers, pixel_layers, queries, pixels)
-    assert close(queries, expected_queries) and close(pixels, expected_pixels)
-
-
-def test_streams_must_have_as_many_layers():
-    with pytest.raises(ValueError):
-        exchange(DecoderStream(WIDTH, HEADS, 2).layers, DecoderStream(WIDTH, HEADS, 3).layers, *streams())
 
 
 def test_attention_dropout_falls_on_the_weights_alone():
@@ -87,25 +41,6 @@ def test_the_other_dropouts_of_a_layer():
         assert float(values[~kept].abs().max()) < 1e-5
 
 
-def test_layers_of_a_stream_start_equal_and_go_their_own_ways():
-    stream = DecoderStream(WIDTH, HEADS, 3)
-    first, *others = stream.layers
-    pointers = {parameter.data_ptr() for parameter in stream.parameters()}
-    assert len(pointers) == len(list(stream.parameters())) == 3 * len(list(first.parameters()))
-    for other in others:
-        assert all(torch.equal(first.state_dict()[name], value) for name, value in other.state_dict().items())
-
-
-def test_initial_values_of_a_layer_are_pytorchs():
-    layer = CrossAttentionLayer(64, HEADS)
-    linears = [module for module in layer.modules() if isinstance(module, nn.Linear)]
-    assert len(linears) == 6
-    for each in linears:
-        check_pytorch_default(each)
-    for norm in (layer.norm2, layer.norm3):
-        assert torch.equal(norm.weight, torch.ones(64)) and not norm.bias.any() and norm.eps == 1e-5
-
-
 def test_initial_values_of_the_recovery_decoder():
     for name, value in RecoveryDecoder(64, HEADS, num_layers=2).state_dict().items():
         if 'norm' in name:
@@ -115,20 +50,3 @@ def test_initial_values_of_the_recovery_decoder():
         else:
             assert abs(float(value.mean())) < 0.002 and float(value.std()) == pytest.approx(0.02, rel=0.05), name
             assert 0.05 < float(value.abs().max()) < 0.11, name  # normal, not uniform
-
-
-def test_recovery_decoder_matches_loops():
-    decoder = randomized(RecoveryDecoder(WIDTH, HEADS, num_layers=2)).eval()
-    queries, pixels = streams()
-    x, y = linear(queries, decoder.linear_q_in), linear(pixels, decoder.linear_k_in)
-    for query_layer, pixel_layer in zip(decoder.decouple_q, decoder.decouple_v):
-        x, y = naive_layer(query_layer, x, y), naive_layer(pixel_layer, y, x)
-    recovered_queries, recovered_pixels = decoder(queries, pixels)
-    assert recovered_queries.shape == (2, 6, 2 * WIDTH) and len(decoder.decouple_q) == 2
-    assert close(recovered_queries, linear(x, decoder.linear_q_out))
-    assert close(recovered_pixels, linear(y, decoder.linear_k_out))
-
-
-def test_width_must_divide_among_the_heads():
-    with pytest.raises(ValueError, match='width of 16 .* 3 attention heads'):
-        CrossAttentionLayer(WIDTH, 3)

@@ -1,4 +1,4 @@
-"""CLIP's image tower with prompt and region tokens: what sees what, what stands where, and the initial values."""
+"""CLIP's image tower with prompt and region tokens: attention mask, prompts and initial values."""
 import math
 
 import pytest
@@ -7,21 +7,10 @@ from torch import nn
 
 from models import CLIPVisionEncoder
 from models.clip_layers import LayerNorm
-from models.vision_encoder import region_visibility, resize_positions
-from tests.models.naive import (
-    SIZES,
-    bilinear,
-    check_uniform,
-    clip_block,
-    close,
-    encoder,
-    inputs_of,
-    layer_norm,
-    linear,
-    region_mask,
-)
+from models.vision_encoder import region_visibility
+from tests.models.naive import SIZES, check_uniform, close, encoder, inputs_of, linear, region_mask
 
-P, R, WIDTH = 3, 4, 32
+P, WIDTH = 3, 32
 
 
 def mask_with_prompts_first(grid: tuple[int, int], side: int, prompts: int) -> list[list[bool]]:
@@ -54,34 +43,6 @@ def test_images_that_do_not_fit(height, width, message):
         encoder()(random_image(height, width))
 
 
-@pytest.mark.parametrize('size', [(64, 64), (128, 64), (32, 96)])
-@torch.no_grad()
-def test_tokens_of_every_block(size):
-    """Order, the class embedding twice, no position on regions, `ln_pre` but not of prompts, new ones every block."""
-    model, image = encoder(), random_image(*size)
-    calls = [inputs_of(block) for block in model.transformer.resblocks]
-    outputs = []
-    for block in model.transformer.resblocks:
-        block.register_forward_hook(lambda *hooked: outputs.append(hooked[2]))
-    model(image)
-
-    rows, columns = size[0] // 16, size[1] // 16
-    positions = model.positional_embedding.double()
-    table = bilinear(positions[1:].T.reshape(WIDTH, 4, 4), (rows, columns))
-    for i in range(2):
-        cls = 2 * model.class_embedding.double() + positions[0]
-        patches = [torch.einsum('dchw,chw->d', model.conv1.weight.double(),
-                                image[i, :, 16 * y:16 * y + 16, 16 * x:16 * x + 16].double()) + table[:, y, x]
-                   for y in range(rows) for x in range(columns)]
-        tokens = layer_norm(torch.stack([cls, *patches, *model.region_level_bridge.double()]), model.ln_pre)
-        assert close(calls[0][0][0][i], tokens)
-        for depth, prompts in enumerate([model.prompt_embeddings[0], *model.deep_prompt_embeddings]):
-            assert depth == 0 or torch.equal(calls[depth][0][0], outputs[depth - 1])
-            assert close(calls[depth][0][2][i], linear(prompts, model.prompt_proj))
-    assert all((call[0][1] == 0).tolist() == mask_with_prompts_first((rows, columns), 2, P) for call in calls)
-    assert float(calls[0][0][1].min()) == -float('inf')
-
-
 @torch.no_grad()
 def test_without_region_tokens():
     """A plain ViT with prompts: every token sees every token; the regions are zeros."""
@@ -94,52 +55,6 @@ def test_without_region_tokens():
     assert features.regions.shape == (2, features.cls.shape[1], 1, 1) and not features.regions.any()
     norms = torch.cat([features.cls[..., None], features.patches.flatten(2)], dim=2).norm(dim=1)
     assert close(norms, torch.ones(2, 25).double())
-
-
-@torch.no_grad()
-def test_blocks_attend_with_the_given_heads():
-    model = encoder()
-    block = model.transformer.resblocks[1]
-    calls = inputs_of(block)
-    block.register_forward_hook(lambda *hooked: calls.append(hooked[2]))
-    model(random_image(batch=1))
-    tokens, _, prompts = calls[0]
-    full = clip_block(torch.cat([tokens[0, :1], prompts[0], tokens[0, 1:]]).double(), block, 4,
-                      region_mask((4, 4), 2, P))
-    assert close(calls[1][0], torch.cat([full[:1], full[1 + P:]]))
-
-
-@pytest.mark.parametrize('scale', [1., 1e-3])
-@torch.no_grad()
-def test_read_out(scale):
-    """`prompt_norm` with an eps of 1e-6, which shows on small values, and not on the regions."""
-    model = encoder()
-    last = []
-    model.transformer.resblocks[-1].register_forward_hook(lambda *hooked: last.append(scale * hooked[2]) or last[0])
-    cls, patches, regions = model(random_image(128, 64))
-    tokens = torch.cat([layer_norm(last[0][:, :-R], model.prompt_norm, eps=1e-6), last[0][:, -R:].double()], dim=1)
-    expected = layer_norm(tokens, model.ln_post) @ model.proj.double()
-    expected = expected / expected.square().sum(dim=-1, keepdim=True).sqrt()
-    assert close(cls, expected[:, 0])
-    assert close(patches, expected[:, 1:-R].transpose(1, 2).reshape(2, 16, 8, 4))
-    assert close(regions, expected[:, -R:].transpose(1, 2).reshape(2, 16, 2, 2))
-
-
-@pytest.mark.parametrize(('height', 'width'), [(64, 64), (128, 64), (32, 96)])
-def test_features_have_unit_length_at_any_resolution(height, width):
-    features = encoder()(random_image(height, width))
-    assert [tuple(each.shape) for each in features] == [(2, 16), (2, 16, height // 16, width // 16), (2, 16, 2, 2)]
-    for each in features:
-        assert close(each.norm(dim=1), torch.ones(each.norm(dim=1).shape))
-
-
-@pytest.mark.parametrize('grid', [(4, 4), (7, 3), (2, 8), (8, 8)])
-def test_positions_are_resized_bilinearly(grid):
-    table = torch.randn(17, 8)
-    resized = resize_positions(table, grid)
-    assert torch.equal(resized[0], table[0])
-    assert close(resized[1:], bilinear(table[1:].T.reshape(8, 4, 4), grid).flatten(1).T)
-    assert grid != (4, 4) or torch.equal(resized, table)
 
 
 def test_prompt_dropout_is_drawn_per_image_and_block():
@@ -175,17 +90,6 @@ def test_norms():
     norms = {name: module for name, module in encoder().named_modules() if isinstance(module, nn.LayerNorm)}
     assert len(norms) == 9 and all(type(norm) is LayerNorm for norm in norms.values()), 'not in float32'
     assert norms.pop('prompt_norm').eps == 1e-6 and {norm.eps for norm in norms.values()} == {1e-5}
-
-
-@pytest.mark.parametrize('mode', [True, False])
-def test_settings_without_effect(mode):
-    official = {'drop_path_rate': 0.9, 'get_embeddings': False, 'out_indices': [0], 'style': 'caffe',
-                'prompt_dim': WIDTH, 'total_d_layer': 2}
-    outputs = []
-    for arguments in ({}, official):
-        torch.manual_seed(1)
-        outputs.append(encoder(**arguments).train(mode)(random_image()))
-    assert all(torch.equal(first, second) for first, second in zip(*outputs))
 
 
 @pytest.mark.parametrize(('changes', 'error', 'message'), [

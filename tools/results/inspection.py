@@ -8,7 +8,7 @@ from models import plugins
 from models.errors import UserError
 from models.weights import metadata
 from models.weights.checks import check_numbers, depth
-from models.weights.clip import UNUSED_OF_CLIP, other_kind, saved_by_openai, sizes_of
+from models.weights.clip import UNUSED_OF_CLIP, hidden_part, saved_by_openai, sizes_of
 from models.weights.clip_names import names_alike
 from models.weights.clip_variant import variant_of
 from models.weights.cliprc import DEAD, is_clip_rc, is_official, sizes_of_clip_rc
@@ -29,7 +29,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
              'dead_tensors': sum(bool(DEAD.match(name)) for name in weights)}
     try:
         facts |= _clip_rc(checkpoint) or _clip(checkpoint) or {
-            'remark': other_kind(checkpoint), 'shapes': {name: [*tensor.shape] for name, tensor in weights.items()}}
+            'remark': hidden_part(checkpoint), 'shapes': {name: [*tensor.shape] for name, tensor in weights.items()}}
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f'{path}: its metadata (meta) are damaged. Copy it again.') from error
     if facts['kind'] != 'other':

@@ -2,7 +2,6 @@
 import json
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ def noise():
     return np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
 
 
-def test_what_the_checkpoint_tells(tiny):
+def test_the_metadata_of_a_checkpoint(tiny):
     model = load_model(tiny)
     assert model.class_names[0] == 'aeroplane' and len(model.class_names) == 20 and len(model.seen_names) == 15
     assert model.prompts == 'single' and model.device.type == ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -49,16 +48,6 @@ def test_the_labels_are_those_of_test_py(run, tiny, tiny_configs, voc_root, tmp_
         results = load_model(tiny, config, device='cpu').segment(images)
         # two JPEG decoders differ by a grey level here and there
         assert all((result.labels == labels).mean() > 0.98 for result, labels in zip(results, wanted, strict=True))
-
-
-def test_the_config_in_a_checkpoint_is_not_run(tiny, tmp_path):
-    content = torch.load(tiny, weights_only=True)
-    content['meta'].pop('clip_rc')
-    content['meta']['config'] = f'open({str(tmp_path / "run")!r}, "w")\nmodel = dict(type="CLIPRC")\n'
-    torch.save(content, tmp_path / 'it.pth')
-    with pytest.raises(ValueError, match='does not say how it was trained.*name the config'):
-        load_model(tmp_path / 'it.pth')
-    assert not (tmp_path / 'run').exists()
 
 
 @pytest.fixture
@@ -89,15 +78,15 @@ def test_an_official_checkpoint(official, noise):
     assert model.class_names == ('cat', 'dog', 'sofa', 'tree', 'sky', 'sheep')
     novel = golden_config('inductive')['novel_class']
     assert model.seen_names == tuple(name for index, name in enumerate(model.class_names) if index not in novel)
-    words = ['cat', 'pot, flower pot']
+    names = ['cat', 'pot, flower pot']
     encoder = CLIPTextEncoder.like(text_tower(official[1]), heads=4)
     wanted = embed_class_names(encoder, [['cat'], ['pot', 'flower pot']], ['a photo of a {}'])
-    assert torch.allclose(model.embed(words), wanted, atol=1e-6)
-    assert set(np.unique(model.segment(noise, words).labels)) <= {0, 1}
+    assert torch.allclose(model.embed(names), wanted, atol=1e-6)
+    assert set(np.unique(model.segment(noise, names).labels)) <= {0, 1}
 
 
 def test_the_text_tower_of_a_clip_file(tiny, clip_file, noise, tmp_path):
-    """The named file, else the config's; a missing one is said when a word needs it, with the remedy."""
+    """The named file, else the config's; a missing one is an error when a new class name needs it."""
     config = Config.fromfile(str(REPOSITORY / 'configs/voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16.py'))
     config.model = load_model(tiny).config.model.copy()
     config.data.test.pipeline = load_model(tiny).config.data.test.pipeline
@@ -112,16 +101,7 @@ def test_the_text_tower_of_a_clip_file(tiny, clip_file, noise, tmp_path):
         load_model(tiny, clip='absent.pt').embed(['balloon'])
 
 
-def test_parts_of_the_user_s_own(tiny, tmp_path):
-    """Their code is not run from a checkpoint: the config that imports it must be named."""
-    content = torch.load(tiny, weights_only=True)
-    content['meta']['clip_rc']['config']['model']['decode_head']['type'] = 'HeadOfTheirs'
-    torch.save(content, tmp_path / 'it.pth')
-    with pytest.raises(ValueError, match=r'(?s)HeadOfTheirs is not in the models registry.*name the config.*--config'):
-        load_model(tmp_path / 'it.pth')
-
-
-def test_another_clip_is_found_out(tiny, tmp_path):
+def test_another_clip_is_refused(tiny, tmp_path):
     torch.save(clip_weights(seed=9), tmp_path / 'other.pt')
     with pytest.raises(ValueError, match=r'other.pt is not the CLIP of the model.*aeroplane.*cosine'):
         load_model(tiny, clip=tmp_path / 'other.pt').embed(['balloon'])
@@ -133,7 +113,7 @@ def test_another_clip_is_found_out(tiny, tmp_path):
     ({'device': 'gpu'}, "device='gpu'"), ({'device': 'cuda:99'}, 'PyTorch sees'),
     ({'config': REPOSITORY / 'configs/_base_/models/clip_rc.py'}, 'no complete `model` and `data`'),
     ({'config': REPOSITORY / 'configs/miniature/inductive.py'}, 'does not fit this model')])
-def test_what_does_not_fit(tiny, change, message):
+def test_files_and_options_that_do_not_fit(tiny, change, message):
     with pytest.raises(ValueError, match=message):
         load_model(**{'checkpoint': tiny, **change})
 
@@ -151,20 +131,12 @@ def test_init_segmentor_of_an_official_checkpoint(official, noise, tmp_path):
     assert labels.shape == noise.shape[:2]
 
 
-def test_other_models_of_mmseg_load_as_before(tmp_path):
-    from mmcv.runner import load_checkpoint, save_checkpoint
-    save_checkpoint(torch.nn.Linear(2, 3), str(tmp_path / 'it.pth'), meta={'CLASSES': ['a'], 'epoch': 3})
-    other = torch.nn.Linear(2, 3)
-    assert load_checkpoint(other, str(tmp_path / 'it.pth'))['meta']['epoch'] == 3
-    assert torch.equal(other.weight, torch.load(tmp_path / 'it.pth')['state_dict']['weight'])
-
-
 # ---- from another folder, beside another package named datasets
 
 USE = '''
 import sys
 import datasets as theirs
-sys.path.{place}({repository!r})
+sys.path.append({repository!r})
 from models.inference import load_model
 result = load_model({model!r}).segment('it.png', ['red dots', 'balloon'])
 result.save('out')
@@ -174,34 +146,29 @@ print(result.labels.shape)
 '''
 
 
-@pytest.mark.parametrize('place', ['insert', 'append'])
-def test_beside_a_package_named_datasets(place, scene, tmp_path):
+def test_beside_a_package_named_datasets(scene, tmp_path):
     packages = tmp_path / 'packages'
     (packages / 'datasets').mkdir(parents=True)
     (packages / 'datasets/__init__.py').write_text("NAME = 'decoy'\n")
     Image.fromarray(scene.image).save(tmp_path / 'it.png')
-    code = USE.format(place='append' if place == 'append' else 'insert', repository=str(REPOSITORY), model=str(MODEL))
-    code = code.replace('.insert(', '.insert(0, ')
-    (tmp_path / 'use.py').write_text(textwrap.dedent(code))
+    (tmp_path / 'use.py').write_text(USE.format(repository=str(REPOSITORY), model=str(MODEL)))
     done = subprocess.run([sys.executable, 'use.py'], cwd=tmp_path, env={'PYTHONPATH': str(packages), 'PATH': ''},
                           capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == '(128, 128)\n', done.stdout + done.stderr
-    # torch 2.6 says so of itself where there is a CUDA compiler but no GPU.
+    # torch 2.6 prints this line where there is a CUDA compiler but no GPU.
     lines = [line for line in done.stderr.splitlines() if not line.startswith('No CUDA runtime is found')]
     assert lines and all("the miniature's model, which knows only its own drawn world" in line for line in lines)
     assert len(json.loads((tmp_path / 'out/result.json').read_text())['classes']) == 2
 
 
-@pytest.mark.parametrize(('test', 'taken'), [
-    (lambda one: [one, one], True), (lambda one: {'type': 'ConcatDataset', 'datasets': [one]}, True),
-    (lambda one: None, False), (lambda one: [], False), (lambda one: {}, False)])
-def test_the_test_data_of_a_config(test, taken):
-    """Of several the first says how images are prepared; without any it is said in one line."""
+def test_the_test_data_of_a_config():
+    """Of several datasets the first is used."""
     config = Config.fromfile(str(REPOSITORY / 'configs/miniature/inductive.py'))
-    config.data.test = test(config.data.test)
-    model = REPOSITORY / 'tools/miniature/model.safetensors'
-    if taken:
-        assert load_model(model, config).class_names
-    else:
+    one = config.data.test
+    for test in ([one, one], {'type': 'ConcatDataset', 'datasets': [one]}):
+        config.data.test = test
+        assert load_model(MODEL, config).class_names
+    for test in (None, [], {}):
+        config.data.test = test
         with pytest.raises(UserError, match=r'no data\.test with a pipeline'):
-            load_model(model, config)
+            load_model(MODEL, config)

@@ -36,21 +36,11 @@ def test_overlay(result):
             wanted = result.image[where] * (1 - opacity) + np.array(colour) * opacity if colour else \
                 result.image[where]
             assert np.abs(overlay[where] - wanted).max(initial=0) <= 1
+    with pytest.raises(ValueError, match='opacity'):
+        result.overlay(opacity=2)
     with_legend = result.overlay()
     assert with_legend.height > 128 and np.array_equal(np.asarray(with_legend)[:128, :128],
                                                        np.asarray(result.overlay(legend=False)))
-
-
-def test_overlay_of_chosen_classes(result):
-    present = [result.class_names[index] for index in np.unique(result.labels) if index != 255]
-    overlay = np.asarray(result.overlay(opacity=1, legend=False, class_names=present[:1]))
-    where = result.labels == result.class_names.index(present[0])
-    assert (overlay[where] == result.palette[result.class_names.index(present[0])]).all()
-    assert np.array_equal(overlay[~where], result.image[~where])
-    with pytest.raises(ValueError, match='not a class of this result: dog'):
-        result.overlay(class_names=['dog'])
-    with pytest.raises(ValueError, match='opacity'):
-        result.overlay(opacity=2)
 
 
 def test_legend_names_all_classes(result, monkeypatch):

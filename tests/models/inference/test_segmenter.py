@@ -49,36 +49,10 @@ def test_a_list_gives_the_same_as_one_by_one(miniature, scene):
     assert miniature.segment([]) == []
 
 
-def test_every_kind_of_file_gives_the_labels_of_the_upright_image(miniature, image, tmp_path):
-    wanted = miniature.segment(image).labels
-    opened = Image.fromarray(image)
-    opened.save(tmp_path / 'it.png')
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(np.ascontiguousarray(np.rot90(image, 1))).save(tmp_path / 'turned.png', exif=exif)
-    opened.convert('RGBA').save(tmp_path / 'opaque.webp', lossless=True)
-    for source in (str(tmp_path / 'it.png'), tmp_path / 'turned.png', tmp_path / 'opaque.webp', opened, image / 255):
-        assert np.array_equal(miniature.segment(source).labels, wanted)
-    opened.convert('CMYK').save(tmp_path / 'it.jpg', quality=98, subsampling=0)
-    assert (miniature.segment(tmp_path / 'it.jpg').labels == wanted).mean() > 0.97
-
-
 @pytest.mark.parametrize('size', [(1, 1), (1, 20), (3, 2), (500, 30), (64, 64)])
 def test_sizes(miniature, size):
     result = miniature.segment(np.full((*size, 3), 90, np.uint8), ['red dots', 'blue paint'])
     assert result.labels.shape == size and result.scores.shape == (2, *size)
-
-
-def test_too_elongated(miniature):
-    with pytest.raises(ValueError, match='100x2 pixels.*more than 20 times'):
-        miniature.segment(np.zeros((2, 100, 3), np.uint8))
-
-
-def test_labels_are_of_the_best_scores(miniature, image):
-    result = miniature.segment(image, ['red dots', 'blue paint', 'yellow checks'])
-    assert result.scores.shape == (3, *image.shape[:2]) and result.scores.dtype == np.float32
-    assert np.array_equal(result.scores.argmax(axis=0), result.labels)
-    assert np.allclose(result.scores.max(axis=0), result.best)
 
 
 def test_a_later_call_does_not_change_scores(miniature, image):
@@ -110,19 +84,10 @@ def test_threshold_and_background(miniature, image):
     assert np.array_equal(result.labels, np.where(plain.labels < 10, plain.labels, 255))
     as_text = miniature.segment(image, some, background=', '.join(others))
     assert np.array_equal(as_text.labels, result.labels)
-    for none in ('', [], ' , '):
-        assert np.array_equal(miniature.segment(image, names, background=none).labels, plain.labels)
-
-
-@pytest.mark.parametrize('threshold', [np.float32(0.3), np.int64(1)])
-def test_threshold_of_numpy(miniature, image, threshold):
-    assert miniature.segment(image, threshold=threshold).summary()['threshold'] == float(threshold)
-
-
-@pytest.mark.parametrize('threshold', [-0.1, 1.5])
-def test_threshold_out_of_range(miniature, image, threshold):
+    for empty in ('', [], ' , '):
+        assert np.array_equal(miniature.segment(image, names, background=empty).labels, plain.labels)
     with pytest.raises(ValueError, match='threshold'):
-        miniature.segment(image, threshold=threshold)
+        miniature.segment(image, threshold=1.5)
 
 
 def test_class_names_are_embedded_once(image, monkeypatch):
@@ -144,17 +109,7 @@ def test_class_names_are_embedded_once(image, monkeypatch):
     assert embedded[3:] == [['balloon']]
 
 
-def test_embeddings_are_those_of_the_training(miniature):
-    known = miniature.embed(list(miniature.class_names))
-    computed = embed_class_names(miniature._text_encoder(), miniature.class_names, ('a photo of a {}',))
-    assert torch.allclose(known, computed, atol=1e-5)
-    several = miniature.embed(['red dots, blue dots'], ['a {}', 'the {}'])
-    by_hand = embed_class_names(miniature._text_encoder(), [['red dots', 'blue dots']], ['a {}', 'the {}'])
-    assert torch.allclose(several, by_hand, atol=1e-6)
-
-
-@pytest.mark.parametrize('name', ['猫', '😀', 'кошка', 'قطة', "l'été", '<b>bold</b>', '{}', 'x' * 30,
-                                  'a\u200bb', '50 %'])
+@pytest.mark.parametrize('name', ['猫', '😀', 'قطة', '<b>bold</b>', '{}', 'a\u200bb'])
 def test_class_names_in_any_script(miniature, image, name):
     result = miniature.segment(image, [name, 'red dots'])
     assert result.class_names == [name, 'red dots']
@@ -180,12 +135,6 @@ def test_a_long_name_is_refused_before_anything_is_embedded(miniature, image, mo
         assert time.monotonic() - began < 1
 
 
-def test_no_class_names(miniature, image):
-    for names in ([], ['', ' ']):
-        with pytest.raises(ValueError, match='no class names'):
-            miniature.segment(image, names)
-
-
 def test_many_class_names(miniature, image):
     """More than a byte of labels can count."""
     names = ['red dots', *(f'thing {index}' for index in range(299))]
@@ -207,54 +156,6 @@ def test_threads_wait_for_each_other(miniature, image):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(labels, wanted[place]) for place in range(3) for labels in found[place])
-
-
-def test_the_cache_of_embeddings_is_limited(monkeypatch):
-    monkeypatch.setattr('models.inference.segmenter.CACHE_SIZE', 3)
-    model, embedded = load_model(MODEL), []
-
-    def counting(encoder, names, templates):
-        embedded.extend(name for name, in names)
-        return embed_class_names(encoder, names, templates)
-    names = list(model.class_names)
-    model.embed([*names, 'kite'])
-    monkeypatch.setattr('models.inference.segmenter.embed_class_names', counting)
-    many = [f'thing {letter}' for letter in 'abcdefgh']
-    rows = model.embed([*many, 'thing a'])
-    assert rows.shape[0] == 9 and torch.equal(rows[0], rows[8])
-    del embedded[:]
-    model.embed(['thing g', 'thing h', 'thing a', *names])
-    assert embedded == [], 'the last ones and the classes of the training stay'
-    model.embed(['thing g'])
-    model.embed(['thing x'])
-    assert embedded == ['thing x']
-    model.embed(['thing g'])
-    assert embedded == ['thing x'], 'what was used last goes last'
-    model.embed(['thing h'])
-    assert embedded == ['thing x', 'thing h']
-    assert len(model._cache) == 3
-
-
-def test_embedding_waits_for_others(monkeypatch):
-    """One thread at a time is in the encoder; within `using` the same thread may embed, too."""
-    model, inside, most = load_model(MODEL), [], []
-
-    def slow(encoder, names, templates):
-        inside.append(names)
-        most.append(len(inside))
-        time.sleep(0.01)
-        inside.pop()
-        return embed_class_names(encoder, names, templates)
-    monkeypatch.setattr('models.inference.segmenter.embed_class_names', slow)
-    threads = [threading.Thread(target=model.embed, args=([f'thing {number}', f'kite {number % 2}'],))
-               for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert max(most) == 1 and len(most) == 1 + 6 + 2, 'one to check the CLIP, none twice'
-    with model.using(['red dots']):
-        assert model.embed(['red dots', 'thing 1']).shape[0] == 2
 
 
 @pytest.fixture
@@ -280,13 +181,6 @@ def test_an_unreliable_result_is_warned_of(scene, logged):
         warning = model.segment(noise, ['aeroplane', 'potted plant']).summary()['warning']
         assert 'recognises none of these classes in this image' in warning and "the miniature's model" in warning
     assert logged == [warning], 'once'
-
-
-def test_the_seen_penalty_does_not_make_a_result_unreliable(miniature, scene):
-    result = miniature.segment(scene.image, ['red dots'])
-    assert result.highest == pytest.approx(float(result.best.max()) + 0.1, abs=1e-4)
-    assert miniature.segment(scene.image, ['red stripes']).highest == pytest.approx(
-        float(miniature.segment(scene.image, ['red stripes']).best.max()), abs=1e-4)
 
 
 def test_autocast(scene):

@@ -3,7 +3,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pytest
@@ -41,17 +40,7 @@ def file(request, tmp_path, monkeypatch):
     return file
 
 
-class Payload:
-    """What a hostile pickle does when it is loaded: here it leaves a trace."""
-
-    def __init__(self, trace):
-        self.trace = str(trace)
-
-    def __reduce__(self):
-        return os.mkdir, (self.trace,)
-
-
-def test_every_format_gives_the_same_encoder(file):
+def test_every_format_gives_the_same_encoders(file):
     clip, model = clip_weights(**SMALL), vision_encoder()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     load_vision_tower(model, read(file))
@@ -68,22 +57,11 @@ def test_every_format_gives_the_same_encoder(file):
             assert close(value[1:].T.reshape(64, 4, 4), bilinear(positions[1:].T.reshape(64, 2, 2), (4, 4)))
         else:
             assert torch.equal(value, clip[f'visual.{name}'].float()), name
-
-
-def test_every_format_gives_the_same_text_encoder(file):
-    tower, clip = text_tower(read(file)), clip_weights(**SMALL)
+    tower = text_tower(read(file))
     CLIPTextEncoder.like(tower)
     assert tower and all(torch.equal(value, clip[name].float()) and value.dtype == torch.float32
                          for name, value in tower.items())
     assert not holds_text_tower(read(file))  # of CLIP-RC
-
-
-def test_region_tokens_can_be_trained_apart(tmp_path):
-    model = vision_encoder()
-    load_vision_tower(model, Checkpoint(clip_weights(**SMALL), {}, 'clip.pt'))
-    with torch.no_grad():
-        model.region_level_bridge[0] += 1
-    assert not torch.equal(*model.region_level_bridge[:2])
 
 
 @pytest.mark.parametrize('kept', [0, 10, 0.3, 0.9, -1])
@@ -107,34 +85,8 @@ def test_bytes_that_were_lost(file, place):
         read(file)
 
 
-@pytest.mark.parametrize('content', [b'\x87\xbd\xc1\xf7z', b'M\x9e', bytes(300)])
-def test_files_that_are_no_checkpoint(tmp_path, content):
-    file = tmp_path / 'page.pth'
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match='page.pth is truncated or damaged, or not a checkpoint'):
-        read(file)
-
-
-@pytest.mark.parametrize(('content', 'words'), [
-    (b'', 'is empty'), (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'git lfs pull'),
-    (b'\n<!DOCTYPE html><html>not found</html>', 'is a web page'), (b'PK\x03\x04', r'damaged.*\(File is not a zip')])
-def test_what_a_file_is_instead(tmp_path, content, words):
-    (tmp_path / 'it.safetensors').write_bytes(content)
-    with pytest.raises(ValueError, match=rf'it\.safetensors.*{words}'):
-        read(tmp_path / 'it.safetensors')
-
-
-def test_what_is_wrong_is_said(tmp_path):
-    torch.save({'a': torch.ones(1)}, tmp_path / 'it.pth')
-    with zipfile.ZipFile(tmp_path / 'it.pth') as old, zipfile.ZipFile(tmp_path / 'new.pth', 'w') as new:
-        for name in old.namelist():
-            new.writestr(name, b'middle' if name.endswith('byteorder') else old.read(name))
-    with pytest.raises(ValueError, match=r'new\.pth .*damaged.*\(Unknown endianness type: middle\)'):
-        read(tmp_path / 'new.pth')
-
-
 @pytest.mark.parametrize('name', ['clip.safetensors', 'state_dict.pt', 'legacy.pt'])
-def test_a_file_is_read_by_what_it_is_and_not_by_its_ending(tmp_path, name):
+def test_a_file_is_read_by_its_content_not_by_its_ending(tmp_path, name):
     file = tmp_path / ('it.pth' if name == 'clip.safetensors' else 'it.safetensors')
     FORMATS[name](clip_weights(**SMALL), file)
     assert read(file).weights.keys() == clip_weights(**SMALL).keys()
@@ -160,11 +112,6 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         read(tmp_path / 'it.pth')
 
 
-def test_missing_file(tmp_path):
-    with pytest.raises(ValueError, match='ViT-B-16.pt'):
-        read(tmp_path / 'ViT-B-16.pt')
-
-
 @pytest.mark.parametrize('content', [[1, 2], {}, {'a': 1}, torch.zeros(2), {0: torch.zeros(2)}, {'state_dict': [1]},
                                      {'state_dict': None}])
 def test_files_without_a_state_dict(tmp_path, content):
@@ -173,58 +120,15 @@ def test_files_without_a_state_dict(tmp_path, content):
         read(tmp_path / 'other.pt')
 
 
-@pytest.mark.parametrize('zipped', [True, False])
-@pytest.mark.parametrize('place', ['weights', 'meta'])
-def test_code_in_a_file_is_not_run(tmp_path, place, zipped):
-    trace = tmp_path / 'trace'
-    content = {'state_dict': clip_weights(**SMALL), 'meta': {}}
-    if place == 'weights':
-        content['state_dict']['x'] = Payload(trace)
-    else:
-        content['meta']['hook_msgs'] = {'best_ckpt': [Payload(trace)]}
-    torch.save(content, tmp_path / 'hostile.pth', _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match='hostile.pth.*safely'):
-        read(tmp_path / 'hostile.pth')
-    assert not trace.exists()
-
-
-def test_meta_with_numbers_of_numpy(tmp_path):
-    meta = {'best': np.float64(0.5), 'hook_msgs': {'score': np.float32(0.25)}, 'epoch': np.int64(3), 'text': 'a'}
-    torch.save({'state_dict': clip_weights(**SMALL), 'meta': meta}, tmp_path / 'best.pth')
-    checkpoint = read(str(tmp_path / 'best.pth'))
-    assert checkpoint.meta == meta and checkpoint.path.endswith('best.pth')
-
-
-@pytest.mark.parametrize(('clip', 'model', 'names'), [
-    ({'width': 32}, {}, ['class_embedding (32,) instead of (64,)', 'ln_pre.weight', 'proj (32, 32)']),
-    ({'embed': 16}, {}, ['proj (64, 16) instead of (64, 32)']),
-    ({'patch': 8}, {}, ['conv1.weight (64, 3, 8, 8) instead of (64, 3, 16, 16)']),
-    ({'layers': 2}, {}, ['missing: transformer.resblocks.2.']),
-    ({'layers': 4}, {}, ['not known here: transformer.resblocks.3.'])])
-def test_clip_of_another_shape(clip, model, names):
+@pytest.mark.parametrize(('clip', 'names'), [
+    ({'width': 32}, ['class_embedding (32,) instead of (64,)', 'ln_pre.weight', 'proj (32, 32)']),
+    ({'patch': 8}, ['conv1.weight (64, 3, 8, 8) instead of (64, 3, 16, 16)']),
+    ({'layers': 2}, ['missing: transformer.resblocks.2.']),
+    ({'layers': 4}, ['not known here: transformer.resblocks.3.'])])
+def test_clip_of_another_shape(clip, names):
     with pytest.raises(ValueError, match=r'some\.pt') as error:
-        load_vision_tower(vision_encoder(**model), Checkpoint(clip_weights(**SMALL, **clip), {}, 'some.pt'))
+        load_vision_tower(vision_encoder(), Checkpoint(clip_weights(**SMALL, **clip), {}, 'some.pt'))
     assert all(name in str(error.value) for name in names)
-
-
-@pytest.mark.parametrize('name', ['visual.conv1.weight', 'visual.transformer.resblocks.1.ln_2.bias', 'visual.proj'])
-def test_one_tensor_more_or_less(name):
-    weights = clip_weights(**SMALL)
-    weights[f'{name}.twice'] = weights[name]
-    with pytest.raises(ValueError, match=f'not known here: {name.removeprefix("visual.")}.twice'):
-        load_vision_tower(vision_encoder(), Checkpoint(weights, {}, 'clip.pt'))
-    del weights[name], weights[f'{name}.twice']
-    with pytest.raises(ValueError, match=f'missing: {name.removeprefix("visual.")}\n'):
-        load_vision_tower(vision_encoder(), Checkpoint(weights, {}, 'clip.pt'))
-
-
-@pytest.mark.parametrize('names', [['fc.weight'], ['visual.attnpool.positional_embedding', 'visual.conv1.weight']])
-def test_not_a_clip_transformer(names):
-    checkpoint = Checkpoint(dict.fromkeys(names, torch.zeros(2, 2)), {}, 'resnet.pt')
-    with pytest.raises(ValueError, match=r'resnet\.pt .*CLIP ViT'):
-        load_vision_tower(vision_encoder(), checkpoint)
-    with pytest.raises(ValueError, match=r'resnet\.pt .*text encoder'):
-        text_tower(checkpoint)
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
@@ -235,39 +139,26 @@ def test_embeddings_are_read_as_stored(tmp_path, dtype):
     assert read_table.dtype == torch.float32 and np.array_equal(read_table.numpy(), table.astype(np.float32))
 
 
-@pytest.mark.parametrize('content', [np.zeros(4), np.zeros((2, 3, 4)), np.zeros((3, 4), int), np.array([['a']])])
-def test_tables_that_are_none(tmp_path, content):
+@pytest.mark.parametrize('content', [
+    np.zeros(4), np.zeros((2, 3, 4)), np.zeros((3, 4), int), np.array([['a']]),
+    *(np.array([[1., 2.], [number, number]]) for number in (0, np.nan, np.inf))], ids=str)
+def test_files_that_are_not_tables_of_embeddings(tmp_path, content):
     np.save(tmp_path / 'rows.npy', content)
-    with pytest.raises(ValueError, match='rows.npy'):
+    message = r'rows\.npy: row 1' if content.shape == (2, 2) else r'rows\.npy is not a \(classes, width\) table'
+    with pytest.raises(ValueError, match=message):
         read_embeddings(tmp_path / 'rows.npy')
 
 
-@pytest.mark.parametrize('wrong', [0, np.nan, np.inf])
-def test_rows_that_are_no_embeddings(tmp_path, wrong):
-    table = np.eye(3, 4)
-    table[1] = wrong
-    np.save(tmp_path / 'rows.npy', table)
-    with pytest.raises(ValueError, match=r'rows\.npy: row 1'):
-        read_embeddings(tmp_path / 'rows.npy')
-
-
-@pytest.mark.parametrize('kept', [0, 5, 100, -1])
-def test_truncated_tables(tmp_path, kept):
+def test_damaged_and_missing_tables(tmp_path):
     np.save(tmp_path / 'whole.npy', np.zeros((3, 4)))
-    (tmp_path / 'rows.npy').write_bytes((tmp_path / 'whole.npy').read_bytes()[:kept])
-    with pytest.raises(ValueError, match='rows.npy'):
-        read_embeddings(tmp_path / 'rows.npy')
-
-
-def test_other_files_in_place_of_tables(tmp_path):
-    np.savez(tmp_path / 'archive.npz', np.zeros((3, 4)))
-    np.save(tmp_path / 'hostile.npy', np.array([[Payload(tmp_path / 'trace')]]), allow_pickle=True)
+    np.savez(tmp_path / 'archive.npy.npz', np.zeros((3, 4)))
+    whole = (tmp_path / 'whole.npy').read_bytes()
+    for content in (b'', whole[:5], whole[:100], whole[:-1], (tmp_path / 'archive.npy.npz').read_bytes()):
+        (tmp_path / 'rows.npy').write_bytes(content)
+        with pytest.raises(ValueError, match=r'rows\.npy is truncated or not a \.npy table'):
+            read_embeddings(tmp_path / 'rows.npy')
     with pytest.raises(ValueError, match='is a folder'):
         read_embeddings(tmp_path)
-    for name in ('archive.npz', 'hostile.npy'):
-        with pytest.raises(ValueError, match=name):
-            read_embeddings(tmp_path / name)
-    assert not (tmp_path / 'trace').exists()
     with pytest.raises(ValueError, match=r'missing\.npy.*load_text_embedding=None'):
         read_embeddings(tmp_path / 'missing.npy')
 
@@ -284,7 +175,7 @@ def test_nothing_strange_in_a_clip_file(tmp_path, name, shape):
 
 
 @pytest.mark.parametrize('name', ['text_projection', 'ln_final.bias', 'positional_embedding'])
-def test_a_part_of_a_text_tower_is_none(tmp_path, name):
+def test_a_part_of_a_text_tower(tmp_path, name):
     weights = clip_weights()
     del weights[name]
     torch.save(weights, tmp_path / 'clip.pt')
@@ -292,7 +183,7 @@ def test_a_part_of_a_text_tower_is_none(tmp_path, name):
         text_tower(read(tmp_path / 'clip.pt'))
 
 
-# ---- numbers that are no weights
+# ---- types of numbers
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn])
 def test_weights_of_every_floating_type(tmp_path, dtype):
@@ -305,17 +196,16 @@ def test_weights_of_every_floating_type(tmp_path, dtype):
     assert torch.equal(text_tower(read(tmp_path / 'clip.pt'))['text_projection'], weights['text_projection'].float())
 
 
-@pytest.mark.parametrize(('change', 'words'), [
+@pytest.mark.parametrize(('change', 'message'), [
     (lambda value: value.to(torch.int8), r'\(torch\.int8\).*quantised'),
-    (lambda value: value.to(torch.complex64), r'\(torch\.complex64\)'),
     (lambda value: torch.full_like(value, float('nan')), 'has values that are not finite'),
     (lambda value: torch.full(value.shape, 1e300, dtype=torch.float64), 'not finite')])
-def test_numbers_that_are_no_weights(tmp_path, change, words):
+def test_numbers_that_cannot_be_weights(tmp_path, change, message):
     for name, load in (('visual.proj', lambda clip: load_vision_tower(vision_encoder(), clip)),
                        ('text_projection', text_tower)):
         weights = clip_weights(**SMALL)
         torch.save({**weights, name: change(weights[name])}, tmp_path / 'clip.pt')
-        with pytest.raises(ValueError, match=rf'{name.removeprefix("visual.")} .*{words}') as error:
+        with pytest.raises(ValueError, match=rf'{name.removeprefix("visual.")} .*{message}') as error:
             load(read(tmp_path / 'clip.pt'))
         assert str(tmp_path / 'clip.pt') in str(error.value) and '\n' not in str(error.value)
 
@@ -323,7 +213,7 @@ def test_numbers_that_are_no_weights(tmp_path, change, words):
 @pytest.mark.parametrize('value', [
     torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csr(), torch.empty(3, device='meta'),
     torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)], ids=['sparse', 'csr', 'meta', 'quantised'])
-def test_tensors_that_are_no_tables(tmp_path, value):
+def test_tensors_that_are_not_dense(tmp_path, value):
     torch.save({**clip_weights(**SMALL), 'visual.proj': value}, tmp_path / 'clip.pt')
     with pytest.raises(ValueError, match=r'clip\.pt has tensors that are sparse, quantised or.*visual\.proj') as error:
         read(tmp_path / 'clip.pt')

@@ -9,7 +9,7 @@ from mmcv.runner import load_checkpoint
 
 from models import CLIPVisionEncoder
 from models.inference import load_model
-from models.text_encoder import VOCABULARY, tokenize
+from models.text_encoder import tokenize
 from models.weights import cliprc
 from models.weights.clip import load_vision_tower, text_tower
 from models.weights.clip_variant import text_encoder_of, variant_of
@@ -21,8 +21,7 @@ from tests.models.naive import close
 
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
 SMALL = {'vocabulary': 60, 'text_width': 8, 'text_layers': 1, 'layers': 1}
-WRAPPED = ['module.', '_orig_mod.', 'model.', 'clip.', 'module._orig_mod.', '_orig_mod.module.', 'model.clip.',
-           'model._orig_mod.module.clip.', '_fsdp_wrapped_module.']
+WRAPPED = ['module.', '_orig_mod.', 'model._orig_mod.module.clip.', '_fsdp_wrapped_module.']
 
 
 def prefixed(weights: dict, prefix: str) -> dict:
@@ -36,25 +35,12 @@ def same(found: dict, expected: dict) -> bool:
 # ---- wrappers and nests
 
 @pytest.mark.parametrize('prefix', WRAPPED)
-def test_prefixes_of_wrappers(tmp_path, caplog, prefix):
+def test_prefixes_of_wrappers(tmp_path, prefix):
     weights = clip_weights(**SMALL)
     torch.save({'state_dict': prefixed(weights, prefix), 'epoch': 3}, tmp_path / 'clip.ckpt')
-    with caplog.at_level(logging.INFO, 'mmseg'):
-        assert same(read(tmp_path / 'clip.ckpt').weights, weights)
-    assert f'the prefix {prefix!r} is left out' in caplog.text
+    assert same(read(tmp_path / 'clip.ckpt').weights, weights)
     tower = {name: tensor for name, tensor in weights.items() if not name.startswith('visual.')}
     assert same(own_names(prefixed(tower, prefix)), tower), 'of a text tower alone'
-
-
-def test_wrappers_of_parts():
-    weights = clip_weights(**SMALL)
-    wrapped = {name.replace('visual.', 'visual._orig_mod.').replace('.0.', '.0._checkpoint_wrapped_module.'): tensor
-               for name, tensor in weights.items()}
-    assert same(own_names(prefixed(wrapped, 'module.')), weights)
-    averaged = {'n_averaged': torch.tensor(3), **prefixed(weights, 'module.')}
-    assert same(own_names(averaged), weights), "torch's AveragedModel counts"
-    both = {'visual.proj': torch.ones(1), 'visual._orig_mod.proj': torch.zeros(1)}
-    assert same(own_names(both), both), 'nothing is lost'
 
 
 @pytest.mark.parametrize('weights', [
@@ -76,26 +62,17 @@ def test_a_clip_in_a_larger_model_is_pointed_to(tmp_path):
 
 @pytest.mark.parametrize('nest', [
     lambda weights: {'model': weights}, lambda weights: {'model_state_dict': weights, 'optimizer_state_dict': {}},
-    lambda weights: {'state_dict': {'model': weights}}, lambda weights: {'module': weights, 'lr': 0.1},
-    lambda weights: {'model': {'depth': 3}, 'weights': weights}])
-def test_nests(tmp_path, nest):
+    lambda weights: {'state_dict': {'model': weights}}, lambda weights: {'model': {'depth': 3}, 'weights': weights},
+    lambda weights: {'model_ema': clip_weights(**SMALL, seed=1), 'model': weights, 'epoch': 3}])
+def test_nests(tmp_path, nest, caplog):
     weights = clip_weights(**SMALL)
     torch.save(nest(prefixed(weights, 'module.')), tmp_path / 'clip.pt')
-    assert same(read(tmp_path / 'clip.pt').weights, weights)
-
-
-def test_of_two_state_dicts_the_trained_one_is_read(tmp_path, caplog):
-    weights, average = (clip_weights(**SMALL, seed=seed) for seed in (0, 1))
-    torch.save({'model_ema': average, 'model': weights, 'epoch': 3}, tmp_path / 'clip.pt')
     with caplog.at_level(logging.INFO, 'mmseg'):
         assert same(read(tmp_path / 'clip.pt').weights, weights)
-    assert 'its weights are those in model, not in model_ema' in caplog.text
-    torch.save({'generator': weights, 'critic': average}, tmp_path / 'two.pt')
-    with pytest.raises(ValueError, match=r'two\.pt holds several state dicts, generator, critic: save that of the'):
-        read(tmp_path / 'two.pt')
+    assert 'its weights are those in ' in caplog.text
 
 
-@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'model._orig_mod.module.'])
+@pytest.mark.parametrize('prefix', ['module.', 'model._orig_mod.module.'])
 def test_a_wrapped_clip_rc(tmp_path, prefix):
     """By our own reading and by mmcv's, into a model."""
     model, slim = load_model(MINIATURE, device='cpu').model, read(MINIATURE)
@@ -161,60 +138,24 @@ def theirs(tmp_path):
     return tmp_path / 'pytorch_model.bin'
 
 
-def test_without_config_json_there_is_the_question(theirs):
-    with pytest.raises(ValueError, match=r'(?s)do not show which GELU.*config\.json beside the file'):
-        variant_of(read(theirs))
-    assert variant_of(read(theirs), gelu='plain').text['gelu'] == 'plain'
-
-
 @pytest.mark.parametrize(('changes', 'gelu'), [({}, 'quick'), ({'hidden_act': 'gelu'}, 'plain')])
-def test_what_config_json_tells(theirs, changes, gelu):
+def test_heads_and_gelu_of_config_json(theirs, changes, gelu):
     write_config(theirs.parent, **changes)
     variant = variant_of(read(theirs))
     assert (variant.vision['gelu'], variant.text['gelu']) == (gelu, gelu), 'transformers leave out their defaults'
     assert (variant.vision['heads'], variant.text['transformer_heads']) == (4, 2)
-    (theirs.parent / 'config.json').write_text(json.dumps({
-        **CONFIG, 'text_config_dict': {'hidden_act': 'gelu'}, 'vision_config_dict': None}))
-    variant = variant_of(read(theirs))
-    assert (variant.vision['gelu'], variant.text['gelu']) == ('quick', 'plain'), 'old ones say it twice'
 
 
-@pytest.mark.parametrize(('changes', 'words'), [
-    ({'hidden_act': 'gelu_new'}, "hidden_act='gelu_new'"), ({'hidden_act': ['gelu']}, 'is not supported'),
-    ({'layer_norm_eps': 1e-6}, 'layer_norm_eps=1e-06'), ({'hidden_size': 768}, 'of another model than the file'),
-    ({'num_attention_heads': 3}, 'of another model'), ({'num_attention_heads': None}, 'of another model')])
-def test_a_config_json_of_another_model(theirs, changes, words):
-    write_config(theirs.parent, **changes)
-    with pytest.raises(ValueError, match=rf'config\.json.*{words}'):
+@pytest.mark.parametrize('changes', [{'hidden_act': 'gelu_new'}, {'hidden_act': ['gelu']}, {'hidden_size': 768},
+                                     {'num_attention_heads': 3}, {'num_attention_heads': None},
+                                     '', '[1]', '{"vision_config": 3}', '\0'])
+def test_a_config_json_that_is_damaged_or_of_another_model(theirs, changes):
+    if isinstance(changes, dict):
+        write_config(theirs.parent, **changes)
+    else:
+        (theirs.parent / 'config.json').write_text(changes)
+    with pytest.raises(ValueError, match=r'config\.json is not the config of the CLIP beside it'):
         variant_of(read(theirs))
-
-
-@pytest.mark.parametrize('text', ['', '[1]', '{"vision_config": 3}', '"a"', '{"text_config": [1]}', '\0'])
-def test_a_config_json_that_is_none(theirs, text):
-    (theirs.parent / 'config.json').write_text(text)
-    with pytest.raises(ValueError, match=r'config\.json is not the config of a CLIP'):
-        variant_of(read(theirs))
-
-
-def test_other_models_of_hugging_face(tmp_path):
-    """A SigLIP has no class embedding; a CLIPSeg has a decoder beside its CLIP."""
-    siglip = {name: tensor for name, tensor in hugging_face_weights(vocabulary=60).items() if 'class_' not in name
-              and not name.startswith('text_')} | {'vision_model.head.probe': torch.ones(1, 1, 8)}
-    torch.save(siglip, tmp_path / 'siglip.bin')
-    with pytest.raises(ValueError, match=r"siglip\.bin is not a CLIP.*transformers, but not a CLIPModel"):
-        variant_of(read(tmp_path / 'siglip.bin'))
-    torch.save({**prefixed(hugging_face_weights(vocabulary=60), 'clip.'), 'decoder.film_add.bias': torch.ones(8)},
-               tmp_path / 'clipseg.bin')
-    with pytest.raises(ValueError, match=r"clipseg\.bin is not a CLIP.*below 'clip\.' in it is one"):
-        variant_of(read(tmp_path / 'clipseg.bin'))
-    lacking = hugging_face_weights(vocabulary=60)
-    del lacking['vision_model.encoder.layers.0.self_attn.k_proj.bias']
-    torch.save(lacking, tmp_path / 'lacking.bin')
-    clip = read(tmp_path / 'lacking.bin')
-    encoder = CLIPVisionEncoder(input_resolution=16, region_level_bridge_size=0,
-                                **variant_of(clip, gelu='quick').vision)
-    with pytest.raises(ValueError, match=r'(?s)lacking\.bin .*missing: transformer\.resblocks\.0\.attn\.in_proj_bias'):
-        load_vision_tower(encoder, clip)
 
 
 def test_files_in_several_parts(tmp_path):
@@ -229,7 +170,3 @@ def test_files_in_several_parts(tmp_path):
     assert read(tmp_path / 'model-00001-of-00001.safetensors').weights
     with pytest.raises(ValueError, match=r'is a folder: name a file in it: model-00001-of-00001\.safetensors, '):
         read(tmp_path)
-
-
-def test_the_vocabulary_of_the_recorded_weights():
-    assert hugging_face_weights()['text_model.embeddings.token_embedding.weight'].shape == (VOCABULARY, 32)

@@ -11,11 +11,7 @@ from mmcv.runner import load_checkpoint
 from mmseg.models import build_segmentor
 from torch import nn
 
-from models import CLIPTextEncoder
 from models.builder import build
-from models.text_encoder import embed_class_names
-from models.weights.clip import holds_text_tower, text_tower
-from models.weights.files import Checkpoint
 from tests.conftest import GOLDEN, golden_config
 
 
@@ -98,9 +94,8 @@ def test_official_values_are_loaded(load, official, model, tmp_path):
 
 
 @LOADERS
-@pytest.mark.parametrize('name', ['backbone.region_level_bridge', 'decode_head.decoder_v.layers.2.norm3.bias',
-                                  'decode_head.recovery_decoder.linear_q_out.weight', 'backbone.prompt_proj.bias'])
-def test_whatever_does_not_fit_is_named(load, name, official, model, tmp_path):
+@pytest.mark.parametrize('name', ['backbone.region_level_bridge', 'decode_head.recovery_decoder.linear_q_out.weight'])
+def test_tensors_that_do_not_fit_are_named(load, name, official, model, tmp_path):
     without, more, other = dict(official), dict(official), dict(official)
     del without[name]
     more[f'{name}_surprise'] = official[name]
@@ -111,12 +106,7 @@ def test_whatever_does_not_fit_is_named(load, name, official, model, tmp_path):
             load(model, weights, tmp_path)
 
 
-def test_many_that_do_not_fit_are_counted(model):
-    with pytest.raises(ValueError, match=r'missing: .* and \d+ more\n'):
-        model.load_state_dict({})
-
-
-@pytest.mark.parametrize('extra', ['text_head.weight', 'self_attn.weight', 'backbone.norm1.weight', 'module.x',
+@pytest.mark.parametrize('extra', ['self_attn.weight', 'backbone.norm1.weight',
                                    'backbone.transformer.resblocks.0.self_attn.in_proj_bias'])
 def test_the_list_of_dead_tensors_covers_the_head_only(extra, official, model):
     with pytest.raises(ValueError, match=f'not known here: {extra}'):
@@ -152,24 +142,3 @@ def test_a_model_with_a_text_tower_loads_it(official):
     without = {name: value for name, value in official.items() if not name.startswith('text_encoder.')}
     with pytest.raises(ValueError, match='missing: text_encoder.positional_embedding'):
         model.load_state_dict(without)
-
-
-def test_the_official_text_tower_embeds_new_classes():
-    weights = fill.fill_state_dict(shapes('tiny_text'))
-    checkpoint = Checkpoint(weights, {}, 'official.pth')
-    assert holds_text_tower(checkpoint)
-    tower = CLIPTextEncoder.like(text_tower(checkpoint), heads=4)
-    embeddings = embed_class_names(tower, golden_config('text')['class_names'], ['a photo of a {}'])
-    recorded = np.load(GOLDEN / 'tiny_text.npz')['text_embeddings']
-    assert np.abs(embeddings.numpy() - recorded).max() < 1e-5
-    new = embed_class_names(tower, ['zebra crossing', 'cat'], ['a photo of a {}'])
-    assert torch.allclose(new[1], embeddings[0], atol=1e-6) and not torch.allclose(new[0], new[1], atol=1e-2)
-
-
-def test_the_sizes_of_the_official_text_tower_are_read_from_it():
-    tower = {name.removeprefix('text_encoder.'): torch.zeros(shape, device='meta')
-             for name, shape in shapes('voc').items() if name.startswith('text_encoder.')}
-    with torch.device('meta'):
-        encoder = CLIPTextEncoder.like(tower)
-    blocks = encoder.transformer.resblocks
-    assert (len(blocks), blocks[0].attn.heads, encoder.context_length) == (12, 8, 77)
