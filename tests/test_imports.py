@@ -16,7 +16,7 @@ CODE = [*COMMANDS, *(file for folder in ('models', 'datasets', 'tools/*')
 OF_MODELS = {'class_names', 'image_io', 'errors', 'label_format', 'file_kinds', 'text_files'}  # for `datasets`
 # Beside the commands: modules of a config may lie beside it, and scripts that shell scripts run are commands, too.
 SEARCH_PATHS = {'models/plugins.py', 'tools/engine/config.py', *(
-    f'tools/miniature/{name}.py' for name in ('experiment', 'quickstart', 'runs', 'train_clip')),
+    f'tools/miniature/{name}.py' for name in ('report', 'train_clip', 'world')),
     'tools/exporting/onnx_example.py'}
 
 

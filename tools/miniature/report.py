@@ -14,6 +14,8 @@ import models  # noqa: F401  first: silences the notices of mmcv's import
 
 # isort: split
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from prettytable import PrettyTable
 
@@ -21,9 +23,9 @@ from datasets.miniature import Miniature
 from models.errors import UserError
 from tools.engine.errors import run
 from tools.engine.files import atomic_path
-from tools.miniature.plots import SCORES, loss_image
 from tools.miniature.world import SIZE, swatch
 
+SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 TITLES = {'inductive': 'inductive', 'transductive': 'transductive',
           'control': 'control: inductive, unseen names swapped'}  # by folder
 MARGIN, LINE = 10, 44  # pixels
@@ -102,6 +104,36 @@ def results_image(world: Path, label_files: dict[str, Path], count: int = 8) -> 
     note = 'Grey: background, which is no class and is not scored. Outlines are those of the truth in all rows.'
     draw.text((MARGIN, top + legend - LINE + 8), note, fill='black', font=font)
     return canvas
+
+
+def losses(folder: Path) -> tuple[list[int], dict[str, list[float]]]:
+    """Read the iterations and the losses, by their names, from the logs of a run; a later log wins."""
+    entries = {}
+    for log in sorted(folder.glob('*.log.json')):
+        for line in log.read_text().splitlines():
+            entry = json.loads(line)
+            if entry.get('mode') == 'train':
+                entries[entry['iter']] = entry
+    iterations = sorted(entries)
+    names = [name for name in entries[iterations[-1]] if 'loss' in name] if iterations else []
+    return iterations, {name: [entries[i].get(name, np.nan) for i in iterations] for name in names}
+
+
+def loss_image(folders: dict[str, Path], file: Path) -> None:
+    """Plot the weighted losses of each run against the iteration."""
+    figure = Figure(figsize=(4.6 * len(folders), 3.4), layout='constrained', dpi=100)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(folders), sharey=True, squeeze=False)[0]
+    for panel, (title, folder) in zip(panels, folders.items(), strict=True):
+        iterations, curves = losses(folder)
+        for name, values in curves.items():
+            panel.plot(iterations, values, label=name, linewidth=2.2 if name == 'loss' else 1.2,
+                       marker='o' if len(iterations) < 10 else None)
+        panel.set(title=title, xlabel='iteration', yscale='log')
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel('loss')
+    panels[-1].legend(fontsize=8)
+    figure.savefig(file)
 
 
 def main() -> None:
