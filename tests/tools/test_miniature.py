@@ -131,7 +131,8 @@ def test_training_a_clip(monkeypatch, tmp_path):
     images = torch.from_numpy(np.stack(drawn))
     monkeypatch.setattr(train_clip, 'draw_all', lambda *args, **options: (images, classes))
     for file in (tmp_path, tmp_path / 'clip.pt'):
-        monkeypatch.setattr(sys, 'argv', ['train_clip.py', str(file), '--iterations', '1', '--batch', '4', '--pool', '8'])
+        monkeypatch.setattr(sys, 'argv', ['train_clip.py', str(file), '--iterations', '1', '--batch', '4',
+                                          '--pool', '8'])
         if file.is_dir():
             with pytest.raises(ValueError, match='is a folder: name a file in it, such as .*clip.pt'):
                 train_clip.main()
