@@ -37,7 +37,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='measure autocast to this type too')
     parser.add_argument('--emulate', action='store_true',
                         help='also measure a type of --amp that this CPU has no instructions for')
-    parser.add_argument('--against', choices=['oracle'], help='measure the literal implementation tests/oracle.py too')
     parser.add_argument('--batch', type=positive_int, default=1, help='windows, and images of a step (default: 1)')
     parser.add_argument('--repeats', type=positive_int, default=5, help='after one to warm up (default: 5)')
     parser.add_argument('--out', metavar='FOLDER', help='write benchmark.json into this folder')
@@ -80,9 +79,6 @@ def main() -> None:
         sys.stdout.write('T = {:.1f} ms; multiply-adds: T {plain:,}, a window {window:,}, a training step {step:,}\n'
                          .format(1e3 * report['T_seconds'], **report['multiply_adds']))
         sys.stdout.write(f'{cost.table(report["rows"])}\n')
-        for name, found in report.get('agreement', {}).items():
-            sys.stdout.write(f'{name} against the oracle: scores differ by {found["largest_difference"]:.1e} at most, '
-                             f'labels are equal on {100 * found["equal_labels"]:.3f} % of the pixels\n')
     if folder:
         file = folder / 'benchmark.json'
         file.write_text(json.dumps(report, indent=1) + '\n')

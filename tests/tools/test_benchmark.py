@@ -62,22 +62,17 @@ def test_the_yardstick_has_as_many_tokens():
 
 def test_the_script(run, tiny_configs, tmp_path):
     done = run('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--batch', 2, '--amp', 'bfloat16',
-               '--emulate', '--against', 'oracle', '--out', tmp_path / 'new')
+               '--emulate', '--out', tmp_path / 'new')
     report = json.loads((tmp_path / 'new/benchmark.json').read_text())
     rows = {row['name']: row for row in report['rows']}
     both = ['2 windows -> scores', '2 windows -> labels', 'test image of 2 windows, file -> scores',
             '  the same, whole in one pass', 'training step, batch 2']
-    assert list(rows) == [f'{name}, {kind}' for kind in ('float32', 'bfloat16') for name in both] + [
-        'a window -> scores, oracle', 'test image of 2 windows, file -> scores, oracle',
-        'training step, batch 2, oracle']
+    assert list(rows) == [f'{name}, {kind}' for kind in ('float32', 'bfloat16') for name in both]
     for name, row in rows.items():
         assert row['ratio'] > 0 and row['peak_bytes'] > 1e8 and name.strip() in done.stdout
         assert row['seconds'] == pytest.approx(2 / row['images_per_second'] if '2 windows ->' in name or
                                                'step' in name else 1 / row['images_per_second'])
-        assert ('floor' in row) == ('oracle' not in name and 'whole' not in name)
-    assert report['agreement']['float32']['largest_difference'] < 1e-4
-    assert report['agreement']['float32']['equal_labels'] > 0.999
-    assert report['agreement']['bfloat16']['equal_labels'] > 0.5
+        assert ('floor' in row) == ('whole' not in name)
     assert {'name', 'threads', 'cpu_has_bfloat16', 'torch'} <= report['machine'].keys()
 
 
