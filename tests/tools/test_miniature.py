@@ -318,7 +318,7 @@ def test_a_work_folder_of_other_settings(quickstart, change):
     assert quickstart()[0] == 0
     if change == 'code':
         (quickstart.checkout / 'models/new.py').write_text('1\n')
-    status, _, err = quickstart(*(['--length=2'] if change == 'length' else []))
+    status, _, err = quickstart(*(['--length', '2'] if change == 'length' else []))
     assert status == 1 and 'another version of the code, --length or SEED' in err
     assert r'rm -r' in err and r'my\ work' in err and 'WORK_DIR=DIR' in err
 
@@ -332,7 +332,7 @@ def test_a_folder_of_other_files(quickstart):
 
 @pytest.mark.parametrize('length', ['0', '-1', 'nan', '99999999999'])
 def test_a_length_out_of_range(quickstart, length):
-    status, _, err = quickstart(f'--length={length}')
+    status, _, err = quickstart('--length', length)
     assert status == 1 and f'--length {length}: a number from 0.004' in err and not quickstart.file.exists()
 
 
