@@ -1,7 +1,6 @@
 """tools/benchmark.py: ratios, memory, floors, and the command end to end."""
 import json
 import platform
-import re
 
 import pytest
 import torch
@@ -91,14 +90,3 @@ def test_the_rate_of_an_emulated_type_takes_seconds(monkeypatch):
     sides = []
     monkeypatch.setattr(measuring, 'seconds', lambda job, device: sides.append(len(job())) or 1.)
     assert measuring.matrix_rate(CPU.device, torch.float32) == 256**3 and {*sides} == {256}
-
-
-def test_the_loader(call, tiny_configs):
-    said = call('tools/benchmark.py', tiny_configs['inductive'], '--loader', '--cfg-options', 'data.samples_per_gpu=1')
-    costs = {line.split('|')[1].strip(): float(line.split('|')[2]) for line in said.splitlines()
-             if re.search(r'\|\s+\d', line)}
-    steps = ['LoadImage', 'LoadLabels', 'Resize', 'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize',
-             'Pad', 'DefaultFormatBundle', 'Collect']
-    assert list(costs) == [*steps, 'all']
-    assert sum(costs[step] for step in steps) == pytest.approx(costs['all'], abs=0.6)
-    assert re.search(r'0: \d+\.\d, 1: \d+\.\d', said)

@@ -214,13 +214,6 @@ def test_swapped_names_are_those_of_unseen_classes_alone():
     assert [index for index, name in enumerate(Miniature.CLASSES) if swapped[index] != name] == UNSEEN
 
 
-def test_loss_curves_of_a_resumed_run(tmp_path):
-    for name, first, loss in (('1', 10, 3.), ('2', 20, 2.)):
-        lines = [{'env_info': ''}, *({'mode': 'train', 'iter': i, 'loss': loss} for i in (first, first + 10))]
-        (tmp_path / f'{name}.log.json').write_text('\n'.join(map(json.dumps, lines)))
-    assert report.losses(tmp_path) == ([10, 20, 30], {'loss': [3., 2., 2.]})
-
-
 def test_report_of_a_quickstart(tmp_path, monkeypatch, capsys):
     world.write_world(tmp_path / 'world', train=1, val=8, seed=0)
     masks = sorted((tmp_path / 'world/SegmentationClass').glob('val_*'))
@@ -229,7 +222,6 @@ def test_report_of_a_quickstart(tmp_path, monkeypatch, capsys):
         scores = {'mIoU_seen': 0.8, 'mIoU_unseen': 0.01 if name == 'control' else 0.6, 'hIoU': 0.6857}
         (tmp_path / name / 'eval_single_scale_1.json').write_text(json.dumps({'metric': scores}))
         (tmp_path / name / 'labels.pkl').write_bytes(pickle.dumps([report.read_mask(mask) for mask in masks]))
-        (tmp_path / name / '1.log.json').write_text('{"mode": "train", "iter": 1, "loss": 2.0}\n')
     monkeypatch.setattr(sys, 'argv', ['report.py', str(tmp_path)])
     report.main()
     assert '| control: inductive, unseen names swapped | 80.0 |    1.0 | 68.6 |' in capsys.readouterr().out
@@ -238,7 +230,6 @@ def test_report_of_a_quickstart(tmp_path, monkeypatch, capsys):
         pixels = np.asarray(image)
     rows = [pixels[10 + row * (world.SIZE + 10):][:world.SIZE, 120:] for row in range(1, 4)]
     assert np.array_equal(rows[0], rows[1]) and np.array_equal(rows[0], rows[2]), 'these predictions are the truth'
-    assert Image.open(tmp_path / 'losses.png').width > 500
 
 
 # ---- tools/quickstart.sh, with an interpreter that trains nothing

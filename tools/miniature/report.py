@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print the scores of a quickstart and draw its results: `python tools/miniature/report.py WORK_DIR`.
 
-Writes results.json, results.png (images of unseen classes) and losses.png to WORK_DIR.
+Writes results.json (scores as fractions) and results.png (images of unseen classes) to WORK_DIR.
 """
 import argparse
 import json
@@ -14,8 +14,6 @@ import models  # noqa: F401  first: silences the notices of mmcv's import
 
 # isort: split
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from prettytable import PrettyTable
 
@@ -106,36 +104,6 @@ def results_image(world: Path, label_files: dict[str, Path], count: int = 8) -> 
     return canvas
 
 
-def losses(folder: Path) -> tuple[list[int], dict[str, list[float]]]:
-    """Read the iterations and the losses, by their names, from the logs of a run; a later log wins."""
-    entries = {}
-    for log in sorted(folder.glob('*.log.json')):
-        for line in log.read_text().splitlines():
-            entry = json.loads(line)
-            if entry.get('mode') == 'train':
-                entries[entry['iter']] = entry
-    iterations = sorted(entries)
-    names = [name for name in entries[iterations[-1]] if 'loss' in name] if iterations else []
-    return iterations, {name: [entries[i].get(name, np.nan) for i in iterations] for name in names}
-
-
-def loss_image(folders: dict[str, Path], file: Path) -> None:
-    """Plot the weighted losses of each run against the iteration."""
-    figure = Figure(figsize=(4.6 * len(folders), 3.4), layout='constrained', dpi=100)
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(folders), sharey=True, squeeze=False)[0]
-    for panel, (title, folder) in zip(panels, folders.items(), strict=True):
-        iterations, curves = losses(folder)
-        for name, values in curves.items():
-            panel.plot(iterations, values, label=name, linewidth=2.2 if name == 'loss' else 1.2,
-                       marker='o' if len(iterations) < 10 else None)
-        panel.set(title=title, xlabel='iteration', yscale='log')
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel('loss')
-    panels[-1].legend(fontsize=8)
-    figure.savefig(file)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description='Print the scores of a quickstart and draw its results.')
     parser.add_argument('work_dir', type=Path, help='folder of the quickstart')
@@ -144,13 +112,11 @@ def main() -> None:
     with atomic_path(work / 'results.json') as file:
         file.write_text(json.dumps({title: {name: values[name] for name in SCORES}
                                     for title, values in scores.items()}, indent=1) + '\n')
-    trained = ('inductive', 'transductive')
     with atomic_path(work / 'results.png') as file:
-        results_image(work / 'world', {name: work / name / 'labels.pkl' for name in trained}).save(file)
-    with atomic_path(work / 'losses.png') as file:
-        loss_image({name: work / name for name in trained}, file)
+        results_image(work / 'world', {name: work / name / 'labels.pkl' for name in ('inductive', 'transductive')}
+                      ).save(file)
     print(table(scores))
-    print(f'{work}/results.png: results on images of unseen classes\n{work}/losses.png: loss curves')
+    print(f'{work}/results.png: results on images of unseen classes')
 
 
 if __name__ == '__main__':
