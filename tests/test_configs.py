@@ -146,19 +146,9 @@ def test_other_clips(models, leaf):
     assert config.model.test_cfg.stride == (round(426 * side / 512),) * 2 and steps['Resize'].img_scale[1] == side
 
 
-def test_every_leaf_of_other_clips_is_tested_above():
+def test_the_tables_above_hold_every_such_leaf():
     assert set(OTHER_CLIPS) == {leaf for leaf in LEAVES if leaf.parent.name == 'other_clips'}
-
-
-def test_published_leaves_are_there():
-    assert set(PUBLISHED) <= {str(leaf) for leaf in LEAVES}
-
-
-@pytest.mark.parametrize(('schedule', 'length'), [('20k', 20000), ('40k', 40000), ('80k', 80000)])
-def test_schedules(schedule, length):
-    config = Config.fromfile(str(CONFIGS / f'_base_/schedules/schedule_{schedule}.py'))
-    assert config.runner.max_iters == length
-    assert config.checkpoint_config.interval == config.evaluation.interval == length // 10
+    assert set(PUBLISHED) == {str(leaf) for leaf in LEAVES if leaf.parent.name in ('voc12', 'coco')}
 
 
 @pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.parent.name in ('voc12', 'coco', 'context')], ids=str)

@@ -14,11 +14,9 @@ COMMANDS.remove(REPOSITORY / 'tools/__init__.py')
 CODE = [*COMMANDS, *(file for folder in ('models', 'datasets', 'tools/*')
                      for file in sorted(REPOSITORY.glob(f'{folder}/**/*.py')))]
 OF_MODELS = {'class_names', 'image_io', 'errors', 'label_format', 'file_kinds', 'text_files'}  # for `datasets`
-SEARCH_PATHS = {'models/plugins.py', 'tools/engine/config.py'}  # beside the commands: modules of a config lie beside it
-SHARED = {  # what one private folder has and another needs
-    'tools/web_page/examples.py': 'miniature',  # drawings
-    'tools/results/summary.py': 'preparation',  # numbers of images
-}
+SEARCH_PATHS = {'models/plugins.py', 'tools/engine/config.py', 'tools/exporting/onnx_example.py',  # modules of a config
+                'tools/miniature/world.py'}  # lie beside it; the others are scripts
+SHARED = {'tools/web_page/examples.py': 'miniature'}  # drawings
 
 
 def imports(file: Path) -> Iterator[str]:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measure the time and memory of a config: `python tools/benchmark.py CONFIG [--test|--train|--loader]`.
+"""Measure the time and memory of a config: `python tools/benchmark.py CONFIG [--test|--train]`.
 
-Uses random weights and drawn images, whose values do not affect the cost; only --loader reads the config's training
-images. Times are also given as multiples of T, one forward pass of timm's plain ViT on as many tokens in float32,
-which is timed right before and after each. Products are counted in multiply-adds (x 2 for FLOPs of both kinds).
+Uses random weights and drawn images, whose values do not affect the cost. Times are also given as multiples of T, one
+forward pass of timm's plain ViT on as many tokens in float32, which is timed right before and after each. Products are
+counted in multiply-adds (x 2 for FLOPs of both kinds).
 """
 import argparse
 import sys
@@ -14,8 +14,7 @@ from tools.engine.arguments import add_config_arguments, add_launch_arguments, p
 from tools.engine.errors import run
 
 MODES = {'test': 'one window, and a whole test image from its file to its scores',
-         'train': 'forward and backward pass of a training step',
-         'loader': "steps of the training pipeline, on the config's images"}
+         'train': 'forward and backward pass of a training step'}
 COLUMNS = """columns of the table:
   ms, least - most   median, shortest and longest of the repeats
   x T                median of time / T, where T is one forward pass of timm's plain ViT on as many tokens in float32,
@@ -37,7 +36,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='measure autocast to this type too')
     parser.add_argument('--emulate', action='store_true',
                         help='also measure a type of --amp that this CPU has no instructions for')
-    parser.add_argument('--against', choices=['oracle'], help='measure the literal implementation tests/oracle.py too')
     parser.add_argument('--batch', type=positive_int, default=1, help='windows, and images of a step (default: 1)')
     parser.add_argument('--repeats', type=positive_int, default=5, help='after one to warm up (default: 5)')
     parser.add_argument('--out', metavar='FOLDER', help='write benchmark.json into this folder')
@@ -57,7 +55,7 @@ def main() -> None:
     import torch
 
     from models.precision import cpu_has
-    from tools.benchmarking import cost, loader
+    from tools.benchmarking import cost
     from tools.benchmarking.measuring import machine
     from tools.engine import process
     from tools.engine.config import load_config
@@ -71,18 +69,11 @@ def main() -> None:
     report = {'config': args.config, 'machine': machine(place), 'batch': args.batch, 'repeats': args.repeats}
     sys.stdout.write('{name}, {threads} threads, instructions for bfloat16 on the CPU: {cpu_has_bfloat16}, '
                      'torch {torch}\n'.format(**report['machine']))
-    if args.loader:
-        report['loader'] = loader.report(config, place)
-        sys.stdout.write(f'{loader.table(report["loader"])}\n')
-    if args.test or args.train:
-        with tempfile.TemporaryDirectory() as images:
-            report |= cost.measure_all(config, args, place, Path(images))
-        sys.stdout.write('T = {:.1f} ms; multiply-adds: T {plain:,}, a window {window:,}, a training step {step:,}\n'
-                         .format(1e3 * report['T_seconds'], **report['multiply_adds']))
-        sys.stdout.write(f'{cost.table(report["rows"])}\n')
-        for name, found in report.get('agreement', {}).items():
-            sys.stdout.write(f'{name} against the oracle: scores differ by {found["largest_difference"]:.1e} at most, '
-                             f'labels are equal on {100 * found["equal_labels"]:.3f} % of the pixels\n')
+    with tempfile.TemporaryDirectory() as images:
+        report |= cost.measure_all(config, args, place, Path(images))
+    sys.stdout.write('T = {:.1f} ms; multiply-adds: T {plain:,}, a window {window:,}, a training step {step:,}\n'
+                     .format(1e3 * report['T_seconds'], **report['multiply_adds']))
+    sys.stdout.write(f'{cost.table(report["rows"])}\n')
     if folder:
         file = folder / 'benchmark.json'
         file.write_text(json.dumps(report, indent=1) + '\n')

@@ -3,7 +3,7 @@
 
 Tests of the same config in several work folders are the seeds of one row: mean and sample standard deviation. Of each
 folder the newest test of the checkpoint that was trained longest counts. Prints a Markdown table, and writes it as
-summary.md and as summary.png. `--published` prints CLIP-RC's published scores, with configs and official checkpoints.
+summary.md. `--published` prints CLIP-RC's published scores, with configs and official checkpoints.
 """
 import argparse
 import sys
@@ -18,7 +18,7 @@ def main() -> None:
                                                  'published rows.')
     parser.add_argument('work_dirs', nargs='*', type=Path, metavar='WORK_DIR', help='holds eval_*.json of test.py')
     parser.add_argument('--out', type=Path, metavar='DIR',
-                        help='folder for summary.md and summary.png (default: the parent of the first WORK_DIR)')
+                        help='folder for summary.md (default: the parent of the first WORK_DIR)')
     parser.add_argument('--published', action='store_true', help="only print the table of CLIP-RC's published scores")
     args = parser.parse_args()
     if not args.work_dirs and not args.published:
@@ -27,24 +27,22 @@ def main() -> None:
     import models  # noqa: F401  first: silences the notices of mmcv's import
     from models.errors import UserError
     from tools.engine.files import atomic_path, make_folder
-    from tools.results import plot, summary
+    from tools.results import summary
     from tools.results.runs import tests_that_count
     if args.published:
         print(summary.published_table())
         return
     folders = list({folder.resolve(): folder for folder in args.work_dirs
-                    if folder.name not in ('summary.md', 'summary.png')}.values())  # which WORK/* names too
+                    if folder.name != 'summary.md'}.values())  # WORK/* names it too
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise UserError(f'no folder {", ".join(missing)}: name the work folders of tested runs.')
     out = args.out or args.work_dirs[0].absolute().parent
     make_folder(out)
-    blocks = summary.blocks([run for folder in folders for run in tests_that_count(folder)])
-    with atomic_path(out / 'summary.png') as file:
-        plot.draw(blocks, file)
+    table = summary.table(summary.lines_of([run for folder in folders for run in tests_that_count(folder)]))
     with atomic_path(out / 'summary.md') as file:
-        file.write_text(summary.markdown(blocks, 'summary.png'))
-    print(summary.table(blocks))
-    print(f'written: {out / "summary.md"}, {out / "summary.png"}')
+        file.write_text(f'# Scores\n\n{table}\n')
+    print(table)
+    print(f'written: {out / "summary.md"}')
 
 
 if __name__ == '__main__':

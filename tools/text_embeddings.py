@@ -2,8 +2,8 @@
 """Compute text embeddings of class names: `python tools/text_embeddings.py CLASSES --file FILE.npy [--clip FILE]`.
 
 CLASSES is a dataset's name, a config, or a text file of class names, one a line; "sofa, couch" is one class with two
-names, whose embedding is the mean of both. Configs read the file as `load_text_embedding`. FILE.png, beside it, shows
-the similarity of all pairs of classes.
+names, whose embedding is the mean of both. Configs read the file as `load_text_embedding`. Prints the most similar
+pairs of classes.
 """
 import argparse
 import sys
@@ -43,7 +43,7 @@ def main() -> None:
 
     from models.weights import files
     from models.weights.clip_variant import text_options
-    from tools.embedding.class_lists import draw, facts_of, nearest
+    from tools.embedding.class_lists import facts_of, nearest
     from tools.engine.clip_sizes import require_clip
     from tools.engine.embeddings import cached_embeddings
     from tools.engine.files import atomic_path, make_folder
@@ -60,9 +60,7 @@ def main() -> None:
     rows = cached_embeddings(source, facts, **variant).numpy()
     with atomic_path(args.file) as part:
         np.save(part, rows)
-    image = args.file.with_suffix('.png')
-    draw(rows, facts.split.names, image)
-    logger.info('text embeddings %s: %s; similarities: %s', rows.shape, args.file, image)
+    logger.info('text embeddings %s: %s', rows.shape, args.file)
     logger.info('most alike: %s', '; '.join(nearest(rows, facts.split.names)))
 
 

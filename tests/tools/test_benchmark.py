@@ -1,7 +1,6 @@
 """tools/benchmark.py: ratios, memory, floors, and the command end to end."""
 import json
 import platform
-import re
 
 import pytest
 import torch
@@ -34,7 +33,7 @@ def test_peak_memory_is_of_the_one_run():
     assert measuring.peak_memory(lambda: None, CPU.device) < large - 200e6, 'counted from an earlier run'
 
 
-@pytest.mark.parametrize(('setting', 'classes'), [('inductive', 15), ('transductive', 20), ('fully', 20)])
+@pytest.mark.parametrize(('setting', 'classes'), [('inductive', 15), ('fully', 20)])
 def test_floors(setting, classes):
     """Against fvcore's counts of the same: a little less, as elementwise work is left out."""
     config = Config.fromfile(str(REPOSITORY / 'configs/voc12' / f'{LEAVES[setting]}.py'))
@@ -60,24 +59,19 @@ def test_the_yardstick_has_as_many_tokens():
     assert floors(model).plain == pytest.approx(total, rel=0.01)
 
 
-def test_the_script(run, tiny_configs, tmp_path):
-    done = run('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--batch', 2, '--amp', 'bfloat16',
-               '--emulate', '--against', 'oracle', '--out', tmp_path / 'new')
+def test_the_script(call, tiny_configs, tmp_path):
+    said = call('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--batch', 2, '--amp', 'bfloat16',
+               '--emulate', '--out', tmp_path / 'new')
     report = json.loads((tmp_path / 'new/benchmark.json').read_text())
     rows = {row['name']: row for row in report['rows']}
     both = ['2 windows -> scores', '2 windows -> labels', 'test image of 2 windows, file -> scores',
             '  the same, whole in one pass', 'training step, batch 2']
-    assert list(rows) == [f'{name}, {kind}' for kind in ('float32', 'bfloat16') for name in both] + [
-        'a window -> scores, oracle', 'test image of 2 windows, file -> scores, oracle',
-        'training step, batch 2, oracle']
+    assert list(rows) == [f'{name}, {kind}' for kind in ('float32', 'bfloat16') for name in both]
     for name, row in rows.items():
-        assert row['ratio'] > 0 and row['peak_bytes'] > 1e8 and name.strip() in done.stdout
+        assert row['ratio'] > 0 and row['peak_bytes'] > 1e8 and name.strip() in said
         assert row['seconds'] == pytest.approx(2 / row['images_per_second'] if '2 windows ->' in name or
                                                'step' in name else 1 / row['images_per_second'])
-        assert ('floor' in row) == ('oracle' not in name and 'whole' not in name)
-    assert report['agreement']['float32']['largest_difference'] < 1e-4
-    assert report['agreement']['float32']['equal_labels'] > 0.999
-    assert report['agreement']['bfloat16']['equal_labels'] > 0.5
+        assert ('floor' in row) == ('whole' not in name)
     assert {'name', 'threads', 'cpu_has_bfloat16', 'torch'} <= report['machine'].keys()
 
 
@@ -96,21 +90,3 @@ def test_the_rate_of_an_emulated_type_takes_seconds(monkeypatch):
     sides = []
     monkeypatch.setattr(measuring, 'seconds', lambda job, device: sides.append(len(job())) or 1.)
     assert measuring.matrix_rate(CPU.device, torch.float32) == 256**3 and {*sides} == {256}
-
-
-def test_the_loader(run, tiny_configs):
-    done = run('tools/benchmark.py', tiny_configs['inductive'], '--loader', '--cfg-options', 'data.samples_per_gpu=1')
-    costs = {line.split('|')[1].strip(): float(line.split('|')[2]) for line in done.stdout.splitlines()
-             if re.search(r'\|\s+\d', line)}
-    steps = ['LoadImage', 'LoadLabels', 'Resize', 'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize',
-             'Pad', 'DefaultFormatBundle', 'Collect']
-    assert list(costs) == [*steps, 'all']
-    assert sum(costs[step] for step in steps) == pytest.approx(costs['all'], abs=0.6)
-    assert re.search(r'0: \d+\.\d, 1: \d+\.\d', done.stdout)
-
-
-@pytest.mark.parametrize(('options', 'word'), [(['--launcher', 'pytorch'], 'one process'),
-                                               (['--repeats', '0'], 'whole number')])
-def test_options_that_cannot_be(run, tiny_configs, options, word):
-    done = run('tools/benchmark.py', tiny_configs['inductive'], *options, check=False)
-    assert done.returncode != 0 and word in done.stderr and 'Traceback' not in done.stderr

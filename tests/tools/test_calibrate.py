@@ -57,10 +57,10 @@ def test_scores_are_those_of_a_test_at_each_penalty(case):
     assert np.nanmax(np.array(expected[-1])[head.seen.tolist()]) == 0, 'a huge penalty leaves seen classes'
 
 
-def test_the_command(run, trained, tiny_configs, tmp_path):
-    done = run('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--out', tmp_path / 'new',
+def test_the_command(call, trained, tiny_configs, tmp_path):
+    said = call('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--out', tmp_path / 'new',
                '--penalties', 0, 0.05, 0.4)
-    assert "0.1 (the config's" in done.stderr and 'best hIoU' in done.stderr
+    assert "0.1 (the config's" in said and 'best hIoU' in said
     with Image.open(tmp_path / 'new/seen_penalty.png') as image:
         assert image.width > 400
     with (tmp_path / 'new/seen_penalty.csv').open() as stream:
@@ -69,24 +69,19 @@ def test_the_command(run, trained, tiny_configs, tmp_path):
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in ('mIoU_seen', 'mIoU_unseen', 'hIoU'))
 
 
-@pytest.mark.parametrize(('setting', 'options', 'words'), [
-    ('fully', [], 'every class of this config counts as seen'),
-    ('inductive', ['--penalties', 'nan'], '--penalties: finite numbers are needed'),
-    ('inductive', ['--data-root', 'nowhere'], 'no folder'),
-])
-def test_bad_input(run, trained, tiny_configs, setting, options, words):
-    done = run('tools/calibrate.py', tiny_configs[setting], trained / 'latest.pth', *options, check=False)
-    assert done.returncode in (1, 2) and words in done.stderr and 'Traceback' not in done.stderr
+def test_nothing_to_balance(fails, trained, tiny_configs):
+    assert 'every class of this config counts as seen' in fails(
+        'tools/calibrate.py', tiny_configs['fully'], trained / 'latest.pth')
 
 
-def test_images_without_an_unseen_class(run, tiny_configs, trained, tmp_path):
+def test_images_without_an_unseen_class(call, tiny_configs, trained, tmp_path):
     """No penalty is called the best where there is no hIoU."""
     root = make_voc(tmp_path / 'VOC2012')
     for path in (root / 'SegmentationClass').glob('val_*.png'):
         mask = np.array(Image.open(path))
         Image.fromarray(np.where((mask > 15) & (mask < 255), 255, mask).astype(np.uint8)).save(path)
-    done = run('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--data-root', root,
+    said = call('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--data-root', root,
                '--penalties', '-2', '--out', tmp_path)
-    row = next(line for line in done.stderr.splitlines() if line.startswith('|') and ' -2' in line)
+    row = next(line for line in said.splitlines() if line.startswith('|') and ' -2' in line)
     assert row.split('|')[3].strip() == row.split('|')[4].strip() == '-', 'at -2 only seen classes are predicted'
-    assert 'too few classes' in done.stderr and '-2 (best' not in done.stderr and 'nan' not in done.stderr
+    assert 'too few classes' in said and '-2 (best' not in said and 'nan' not in said

@@ -332,7 +332,7 @@ def test_bad_checkpoints(fails, clip_file, slim_file, tmp_path):
     damaged = tmp_path / 'damaged.safetensors'
     damaged.write_bytes(MINIATURE.read_bytes()[:-9])
     for file, message in ((damaged, 'truncated or damaged'), (tmp_path / 'nowhere.pth', 'no file'),
-                          (clip_file, 'is CLIP itself, no CLIP-RC checkpoint'), (slim_file, 'no CLIP file tiny.pt')):
+                          (clip_file, 'is CLIP itself, not a CLIP-RC checkpoint'), (slim_file, 'no CLIP file tiny.pt')):
         error = fails('tools/export.py', file, '--slim', '--out', tmp_path)
         assert message in error, error
     assert '--no-text-tower' in error

@@ -1,4 +1,4 @@
-"""The miniature: its world, its CLIP, what it learns, and the scripts of the quickstart and the experiment."""
+"""The miniature: its world, its CLIP, what it learns, and the quickstart."""
 import json
 import pickle
 import shutil
@@ -23,13 +23,10 @@ from models.weights import files
 from models.weights.clip import text_tower
 from tests.conftest import REPOSITORY
 from tools.engine import process
-from tools.engine.build import build_model
 from tools.engine.data import evaluation_loader, training_loader
-from tools.engine.errors import run as run_main
 from tools.engine.evaluation import predict
 from tools.engine.process import Place
-from tools.miniature import CLIP, experiment, plots, report, train_clip, world
-from tools.miniature.experiment import Run
+from tools.miniature import CLIP, report, train_clip, world
 from tools.miniature.train_clip import ImageTower
 from tools.training.start import initial_model
 
@@ -97,23 +94,6 @@ def test_another_world_of_the_same_looks(tmp_path, classes, of):
         assert not np.array_equal(scene.image, world.draw_scene([7, index]).image), 'the shapes are the same'
 
 
-def test_an_interrupted_world_is_drawn_again(tmp_path, monkeypatch):
-    def stops(*args, **options):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
-        patch.setattr(world, 'draw_scene', stops)
-        world.write_world(tmp_path / 'world', train=3, val=1, seed=0)
-    assert not (tmp_path / 'world').exists()
-    world.write_world(tmp_path / 'world', train=3, val=1, seed=0)
-    assert len(list((tmp_path / 'world/JPEGImages').iterdir())) == 4
-
-
-def test_swatches_differ():
-    looks = {world.swatch(index).tobytes() for index in range(len(Miniature.CLASSES))}
-    assert len(looks) == len(Miniature.CLASSES)
-
-
 @pytest.fixture(scope='module')
 def clip():
     return files.read(CLIP)
@@ -145,24 +125,22 @@ def test_the_shipped_clip_names_images(clip):
     assert right.float().mean() > 0.95 and right[of_unseen].float().mean() > 0.9  # by chance 0.05
 
 
-def train_a_clip(monkeypatch, *arguments) -> None:
-    """Calls the script with 8 drawn images."""
+def test_training_a_clip(monkeypatch, tmp_path):
+    """One step, with 8 drawn images: a file of the shipped one's names and shapes."""
     drawn, classes = zip(*(train_clip.draw(0, index, most=1) for index in range(8)))
     images = torch.from_numpy(np.stack(drawn))
     monkeypatch.setattr(train_clip, 'draw_all', lambda *args, **options: (images, classes))
-    monkeypatch.setattr(sys, 'argv', ['train_clip.py', *map(str, arguments), '--batch', '4', '--pool', '8'])
-    train_clip.main()
-
-
-def test_clip_training_checks_its_file_first(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match='is a folder: name a file in it, such as .*clip.pt'):
-        train_a_clip(monkeypatch, tmp_path)
-
-
-def test_images_are_drawn_by_several_processes():
-    images, classes = train_clip.draw_all(2, 3)
-    assert len(images) == len(classes) == 3
-    assert np.array_equal(images[1], train_clip.draw(2, 1)[0])
+    for file in (tmp_path, tmp_path / 'clip.pt'):
+        monkeypatch.setattr(sys, 'argv', ['train_clip.py', str(file), '--iterations', '1', '--batch', '4',
+                                          '--pool', '8'])
+        if file.is_dir():
+            with pytest.raises(ValueError, match='is a folder: name a file in it, such as .*clip.pt'):
+                train_clip.main()
+        else:
+            train_clip.main()
+    shapes = [{name: value.shape for name, value in files.read(path).weights.items()}
+              for path in (CLIP, tmp_path / 'clip.pt')]
+    assert shapes[0] == shapes[1]
 
 
 def test_captions():
@@ -178,7 +156,8 @@ def learning(tmp_path_factory) -> dict[str, dict[str, float]]:
     """Scores of a short inductive run: 'untrained', 'trained', and 'swapped', the names of unseen classes.
 
     To be short, it has one decoder layer and batches of 2; so early all scores are below the published penalty for
-    seen classes, which is 0 here. With this seed seen is 0.30 and unseen 0.29, with swapped names 0.01.
+    seen classes, which is 0 here. Seeds 0, 1, 2: seen 0.34, 0.30, 0.27; unseen 0.27, 0.16, 0.21; with swapped names
+    0.01.
     """
     folder = tmp_path_factory.mktemp('learning')
     world.write_world(folder / 'world', train=400, val=50, seed=0)
@@ -229,34 +208,20 @@ def test_training_learns_classes_that_it_never_saw(learning):
     assert learning['swapped']['mIoU_seen'] == pytest.approx(learning['trained']['mIoU_seen'], abs=0.05)
 
 
-SCORES = {'aAcc': 0.9, 'mIoU_seen': 0.8, 'mIoU_unseen': 0.6, 'hIoU': 0.6857, 'IoU.red paint': 0.8}
-
-
-def write_scores(folder: Path, **scores: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'eval_single_scale_1.json').write_text(json.dumps({'metric': SCORES | scores}))
-
-
 def test_swapped_names_are_those_of_unseen_classes_alone():
     swapped = (CLIP.parent / 'swapped_names.txt').read_text().splitlines()
     assert sorted(swapped) == sorted(Miniature.CLASSES)
     assert [index for index, name in enumerate(Miniature.CLASSES) if swapped[index] != name] == UNSEEN
 
 
-def test_loss_curves_of_a_resumed_run(tmp_path):
-    for name, first, loss in (('1', 10, 3.), ('2', 20, 2.)):
-        lines = [{'env_info': ''}, *({'mode': 'train', 'iter': i, 'loss': loss} for i in (first, first + 10))]
-        (tmp_path / f'{name}.log.json').write_text('\n'.join(map(json.dumps, lines)))
-    assert plots.losses(tmp_path) == ([10, 20, 30], {'loss': [3., 2., 2.]})
-
-
 def test_report_of_a_quickstart(tmp_path, monkeypatch, capsys):
     world.write_world(tmp_path / 'world', train=1, val=8, seed=0)
     masks = sorted((tmp_path / 'world/SegmentationClass').glob('val_*'))
     for name in report.TITLES:
-        write_scores(tmp_path / name, mIoU_unseen=0.01 if name == 'control' else 0.6)
+        (tmp_path / name).mkdir()
+        scores = {'mIoU_seen': 0.8, 'mIoU_unseen': 0.01 if name == 'control' else 0.6, 'hIoU': 0.6857}
+        (tmp_path / name / 'eval_single_scale_1.json').write_text(json.dumps({'metric': scores}))
         (tmp_path / name / 'labels.pkl').write_bytes(pickle.dumps([report.read_mask(mask) for mask in masks]))
-        (tmp_path / name / '1.log.json').write_text('{"mode": "train", "iter": 1, "loss": 2.0}\n')
     monkeypatch.setattr(sys, 'argv', ['report.py', str(tmp_path)])
     report.main()
     assert '| control: inductive, unseen names swapped | 80.0 |    1.0 | 68.6 |' in capsys.readouterr().out
@@ -265,98 +230,6 @@ def test_report_of_a_quickstart(tmp_path, monkeypatch, capsys):
         pixels = np.asarray(image)
     rows = [pixels[10 + row * (world.SIZE + 10):][:world.SIZE, 120:] for row in range(1, 4)]
     assert np.array_equal(rows[0], rows[1]) and np.array_equal(rows[0], rows[2]), 'these predictions are the truth'
-    assert Image.open(tmp_path / 'losses.png').width > 500
-
-
-# ---- the experiment
-
-def results_of_all_runs() -> dict:
-    results = {}
-    for run in (run for chain in experiment.chains() for run in chain):
-        scores = dict.fromkeys(plots.SCORES, 0.5 + 0.1 * run.seed)
-        entry = {'scores': scores, 'iterations': run.iterations, 'images': experiment.WORLDS[run.world]}
-        results |= dict.fromkeys(experiment.outcomes(run), entry)
-    return results
-
-
-def test_tables_of_an_experiment(tmp_path):
-    results = results_of_all_runs()
-    table = experiment.tables(results).splitlines()
-    assert table[2] == '| inductive | 60.0 ± 10.0 | 60.0 ± 10.0 | 60.0 ± 10.0 |' and len(table) == 2 + 5 + 3
-    plots.scaling_image(results, tmp_path / 'scaling.png')
-    assert Image.open(tmp_path / 'scaling.png').width == 1400
-
-
-def test_recorded_results_are_those_of_the_experiment():
-    recorded = json.loads((REPOSITORY / 'tests/data/miniature_results.json').read_text())
-    assert set(recorded) == set(results_of_all_runs())
-    for run in (run for chain in experiment.chains() for run in chain):
-        assert {name: recorded[run.name][name] for name in ('setting', 'seed', 'iterations', 'images', 'clip',
-                                                            'options')} == {
-            'setting': run.setting, 'seed': run.seed, 'iterations': run.iterations,
-            'images': experiment.WORLDS[run.world], 'clip': run.clip, 'options': run.options}
-
-
-@pytest.mark.parametrize('setting', experiment.ITERATIONS)
-def test_lengths_are_those_of_the_configs(setting):
-    config = Config.fromfile(str(REPOSITORY / f'configs/miniature/{setting}.py'))
-    assert config.runner.max_iters == experiment.ITERATIONS[setting]
-
-
-@pytest.mark.parametrize(('text', 'said'), [
-    (None, "error: [Errno 2] No such file or directory: 'results.json'"),
-    ('{bad', 'error: results.json is not a file of results, or damaged'),
-    ('{"inductive_0": {}}', 'are missing, such as inductive_0, unseen names swapped: let the experiment end.')])
-def test_a_table_of_incomplete_results(monkeypatch, tmp_path, text, said):
-    monkeypatch.chdir(tmp_path)
-    if text is not None:
-        Path('results.json').write_text(text)
-    monkeypatch.setattr(sys, 'argv', ['experiment.py', '--table', 'results.json'])
-    with pytest.raises(SystemExit) as caught:
-        run_main(experiment.main)
-    assert said in caught.value.code
-
-
-def test_an_experiment_continues(tmp_path, monkeypatch):
-    """Each result is made once; an interrupted or failed run is done again."""
-    done = []
-
-    def execute(log, script, *arguments):
-        if script == 'test.py':
-            folder = Path(arguments[arguments.index('--work-dir') + 1])
-            if folder.name == 'fully_2' and 'fully_2' not in done:
-                done.append('fully_2')
-                raise ValueError('no space')
-            done.append(folder.name)
-            write_scores(folder)
-
-    chains = [[Run('inductive_0', 0), Run('transductive_0', 0, 'transductive')],
-              [Run('fully_1', 1, 'fully'), Run('fully_2', 2, 'fully')]]
-    for name, value in (('execute', execute), ('chains', lambda: chains), ('write_world', lambda *args, **options: 0),
-                        ('scaling_image', lambda *args: 0), ('tables', len)):
-        monkeypatch.setattr(experiment, name, value)
-    monkeypatch.setattr(sys, 'argv', ['experiment.py', '--work-dir', str(tmp_path), '--jobs', '1'])
-    with pytest.raises(ValueError, match='no space'):
-        experiment.main()
-    experiment.main()
-    assert done == ['inductive_0', 'inductive_0_control', 'transductive_0', 'transductive_0_control', 'fully_1',
-                    'fully_2', 'fully_2']
-    results = json.loads((tmp_path / 'results.json').read_text())
-    assert list(results) == ['inductive_0', 'inductive_0' + experiment.CONTROL, 'transductive_0',
-                             'transductive_0' + experiment.CONTROL, 'fully_1', 'fully_2']
-    assert 'IoU.red paint' not in results['fully_1']['scores'] and results['fully_1']['scores']['hIoU'] == 0.6857
-
-
-@pytest.mark.parametrize('name', experiment.CLIPS)
-def test_each_clip_of_the_experiment_fits_its_config(name, tmp_path, monkeypatch):
-    """The config of a run must load the CLIP that is trained for it, which takes many minutes."""
-    arguments, options = experiment.CLIPS[name]
-    train_a_clip(monkeypatch, tmp_path / 'clip.pt', *arguments, '--iterations', 1)
-    config = Config.fromfile(str(REPOSITORY / 'configs/miniature/inductive.py'))
-    config.merge_from_dict(options)
-    model = build_model(config)
-    model.pretrained = str(tmp_path / 'clip.pt')
-    model.init_weights()  # strict
 
 
 # ---- tools/quickstart.sh, with an interpreter that trains nothing
@@ -431,37 +304,26 @@ def test_a_quickstart_continues_after_the_steps_that_succeeded(quickstart):
     assert status == 0 and out.count('done before') == 3 and len(quickstart.calls()) == 4 + 4
 
 
-@pytest.mark.parametrize('change', ['code', 'length', 'seed'])
+@pytest.mark.parametrize('change', ['code', 'length'])
 def test_a_work_folder_of_other_settings(quickstart, change):
     assert quickstart()[0] == 0
     if change == 'code':
         (quickstart.checkout / 'models/new.py').write_text('1\n')
-    status, _, err = quickstart(*(['--length=2'] if change == 'length' else []),
-                                **({'SEED': '1'} if change == 'seed' else {}))
+    status, _, err = quickstart(*(['--length', '2'] if change == 'length' else []))
     assert status == 1 and 'another version of the code, --length or SEED' in err
     assert r'rm -r' in err and r'my\ work' in err and 'WORK_DIR=DIR' in err
 
 
-@pytest.mark.parametrize(('make', 'said'), [(Path.touch, 'cannot write to'), (Path.mkdir, 'holds other files')])
-def test_a_path_that_is_no_work_folder(quickstart, make, said):
-    make(quickstart.work)
-    if quickstart.work.is_dir():
-        (quickstart.work / 'thesis.tex').touch()
+def test_a_folder_of_other_files(quickstart):
+    quickstart.work.mkdir()
+    (quickstart.work / 'thesis.tex').touch()
     status, _, err = quickstart()
-    assert status == 1 and said in err and 'WORK_DIR=DIR' in err and 'rm -r' not in err
+    assert status == 1 and 'holds other files' in err and 'WORK_DIR=DIR' in err and 'rm -r' not in err
 
 
-def test_a_disk_that_is_too_small(quickstart, tmp_path, monkeypatch):
-    (tmp_path / 'bin').mkdir()
-    (tmp_path / 'bin/df').write_text('#!/bin/sh\necho; echo disk 9999999 0 20480 0% /\n')
-    (tmp_path / 'bin/df').chmod(0o755)
-    status, _, err = quickstart(PATH=f'{tmp_path}/bin:/usr/bin:/bin')
-    assert status == 1 and '20 MB free in' in err and '500 are needed' in err
-
-
-@pytest.mark.parametrize('length', ['0', '-1', '0.003', 'nan', 'inf', '1e300', 'long', '1001', '99999999999'])
+@pytest.mark.parametrize('length', ['0', '-1', 'nan', '99999999999'])
 def test_a_length_out_of_range(quickstart, length):
-    status, _, err = quickstart(f'--length={length}')
+    status, _, err = quickstart('--length', length)
     assert status == 1 and f'--length {length}: a number from 0.004' in err and not quickstart.file.exists()
 
 

@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from datasets import BY_NAME, COCOStuff164k, PascalVOC20
 from models.class_names import PROMPT_SETS, templates_of
@@ -51,45 +50,32 @@ def test_real_embeddings_have_the_expected_neighbours(name, neighbour):
 
 # ---- the command
 
-def test_a_dataset_by_its_name(run, clip_file, tmp_path):
-    said = run(SCRIPT, 'miniature', '--clip', clip_file, '--file', tmp_path / 'new/rows.npy').stderr
+def test_a_dataset_by_its_name(call, clip_file, tmp_path):
+    said = call(SCRIPT, 'miniature', '--clip', clip_file, '--file', tmp_path / 'new/rows.npy')
     rows = np.load(tmp_path / 'new/rows.npy')
     names = BY_NAME['miniature'].CLASSES
     assert rows.dtype == np.float32
     assert np.abs(rows - expected(clip_file, names, templates_of('single'))).max() < 1e-6
-    assert Image.open(tmp_path / 'new/rows.png').width > 300
     pair = said.split('most alike: ')[1].split(';')[0].rsplit(' ', 1)
     first, second = (names.index(name) for name in pair[0].split(' ~ '))
     assert float(pair[1]) == pytest.approx(rows[first] @ rows[second], abs=6e-4)
     similarity = rows @ rows.T - 2 * np.eye(len(rows))
     assert similarity.max() == pytest.approx(rows[first] @ rows[second], abs=1e-6)
-    assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['rows.npy', 'rows.png']
+    assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['rows.npy']
 
 
-def test_names_with_synonyms_and_prompts_from_files(run, clip_file, tmp_path):
+def test_names_with_synonyms_and_prompts_from_files(call, clip_file, tmp_path):
     (tmp_path / 'names.txt').write_text('sofa, couch\n\ntv\n')
     (tmp_path / 'prompts.txt').write_text('a {} here\n{}\n')
-    run(SCRIPT, tmp_path / 'names.txt', '--prompts', tmp_path / 'prompts.txt', '--clip', clip_file, '--file',
+    call(SCRIPT, tmp_path / 'names.txt', '--prompts', tmp_path / 'prompts.txt', '--clip', clip_file, '--file',
         tmp_path / 'rows.npy')
     rows = expected(clip_file, [['sofa', 'couch'], 'tv'], ['a {} here', '{}'])
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
 
 
-def test_names_without_glyphs_in_the_font(run, clip_file, tmp_path):
-    (tmp_path / 'names.txt').write_text('cat\n猫, 子猫\ncafé\n')
-    done = run(SCRIPT, tmp_path / 'names.txt', '--clip', clip_file, '--file', tmp_path / 'rows.npy')
-    assert (tmp_path / 'rows.png').exists() and 'lyph' not in done.stderr and '猫' in done.stderr
-
-
-def test_one_class_is_enough(run, clip_file, tmp_path):
-    (tmp_path / 'names.txt').write_text('sofa\n')
-    run(SCRIPT, tmp_path / 'names.txt', '--prompts', 'single', '--clip', clip_file, '--file', tmp_path / 'rows.npy')
-    assert np.load(tmp_path / 'rows.npy').shape == (1, 32)
-
-
-def test_a_config_brings_its_clip_and_classes(run, tiny_configs, clip_file, tmp_path):
+def test_a_config_brings_its_clip_and_classes(call, tiny_configs, clip_file, tmp_path):
     """Four heads of eight, which the weights alone do not tell."""
-    run(SCRIPT, tiny_configs['inductive'], '--file', tmp_path / 'rows.npy')
+    call(SCRIPT, tiny_configs['inductive'], '--file', tmp_path / 'rows.npy')
     tower = text_tower(files.read(clip_file))
     rows = embed_class_names(CLIPTextEncoder.like(tower, 4), PascalVOC20.CLASSES, templates_of('single')).numpy()
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
@@ -97,7 +83,7 @@ def test_a_config_brings_its_clip_and_classes(run, tiny_configs, clip_file, tmp_
 
 
 @pytest.mark.parametrize('kind', ['state dict', 'official checkpoint'])
-def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
+def test_every_kind_of_file_that_holds_a_text_tower(call, tmp_path, kind):
     weights = clip_weights(seed=3)
     file = tmp_path / 'file.pth'
     if kind == 'state dict':
@@ -106,7 +92,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
         torch.save({'state_dict': {f'text_encoder.{name}': value for name, value in weights.items()
                                    if name.startswith(TEXT_TOWER)}}, file)
     (tmp_path / 'names.txt').write_text('cat\ndog\n')
-    run(SCRIPT, tmp_path / 'names.txt', '--clip', file, '--file', tmp_path / 'rows.npy')
+    call(SCRIPT, tmp_path / 'names.txt', '--clip', file, '--file', tmp_path / 'rows.npy')
     torch.save(weights, tmp_path / 'reference.pt')
     rows = expected(tmp_path / 'reference.pt', ['cat', 'dog'], templates_of('coco15'))
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
@@ -115,22 +101,18 @@ def test_every_kind_of_file_that_holds_a_text_tower(run, tmp_path, kind):
 @pytest.mark.parametrize(('names', 'options', 'words'), [
     ('cat\ncat\n', [], 'class names occur twice: cat'),
     ('', [], 'names.txt is empty'),
-    ('cat,\n', [], "class 0 is named 'cat,'"),
     (None, [], 'is not a dataset (voc12, coco_stuff164k,'),
     ('cat\n', ['--prompts', 'haiku'], "no prompt set and no text file 'haiku'"),
     ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
-    ('cat\n', ['--file', 'rows.txt'], 'must end in .npy'),
     ('cat\n', ['--clip', 'nowhere.pt'], 'no file nowhere.pt'),
     ('cat\n', ['--clip', 'bad.txt'], "bad.txt is not a checkpoint: it is a text file that begins 'a photo'"),
 ])
-def test_bad_input(run, clip_file, tmp_path, names, options, words):
+def test_bad_input(fails, clip_file, tmp_path, names, options, words):
     (tmp_path / 'bad.txt').write_text('a photo\n')
     if names is not None:
         (tmp_path / 'names.txt').write_text(names)
     options = [tmp_path / option if option == 'bad.txt' else option for option in options]
     defaults = {'--clip': clip_file, '--file': tmp_path / 'rows.npy'}
     defaults |= dict(zip(options[::2], options[1::2]))
-    done = run(SCRIPT, tmp_path / 'names.txt', *(word for pair in defaults.items() for word in pair), check=False)
-    assert done.returncode in (1, 2) and 'error: ' in done.stderr.splitlines()[-1]
-    assert words in done.stderr and 'Traceback' not in done.stderr
+    assert words in fails(SCRIPT, tmp_path / 'names.txt', *(word for pair in defaults.items() for word in pair))
     assert not (tmp_path / 'rows.npy').exists()

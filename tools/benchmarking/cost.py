@@ -1,5 +1,4 @@
-"""Time and memory of a model's testing and training, beside a plain ViT and the literal implementation."""
-import runpy
+"""Time and memory of a model's testing and training, beside a plain ViT."""
 import statistics
 from argparse import Namespace
 from pathlib import Path
@@ -13,7 +12,6 @@ from models import CLIPRC
 from models.precision import supported
 from tools.benchmarking import subjects
 from tools.benchmarking.measuring import Job, matrix_rate, measure, peak_memory
-from tools.engine.config import REPOSITORY
 from tools.engine.flop_count import floors
 from tools.engine.process import Place
 
@@ -39,11 +37,6 @@ class Subject:
             self.job()
 
 
-def oracle_of(model: CLIPRC):
-    """Make the oracle of tests/oracle.py, loaded by path: installed packages may be called `tests` too."""
-    return runpy.run_path(str(REPOSITORY / 'tests/oracle.py'))['Oracle'](model)
-
-
 def make_subjects(model: CLIPRC, image: subjects.TestImage, args: Namespace, place: Place) -> dict[str, Subject]:
     """Make the jobs to time, by the names that the table shows."""
     side, batch, floor = model.backbone.input_resolution, args.batch, floors(model)
@@ -65,34 +58,7 @@ def make_subjects(model: CLIPRC, image: subjects.TestImage, args: Namespace, pla
                 model, lambda: subjects.training_step(model, lambda x, y: model.forward_train(x, [{}] * batch, y),
                                                       images, labels),
                 train=True, dtype=dtype, images=batch, multiply_adds=batch * floor.step)
-    if args.against:
-        oracle = oracle_of(model)
-        if args.test:
-            jobs['a window -> scores, oracle'] = Subject(model, lambda: oracle.scores(images[:1]))
-            jobs['test image of 2 windows, file -> scores, oracle'] = Subject(model, lambda: image.score(
-                oracle.label_map(image.view(), subjects.TEST_IMAGE)[0].byte().cpu().numpy()))
-        if args.train:
-            jobs[f'training step, batch {batch}, oracle'] = Subject(
-                model, lambda: subjects.training_step(model, oracle.losses, images, labels), train=True,
-                images=batch)
     return jobs
-
-
-@torch.no_grad()
-def agreement(model: CLIPRC, image: subjects.TestImage, args: Namespace) -> dict[str, dict[str, float]]:
-    """Compare each number format with the oracle on the test image: difference of scores, share of equal labels."""
-    view, report = image.view(), {}
-    meta = {'img_shape': tuple(view.shape[2:]), 'ori_shape': subjects.TEST_IMAGE}
-    model.eval()
-    model.amp_dtype = None
-    expected = oracle_of(model).image_scores(view, subjects.TEST_IMAGE)
-    for name in ('float32', *([args.amp] if args.amp else [])):
-        model.amp_dtype = None if name == 'float32' else getattr(torch, name)
-        scores = model.slide_inference(view, [meta], True)
-        labels = model.segment(view, [meta])[0]
-        report[name] = {'largest_difference': float((scores - expected).abs().max()),
-                       'equal_labels': float((labels == expected[0].argmax(dim=0)).float().mean())}
-    return report
 
 
 def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> dict:
@@ -119,11 +85,8 @@ def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> 
             row['multiply_adds_per_second'] = job.multiply_adds / row['seconds']
             row['share_of_matrix_rate'] = row['multiply_adds_per_second'] / rates[job.dtype]
         rows.append(row)
-    report = {'T_seconds': statistics.median(plain_seconds), 'multiply_adds': floor._asdict(), 'rows': rows,
-             'matrix_rates': {str(dtype or torch.float32): rate for dtype, rate in rates.items()}}
-    if args.against and args.test:
-        report['agreement'] = agreement(model, image, args)
-    return report
+    return {'T_seconds': statistics.median(plain_seconds), 'multiply_adds': floor._asdict(), 'rows': rows,
+            'matrix_rates': {str(dtype or torch.float32): rate for dtype, rate in rates.items()}}
 
 
 def table(rows: list[dict]) -> str:

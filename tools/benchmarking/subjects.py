@@ -65,17 +65,10 @@ class TestImage:
             seg_map_suffix='.png', pipeline=config.data.test.pipeline, test_mode=True)
         self.place, self.model, self.wrapped = place, model, process.wrap(model, place)
 
-    def batch(self) -> dict:
-        """Load the image as the loader does."""
-        return collate([self.dataset[0]], samples_per_gpu=1)
-
-    def view(self) -> Tensor:
-        """Load the image, (1, 3, H, W), after the pipeline."""
-        return self.batch()['img'][0].to(self.place.device)
-
     def run(self) -> None:
         """Test the image, from file to scores."""
-        self.score(label_maps(self.wrapped, [self.batch()], self.place)[0])
+        batch = collate([self.dataset[0]], samples_per_gpu=1)  # as the loader does
+        self.dataset.pre_eval(label_maps(self.wrapped, [batch], self.place)[0], 0)
 
     def run_whole(self) -> None:
         """Test it in one pass of the whole image."""
@@ -84,9 +77,6 @@ class TestImage:
             self.run()
         finally:
             self.model.test_cfg.mode = usual
-
-    def score(self, labels: np.ndarray) -> None:
-        self.dataset.pre_eval(labels, 0)
 
 
 def window_labels(model: CLIPRC, images: Tensor) -> list[Tensor]:

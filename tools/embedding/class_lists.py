@@ -2,12 +2,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
 import numpy as np
-from matplotlib import font_manager
-from matplotlib import pyplot as plt
 from mmcv import Config
 
 from datasets import BY_NAME, ClassSplit, DatasetFacts
@@ -36,26 +31,6 @@ def facts_of(classes: str, prompts: str | None) -> tuple[DatasetFacts, Config | 
     if prompts is not None:
         facts = DatasetFacts(facts.split, prompts)
     return facts, config
-
-
-def draw(rows: np.ndarray, names: tuple[str, ...], file: Path) -> None:
-    """Draw the cosine similarity of all pairs of classes; a name that the font cannot show becomes its index."""
-    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    similarity = directions @ directions.T
-    side = max(4., 0.16 * len(names)) + 2.5  # inches
-    figure, axes = plt.subplots(figsize=(side + 0.8, side), layout='constrained')
-    others = similarity[~np.eye(len(names), dtype=bool)]
-    image = axes.imshow(similarity, cmap='viridis', vmin=others.min() if len(names) > 1 else 0,
-                        vmax=others.max() if len(names) > 1 else 1)
-    glyphs = font_manager.get_font(font_manager.findfont('DejaVu Sans')).get_charmap()  # comes with matplotlib
-    labels = [name if all(ord(letter) in glyphs for letter in name) else f'class {index}'
-              for index, name in enumerate(names)]
-    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), labels, fontsize=8)
-    axes.set_title(f'cosine similarity of the text embeddings of {len(names)} classes')
-    figure.colorbar(image, ax=axes, shrink=0.6)
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
 
 
 def nearest(rows: np.ndarray, names: tuple[str, ...], count: int = 5) -> list[str]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print the scores of a quickstart and draw its results: `python tools/miniature/report.py WORK_DIR`.
 
-Writes results.json, results.png (images of unseen classes) and losses.png to WORK_DIR.
+Writes results.json (scores as fractions) and results.png (images of unseen classes) to WORK_DIR.
 """
 import argparse
 import json
@@ -21,9 +21,9 @@ from datasets.miniature import Miniature
 from models.errors import UserError
 from tools.engine.errors import run
 from tools.engine.files import atomic_path
-from tools.miniature.plots import SCORES, loss_image
 from tools.miniature.world import SIZE, swatch
 
+SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 TITLES = {'inductive': 'inductive', 'transductive': 'transductive',
           'control': 'control: inductive, unseen names swapped'}  # by folder
 MARGIN, LINE = 10, 44  # pixels
@@ -112,13 +112,11 @@ def main() -> None:
     with atomic_path(work / 'results.json') as file:
         file.write_text(json.dumps({title: {name: values[name] for name in SCORES}
                                     for title, values in scores.items()}, indent=1) + '\n')
-    trained = ('inductive', 'transductive')
     with atomic_path(work / 'results.png') as file:
-        results_image(work / 'world', {name: work / name / 'labels.pkl' for name in trained}).save(file)
-    with atomic_path(work / 'losses.png') as file:
-        loss_image({name: work / name for name in trained}, file)
+        results_image(work / 'world', {name: work / name / 'labels.pkl' for name in ('inductive', 'transductive')}
+                      ).save(file)
     print(table(scores))
-    print(f'{work}/results.png: results on images of unseen classes\n{work}/losses.png: loss curves')
+    print(f'{work}/results.png: results on images of unseen classes')
 
 
 if __name__ == '__main__':

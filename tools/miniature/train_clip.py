@@ -53,14 +53,14 @@ def waves(side: int, width: int) -> Tensor:
 class ImageTower(nn.Module):
     """CLIP's image transformer, read at the class token; parameter names are OpenAI's."""
 
-    def __init__(self, *, width: int, layers: int, embed_dim: int, gelu: str = 'quick'):
+    def __init__(self, *, width: int, layers: int, embed_dim: int):
         super().__init__()
         scale = width**-0.5
         self.conv1 = nn.Conv2d(3, width, PATCH, PATCH, bias=False)
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         self.positional_embedding = nn.Parameter(torch.cat([torch.zeros(1, width), waves(SIZE // PATCH, width)]))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, width // 64, gelu)
+        self.transformer = Transformer(width, layers, width // 64)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
 
@@ -119,11 +119,8 @@ def accuracy(image_tower: ImageTower, text_encoder: CLIPTextEncoder, images: Ten
     return float((found == torch.tensor(classes)[:, 0]).float().mean())
 
 
-def as_saved(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale: Tensor, used: Tensor, *, gelu: str) -> dict:
-    """Return float16 weights in OpenAI's format, or with plain GELU in open_clip's, which has no such three integers.
-
-    Rows of the vocabulary that no caption uses are zero.
-    """
+def as_saved(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale: Tensor, used: Tensor) -> dict:
+    """Return float16 weights in OpenAI's format; rows of the vocabulary that no caption uses are zero."""
     weights = {f'visual.{name}': value for name, value in image_tower.state_dict().items()}
     weights |= text_encoder.state_dict()
     vocabulary = torch.zeros_like(weights['token_embedding.weight'])
@@ -132,7 +129,7 @@ def as_saved(image_tower: ImageTower, text_encoder: CLIPTextEncoder, scale: Tens
     weights = {name: value.detach().half() for name, value in weights.items()}
     integers = {'input_resolution': torch.tensor(SIZE), 'context_length': torch.tensor(77),
                 'vocab_size': torch.tensor(len(vocabulary))}
-    return weights if gelu == 'plain' else weights | integers
+    return weights | integers
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -144,7 +141,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--width', type=positive_int, default=128, help='channels of the image tower')
     parser.add_argument('--layers', type=positive_int, default=4, help='layers of the image tower')
     parser.add_argument('--embed-dim', type=positive_int, default=64, help='channels of the embeddings')
-    parser.add_argument('--gelu', choices=['quick', 'plain'], default='quick', help="plain: in open_clip's format")
     parser.add_argument('--pool', type=positive_int, default=20000,
                         help='number of drawn images; mirroring doubles them')
     parser.add_argument('--seed', type=int, default=0, help='seed of images, captions and weights')
@@ -159,9 +155,9 @@ def main() -> None:
     logger = get_logger('mmseg')
     set_seed(args.seed)
     random = np.random.default_rng(args.seed)
-    image_tower = ImageTower(width=args.width, layers=args.layers, embed_dim=args.embed_dim, gelu=args.gelu)
+    image_tower = ImageTower(width=args.width, layers=args.layers, embed_dim=args.embed_dim)
     text_encoder = CLIPTextEncoder(transformer_width=64, transformer_heads=1, transformer_layers=3,
-                                   embed_dim=args.embed_dim, gelu=args.gelu)
+                                   embed_dim=args.embed_dim)
     scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
     parameters = [*image_tower.parameters(), *text_encoder.parameters(), scale]
     optimizer = torch.optim.AdamW([{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': 0.05},
@@ -197,7 +193,7 @@ def main() -> None:
             logger.info('iteration %d of %d, %.0f s, loss %.3f, accuracy %.3f', iteration + 1, args.iterations,
                         time.time() - started, loss.item(), accuracy(image_tower, text_encoder, *held_out))
     with atomic_path(args.file) as file:
-        torch.save(as_saved(image_tower, text_encoder, scale, used, gelu=args.gelu), file)
+        torch.save(as_saved(image_tower, text_encoder, scale, used), file)
 
 
 if __name__ == '__main__':

@@ -134,8 +134,3 @@ def test_a_ready_environment_is_linked_and_named(setup, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith('setup_env: ready: Python 3.') and f'torch {PINS["torch"]}: source' in done.stdout
     assert os.readlink(tmp_path / 'clone/.venv') == folder
-
-
-def test_unknown_options_of_setup_env(setup):
-    assert "unknown option '--aprt'" in subprocess.run(
-        ['bash', REPOSITORY / 'tools/setup_env.sh', '--aprt'], text=True, capture_output=True).stderr
