@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent)  # so that `datasets` and `tools` are this repository's
-from tools.engine.arguments import add_config_arguments, add_hang_arguments, add_launch_arguments
+from tools.engine.arguments import add_config_arguments, add_hang_arguments, add_launch_arguments, key_value
 from tools.engine.errors import run
 
 
@@ -24,13 +24,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--format-only', action='store_true',
                         help='write label maps as PNG files with the dataset\'s own ids into format_results/, for a '
                              'test server')
+    parser.add_argument('--eval-options', nargs='+', type=key_value, default=[], metavar='KEY=VALUE',
+                        help='imgfile_prefix=DIR: another folder for --format-only')
+    parser.add_argument('--show', action='store_true', help='open each result in the image viewer')
     parser.add_argument('--show-dir', metavar='DIR', help='write an image of each result')
     parser.add_argument('--opacity', type=float, default=0.5,
                         help='of the class colours in images, in (0, 1] (default: 0.5)')
     parser.add_argument('--aug-test', action='store_true', help='average six scales and their mirror images')
     parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to test on')
-    parser.add_argument('--gpu-collect', action='store_true', help='accepted for compatibility')
-    parser.add_argument('--tmpdir', help='accepted for compatibility: results are collected without files')
+    parser.add_argument('--gpu-collect', action='store_true',
+                        help='without effect, as --tmpdir: results are always collected without files')
+    parser.add_argument('--tmpdir', help='without effect')
     return parser.parse_args()
 
 

@@ -226,6 +226,39 @@ def test_the_best_is_of_the_folder_not_of_the_checkpoint(train_here, tmp_path, s
     assert best_of(first) == ['best_hIoU_iter_2.pth', 'best_mIoU_iter_6.pth']
 
 
+def test_the_last_evaluation_is_interrupted_twice(train_here, tmp_path, monkeypatch):
+    """The run is not complete without it, though no iteration is left."""
+    from tools.engine import evaluation
+    predict, rounds = evaluation.predict, []
+
+    def interrupted(*args):
+        rounds.append(1)
+        for result in predict(*args):
+            if len(rounds) < 3:
+                ask(signal.SIGINT)()
+            yield result
+
+    monkeypatch.setattr(evaluation, 'predict', interrupted)
+    settings = ['runner.max_iters=2', 'evaluation.interval=2', 'evaluation.save_best=hIoU']
+    for _ in range(2):
+        train_here(tmp_path, '--auto-resume', settings=settings)
+        assert train_here.ended.signal == signal.SIGINT and not (tmp_path / 'evaluations.jsonl').exists()
+    assert train_here(tmp_path, '--auto-resume', settings=settings) == {} and train_here.ended is None
+    assert [line['iter'] for line in evaluations(tmp_path)] == [2]
+    best, = tmp_path.glob('best_*.pth')
+    assert same(content(tmp_path, best.name)['random_states'], content(tmp_path, 'iter_2.pth')['random_states'])
+
+
+def test_a_damaged_best_checkpoint_is_ignored(train_here, tmp_path, scored, caplog):
+    scored |= {2: {'hIoU': 0.9}, 4: {'hIoU': 0.5}, 6: {'hIoU': 0.2}}
+    settings = [*EVERY_2, 'evaluation.save_best=hIoU']
+    train_here(tmp_path, at={3: ask()}, settings=settings)
+    (tmp_path / 'best_hIoU_iter_2.pth').write_bytes(b'\0damaged')
+    train_here(tmp_path, '--auto-resume', settings=settings)
+    assert 'best_hIoU_iter_2.pth is truncated or damaged' in caplog.text and 'Its score is ignored' in caplog.text
+    assert best_of(tmp_path) == ['best_hIoU_iter_4.pth']
+
+
 def test_evaluations_that_start_late(whole, train_here, tmp_path):
     """They are counted in steps, come after an iteration, and once only in a resumed run."""
     settings = ['runner.max_iters=5', 'evaluation.interval=2', 'evaluation.start=2', 'evaluation.save_best=hIoU']
@@ -234,6 +267,26 @@ def test_evaluations_that_start_late(whole, train_here, tmp_path):
     assert [line['iter'] for line in evaluations(tmp_path / 'stopped')] == [2, 4]
     train_here(tmp_path / 'steps', '--total-batch-size', 4, settings=settings)
     assert [line['iter'] for line in evaluations(tmp_path / 'steps')] == [4, 8]
+
+
+def test_the_first_process_decides_whether_an_evaluation_is_missing(train_here, tmp_path, monkeypatch):
+    """The others may read the file while it is rewritten; if they disagreed, all would wait for ever."""
+    settings = ['evaluation.interval=2', 'checkpoint_config.interval=2', 'runner.max_iters=2']
+    train_here(tmp_path, settings=settings)
+    (tmp_path / 'evaluations.jsonl').unlink()
+    of_first = process.of_first
+    monkeypatch.setattr(process, 'of_first', lambda value, place: value is False or of_first(value, place))
+    train_here(tmp_path, '--auto-resume', settings=settings)
+    assert not (tmp_path / 'evaluations.jsonl').exists()
+
+
+def test_a_kill_between_a_checkpoint_and_its_link(train_here, tmp_path):
+    settings = ['runner.max_iters=4', 'checkpoint_config.interval=2']
+    train_here(tmp_path, '--no-validate', settings=settings)
+    (tmp_path / 'latest.pth').unlink()
+    (tmp_path / 'latest.pth').symlink_to('iter_2.pth')
+    assert train_here(tmp_path, '--no-validate', '--auto-resume', settings=settings) == {}
+    assert os.readlink(tmp_path / 'latest.pth') == 'iter_4.pth'
 
 
 def test_a_file_system_without_links(train_here, tmp_path, monkeypatch, caplog):
@@ -299,6 +352,20 @@ def test_a_restarted_job_resumes_from_what_it_saved(train_here, tmp_path, monkey
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
     monkeypatch.setenv(process.JOB_BEGAN, str(time.time() + began))
     assert list(train_here(tmp_path, '--no-validate', *options, settings=['runner.max_iters=3'])) == trained
+
+
+def test_a_restart_before_the_first_checkpoint_of_a_job_that_took_weights_from_its_folder(
+        train_here, tmp_path, monkeypatch):
+    """The first attempt has moved them."""
+    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
+    options = ['--no-validate', '--load-from', tmp_path / 'iter_2.pth']
+    monkeypatch.setattr(runner.TrainingRunner, 'run', lambda *args, **kwargs: None)
+    train_here(tmp_path, *options)
+    assert not (tmp_path / 'iter_2.pth').exists()
+    monkeypatch.undo()
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    monkeypatch.setenv(process.JOB_BEGAN, str(time.time() + 3600))
+    assert list(train_here(tmp_path, *options, settings=['runner.max_iters=3'])) == [1, 2, 3]
 
 
 def test_resuming_from_an_older_checkpoint(whole, train_here, tmp_path):

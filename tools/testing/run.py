@@ -40,7 +40,8 @@ def test(args: argparse.Namespace) -> None:
     place = process.start(args, args.gpu_id, timeout=hang.group_timeout(args))
     checkpoint = files.read(args.checkpoint)
     folder = make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
-    prefix = str(folder / 'format_results')
+    prefix = dict(option.split('=', 1) for option in args.eval_options).get(
+        'imgfile_prefix', str(folder / 'format_results'))
     for output in [args.show_dir, args.out and Path(args.out).parent, args.format_only and prefix]:
         if output:
             make_folder(output)
@@ -74,7 +75,7 @@ def test(args: argparse.Namespace) -> None:
             label_maps.append(labels)
         if args.format_only:
             dataset.format_results([labels], prefix, indices=[index])
-        if args.show_dir:
+        if args.show or args.show_dir:
             draw(dataset, index, labels, args)
     parts = collect(parts, len(dataset), place) if args.eval else []
     label_maps = collect(label_maps, len(dataset), place) if args.out else []
@@ -98,10 +99,12 @@ def test(args: argparse.Namespace) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise a UserError for options that contradict each other or are unknown."""
-    if not (args.eval or args.out or args.format_only or args.show_dir):
-        raise UserError('nothing to do with the results: use --eval mIoU, --out, --format-only or --show-dir.')
+    if not (args.eval or args.out or args.format_only or args.show or args.show_dir):
+        raise UserError('nothing to do with the results: use --eval mIoU, --out, --format-only, --show or --show-dir.')
     if args.eval and args.format_only:
         raise UserError('--eval and --format-only exclude each other.')
+    if unknown := {option.split('=')[0] for option in args.eval_options} - {'imgfile_prefix'}:
+        raise UserError(f'--eval-options {" ".join(sorted(unknown))}: only imgfile_prefix is supported.')
     check_metrics(args.eval or [])
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: the name must end in .pkl or .pickle.')
@@ -110,13 +113,16 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
-    """Write the image of one result."""
+    """Write and show the image of one result."""
     part, dataset, index = dataset.locate(index)
     drawn = result_image(dataset.image(index), dataset.true_labels(index), labels, split=dataset.facts.split,
                          palette=dataset.PALETTE, opacity=args.opacity)
-    file = Path(args.show_dir) / part / Path(dataset.img_infos[index]['filename']).with_suffix('.png')
-    file.parent.mkdir(parents=True, exist_ok=True)
-    drawn.save(file)
+    if args.show_dir:
+        file = Path(args.show_dir) / part / Path(dataset.img_infos[index]['filename']).with_suffix('.png')
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(file)
+    if args.show:
+        drawn.show()
 
 
 def write_scores(scores: dict[str, float], tested: dict, args: argparse.Namespace, folder: Path) -> Path:

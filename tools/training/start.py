@@ -28,6 +28,9 @@ def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, pla
     began = process.restarted_job(place)
     path = resume = args.resume_from or config.get('resume_from')
     load_from = args.load_from or config.get('load_from')
+    if began is not None and load_from and not Path(load_from).exists():  # the first attempt has moved it
+        moved = sorted(work_dir.glob(f'earlier_*/{Path(load_from).name}'), key=lambda file: file.stat().st_ctime)
+        load_from = str(moved[-1]) if moved else load_from
     if place.rank == 0 and (began is not None or (args.auto_resume and resume is None)):
         found = run_folder.newest(work_dir, logger, since=0 if args.auto_resume else began)
         path = resume = resume if found is None else found.path
