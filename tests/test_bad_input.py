@@ -41,7 +41,7 @@ def truncated_clip(path, clip_file):
      ['another shape', 'class_embedding (32,) instead of (64,)', 'configs/other_clips']),
     (lambda path, _: torch.save({name: value for name, value in clip_weights().items() if name != 'vocab_size'}, path),
      ['do not show which GELU', 'model.clip_name', 'model.backbone.gelu=quick or =plain']),
-    (lambda path, _: torch.save({'visual.attnpool.positional_embedding': torch.ones(2)}, path), ['a ResNet CLIP']),
+    (lambda path, _: torch.save({'visual.attnpool.positional_embedding': torch.ones(2)}, path), ['is not a CLIP ViT']),
 ], ids=['missing', 'truncated', 'another model', 'another width', 'unknown GELU', 'resnet'])
 def test_clip_file(fails, tiny_configs, clip_file, tmp_path, write, parts):
     path = tmp_path / 'clip.pt'

@@ -59,8 +59,8 @@ def test_the_yardstick_has_as_many_tokens():
     assert floors(model).plain == pytest.approx(total, rel=0.01)
 
 
-def test_the_script(call, tiny_configs, tmp_path):
-    said = call('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--batch', 2, '--amp', 'bfloat16',
+def test_the_script(output, tiny_configs, tmp_path):
+    said = output('tools/benchmark.py', tiny_configs['inductive'], '--repeats', 1, '--batch', 2, '--amp', 'bfloat16',
                '--emulate', '--out', tmp_path / 'new')
     report = json.loads((tmp_path / 'new/benchmark.json').read_text())
     rows = {row['name']: row for row in report['rows']}

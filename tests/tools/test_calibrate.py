@@ -57,8 +57,8 @@ def test_scores_are_those_of_a_test_at_each_penalty(case):
     assert np.nanmax(np.array(expected[-1])[head.seen.tolist()]) == 0, 'a huge penalty leaves seen classes'
 
 
-def test_the_command(call, trained, tiny_configs, tmp_path):
-    said = call('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--out', tmp_path / 'new',
+def test_the_command(output, trained, tiny_configs, tmp_path):
+    said = output('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--out', tmp_path / 'new',
                '--penalties', 0, 0.05, 0.4)
     assert "0.1 (the config's" in said and 'best hIoU' in said
     with Image.open(tmp_path / 'new/seen_penalty.png') as image:
@@ -74,13 +74,13 @@ def test_nothing_to_balance(fails, trained, tiny_configs):
         'tools/calibrate.py', tiny_configs['fully'], trained / 'latest.pth')
 
 
-def test_images_without_an_unseen_class(call, tiny_configs, trained, tmp_path):
+def test_images_without_an_unseen_class(output, tiny_configs, trained, tmp_path):
     """No penalty is called the best where there is no hIoU."""
     root = make_voc(tmp_path / 'VOC2012')
     for path in (root / 'SegmentationClass').glob('val_*.png'):
         mask = np.array(Image.open(path))
         Image.fromarray(np.where((mask > 15) & (mask < 255), 255, mask).astype(np.uint8)).save(path)
-    said = call('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--data-root', root,
+    said = output('tools/calibrate.py', tiny_configs['inductive'], trained / 'latest.pth', '--data-root', root,
                '--penalties', '-2', '--out', tmp_path)
     row = next(line for line in said.splitlines() if line.startswith('|') and ' -2' in line)
     assert row.split('|')[3].strip() == row.split('|')[4].strip() == '-', 'at -2 only seen classes are predicted'

@@ -50,8 +50,8 @@ def test_real_embeddings_have_the_expected_neighbours(name, neighbour):
 
 # ---- the command
 
-def test_a_dataset_by_its_name(call, clip_file, tmp_path):
-    said = call(SCRIPT, 'miniature', '--clip', clip_file, '--file', tmp_path / 'new/rows.npy')
+def test_a_dataset_by_its_name(output, clip_file, tmp_path):
+    said = output(SCRIPT, 'miniature', '--clip', clip_file, '--file', tmp_path / 'new/rows.npy')
     rows = np.load(tmp_path / 'new/rows.npy')
     names = BY_NAME['miniature'].CLASSES
     assert rows.dtype == np.float32
@@ -64,18 +64,18 @@ def test_a_dataset_by_its_name(call, clip_file, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['rows.npy']
 
 
-def test_names_with_synonyms_and_prompts_from_files(call, clip_file, tmp_path):
+def test_names_with_synonyms_and_prompts_from_files(output, clip_file, tmp_path):
     (tmp_path / 'names.txt').write_text('sofa, couch\n\ntv\n')
     (tmp_path / 'prompts.txt').write_text('a {} here\n{}\n')
-    call(SCRIPT, tmp_path / 'names.txt', '--prompts', tmp_path / 'prompts.txt', '--clip', clip_file, '--file',
+    output(SCRIPT, tmp_path / 'names.txt', '--prompts', tmp_path / 'prompts.txt', '--clip', clip_file, '--file',
         tmp_path / 'rows.npy')
     rows = expected(clip_file, [['sofa', 'couch'], 'tv'], ['a {} here', '{}'])
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
 
 
-def test_a_config_brings_its_clip_and_classes(call, tiny_configs, clip_file, tmp_path):
+def test_a_config_brings_its_clip_and_classes(output, tiny_configs, clip_file, tmp_path):
     """Four heads of eight, which the weights alone do not tell."""
-    call(SCRIPT, tiny_configs['inductive'], '--file', tmp_path / 'rows.npy')
+    output(SCRIPT, tiny_configs['inductive'], '--file', tmp_path / 'rows.npy')
     tower = text_tower(files.read(clip_file))
     rows = embed_class_names(CLIPTextEncoder.like(tower, 4), PascalVOC20.CLASSES, templates_of('single')).numpy()
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
@@ -83,7 +83,7 @@ def test_a_config_brings_its_clip_and_classes(call, tiny_configs, clip_file, tmp
 
 
 @pytest.mark.parametrize('kind', ['state dict', 'official checkpoint'])
-def test_every_kind_of_file_that_holds_a_text_tower(call, tmp_path, kind):
+def test_every_kind_of_file_that_holds_a_text_tower(output, tmp_path, kind):
     weights = clip_weights(seed=3)
     file = tmp_path / 'file.pth'
     if kind == 'state dict':
@@ -92,7 +92,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(call, tmp_path, kind):
         torch.save({'state_dict': {f'text_encoder.{name}': value for name, value in weights.items()
                                    if name.startswith(TEXT_TOWER)}}, file)
     (tmp_path / 'names.txt').write_text('cat\ndog\n')
-    call(SCRIPT, tmp_path / 'names.txt', '--clip', file, '--file', tmp_path / 'rows.npy')
+    output(SCRIPT, tmp_path / 'names.txt', '--clip', file, '--file', tmp_path / 'rows.npy')
     torch.save(weights, tmp_path / 'reference.pt')
     rows = expected(tmp_path / 'reference.pt', ['cat', 'dog'], templates_of('coco15'))
     assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6

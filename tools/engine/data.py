@@ -50,6 +50,9 @@ def _build(config: Config, part: str) -> Dataset:
     settings = config.data[part]
     if isinstance(settings, dict) and settings.get('type') == 'ConcatDataset':
         settings = settings['datasets']
+    if isinstance(settings, dict) and settings.get('type') == 'RepeatDataset' and not (
+            type(settings.get('times')) is int and settings['times'] > 0):
+        raise UserError(f'data.{part}.times={settings.get("times")!r}: a positive integer is needed.')
     with building(f'data.{part}'):
         return build_dataset(settings, {'test_mode': part != 'train'})
 

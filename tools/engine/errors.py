@@ -54,7 +54,11 @@ def run(main: Callable[[], None]) -> None:
 
 def _run(main: Callable[[], None]) -> None:
     try:
-        main()
+        try:
+            main()
+        except (ConnectionError, EOFError):  # if a loader worker died, the signal that comes now raises the error of it
+            time.sleep(1)
+            raise
     except Exception as error:
         from models import plugins
         from models.errors import UserError
