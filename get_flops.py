@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Count parameters and GFLOPs of a config: `python get_flops.py CONFIG --shape 512 512 --fvcore`.
 
-Needs no data, no weights and no GPU. As in fvcore and most papers, one FLOP is one multiply-add.
+Needs no data, no weights and no GPU. As in fvcore and most papers, one "FLOP" is one multiply-add:
+multiply by two to count additions, too.
 """
 import argparse
 import sys

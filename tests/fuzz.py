@@ -1,4 +1,4 @@
-"""Damage small files of every kind at random and read them: `python tests/fuzz.py --minutes 20`.
+"""Damage small files of every kind at random and read them: `python tests/fuzz.py --minutes 20 --out DIR`.
 
 Every reader must accept an input or raise a ValueError, within a limit of memory. Inputs that end otherwise are kept;
 after a crash of the process the last one is the file `input` in that folder.
