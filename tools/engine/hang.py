@@ -6,6 +6,7 @@ the user asked for its end. Of several processes, those that show a collective o
 for the one that shows something else.
 """
 import faulthandler
+import os
 from argparse import Namespace
 from datetime import timedelta
 
@@ -25,7 +26,8 @@ def watch(args: Namespace) -> None:
 def progressed() -> None:
     """Start the time-out anew."""
     if _timeout > 0:
-        faulthandler.dump_traceback_later(_timeout, repeat=True, exit=_ends, file=STDERR)
+        apart = 0.5 * int(os.environ.get('LOCAL_RANK', 0))  # seconds, so that the reports of processes do not mix
+        faulthandler.dump_traceback_later(_timeout + apart, repeat=True, exit=_ends, file=STDERR)
 
 
 def _stop() -> None:
