@@ -21,7 +21,7 @@ def names(config: dict) -> list[str]:
     """List the modules that a config names, `custom_imports=dict(imports=['my_head'])`.
 
     Raises:
-        UserError: `custom_imports` has another form.
+        UserError: `custom_imports` has another form, or allows imports to fail.
     """
     wanted = config.get('custom_imports') or {}
     imports = wanted.get('imports', []) if isinstance(wanted, dict) else None
@@ -30,6 +30,8 @@ def names(config: dict) -> list[str]:
             set(wanted) - {'imports', 'allow_failed_imports'}:
         raise UserError(f"custom_imports={wanted!r}: names of modules are needed, dict(imports=['my_head']) for the "
                         'file my_head.py beside the config.')
+    if wanted.get('allow_failed_imports'):
+        raise UserError('custom_imports: allow_failed_imports=True is not supported; a named module must be there.')
     return list(imports)
 
 
