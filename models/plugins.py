@@ -1,6 +1,6 @@
-"""The user's own parts: modules beside a config, named in its `custom_imports`, that register them.
+"""Config files, and the user's own parts: modules beside a config, named in its `custom_imports`, that register them.
 
-They are code and are run, as the config is. The names of modules in a checkpoint are text: nothing is imported.
+Both are code and are run. The names of modules in a checkpoint are text: nothing is imported.
 """
 import shutil
 import sys
@@ -12,9 +12,39 @@ from types import ModuleType
 from mmcv import Config
 
 from .errors import UserError
+from .file_kinds import CONFIG, TEXT, other_kind
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS: set[Path] = set()  # of configs whose modules were imported
-NOT_OWN = [Path(path).resolve() for path in (Path(__file__).parents[1], sys.prefix, sys.base_prefix)]
+NOT_OWN = [Path(path).resolve() for path in (REPOSITORY, sys.prefix, sys.base_prefix)]
+
+
+def read_config(path: str | Path) -> Config:
+    """Execute a config file, and import the modules in its `custom_imports`, which may lie beside it.
+
+    Raises:
+        UserError: the file is missing or not a config, or one of its modules cannot be imported.
+    """
+    path = Path(path)
+    if not path.is_file():
+        wrong = f'{path} is a folder, not a config' if path.is_dir() else f'no config file {path}'
+        raise UserError(f'{wrong}; the configs are in {REPOSITORY / "configs"}.')
+    if kind := other_kind(path, TEXT, CONFIG):
+        raise UserError(f'{path} is not a config: it is {kind}. A config is needed here, a .py file such as those in '
+                        'configs/; the checkpoint comes after it.')
+    search_path, complain = [*sys.path], sys.unraisablehook
+    try:
+        config = Config.fromfile(str(path), import_custom_modules=False)
+    except BaseException as error:  # any error of the user's code, or Ctrl-C, after which mmcv leaves traces
+        sys.path[:], sys.unraisablehook = search_path, lambda _: None
+        traceback.clear_frames(error.__traceback__)  # closes the temporary file now, whose folder is gone
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    finally:
+        sys.unraisablehook = complain
+    import_modules(config, path)
+    return config
 
 
 def names(config: dict) -> list[str]:

@@ -3,8 +3,8 @@ import codecs
 import io
 from pathlib import Path
 
-from . import file_kinds
 from .errors import UserError
+from .file_kinds import TEXT, other_kind
 
 MARKED = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
 
@@ -38,12 +38,12 @@ def lines_of(path: str | Path, content: str) -> list[str]:
     """List the lines of a text file of `content`, such as class names, without blank ones.
 
     Raises:
-        UserError: it is not a text, or is empty.
+        UserError: it is not a text, as a checkpoint or a web page, or is empty.
         FileNotFoundError: no such file.
     """
-    file_kinds.check_text(Path(path), content)
-    lines = [line.strip() for line in read_text(path, content).splitlines()]
-    lines = [line for line in lines if line]
+    if Path(path).is_file() and (kind := other_kind(Path(path), TEXT)):
+        raise UserError(f'{path} is not a text file of {content}, one a line: it is {kind}.')
+    lines = [line.strip() for line in read_text(path, content).splitlines() if line.strip()]
     if not lines:
         raise UserError(f'{path} is empty: write {content} in it, one a line.')
     return lines

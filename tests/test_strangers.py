@@ -20,9 +20,9 @@ from torch import nn
 
 from models.inference import load_model
 from models.weights import files
-from models.weights.checks import CONTROL
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
+from tests.test_fuzz import peak
 from tools.engine.errors import plain_message
 
 SMALL = {'vocabulary': 60, 'text_width': 8, 'text_layers': 1}
@@ -221,15 +221,10 @@ def test_a_header_of_safetensors(tmp_path):
 
 def check_memory(path: Path, read: Callable[[Path], object] = files.read) -> None:
     """Check that the file is refused, with less than 300 MB of memory."""
-    Path('/proc/self/clear_refs').write_text('5')
-    before = peak()
+    before = peak(anew=True)
     with pytest.raises(ValueError, match=path.name):
         read(path)
     assert peak() - before < 300_000_000
-
-
-def peak() -> int:
-    return 1024 * int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])
 
 
 # ---- configs in checkpoints
@@ -283,15 +278,13 @@ def test_class_names_of_an_official_checkpoint_are_not_read_from_a_file(tmp_path
     assert 'secret' not in str(load_model(strange, device='cpu').class_names)
 
 
-@pytest.mark.parametrize(('meta', 'message'), [
-    ({'clip_rc': {'format': '\x1b[2J'}}, 'control characters'), ({'hook_msgs': {'best_ckpt': '\x07'}}, 'control char'),
-    ({'clip_rc': {'config': {'custom_imports': {'imports': ['\x9b']}}}}, 'control char'),
-    ({'hook_msgs': {'best_score': 'x'}}, 'damaged')])
-def test_texts_do_not_reach_the_terminal_raw(tmp_path, meta, message):
+@pytest.mark.parametrize('meta', [
+    {'clip_rc': {'format': '\x1b[2J'}}, {'hook_msgs': {'best_ckpt': '\x07'}}, {'CLASSES': ['\x9b']},
+    {'clip_rc': {'config': {'custom_imports': {'imports': ['\x9b']}}}}, {'hook_msgs': {'best_score': 'x'}}])
+def test_texts_do_not_reach_the_terminal_raw(tmp_path, meta):
     torch.save({'state_dict': clip_weights(**SMALL), 'meta': meta}, tmp_path / 'it.pth')
-    with pytest.raises(ValueError, match=rf'it\.pth.*{message}') as error:
+    with pytest.raises(ValueError, match=r'it\.pth: its metadata \(meta\) are damaged'):
         files.read(tmp_path / 'it.pth')
-    assert not CONTROL.search(str(error.value))
 
 
 def test_errors_do_not_reach_the_terminal_raw():

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..plugins import REPOSITORY
 from ..text_encoder import CLIPTextEncoder
 from ..weights import files
 from ..weights.clip import holds_text_tower
 from ..weights.clip_variant import text_encoder_of
 from ..weights.files import Checkpoint
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 USUAL_CLIP = 'pretrained/ViT-B-16.pt'
 
 

@@ -48,13 +48,6 @@ def check_plain(content: Any, size: int) -> None:
             raise UserError('tensors much larger than the file')
 
 
-def check_texts(value: Any, path: str) -> None:
-    """Raise a UserError if there is a text in `value` that could change the state of a terminal."""
-    for text in walk(value):
-        if isinstance(text, str) and CONTROL.search(text):
-            raise UserError(f'{path} has control characters in its texts: {ascii(text[:80])}. Copy it again.')
-
-
 def check(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str,
           remedy: str = 'Use the config that belongs to the file.') -> None:
     """Compare the weights of a file with a model's own state dict.

@@ -141,11 +141,7 @@ def _check_pickle(file: IO[bytes], size: int) -> None:
 
 
 def _load_torchscript(path: Path) -> dict[str, torch.Tensor]:
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() not in openai_files.MODELS.values():
+    if hashlib.sha256(np.memmap(path, mode='r')).hexdigest() not in openai_files.MODELS.values():
         code = "import sys, torch; torch.save(torch.jit.load(sys.argv[1], 'cpu').state_dict(), 'weights.pt')"
         raise Refused('is a TorchScript archive, which is a program, and not one of OpenAI\'s published files: it is '
                       'not run. If you trust its source, save its weights and use weights.pt: '

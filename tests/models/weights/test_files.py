@@ -85,13 +85,6 @@ def test_bytes_that_were_lost(file, place):
         read(file)
 
 
-@pytest.mark.parametrize('name', ['clip.safetensors', 'state_dict.pt', 'legacy.pt'])
-def test_a_file_is_read_by_its_content_not_by_its_ending(tmp_path, name):
-    file = tmp_path / ('it.pth' if name == 'clip.safetensors' else 'it.safetensors')
-    FORMATS[name](clip_weights(**SMALL), file)
-    assert read(file).weights.keys() == clip_weights(**SMALL).keys()
-
-
 def test_an_unknown_torchscript_archive_is_not_run(tmp_path, monkeypatch):
     """The message has the command that converts it."""
     file = tmp_path / 'it is.pt'
