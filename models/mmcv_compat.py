@@ -51,11 +51,6 @@ def _pinned(value: Any) -> Any:
     return value.pin_memory() if isinstance(value, Tensor) else value
 
 
-def save_to_state_dict(module: nn.Module, destination: dict, prefix: str, keep_vars: bool) -> None:
-    """torch >= 1.5: mmcv's own copy of this torch method also saves the buffers that are declared non-persistent."""
-    module._save_to_state_dict(destination, prefix, keep_vars)
-
-
 def open_config(file: str, mode: str = 'r', encoding: str = 'utf-8') -> IO[str]:
     """mmcv 1.7.2 cannot read configs with the byte-order mark that editors on Windows write."""
     return open(file, mode, encoding='utf-8-sig' if mode == 'r' else encoding)
@@ -66,6 +61,7 @@ def apply() -> None:
     scattering._get_stream = get_stream
     configs.open = open_config
     DataContainer.pin_memory = pin_memory
-    saving._save_to_state_dict = save_to_state_dict
+    # torch >= 1.5: mmcv's own copy of this method also saves the buffers that are declared non-persistent.
+    saving._save_to_state_dict = nn.Module._save_to_state_dict
     # torch >= 2.1 has no replicated tensors any more; mmcv's distributed forward still asks whether to use them.
     MMDistributedDataParallel._use_replicated_tensor_module = False

@@ -7,7 +7,6 @@ import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from mmcv import Config
 
@@ -80,27 +79,23 @@ def import_modules(config: Config, path: Path) -> None:
     FOLDERS.add(folder)
     try:
         for name in wanted:
-            _check_place(_import(name, path), name, folder)
+            _import(name, path, folder)
     except UserError:
         if added:
             sys.path.remove(str(folder))
         raise
 
 
-def _import(name: str, path: Path) -> ModuleType:
+def _import(name: str, path: Path, folder: Path) -> None:
+    """Import a module; it must be the file beside the config, if there is one."""
     try:
-        return import_module(name)
+        import_module(name)
     except Exception as error:  # the user's own code can raise any
+        why = f'which fails: {type(error).__name__}: {error}'
         if isinstance(error, ModuleNotFoundError) and error.name in (name, name.split('.')[0]):
-            file = path.resolve().parent / f'{name.replace(".", "/")}.py'
-            raise UserError(f'{path} imports {name!r} (custom_imports), and there is no such module: neither {file}, '
-                            'nor one on PYTHONPATH.') from error
-        raise UserError(f'{path} imports {name!r} (custom_imports), which fails: {type(error).__name__}: '
-                        f'{error}') from error
-
-
-def _check_place(module: ModuleType, name: str, folder: Path) -> None:
-    """Check that the imported module is the file beside the config, if there is one."""
+            why = (f'and there is no such module: neither {folder / name.replace(".", "/")}.py, nor one on '
+                   'PYTHONPATH.')
+        raise UserError(f'{path} imports {name!r} (custom_imports), {why}') from error
     first = name.split('.')[0]
     meant = [file for file in (folder / f'{first}.py', folder / first / '__init__.py') if file.is_file()]
     found = getattr(sys.modules[first], '__file__', None)

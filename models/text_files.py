@@ -6,8 +6,6 @@ from pathlib import Path
 from .errors import UserError
 from .file_kinds import TEXT, other_kind
 
-MARKED = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
-
 
 def read_text(path: str | Path, content: str = '') -> str:
     """Read a file in UTF-8, or in UTF-16 with a byte-order mark, as Windows writes it; lines end in a line feed.
@@ -24,9 +22,8 @@ def read_text(path: str | Path, content: str = '') -> str:
         data = Path(path).read_bytes()
     except (IsADirectoryError, PermissionError) as error:
         raise UserError(f'{path} cannot be read as a text file{of}: {error.strerror}.') from None
-    encoding = next((name for mark, name in MARKED.items() if data.startswith(mark)), 'utf-8')
     try:
-        text = data.decode(encoding)
+        text = data.decode('utf-16' if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else 'utf-8-sig')
     except UnicodeDecodeError:
         text = '\0'
     if '\0' in text:  # UTF-16 without its mark, or not a text

@@ -1,12 +1,10 @@
-"""Small files of every kind, damaged at random: their readers accept them or raise a ValueError, within some memory.
+"""Small weights and images, damaged at random: their readers accept them or raise a ValueError, within some memory.
 
 The same 400 inputs each time; `FUZZ_MINUTES=20` tries others, as many as there is time for.
 """
 import io
 import os
 import random
-import tarfile
-import tempfile
 import time
 import traceback
 import zipfile
@@ -20,15 +18,12 @@ import torch
 from PIL import Image
 
 from datasets.loading import LoadImage, MaskColours, MaskIds, load_mask
-from models.class_names import clean_class_names, lines_of, parse_class_names, templates_of
 from models.inference import read_image
 from models.weights import files, metadata
-from models.weights.config_text import read_config_text
 from tests.clip_files import clip_weights, save_torchscript
 from tests.conftest import REPOSITORY
 from tools.inspect_checkpoint import lines
-from tools.preparation import convert_masks, unpack
-from tools.preparation.sources import Archive, Folder
+from tools.preparation import convert_masks
 from tools.results.inspection import inspect
 
 MEMORY = 400_000_000  # bytes that reading one may take, of files of less than 1 MB
@@ -68,26 +63,6 @@ def images(folder: Path) -> None:
     Image.fromarray(noise[..., 0] % 5).save(folder / 'mask.png')
 
 
-def texts(folder: Path) -> None:
-    (folder / 'base.config').write_text((REPOSITORY / 'configs/_base_/models/clip_rc.py').read_text())
-    (folder / 'small.config').write_text('a = -1\nb = [1e-6, None, (True, )]\nc = {"x.y": dict(z="w")}\n')
-    (folder / 'classes.names').write_text('\ufeffcat\nsofa, couch\n\n猫\r\npotted plant\n', encoding='utf-8')
-    (folder / 'prompts.prompts').write_text('a photo of a {}\nthe {} there.\n')
-    (folder / 'list.typed').write_text('cat, sofa|couch; potted plant\nbus|bus, ,|')
-
-
-def archives(folder: Path) -> None:
-    with zipfile.ZipFile(folder / 'it.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr('a/b.jpg', bytes(300))
-        archive.writestr('a/../b.jpg', b'x')
-    for name, mode in (('it.tar', 'w'), ('it.tgz', 'w:gz')):
-        with tarfile.open(folder / name, mode) as archive:
-            for kind in (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
-                info = tarfile.TarInfo(f'a/{kind.decode()}.jpg')
-                info.type, info.linkname = kind, '/etc/passwd'
-                archive.addfile(info)
-
-
 def read_checkpoint(path: Path) -> None:
     checkpoint = files.read(path)
     for step in (lambda: list(lines(inspect(checkpoint))), lambda: metadata.description(checkpoint)):
@@ -108,22 +83,8 @@ def read_data(path: Path) -> None:
     read_image(path, max_pixels=20_000_000)
 
 
-def read_archive(path: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / 'root'
-        root.mkdir()
-        archive = Archive(path.name, (), {}, (Folder('a', 'out', ('.jpg', '.jpg')),))
-        try:
-            unpack.unpack(archive, path, root, 1)
-        finally:
-            assert [file.name for file in Path(folder).iterdir()] == ['root']
-
-
 READERS = {**dict.fromkeys(('.pth', '.pt', '.safetensors'), read_checkpoint), '.npy': files.read_embeddings,
-           **dict.fromkeys(IMAGES, read_data), **dict.fromkeys(('.zip', '.tar', '.tgz'), read_archive),
-           '.config': lambda path: read_config_text(path.read_text(errors='replace')),
-           '.names': lambda path: lines_of(str(path), 'class names'), '.prompts': lambda path: templates_of(str(path)),
-           '.typed': lambda path: clean_class_names(parse_class_names(path.read_text(errors='replace')))}
+           **dict.fromkeys(IMAGES, read_data)}
 
 
 def damaged(data: bytes, draws: random.Random) -> bytes:
@@ -195,8 +156,8 @@ def read_one(path: Path) -> str:
 def test_damaged_files_end_in_errors_of_ours(tmp_path):
     """Inputs with a wrong end stay in the folder; after a crash of the process the last one does."""
     (tmp_path / 'whole').mkdir()
-    for make in (checkpoints, images, texts, archives):
-        make(tmp_path / 'whole')
+    checkpoints(tmp_path / 'whole')
+    images(tmp_path / 'whole')
     contents = {file: file.read_bytes() for file in sorted((tmp_path / 'whole').iterdir())}
     counts, until, number = Counter(), time.monotonic() + 60 * MINUTES, 0
     while number < 400 or time.monotonic() < until:

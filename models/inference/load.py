@@ -1,6 +1,5 @@
 """From a checkpoint to a model that takes any class names."""
 import os
-from collections.abc import Sequence
 
 import torch
 from mmcv import Config, ConfigDict
@@ -55,10 +54,11 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
         model = _model(config, checkpoint, trusted=trusted)
         names, seen, prompts = _training(checkpoint, config, known, trusted=trusted)
         options = {**text_options(config.model), **({'name': clip_name} if clip_name else {})}
-        clip_files = [file for file in (clip, config.model.get('pretrained_text'), config.model.get('pretrained'))
-                      if file]
-        tower = TextTower(checkpoint, clip_files, options, named=clip is not None)
-        model.amp_dtype = _amp_dtype(amp)
+        clip_files = [clip] if clip else [config.model.get('pretrained_text'), config.model.get('pretrained')]
+        tower = TextTower(checkpoint, [*filter(None, clip_files)], options, named=clip is not None)
+        if amp not in (None, 'bfloat16', 'float16'):
+            raise UserError(f'amp={amp!r} is neither bfloat16 nor float16.')
+        model.amp_dtype = amp and getattr(torch, amp)
         embeddings = {} if known is None else dict(zip(names, known.embeddings, strict=True))
         return Segmenter(model.to(_device(device)).eval(), config, tower=tower, class_names=names, seen_names=seen,
                          prompts=prompts, known=embeddings)
@@ -91,12 +91,6 @@ def _model(config: Config, checkpoint: Checkpoint, *, trusted: bool) -> torch.nn
     except UserError as error:
         raise UserError(f'{checkpoint.path}: {error}') from error
     return model
-
-
-def _amp_dtype(amp: str | None) -> torch.dtype | None:
-    if amp not in (None, 'bfloat16', 'float16'):
-        raise UserError(f'amp={amp!r} is neither bfloat16 nor float16.')
-    return amp and getattr(torch, amp)
 
 
 def _device(name: str | torch.device | None) -> torch.device:
@@ -142,22 +136,19 @@ def _training(checkpoint: Checkpoint, config: Config, known: metadata.Descriptio
     """
     if known is not None:
         names, unseen, prompts = known.class_names, known.unseen_names, known.prompt_set
-        return names, _seen(names, unseen, known.setting == Setting.TRANSDUCTIVE.value), prompts
-    model = {**(read_config_text(checkpoint.meta.get('config') or '').get('model') or {}), **config.model}
-    dataset, novel = config.data.get('test') or {}, model.get('novel_class')
-    names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
-    unseen = [names[index] for index in novel or () if index < len(names)]
-    prompts = 'coco15' if dataset.get('type') == 'ZeroCOCOStuffDataset' else 'single'  # as published
-    cls = DATASETS.get(dataset.get('type') or '')
-    if hasattr(cls, 'describe'):
-        given = {key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')}
-        facts = cls.describe(**{key: value for key, value in given.items()
-                                if trusted or not isinstance(value, str) or value in PROMPT_SETS})
-        if names in ([], list(facts.split.names)):
-            names, prompts = facts.split.names, facts.prompt_set
-            unseen = facts.split.unseen_names if novel != [] else ()
-    return list(names), _seen(names, unseen, model.get('self_training')), prompts
-
-
-def _seen(names: Sequence[str], unseen: Sequence[str], self_training: bool) -> list[str]:
-    return [] if self_training else [name for name in names if name not in unseen]
+        self_training = known.setting == Setting.TRANSDUCTIVE.value
+    else:
+        model = {**(read_config_text(checkpoint.meta.get('config') or '').get('model') or {}), **config.model}
+        dataset, novel, self_training = config.data.test, model.get('novel_class'), model.get('self_training')
+        names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
+        unseen = [names[index] for index in novel or () if index < len(names)]
+        prompts = 'coco15' if dataset.get('type') == 'ZeroCOCOStuffDataset' else 'single'  # as published
+        cls = DATASETS.get(dataset.get('type') or '')
+        if hasattr(cls, 'describe'):
+            given = {key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')}
+            facts = cls.describe(**{key: value for key, value in given.items()
+                                    if trusted or not isinstance(value, str) or value in PROMPT_SETS})
+            if names in ([], list(facts.split.names)):
+                names, prompts = facts.split.names, facts.prompt_set
+                unseen = facts.split.unseen_names if novel != [] else ()
+    return list(names), [] if self_training else [name for name in names if name not in unseen], prompts
