@@ -90,17 +90,17 @@ def _load(path: Path) -> Any:
     try:
         if kind := other_kind(path, WEIGHTS):
             if path.name.endswith('.index.json'):
-                raise torch_files.Refused(f'is the list of the files (shards) that a model was saved in: {JOIN}')
+                raise UserError(f'{path} is the list of the files (shards) that a model was saved in: {JOIN}')
             config = '; a config comes before it, or after --config' if path.suffix == '.py' else ''
-            raise torch_files.Refused(f'is not a checkpoint: it is {kind}. A .pth, .pt, .bin or .safetensors file of '
-                                      f'weights is needed here{config}.')
+            raise UserError(f'{path} is not a checkpoint: it is {kind}. A .pth, .pt, .bin or .safetensors file of '
+                            f'weights is needed here{config}.')
         with path.open('rb') as file:
             is_safetensors = file.read(9)[8:] == b'{'
         content = _load_safetensors(path) if is_safetensors else torch_files.load(path)
         check_plain(content, path.stat().st_size)
         return content
-    except torch_files.Refused as error:
-        raise UserError(f'{path} {error}') from None
+    except UserError:
+        raise
     except PermissionError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
     except Exception as error:  # a damaged file can raise any

@@ -69,12 +69,6 @@ def test_data_containers_reach_the_gpu():
     assert output.is_cuda and torch.equal(output.cpu(), torch.full((2, 3), 2.))
 
 
-def test_distributed_forward(group):
-    mmcv_compat.apply()
-    model = MMDistributedDataParallel(Doubler())
-    assert torch.equal(model(img=torch.ones(1), img_metas=[{}]), torch.full((1,), 2.))
-
-
 def test_distributed_training_and_testing_on_cpu(group):
     mmcv_compat.apply()
     model = wrap(Doubler(), Place(torch.device('cpu')))
