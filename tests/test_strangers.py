@@ -221,6 +221,11 @@ def check_memory(path: Path, read: Callable[[Path], object] = files.read) -> Non
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
 
 
+@pytest.fixture
+def checkpoint():
+    return files.read(MINIATURE)
+
+
 @pytest.mark.parametrize(('change', 'message'), [
     (lambda model: model['backbone'].update(type='TIMMBackbone', model_name='resnet18'), 'which is mmseg'),
     (lambda model: model['backbone'].update(layers=10**9), 'layers=1000000000, more than'),
@@ -228,8 +233,7 @@ MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
     (lambda model: model['test_cfg'].update(stride=(1, 1)), 'every 1 pixels'),
     (lambda model: model['test_cfg'].update(crop_size=(1, 1), stride=(1, 1)), 'windows of 1 pixels'),
     (lambda model: model.update(decode_head=3), 'damaged'), (lambda model: model.update(test_cfg=[1]), 'it')])
-def test_limits_of_a_config_in_a_checkpoint(change, message):
-    checkpoint = files.read(MINIATURE)
+def test_limits_of_a_config_in_a_checkpoint(checkpoint, change, message):
     change(checkpoint.meta['clip_rc']['config']['model'])
     with pytest.raises(ValueError, match=message) as error:
         load_model(checkpoint, device='cpu')
@@ -238,33 +242,25 @@ def test_limits_of_a_config_in_a_checkpoint(change, message):
 
 @pytest.mark.parametrize('change', [{'img_scale': [10**6, 64]}, {'img_scale': [[10**6, 64]]}, {'img_ratios': [1e6]},
                                     {'transforms': [{'type': 'Pad', 'size': (1, 10**6)}]}, {'img_scale': float('nan')}])
-def test_how_large_a_config_in_a_checkpoint_makes_images(change):
-    checkpoint = files.read(MINIATURE)
+def test_how_large_a_config_in_a_checkpoint_makes_images(checkpoint, change):
     checkpoint.meta['clip_rc']['config']['data']['test']['pipeline'][1].update(change)
     with pytest.raises(ValueError, match='makes images too large') as error:
         load_model(checkpoint, device='cpu')
     assert str(MINIATURE) in str(error.value)
 
 
-def test_prompts_of_a_checkpoint_are_not_read_from_a_file(tmp_path, monkeypatch):
+def test_prompts_and_class_names_of_a_checkpoint_are_not_read_from_a_file(checkpoint, tmp_path, monkeypatch):
     (tmp_path / 'secret').write_text('secret {}\n')
     monkeypatch.chdir(tmp_path)
-    checkpoint = files.read(MINIATURE)
-    checkpoint.meta['clip_rc']['prompt_set'] = 'secret'
+    entry = checkpoint.meta['clip_rc']
+    entry['config']['data']['test'].update(classes='secret', prompt_set='secret')
+    official = checkpoint._replace(meta={'config': entry['config']})
+    assert 'secret' not in str(load_model(official, device='cpu').class_names)
+    entry['prompt_set'] = ['secret {}']
+    assert load_model(checkpoint, device='cpu').prompts == ('secret {}',)
+    entry['prompt_set'] = 'secret'
     with pytest.raises(ValueError, match='damaged'):
         load_model(checkpoint, device='cpu')
-    checkpoint.meta['clip_rc']['prompt_set'] = ['secret {}']
-    assert load_model(checkpoint, device='cpu').prompts == ('secret {}',)
-
-
-def test_class_names_of_an_official_checkpoint_are_not_read_from_a_file(tmp_path, monkeypatch):
-    (tmp_path / 'secret').write_text('{}\nsecret\n')
-    monkeypatch.chdir(tmp_path)
-    checkpoint = files.read(MINIATURE)
-    config = checkpoint.meta['clip_rc']['config']
-    config['data']['test'].update(classes='secret', prompt_set='secret')
-    strange = checkpoint._replace(meta={'config': '\n'.join(f'{name} = {value!r}' for name, value in config.items())})
-    assert 'secret' not in str(load_model(strange, device='cpu').class_names)
 
 
 @pytest.mark.parametrize('meta', [
@@ -280,10 +276,9 @@ def test_errors_do_not_reach_the_terminal_raw():
     assert plain_message(ValueError('a \x1b[2J\nb')) == 'a \\x1b[2J\nb'
 
 
-def test_modules_that_a_checkpoint_names_are_not_imported(tmp_path, monkeypatch, trace):
+def test_modules_that_a_checkpoint_names_are_not_imported(checkpoint, tmp_path, monkeypatch, trace):
     (tmp_path / 'strange.py').write_text(f'import os\nos.mkdir({str(trace)!r})\n')
     monkeypatch.syspath_prepend(str(tmp_path))
-    checkpoint = files.read(MINIATURE)
     checkpoint.meta['clip_rc']['config']['custom_imports'] = {'imports': ['strange']}
     load_model(checkpoint, device='cpu')
     assert not trace.exists()

@@ -119,10 +119,16 @@ class Segmenter:
         templates = templates_of(self.prompts if prompts is None else prompts)
         keys = [(name.casefold(), templates) for name in class_names]  # CLIP ignores case
         with self._lock:
-            for key, name in zip(keys, class_names, strict=True):
-                if key not in self._known and key not in self._cache:
-                    _check_length(name, templates)
-            return torch.stack([self._row(key, name) for key, name in zip(keys, class_names, strict=True)])
+            new = {key: name for key, name in zip(keys, class_names, strict=True)
+                   if key not in self._known and key not in self._cache}
+            for name in new.values():
+                _check_length(name, templates)
+            for key, name in new.items():
+                self._cache[key] = embed_class_names(self._text_encoder(), [synonyms(name)], templates)[0].cpu()
+            rows = torch.stack([self._known[key] if key in self._known else self._cache[key] for key in keys])
+            for key in [*self._cache][:-CACHE_SIZE]:
+                del self._cache[key]
+            return rows
 
     @contextmanager
     def using(self, class_names: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
@@ -142,16 +148,6 @@ class Segmenter:
         if len(views['img']) != 1:
             raise UserError('the config\'s test pipeline makes several views of an image; only one is supported here.')
         return views['img'][0], views['img_metas'][0].data
-
-    def _row(self, key: tuple[str, tuple[str, ...]], name: str) -> Tensor:
-        """Return the embedding (E) of a class name; the key is (name in lower case, templates)."""
-        if key in self._known:
-            return self._known[key]
-        if key not in self._cache:
-            if len(self._cache) >= CACHE_SIZE:
-                del self._cache[next(iter(self._cache))]
-            self._cache[key] = embed_class_names(self._text_encoder(), [synonyms(name)], key[1])[0].cpu()
-        return self._cache[key]
 
     def _text_encoder(self) -> CLIPTextEncoder:
         if self._encoder is None:
