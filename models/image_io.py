@@ -56,11 +56,9 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         UserError: the source is not an image, or is damaged, empty or too large; the message names the remedy.
     """
     if isinstance(source, np.ndarray):
-        return _upright(Image.fromarray(_bytes_of(source, max_pixels)), 'the array')
+        return _upright(Image.fromarray(_bytes_of(source)), 'the array', max_pixels)
     if isinstance(source, Image.Image):
-        if source.width * source.height > max_pixels:
-            raise _too_large('the image', max_pixels)
-        return _upright(source, 'the image')
+        return _upright(source, 'the image', max_pixels)
     if not isinstance(source, (str, os.PathLike)):
         raise UserError(f'an image must be a path, a PIL image or a numpy array, not {type(source).__name__}.')
     path = Path(source)
@@ -72,7 +70,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         raise UserError(f'{path} is empty. Copy it again.')
     try:
         with opened(path, str(path), max_pixels=max_pixels) as image:
-            return _upright(image, str(path))
+            return _upright(image, str(path), max_pixels)
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -88,14 +86,12 @@ def _too_large(name: str, max_pixels: int) -> UserError:
     return UserError(f'{name} has more than {max_pixels:,} pixels, the maximum: make it smaller.')
 
 
-def _bytes_of(array: np.ndarray, max_pixels: int) -> np.ndarray:
+def _bytes_of(array: np.ndarray) -> np.ndarray:
     """Convert an array that `read_image` accepts to (H, W), (H, W, 3) or (H, W, 4) uint8."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
         raise UserError(f'an array of shape {array.shape} is not an image: use (H, W), (H, W, 3) or (H, W, 4).')
-    if array.shape[0] * array.shape[1] > max_pixels:
-        raise _too_large('the array', max_pixels)
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if array.dtype.kind == 'f':
@@ -109,10 +105,12 @@ def _bytes_of(array: np.ndarray, max_pixels: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _upright(image: Image.Image, name: str) -> np.ndarray:
+def _upright(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     """Decode an image, rotate it as EXIF says, and put it on white -> (H, W, 3) uint8, RGB."""
     if 0 in image.size:
         raise UserError(f'{name} has no pixels.')
+    if image.width * image.height > max_pixels:
+        raise _too_large(name, max_pixels)
     if max(image.size) > MAX_ELONGATION * min(image.size):
         raise UserError(f'{name} is {image.width}x{image.height} pixels: one side is more than '
                         f'{MAX_ELONGATION} times the other. Crop it.')
@@ -125,7 +123,7 @@ def _upright(image: Image.Image, name: str) -> np.ndarray:
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     elif image.mode == 'F':
         try:
-            image = Image.fromarray(_bytes_of(np.asarray(image), image.width * image.height))
+            image = Image.fromarray(_bytes_of(np.asarray(image)))
         except UserError as error:
             raise UserError(f'{name}: {error}') from error
     if has_transparency(image):

@@ -119,7 +119,7 @@ def _check_meta(meta: Any, path: Path) -> None:
     """Check that the entries of a meta that are used have their types, and texts that a terminal can show."""
     used = {name: meta[name] for name in META if meta.get(name) is not None} if isinstance(meta, dict) else None
     if used is None or not all(isinstance(value, META[name]) for name, value in used.items()) or \
-            not all(isinstance(name, str) for name in used.get('CLASSES', ())) or \
+            not all(isinstance(name, str) and name.isprintable() for name in used.get('CLASSES', ())) or \
             not isinstance(used.get('hook_msgs', {}).get('best_score'), (Real, type(None))) or \
             any(isinstance(text, str) and CONTROL.search(text) for text in walk(used)):
         raise UserError(f'{path}: its metadata (meta) are damaged. Copy it again.')

@@ -94,7 +94,7 @@ def description(checkpoint: Checkpoint) -> Description | None:
         table = np.frombuffer(data, '<f4').reshape(stored['shape']).astype(np.float32)
         if not prompts or not isinstance(config, dict) or table.ndim != 2 or len(table) != len(names) or \
                 hashlib.sha256(data).hexdigest() != stored['sha256'] or not all(
-                    isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+                    isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
                     for texts in (names, unseen, prompts, [setting])):
             raise ValueError('values of another type, or embeddings of another size or hash')
     except (LookupError, TypeError, AttributeError, ValueError) as error:
