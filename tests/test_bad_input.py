@@ -100,6 +100,8 @@ def test_hooks(fails, tiny_configs, trained, tmp_path, monkeypatch, lines, parts
 
 OPTIONS = [
     (FLOPS, ['--shape', 60, 64], ['60x64', 'whole patches of 16x16']),
+    (TEST, ['--eval', 'mBoundary'], ['mBoundary', 'mIoU']), (TEST, [], ['--eval mIoU']),
+    (TEST, ['--out', 'maps.txt'], ['.pkl']), (TEST, ['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only']),
     (TRAIN, ['--total-batch-size', 3], ['3', 'not a multiple of 2', 'data.samples_per_gpu']),
     (TRAIN, ['--gpu-id', 0], ['a GPU was asked for', '--device cpu']),
     (TRAIN, ['--resume-from', 'nowhere.pth'], ['nowhere.pth']),
@@ -131,21 +133,12 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(('script', 'options', 'parts'), OPTIONS)
-def test_options(fails, tiny_configs, tmp_path, script, options, parts):
-    arguments = ['--work-dir', tmp_path / 'work'] if script == TRAIN else []
-    error = fails(script, tiny_configs['inductive'], *arguments, *options)
+def test_options(fails, tiny_configs, trained, tmp_path, script, options, parts):
+    arguments = {TRAIN: ['--work-dir', tmp_path / 'work'], TEST: [trained / 'iter_2.pth'], FLOPS: []}
+    error = fails(script, tiny_configs['inductive'], *arguments[script], *options)
     for part in parts:
         assert part in error
     assert not list(tmp_path.glob('work/iter_*.pth')), 'it trained before it looked'
-
-
-@pytest.mark.parametrize(('options', 'parts'), [
-    (['--eval', 'mBoundary'], ['mBoundary', 'mIoU']), ([], ['--eval mIoU']), (['--out', 'maps.txt'], ['.pkl']),
-    (['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only'])])
-def test_options_of_testing(fails, tiny_configs, trained, options, parts):
-    error = fails(TEST, tiny_configs['inductive'], trained / 'iter_2.pth', *options)
-    for part in parts:
-        assert part in error
 
 
 # ---- data
