@@ -5,6 +5,7 @@ C class names, E CLIP space.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -150,30 +151,26 @@ class Segmenter:
         return views['img'][0], views['img_metas'][0].data
 
     def _text_encoder(self) -> CLIPTextEncoder:
-        if self._encoder is None:
-            encoder = self.tower.load().to(self.device)
-            self._check_tower(encoder)
-            self._encoder = encoder
-        return self._encoder
-
-    def _check_tower(self, encoder: CLIPTextEncoder) -> None:
-        """Check that the text tower is of the CLIP that the model was trained with.
+        """Load the text tower when it is first needed.
 
         Raises:
-            UserError: its embeddings differ from those of the training.
+            UserError: its embedding of a class name differs from that of the training: it is of another CLIP.
         """
-        if not self._known:
-            return
-        (name, templates), known = next(iter(self._known.items()))
-        row = embed_class_names(encoder, [synonyms(name)], templates)[0].cpu()
-        cosine = float(F.cosine_similarity(row, known, dim=0)) if row.shape == known.shape else 0.
-        if cosine < RELATED:
-            raise UserError(f'{self.tower.source} is not the CLIP of the model\'s training: its embedding of '
-                            f'{name!r} differs (cosine {cosine:.2f}). Name the right one: clip=FILE, --clip FILE.')
-        if cosine < SAME:
-            get_logger('mmseg').warning(
-                '%s embeds %r differently than in training (cosine %.2f): it is another CLIP, or the training read '
-                'its embeddings from a file', self.tower.source, name, cosine)
+        if self._encoder is not None:
+            return self._encoder
+        encoder = self.tower.load().to(self.device)
+        for (name, templates), known in islice(self._known.items(), 1):
+            row = embed_class_names(encoder, [synonyms(name)], templates)[0].cpu()
+            cosine = float(F.cosine_similarity(row, known, dim=0)) if row.shape == known.shape else 0.
+            if cosine < RELATED:
+                raise UserError(f'{self.tower.source} is not the CLIP of the model\'s training: its embedding of '
+                                f'{name!r} differs (cosine {cosine:.2f}). Name the right one: clip=FILE, --clip FILE.')
+            if cosine < SAME:
+                get_logger('mmseg').warning(
+                    '%s embeds %r differently than in training (cosine %.2f): it is another CLIP, or the training '
+                    'read its embeddings from a file', self.tower.source, name, cosine)
+        self._encoder = encoder
+        return encoder
 
 
 def _check_length(name: str, templates: Sequence[str]) -> None:
