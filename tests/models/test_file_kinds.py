@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 from models.errors import UserError
@@ -17,23 +16,11 @@ from models.text_files import lines_of
 from models.weights.files import read, read_embeddings
 
 
-def image(ending: str) -> bytes:
-    file = io.BytesIO()
-    Image.new('RGB', (4, 3)).save(file, ending)
-    return file.getvalue()
-
-
 def zipped(*names: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, 'w') as archive:
         for name in names:
             archive.writestr(name, b'content')
-    return file.getvalue()
-
-
-def table() -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.ones((2, 3)))
     return file.getvalue()
 
 
@@ -48,8 +35,9 @@ TEXTS = {
 OTHERS = {
     'page.pth': (b' <!DOCTYPE html><html>', 'a web page'),
     'lfs.pth': (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'git lfs pull'),
-    'a.png': (image('png'), 'an image'), 'it.zip': (zipped('a.jpg', 'ViT-B-16.pt'), 'a.jpg, ViT-B-16.pt'),
-    'it.tgz': (b'\x1f\x8b\x08' + bytes(20), 'compressed'), 'rows.npy': (table(), 'a .npy table'),
+    'a.png': (b'\x89PNG\r\n\x1a\n' + bytes(20), 'an image'),
+    'it.zip': (zipped('a.jpg', 'ViT-B-16.pt'), 'a.jpg, ViT-B-16.pt'),
+    'it.tgz': (b'\x1f\x8b\x08' + bytes(20), 'compressed'), 'rows.npy': (b'\x93NUMPY\x01\x00v\x00{}', 'a .npy table'),
     'labels.pkl': (pickle.dumps([np.zeros((20, 20), np.uint8)]), 'a pickle that torch.save did not write')}
 
 

@@ -93,14 +93,6 @@ def test_other_models(model):
         variant_of(Checkpoint(weights, {}, 'other.pt'), gelu='plain')
 
 
-def test_an_official_checkpoint_is_of_openais_clip():
-    weights = {name.replace('visual.', 'backbone.') if 'visual' in name else f'text_encoder.{name}': value
-               for name, value in _open_clip_format(width=128).items()}
-    variant = variant_of(Checkpoint(weights, {}, 'official.pth'))
-    assert (variant.vision['gelu'], variant.vision['heads'], variant.text['gelu']) == ('quick', 2, 'quick')
-    assert variant.resolution is None
-
-
 def test_another_tokenizer():
     file = Checkpoint(clip_weights(vocabulary=60), {}, 'other.pt')
     with pytest.raises(ValueError, match='vocabulary of 60 tokens.*another tokenizer'):
