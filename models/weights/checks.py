@@ -74,7 +74,7 @@ def check(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str,
 
 
 def check_numbers(weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise a UserError that names the tensors that are not of a floating-point type or have values not finite."""
+    """Raise a UserError with the names of tensors that are not of a floating-point type, or not finite."""
     retyped = [f'{name} ({tensor.dtype})' for name, tensor in weights.items() if not tensor.is_floating_point()]
     if retyped:
         raise UserError(f'{first_of(retyped, 3)}: weights are of a floating-point type; {source} seems to be '
