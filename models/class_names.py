@@ -97,15 +97,11 @@ def clean_class_names(names: Sequence[str | Sequence[str]], *, allow_empty: bool
         parts = synonyms(name) if isinstance(name, str) else list(name) if isinstance(name, (list, tuple)) else [name]
         if not all(isinstance(part, str) for part in parts):
             raise UserError(f'{name!r} is not a class name: text is required.')
-        parts = [' '.join(part.split()) for part in parts if _is_visible(part)]
+        parts = [' '.join(part.split()) for part in parts
+                 if any(letter.isprintable() and not letter.isspace() for letter in part)]
         parts = list({part.casefold(): part for part in reversed(parts)}.values())[::-1]  # CLIP ignores case
         if parts:
             cleaned.setdefault(', '.join(parts).casefold(), ', '.join(parts))
     if not (cleaned or allow_empty):
         raise UserError('no class names: name what to look for, such as "cat, sofa, potted plant".')
     return list(cleaned.values())
-
-
-def _is_visible(text: str) -> bool:
-    """Tell whether a text has anything but blanks and invisible characters."""
-    return any(letter.isprintable() and not letter.isspace() for letter in text)

@@ -19,10 +19,6 @@ FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')  # others are pro
 ImageSource = str | os.PathLike | Image.Image | np.ndarray
 
 
-class InvalidImage(UserError):
-    """An image that cannot be used; the message gives the reason and a remedy."""
-
-
 @contextmanager
 def opened(source: str | os.PathLike | IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open an image file without decoding it, after checking the size in its header.
@@ -31,7 +27,7 @@ def opened(source: str | os.PathLike | IO[bytes], name: str, *, max_pixels: int 
         name: of the file, for the error message.
 
     Raises:
-        InvalidImage: it has more than `max_pixels` pixels.
+        UserError: it has more than `max_pixels` pixels.
         Exception: of any type, from Pillow, for a damaged file.
     """
     with warnings.catch_warnings():
@@ -60,11 +56,9 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         UserError: the source is not an image, or is damaged, empty or too large; the message names the remedy.
     """
     if isinstance(source, np.ndarray):
-        return _upright(Image.fromarray(_bytes_of(source, max_pixels)), 'the array')
+        return _upright(Image.fromarray(_bytes_of(source)), 'the array', max_pixels)
     if isinstance(source, Image.Image):
-        if source.width * source.height > max_pixels:
-            raise _too_large('the image', max_pixels)
-        return _upright(source, 'the image')
+        return _upright(source, 'the image', max_pixels)
     if not isinstance(source, (str, os.PathLike)):
         raise UserError(f'an image must be a path, a PIL image or a numpy array, not {type(source).__name__}.')
     path = Path(source)
@@ -76,8 +70,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         raise UserError(f'{path} is empty. Copy it again.')
     try:
         with opened(path, str(path), max_pixels=max_pixels) as image:
-            return _upright(image, str(path))
-    except InvalidImage:
+            return _upright(image, str(path), max_pixels)
+    except UserError:
         raise
     except UnidentifiedImageError as error:
         raise UserError(f'{path} is not an image of a supported kind ({", ".join(ENDINGS)}), or it is '
@@ -88,18 +82,16 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         raise UserError(f'{path} is damaged and cannot be decoded. Copy it again.') from error
 
 
-def _too_large(name: str, max_pixels: int) -> InvalidImage:
-    return InvalidImage(f'{name} has more than {max_pixels:,} pixels, the maximum: make it smaller.')
+def _too_large(name: str, max_pixels: int) -> UserError:
+    return UserError(f'{name} has more than {max_pixels:,} pixels, the maximum: make it smaller.')
 
 
-def _bytes_of(array: np.ndarray, max_pixels: int) -> np.ndarray:
+def _bytes_of(array: np.ndarray) -> np.ndarray:
     """Convert an array that `read_image` accepts to (H, W), (H, W, 3) or (H, W, 4) uint8."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
         raise UserError(f'an array of shape {array.shape} is not an image: use (H, W), (H, W, 3) or (H, W, 4).')
-    if array.shape[0] * array.shape[1] > max_pixels:
-        raise _too_large('the array', max_pixels)
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if array.dtype.kind == 'f':
@@ -113,27 +105,27 @@ def _bytes_of(array: np.ndarray, max_pixels: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _upright(image: Image.Image, name: str) -> np.ndarray:
+def _upright(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     """Decode an image, rotate it as EXIF says, and put it on white -> (H, W, 3) uint8, RGB."""
     if 0 in image.size:
-        raise InvalidImage(f'{name} has no pixels.')
+        raise UserError(f'{name} has no pixels.')
+    if image.width * image.height > max_pixels:
+        raise _too_large(name, max_pixels)
     if max(image.size) > MAX_ELONGATION * min(image.size):
-        raise InvalidImage(f'{name} is {image.width}x{image.height} pixels: one side is more than '
-                           f'{MAX_ELONGATION} times the other. Crop it.')
+        raise UserError(f'{name} is {image.width}x{image.height} pixels: one side is more than '
+                        f'{MAX_ELONGATION} times the other. Crop it.')
     image.load()  # decoding errors are raised here, and not hidden as damaged EXIF data below
     try:
         image = ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data
         image = image.copy()
-    if image.mode.startswith('I;16'):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith('I'):  # 16 bits, also in 32
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     elif image.mode == 'F':
         try:
-            image = Image.fromarray(_bytes_of(np.asarray(image), image.width * image.height))
+            image = Image.fromarray(_bytes_of(np.asarray(image)))
         except UserError as error:
-            raise InvalidImage(f'{name}: {error}') from error
-    elif image.mode == 'I':  # 16 bits in 32
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            raise UserError(f'{name}: {error}') from error
     if has_transparency(image):
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)

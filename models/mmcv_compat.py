@@ -1,9 +1,5 @@
 """Repairs of mmcv 1.7.2 for torch 2, each with the version that it serves. `apply` makes them."""
-import builtins
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import mmcv.parallel._functions as scattering
 import mmcv.runner.checkpoint as saving
@@ -11,8 +7,6 @@ import mmcv.utils.config as configs
 import torch
 from mmcv.parallel import DataContainer, MMDataParallel, MMDistributedDataParallel
 from torch import Tensor, nn
-
-from .text_files import read_text
 
 
 def get_stream(device: int | torch.device) -> torch.Stream | None:
@@ -57,29 +51,17 @@ def _pinned(value: Any) -> Any:
     return value.pin_memory() if isinstance(value, Tensor) else value
 
 
-def save_to_state_dict(module: nn.Module, destination: dict, prefix: str, keep_vars: bool) -> None:
-    """torch >= 1.5: mmcv's own copy of this torch method also saves the buffers that are declared non-persistent."""
-    module._save_to_state_dict(destination, prefix, keep_vars)
-
-
-@contextmanager
-def configs_of_any_editor() -> Iterator[None]:
-    """Let mmcv read configs in UTF-16, or in UTF-8 with a byte-order mark, as editors on Windows write them."""
-    configs.open = _open
-    try:
-        yield
-    finally:
-        vars(configs).pop('open', None)
-
-
-def _open(file: str, mode: str = 'r', **options):
-    return io.StringIO(read_text(file)) if mode == 'r' else builtins.open(file, mode, **options)
+def open_config(file: str, mode: str = 'r', encoding: str = 'utf-8') -> IO[str]:
+    """mmcv 1.7.2 cannot read configs with the byte-order mark that editors on Windows write."""
+    return open(file, mode, encoding='utf-8-sig' if mode == 'r' else encoding)
 
 
 def apply() -> None:
     """Make the repairs; calling it again does no harm."""
     scattering._get_stream = get_stream
+    configs.open = open_config
     DataContainer.pin_memory = pin_memory
-    saving._save_to_state_dict = save_to_state_dict
+    # torch >= 1.5: mmcv's own copy of this method also saves the buffers that are declared non-persistent.
+    saving._save_to_state_dict = nn.Module._save_to_state_dict
     # torch >= 2.1 has no replicated tensors any more; mmcv's distributed forward still asks whether to use them.
     MMDistributedDataParallel._use_replicated_tensor_module = False

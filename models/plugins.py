@@ -1,20 +1,49 @@
-"""The user's own parts: modules beside a config, named in its `custom_imports`, that register them.
+"""Config files, and the user's own parts: modules beside a config, named in its `custom_imports`, that register them.
 
-They are code and are run, as the config is. The names of modules in a checkpoint are text: nothing is imported.
+Both are code and are run. The names of modules in a checkpoint are text: nothing is imported.
 """
 import shutil
 import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from mmcv import Config
 
 from .errors import UserError
+from .file_kinds import CONFIG, TEXT, other_kind
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS: set[Path] = set()  # of configs whose modules were imported
-NOT_OWN = [Path(path).resolve() for path in (Path(__file__).parents[1], sys.prefix, sys.base_prefix)]
+NOT_OWN = [Path(path).resolve() for path in (REPOSITORY, sys.prefix, sys.base_prefix)]
+
+
+def read_config(path: str | Path) -> Config:
+    """Execute a config file, and import the modules in its `custom_imports`, which may lie beside it.
+
+    Raises:
+        UserError: the file is missing or not a config, or one of its modules cannot be imported.
+    """
+    path = Path(path)
+    if not path.is_file():
+        wrong = f'{path} is a folder, not a config' if path.is_dir() else f'no config file {path}'
+        raise UserError(f'{wrong}; the configs are in {REPOSITORY / "configs"}.')
+    if kind := other_kind(path, TEXT, CONFIG):
+        raise UserError(f'{path} is not a config: it is {kind}. A config is needed here, a .py file such as those in '
+                        'configs/; the checkpoint comes after it.')
+    search_path, complain = [*sys.path], sys.unraisablehook
+    try:
+        config = Config.fromfile(str(path), import_custom_modules=False)
+    except BaseException as error:  # any error of the user's code, or Ctrl-C, after which mmcv leaves traces
+        sys.path[:], sys.unraisablehook = search_path, lambda _: None
+        traceback.clear_frames(error.__traceback__)  # closes the temporary file now, whose folder is gone
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    finally:
+        sys.unraisablehook = complain
+    import_modules(config, path)
+    return config
 
 
 def names(config: dict) -> list[str]:
@@ -50,27 +79,23 @@ def import_modules(config: Config, path: Path) -> None:
     FOLDERS.add(folder)
     try:
         for name in wanted:
-            _check_place(_import(name, path), name, folder)
+            _import(name, path, folder)
     except UserError:
         if added:
             sys.path.remove(str(folder))
         raise
 
 
-def _import(name: str, path: Path) -> ModuleType:
+def _import(name: str, path: Path, folder: Path) -> None:
+    """Import a module; it must be the file beside the config, if there is one."""
     try:
-        return import_module(name)
+        import_module(name)
     except Exception as error:  # the user's own code can raise any
+        why = f'which fails: {type(error).__name__}: {error}'
         if isinstance(error, ModuleNotFoundError) and error.name in (name, name.split('.')[0]):
-            file = path.resolve().parent / f'{name.replace(".", "/")}.py'
-            raise UserError(f'{path} imports {name!r} (custom_imports), and there is no such module: neither {file}, '
-                            'nor one on PYTHONPATH.') from error
-        raise UserError(f'{path} imports {name!r} (custom_imports), which fails: {type(error).__name__}: '
-                        f'{error}') from error
-
-
-def _check_place(module: ModuleType, name: str, folder: Path) -> None:
-    """Check that the imported module is the file beside the config, if there is one."""
+            why = (f'and there is no such module: neither {folder / name.replace(".", "/")}.py, nor one on '
+                   'PYTHONPATH.')
+        raise UserError(f'{path} imports {name!r} (custom_imports), {why}') from error
     first = name.split('.')[0]
     meant = [file for file in (folder / f'{first}.py', folder / first / '__init__.py') if file.is_file()]
     found = getattr(sys.modules[first], '__file__', None)

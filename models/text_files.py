@@ -3,10 +3,8 @@ import codecs
 import io
 from pathlib import Path
 
-from . import file_kinds
 from .errors import UserError
-
-MARKED = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
+from .file_kinds import TEXT, other_kind
 
 
 def read_text(path: str | Path, content: str = '') -> str:
@@ -24,9 +22,8 @@ def read_text(path: str | Path, content: str = '') -> str:
         data = Path(path).read_bytes()
     except (IsADirectoryError, PermissionError) as error:
         raise UserError(f'{path} cannot be read as a text file{of}: {error.strerror}.') from None
-    encoding = next((name for mark, name in MARKED.items() if data.startswith(mark)), 'utf-8')
     try:
-        text = data.decode(encoding)
+        text = data.decode('utf-16' if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else 'utf-8-sig')
     except UnicodeDecodeError:
         text = '\0'
     if '\0' in text:  # UTF-16 without its mark, or not a text
@@ -38,12 +35,12 @@ def lines_of(path: str | Path, content: str) -> list[str]:
     """List the lines of a text file of `content`, such as class names, without blank ones.
 
     Raises:
-        UserError: it is not a text, or is empty.
+        UserError: it is not a text, as a checkpoint or a web page, or is empty.
         FileNotFoundError: no such file.
     """
-    file_kinds.check_text(Path(path), content)
-    lines = [line.strip() for line in read_text(path, content).splitlines()]
-    lines = [line for line in lines if line]
+    if Path(path).is_file() and (kind := other_kind(Path(path), TEXT)):
+        raise UserError(f'{path} is not a text file of {content}, one a line: it is {kind}.')
+    lines = [line.strip() for line in read_text(path, content).splitlines() if line.strip()]
     if not lines:
         raise UserError(f'{path} is empty: write {content} in it, one a line.')
     return lines

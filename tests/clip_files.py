@@ -1,13 +1,11 @@
-"""Random-weight CLIP files of any size in OpenAI's formats. Run it to write one: `python tests/clip_files.py FILE`."""
-import sys
+"""Random-weight CLIP files of any size in OpenAI's formats, and of Hugging Face's transformers."""
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from models.weights.clip import INTEGERS_OF_OPENAI  # noqa: E402
-from models.weights.files import Checkpoint  # noqa: E402
+from models.weights.clip import INTEGERS_OF_OPENAI
+from models.weights.files import Checkpoint
 
 VIT_B_16 = {'width': 768, 'layers': 12, 'embed': 512, 'patch': 16, 'resolution': 224, 'text_width': 512,
             'text_layers': 12, 'vocabulary': 49408}
@@ -97,20 +95,16 @@ def hugging_face_weights(*, width: int = 64, layers: int = 2, embed: int = 24, p
     return weights
 
 
-def open_clip_model(sizes: dict[str, int], **settings) -> nn.Module:
-    """open_clip's own CLIP of sizes such as `VIT_B_16`."""
-    import open_clip
-    return open_clip.CLIP(sizes['embed'], {
-        'image_size': sizes['resolution'], 'layers': sizes['layers'], 'width': sizes['width'],
-        'patch_size': sizes['patch']}, {
-        'context_length': 77, 'vocab_size': sizes['vocabulary'], 'width': sizes['text_width'],
-        'heads': sizes['text_width'] // 64, 'layers': sizes['text_layers']}, **settings)
-
-
 def clip_by_shape(*, openai: bool = False, **sizes: int) -> Checkpoint:
     """A file of true names and shapes, whose zeros take no room: open_clip's, or with OpenAI's three integers."""
+    import open_clip
+    vision = {'image_size': sizes['resolution'], 'layers': sizes['layers'], 'width': sizes['width'],
+              'patch_size': sizes['patch']}
+    text = {'context_length': 77, 'vocab_size': sizes['vocabulary'], 'width': sizes['text_width'],
+            'heads': sizes['text_width'] // 64, 'layers': sizes['text_layers']}
     with torch.device('meta'):
-        shapes = {name: tensor.shape for name, tensor in open_clip_model(sizes).state_dict().items()}
+        model = open_clip.CLIP(sizes['embed'], vision, text)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if openai:
         shapes |= dict.fromkeys(INTEGERS_OF_OPENAI, ())
     return Checkpoint({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, {}, 'clip.bin')
@@ -126,14 +120,5 @@ def save_torchscript(weights: dict[str, Tensor], path: str | Path) -> None:
             if not hasattr(module, parent):
                 module.add_module(parent, nn.Module())
             module = getattr(module, parent)
-        if tensor.is_floating_point():
-            module.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
-        else:
-            module.register_buffer(leaf, tensor)
+        module.register_buffer(leaf, tensor)
     torch.jit.script(root).save(str(path))
-
-
-if __name__ == '__main__':
-    if len(sys.argv) != 2 or sys.argv[1].startswith('-'):
-        sys.exit('usage: python tests/clip_files.py FILE.pt   # a ViT-B/16 of random weights, 300 MB')
-    save_torchscript(clip_weights(**VIT_B_16), sys.argv[1])

@@ -19,34 +19,17 @@ def root(tmp_path):
     return make_voc(tmp_path / 'VOC2012', train=2, aug=1, val=2)
 
 
-def last_error(done) -> str:
-    """The error of a script that ran in a process of its own, and said nothing after it."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert 'Traceback' not in done.stdout + done.stderr
-    assert done.stderr.count('error: ') == 1
-    return done.stderr[done.stderr.index('error: '):]
-
-
 # ---- the CLIP file, embeddings, checkpoints
 
-def truncated_clip(path, clip_file):
-    path.write_bytes(clip_file.read_bytes()[:5000])
-
-
 @pytest.mark.parametrize(('write', 'parts'), [
-    (None, ['no CLIP file', 'python tools/download.py']),
-    (truncated_clip, ['truncated', 'again']),
-    (lambda path, _: torch.save({'fc.weight': torch.ones(2)}, path), ['CLIP']),
-    (lambda path, _: torch.save(clip_weights(width=32), path),
+    (lambda path: None, ['no CLIP file', 'python tools/download.py']),
+    (lambda path: path.write_bytes(bytes(5000)), ['truncated', 'again']),
+    (lambda path: torch.save(clip_weights(width=32), path),
      ['another shape', 'class_embedding (32,) instead of (64,)', 'configs/other_clips']),
-    (lambda path, _: torch.save({name: value for name, value in clip_weights().items() if name != 'vocab_size'}, path),
-     ['do not show which GELU', 'model.clip_name', 'model.backbone.gelu=quick or =plain']),
-    (lambda path, _: torch.save({'visual.attnpool.positional_embedding': torch.ones(2)}, path), ['is not a CLIP ViT']),
-], ids=['missing', 'truncated', 'another model', 'another width', 'unknown GELU', 'resnet'])
-def test_clip_file(fails, tiny_configs, clip_file, tmp_path, write, parts):
+], ids=['missing', 'damaged', 'another width'])
+def test_clip_file(fails, tiny_configs, tmp_path, write, parts):
     path = tmp_path / 'clip.pt'
-    if write is not None:
-        write(path, clip_file)
+    write(path)
     error = fails(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path / 'work', '--cfg-options',
                   f'model.pretrained={path}', f'model.pretrained_text={path}')
     for part in [str(path), *parts]:
@@ -58,10 +41,8 @@ WEIGHT = 'decode_head.q_proj.weight'
 
 @pytest.mark.parametrize(('change', 'parts'), [
     (lambda file: file['state_dict'].pop(WEIGHT), ['missing', WEIGHT]),
-    (lambda file: file['state_dict'].update({WEIGHT: torch.ones(2, 2)}), [WEIGHT, '(2, 2)', '(32, 64)']),
     (lambda file: file.update(state_dict={'layer1.0.conv1.weight': torch.ones(1)}), ['layer1.0.conv1']),
-    (lambda file: file['meta']['clip_rc'].update(format=99), ['99', 'update']),
-], ids=['missing tensor', 'another shape', 'another model', 'newer format'])
+], ids=['missing tensor', 'another model'])
 def test_checkpoint(fails, tiny_configs, trained, tmp_path, change, parts):
     checkpoint = torch.load(trained / 'iter_2.pth', weights_only=True)
     change(checkpoint)
@@ -70,13 +51,6 @@ def test_checkpoint(fails, tiny_configs, trained, tmp_path, change, parts):
                   fails(TRAIN, tiny_configs['inductive'], '--load-from', tmp_path / 'it.pth', '--work-dir', tmp_path)):
         for part in [str(tmp_path / 'it.pth'), *parts]:
             assert part in error
-
-
-def test_a_truncated_checkpoint(fails, tiny_configs, trained, tmp_path):
-    (tmp_path / 'it.pth').write_bytes((trained / 'iter_2.pth').read_bytes()[:2000])
-    error = fails(TEST, tiny_configs['inductive'], tmp_path / 'it.pth', '--eval', 'mIoU')
-    assert str(tmp_path / 'it.pth') in error and 'truncated' in error
-    assert 'weights_only' not in error, 'advice that no user of a downloaded file should follow'
 
 
 def test_resuming_an_official_checkpoint(fails, tiny_configs, trained, tmp_path):
@@ -90,24 +64,12 @@ def test_resuming_an_official_checkpoint(fails, tiny_configs, trained, tmp_path)
 def test_a_missing_checkpoint_leaves_no_folder(fails, tiny_configs, tmp_path):
     error = fails(TEST, tiny_configs['inductive'], tmp_path / 'no' / 'it.pth', '--eval', 'mIoU')
     assert f'no file {tmp_path / "no" / "it.pth"}' in error
-    (tmp_path / 'folder').mkdir()
-    (tmp_path / 'folder/latest.pth').touch()
-    error = fails(TEST, tiny_configs['inductive'], tmp_path / 'folder', '--eval', 'mIoU')
-    assert f'{tmp_path / "folder"} is a folder: name a file in it: latest.pth.' in error
     assert not (tmp_path / 'no').exists()
 
 
 def test_resuming_in_another_setting(fails, tiny_configs, trained, tmp_path):
     error = fails(TRAIN, tiny_configs['transductive'], '--resume-from', trained / 'iter_2.pth', '--work-dir', tmp_path)
     assert 'inductive' in error and 'transductive' in error and '--load-from' in error
-
-
-def test_config_and_checkpoint_in_each_others_place(fails, tiny_configs, trained):
-    config, checkpoint = tiny_configs['inductive'], trained / 'iter_2.pth'
-    error = fails(TEST, config, config, '--eval', 'mIoU')
-    assert f'{config} is not a checkpoint: it is a Python file, as configs are' in error and 'opcode' not in error
-    error = fails(TEST, checkpoint, config, '--eval', 'mIoU')
-    assert f'{checkpoint} is not a config: it is a checkpoint of PyTorch' in error and 'comes after it' in error
 
 
 # ---- hooks
@@ -138,12 +100,13 @@ def test_hooks(fails, tiny_configs, trained, tmp_path, monkeypatch, lines, parts
 
 OPTIONS = [
     (FLOPS, ['--shape', 60, 64], ['60x64', 'whole patches of 16x16']),
+    (TEST, ['--eval', 'mBoundary'], ['mBoundary', 'mIoU']), (TEST, [], ['--eval mIoU']),
+    (TEST, ['--out', 'maps.txt'], ['.pkl']), (TEST, ['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only']),
     (TRAIN, ['--total-batch-size', 3], ['3', 'not a multiple of 2', 'data.samples_per_gpu']),
     (TRAIN, ['--gpu-id', 0], ['a GPU was asked for', '--device cpu']),
     (TRAIN, ['--resume-from', 'nowhere.pth'], ['nowhere.pth']),
     (TRAIN, ['--launcher', 'pytorch'], ['dist_train.sh']),
     *((TRAIN, ['--cfg-options', *options.split()], parts) for options, parts in [
-        ('data.train.unseen=[unicorn]', ['unicorn', 'aeroplane']),
         ('evaluation.metric=mBoundary', ['mBoundary', 'mIoU']),
         ('evaluation.save_best=hiou', ['hiou', 'hIoU']),
         ('evaluation.intervall=5', ['evaluation has no intervall', 'save_best']),
@@ -153,7 +116,6 @@ OPTIONS = [
         ('data.samples_per_gpu=two', ["data.samples_per_gpu='two'", 'integer of at least 1']),
         ('runner.max_iter=3', ['runner has no max_iter;', 'max_iters']),
         ('runner.max_iters=-5', ['runner.max_iters=-5']),
-        ('optimizer.learning_rate=5', ['optimizer', 'learning_rate']),
         ('optimizer.type=AdamX', ['optimizer', 'AdamX']),
         ('lr_config.policy=polly', ['lr_config', 'Polly']),
         ('optimizer_config.grad_clp.max_norm=1', ['optimizer_config', 'grad_clp']),
@@ -171,33 +133,21 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(('script', 'options', 'parts'), OPTIONS)
-def test_options(fails, tiny_configs, tmp_path, script, options, parts):
-    arguments = ['--work-dir', tmp_path / 'work'] if script == TRAIN else []
-    error = fails(script, tiny_configs['inductive'], *arguments, *options)
+def test_options(fails, tiny_configs, trained, tmp_path, script, options, parts):
+    arguments = {TRAIN: ['--work-dir', tmp_path / 'work'], TEST: [trained / 'iter_2.pth'], FLOPS: []}
+    error = fails(script, tiny_configs['inductive'], *arguments[script], *options)
     for part in parts:
         assert part in error
     assert not list(tmp_path.glob('work/iter_*.pth')), 'it trained before it looked'
-
-
-@pytest.mark.parametrize(('options', 'parts'), [
-    (['--eval', 'mBoundary'], ['mBoundary', 'mIoU']), ([], ['--eval mIoU']), (['--out', 'maps.txt'], ['.pkl']),
-    (['--eval', 'mIoU', '--format-only'], ['--eval', '--format-only'])])
-def test_options_of_testing(fails, tiny_configs, trained, options, parts):
-    error = fails(TEST, tiny_configs['inductive'], trained / 'iter_2.pth', *options)
-    for part in parts:
-        assert part in error
 
 
 # ---- data
 
 DATA = [
     ('JPEGImages', shutil.rmtree, 'no folder'),
-    ('SegmentationClass', shutil.rmtree, 'no folder'),
     ('ImageSets/Segmentation/{}.txt', lambda path: path.unlink(), 'no split file'),
-    ('ImageSets/Segmentation/{}.txt', lambda path: path.write_text(''), 'names no image'),
     ('SegmentationClass/{}_000.png', lambda path: path.unlink(), 'mask missing'),
     ('JPEGImages/{}_000.jpg', lambda path: path.write_bytes(path.read_bytes()[:900]), 'broken image'),
-    ('SegmentationClass/{}_000.png', lambda path: Image.new('L', (64, 64)).save(path), '64x64 pixels, its image'),
     ('SegmentationClass/{}_000.png', lambda path: Image.new('L', (96, 72), 99).save(path), 'out of range'),
 ]
 
@@ -242,9 +192,11 @@ def test_where_results_go_is_tried_first(fails, tiny_configs, trained, tmp_path)
 def test_an_error_of_a_loader_worker(run, tiny_configs, tmp_path, root):
     for image in (root / 'JPEGImages').glob('train_*.jpg'):
         image.write_bytes(image.read_bytes()[:900])
-    error = last_error(run(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--data-root', root,
-                           '--cfg-options', 'data.workers_per_gpu=2', check=False))
-    assert error.startswith(f'error: {root}/JPEGImages/train_00') and 'broken image' in error
+    done = run(TRAIN, tiny_configs['inductive'], '--work-dir', tmp_path, '--data-root', root, '--cfg-options',
+               'data.workers_per_gpu=2', check=False)
+    assert done.returncode == 1 and 'Traceback' not in done.stdout + done.stderr
+    error = done.stderr.split('error: ', 1)[1]
+    assert error.startswith(f'{root}/JPEGImages/train_00') and 'broken image' in error and 'error: ' not in error
 
 
 def test_an_error_among_several_processes(run, tiny_configs, tmp_path):

@@ -14,8 +14,8 @@ COMMANDS.remove(REPOSITORY / 'tools/__init__.py')
 CODE = [*COMMANDS, *(file for folder in ('models', 'datasets', 'tools/*')
                      for file in sorted(REPOSITORY.glob(f'{folder}/**/*.py')))]
 OF_MODELS = {'class_names', 'image_io', 'errors', 'label_format', 'file_kinds', 'text_files'}  # for `datasets`
-SEARCH_PATHS = {'models/plugins.py', 'tools/engine/config.py', 'tools/exporting/onnx_example.py',  # modules of a config
-                'tools/miniature/world.py'}  # lie beside it; the others are scripts
+SEARCH_PATHS = {'models/plugins.py', 'tools/exporting/onnx_example.py',  # modules of a config lie beside it;
+                'tools/miniature/world.py'}  # the others are scripts
 SHARED = {'tools/web_page/examples.py': 'miniature'}  # drawings
 
 

@@ -20,9 +20,9 @@ from torch import nn
 
 from models.inference import load_model
 from models.weights import files
-from models.weights.checks import CONTROL
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
+from tests.test_fuzz import peak
 from tools.engine.errors import plain_message
 
 SMALL = {'vocabulary': 60, 'text_width': 8, 'text_layers': 1}
@@ -87,7 +87,9 @@ def test_scripts_do_not_run_a_checkpoint(fails, tiny_configs, tmp_path, trace, w
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('read', [load_model, files.read_content])
-def test_calls_do_not_run_a_checkpoint(tmp_path, trace, read, zipped):
+def test_calls_do_not_run_a_checkpoint(tmp_path, trace, read, zipped, monkeypatch):
+    """A setting of the environment changes nothing."""
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     file = hostile_checkpoint(tmp_path / 'it.pth', trace, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=REFUSED):
         read(file)
@@ -98,13 +100,6 @@ def test_embeddings_are_read_and_not_run(tmp_path, trace):
     np.save(tmp_path / 'it.npy', np.array([[Payload(trace)]]), allow_pickle=True)
     with pytest.raises(ValueError, match=r'it\.npy is truncated or not a \.npy table'):
         files.read_embeddings(tmp_path / 'it.npy')
-    assert not trace.exists()
-
-
-def test_a_setting_of_the_environment_changes_nothing(tmp_path, trace, monkeypatch):
-    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    with pytest.raises(ValueError, match='safely'):
-        files.read(hostile_checkpoint(tmp_path / 'it.pth', trace))
     assert not trace.exists()
 
 
@@ -140,17 +135,6 @@ def test_other_protocols_of_pickle(tmp_path):
     torch.save({'a': torch.ones(1)}, tmp_path / 'it.pth', pickle_protocol=4)
     with pytest.raises(ValueError, match='pickle_protocol=4.*save it again'):
         files.read(tmp_path / 'it.pth')
-
-
-def test_tensors_of_every_kind(tmp_path):
-    tensors = {name: torch.ones(3).to(getattr(torch, name))[1:] for name in (
-        'uint16', 'float8_e4m3fn', 'bfloat16', 'complex64', 'bool')}
-    tensors |= {'parameter': nn.Parameter(torch.ones(2)), 'buffer': nn.Buffer(torch.ones(3))}
-    torch.save(tensors, tmp_path / 'it.pth')
-    read = files.read(tmp_path / 'it.pth').weights
-    for name, tensor in tensors.items():
-        assert read[name].dtype == tensor.dtype and not read[name].requires_grad, name
-        assert torch.equal(read[name], tensor.detach()), name
 
 
 # ---- files that claim to be large
@@ -221,20 +205,20 @@ def test_a_header_of_safetensors(tmp_path):
 
 def check_memory(path: Path, read: Callable[[Path], object] = files.read) -> None:
     """Check that the file is refused, with less than 300 MB of memory."""
-    Path('/proc/self/clear_refs').write_text('5')
-    before = peak()
+    before = peak(anew=True)
     with pytest.raises(ValueError, match=path.name):
         read(path)
     assert peak() - before < 300_000_000
 
 
-def peak() -> int:
-    return 1024 * int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])
-
-
 # ---- configs in checkpoints
 
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
+
+
+@pytest.fixture
+def checkpoint():
+    return files.read(MINIATURE)
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -244,8 +228,7 @@ MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
     (lambda model: model['test_cfg'].update(stride=(1, 1)), 'every 1 pixels'),
     (lambda model: model['test_cfg'].update(crop_size=(1, 1), stride=(1, 1)), 'windows of 1 pixels'),
     (lambda model: model.update(decode_head=3), 'damaged'), (lambda model: model.update(test_cfg=[1]), 'it')])
-def test_limits_of_a_config_in_a_checkpoint(change, message):
-    checkpoint = files.read(MINIATURE)
+def test_limits_of_a_config_in_a_checkpoint(checkpoint, change, message):
     change(checkpoint.meta['clip_rc']['config']['model'])
     with pytest.raises(ValueError, match=message) as error:
         load_model(checkpoint, device='cpu')
@@ -254,54 +237,43 @@ def test_limits_of_a_config_in_a_checkpoint(change, message):
 
 @pytest.mark.parametrize('change', [{'img_scale': [10**6, 64]}, {'img_scale': [[10**6, 64]]}, {'img_ratios': [1e6]},
                                     {'transforms': [{'type': 'Pad', 'size': (1, 10**6)}]}, {'img_scale': float('nan')}])
-def test_how_large_a_config_in_a_checkpoint_makes_images(change):
-    checkpoint = files.read(MINIATURE)
+def test_how_large_a_config_in_a_checkpoint_makes_images(checkpoint, change):
     checkpoint.meta['clip_rc']['config']['data']['test']['pipeline'][1].update(change)
     with pytest.raises(ValueError, match='makes images too large') as error:
         load_model(checkpoint, device='cpu')
     assert str(MINIATURE) in str(error.value)
 
 
-def test_prompts_of_a_checkpoint_are_not_read_from_a_file(tmp_path, monkeypatch):
+def test_prompts_and_class_names_of_a_checkpoint_are_not_read_from_a_file(checkpoint, tmp_path, monkeypatch):
     (tmp_path / 'secret').write_text('secret {}\n')
     monkeypatch.chdir(tmp_path)
-    checkpoint = files.read(MINIATURE)
-    checkpoint.meta['clip_rc']['prompt_set'] = 'secret'
+    entry = checkpoint.meta['clip_rc']
+    entry['config']['data']['test'].update(classes='secret', prompt_set='secret')
+    official = checkpoint._replace(meta={'config': entry['config']})
+    assert 'secret' not in str(load_model(official, device='cpu').class_names)
+    entry['prompt_set'] = ['secret {}']
+    assert load_model(checkpoint, device='cpu').prompts == ('secret {}',)
+    entry['prompt_set'] = 'secret'
     with pytest.raises(ValueError, match='damaged'):
         load_model(checkpoint, device='cpu')
-    checkpoint.meta['clip_rc']['prompt_set'] = ['secret {}']
-    assert load_model(checkpoint, device='cpu').prompts == ('secret {}',)
 
 
-def test_class_names_of_an_official_checkpoint_are_not_read_from_a_file(tmp_path, monkeypatch):
-    (tmp_path / 'secret').write_text('{}\nsecret\n')
-    monkeypatch.chdir(tmp_path)
-    checkpoint = files.read(MINIATURE)
-    config = checkpoint.meta['clip_rc']['config']
-    config['data']['test'].update(classes='secret', prompt_set='secret')
-    strange = checkpoint._replace(meta={'config': '\n'.join(f'{name} = {value!r}' for name, value in config.items())})
-    assert 'secret' not in str(load_model(strange, device='cpu').class_names)
-
-
-@pytest.mark.parametrize(('meta', 'message'), [
-    ({'clip_rc': {'format': '\x1b[2J'}}, 'control characters'), ({'hook_msgs': {'best_ckpt': '\x07'}}, 'control char'),
-    ({'clip_rc': {'config': {'custom_imports': {'imports': ['\x9b']}}}}, 'control char'),
-    ({'hook_msgs': {'best_score': 'x'}}, 'damaged')])
-def test_texts_do_not_reach_the_terminal_raw(tmp_path, meta, message):
+@pytest.mark.parametrize('meta', [
+    {'clip_rc': {'format': '\x1b[2J'}}, {'hook_msgs': {'best_ckpt': '\x07'}}, {'CLASSES': ['\x9b']},
+    {'clip_rc': {'config': {'custom_imports': {'imports': ['\x9b']}}}}, {'hook_msgs': {'best_score': 'x'}}])
+def test_texts_do_not_reach_the_terminal_raw(tmp_path, meta):
     torch.save({'state_dict': clip_weights(**SMALL), 'meta': meta}, tmp_path / 'it.pth')
-    with pytest.raises(ValueError, match=rf'it\.pth.*{message}') as error:
+    with pytest.raises(ValueError, match=r'it\.pth: its metadata \(meta\) are damaged'):
         files.read(tmp_path / 'it.pth')
-    assert not CONTROL.search(str(error.value))
 
 
 def test_errors_do_not_reach_the_terminal_raw():
     assert plain_message(ValueError('a \x1b[2J\nb')) == 'a \\x1b[2J\nb'
 
 
-def test_modules_that_a_checkpoint_names_are_not_imported(tmp_path, monkeypatch, trace):
+def test_modules_that_a_checkpoint_names_are_not_imported(checkpoint, tmp_path, monkeypatch, trace):
     (tmp_path / 'strange.py').write_text(f'import os\nos.mkdir({str(trace)!r})\n')
     monkeypatch.syspath_prepend(str(tmp_path))
-    checkpoint = files.read(MINIATURE)
     checkpoint.meta['clip_rc']['config']['custom_imports'] = {'imports': ['strange']}
     load_model(checkpoint, device='cpu')
     assert not trace.exists()

@@ -1,16 +1,14 @@
 """From a checkpoint to a model that takes any class names."""
 import os
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from mmcv import Config, ConfigDict
 from mmseg.datasets import DATASETS
 
-from .. import file_kinds, mmcv_compat, plugins
 from ..builder import build
 from ..class_names import PROMPT_SETS
 from ..errors import UserError
+from ..plugins import read_config
 from ..training_labels import Setting
 from ..weights import cliprc, files, metadata
 from ..weights.clip_variant import text_options
@@ -18,7 +16,7 @@ from ..weights.config_text import read_config_text
 from ..weights.files import Checkpoint
 from .limits import check_image_sizes, check_parts
 from .segmenter import Segmenter
-from .text_tower import REPOSITORY, TextTower
+from .text_tower import TextTower
 
 # A damaged config in a checkpoint can raise any of these.
 DAMAGE = (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
@@ -48,19 +46,22 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     trusted = config is not None
     try:
         known = metadata.description(checkpoint)
-        config = _complete(_read_config(config) if trusted else _stored_config(checkpoint), checkpoint, known,
-                           trusted=trusted)
+        if not trusted:
+            config = Config(known.config if known else read_config_text(checkpoint.meta.get('config') or ''))
+        elif not isinstance(config, Config):
+            config = read_config(config)
+        config = _complete(config, checkpoint, known, trusted=trusted)
         model = _model(config, checkpoint, trusted=trusted)
-        training = _training(checkpoint, config, known, trusted=trusted)
+        names, seen, prompts = _training(checkpoint, config, known, trusted=trusted)
         options = {**text_options(config.model), **({'name': clip_name} if clip_name else {})}
-        clip_files = [file for file in (clip, config.model.get('pretrained_text'), config.model.get('pretrained'))
-                      if file]
-        tower = TextTower(checkpoint, clip_files, options, named=clip is not None)
-        model.amp_dtype = _amp_dtype(amp)
-        seen = [] if training.self_training else [name for name in training.names if name not in training.unseen]
-        embeddings = {} if known is None else dict(zip(training.names, known.embeddings, strict=True))
-        return Segmenter(model.to(_device(device)).eval(), config, tower=tower, class_names=training.names,
-                         seen_names=seen, prompts=training.prompts, known=embeddings)
+        clip_files = [clip] if clip else [config.model.get('pretrained_text'), config.model.get('pretrained')]
+        tower = TextTower(checkpoint, [*filter(None, clip_files)], options, named=clip is not None)
+        if amp not in (None, 'bfloat16', 'float16'):
+            raise UserError(f'amp={amp!r} is neither bfloat16 nor float16.')
+        model.amp_dtype = amp and getattr(torch, amp)
+        embeddings = {} if known is None else dict(zip(names, known.embeddings, strict=True))
+        return Segmenter(model.to(_device(device)).eval(), config, tower=tower, class_names=names, seen_names=seen,
+                         prompts=prompts, known=embeddings)
     except DAMAGE as error:
         if trusted:
             raise
@@ -92,12 +93,6 @@ def _model(config: Config, checkpoint: Checkpoint, *, trusted: bool) -> torch.nn
     return model
 
 
-def _amp_dtype(amp: str | None) -> torch.dtype | None:
-    if amp not in (None, 'bfloat16', 'float16'):
-        raise UserError(f'amp={amp!r} is neither bfloat16 nor float16.')
-    return amp and getattr(torch, amp)
-
-
 def _device(name: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
@@ -107,28 +102,6 @@ def _device(name: str | torch.device | None) -> torch.device:
         raise UserError(f'{device} was asked for, but PyTorch sees {torch.cuda.device_count()} GPUs. Check nvidia-smi '
                         'and CUDA_VISIBLE_DEVICES, or use the CPU.')
     return device
-
-
-def _read_config(config: str | os.PathLike | Config) -> Config:
-    """Read and run a config file, and import its modules."""
-    if isinstance(config, Config):
-        return config
-    file_kinds.check_config(Path(config))
-    if not Path(config).is_file():
-        raise UserError(f'no config file {config}; the configs are in {REPOSITORY / "configs"}.')
-    try:
-        with mmcv_compat.configs_of_any_editor():
-            read = Config.fromfile(str(config), import_custom_modules=False)
-    except Exception as error:  # the user's own code can raise any
-        raise UserError(f'{config} cannot be read as a config: {type(error).__name__}: {error}') from error
-    plugins.import_modules(read, Path(config))
-    return read
-
-
-def _stored_config(checkpoint: Checkpoint) -> Config:
-    """Read the config in a checkpoint as data."""
-    known = metadata.description(checkpoint)
-    return Config(known.config if known else read_config_text(checkpoint.meta.get('config') or ''))
 
 
 def _complete(config: Config, checkpoint: Checkpoint, known: metadata.Description | None, *, trusted: bool) -> Config:
@@ -151,35 +124,31 @@ def _complete(config: Config, checkpoint: Checkpoint, known: metadata.Descriptio
     return config
 
 
-class Training(NamedTuple):
-    """The classes and prompts of a model's training."""
-    names: list[str]
-    unseen: list[str]  # the class names without masks
-    self_training: bool  # the transductive setting
-    prompts: str | tuple[str, ...]
-
-
 def _training(checkpoint: Checkpoint, config: Config, known: metadata.Description | None, *,
-              trusted: bool) -> Training:
+              trusted: bool) -> tuple[list[str], list[str], str | tuple[str, ...]]:
     """Read the training classes from our metadata; else from the config's dataset, if it is ours; else from mmseg's.
 
     Args:
         trusted: the config may name text files of classes and prompts; one in a checkpoint may not.
+
+    Returns:
+        the names of the classes, of those trained with masks (none in self-training), and the prompts.
     """
     if known is not None:
-        transductive = known.setting == Setting.TRANSDUCTIVE.value
-        return Training(known.class_names, known.unseen_names, transductive, known.prompt_set)
-    model = {**(read_config_text(checkpoint.meta.get('config') or '').get('model') or {}), **config.model}
-    dataset, novel = config.data.get('test') or {}, model.get('novel_class')
-    names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
-    unseen = [names[index] for index in novel or () if index < len(names)]
-    prompts = 'coco15' if dataset.get('type') == 'ZeroCOCOStuffDataset' else 'single'  # as published
-    cls = DATASETS.get(dataset.get('type') or '')
-    if hasattr(cls, 'describe'):
-        given = {key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')}
-        facts = cls.describe(**{key: value for key, value in given.items()
-                                if trusted or not isinstance(value, str) or value in PROMPT_SETS})
-        if names in ([], list(facts.split.names)):
-            names, prompts = facts.split.names, facts.prompt_set
-            unseen = facts.split.unseen_names if novel != [] else ()
-    return Training(list(names), list(unseen), bool(model.get('self_training')), prompts)
+        names, unseen, prompts = known.class_names, known.unseen_names, known.prompt_set
+        self_training = known.setting == Setting.TRANSDUCTIVE.value
+    else:
+        model = {**(read_config_text(checkpoint.meta.get('config') or '').get('model') or {}), **config.model}
+        dataset, novel, self_training = config.data.test, model.get('novel_class'), model.get('self_training')
+        names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
+        unseen = [names[index] for index in novel or () if index < len(names)]
+        prompts = 'coco15' if dataset.get('type') == 'ZeroCOCOStuffDataset' else 'single'  # as published
+        cls = DATASETS.get(dataset.get('type') or '')
+        if hasattr(cls, 'describe'):
+            given = {key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')}
+            facts = cls.describe(**{key: value for key, value in given.items()
+                                    if trusted or not isinstance(value, str) or value in PROMPT_SETS})
+            if names in ([], list(facts.split.names)):
+                names, prompts = facts.split.names, facts.prompt_set
+                unseen = facts.split.unseen_names if novel != [] else ()
+    return list(names), [] if self_training else [name for name in names if name not in unseen], prompts

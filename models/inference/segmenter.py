@@ -5,6 +5,7 @@ C class names, E CLIP space.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -119,10 +120,16 @@ class Segmenter:
         templates = templates_of(self.prompts if prompts is None else prompts)
         keys = [(name.casefold(), templates) for name in class_names]  # CLIP ignores case
         with self._lock:
-            for key, name in zip(keys, class_names, strict=True):
-                if key not in self._known and key not in self._cache:
-                    _check_length(name, templates)
-            return torch.stack([self._row(key, name) for key, name in zip(keys, class_names, strict=True)])
+            new = {key: name for key, name in zip(keys, class_names, strict=True)
+                   if key not in self._known and key not in self._cache}
+            for name in new.values():
+                _check_length(name, templates)
+            for key, name in new.items():
+                self._cache[key] = embed_class_names(self._text_encoder(), [synonyms(name)], templates)[0].cpu()
+            rows = torch.stack([self._known[key] if key in self._known else self._cache[key] for key in keys])
+            for key in [*self._cache][:-CACHE_SIZE]:
+                del self._cache[key]
+            return rows
 
     @contextmanager
     def using(self, class_names: Sequence[str], prompts: str | Sequence[str] | None = None) -> Iterator[CLIPRC]:
@@ -143,41 +150,27 @@ class Segmenter:
             raise UserError('the config\'s test pipeline makes several views of an image; only one is supported here.')
         return views['img'][0], views['img_metas'][0].data
 
-    def _row(self, key: tuple[str, tuple[str, ...]], name: str) -> Tensor:
-        """Return the embedding (E) of a class name; the key is (name in lower case, templates)."""
-        if key in self._known:
-            return self._known[key]
-        if key not in self._cache:
-            if len(self._cache) >= CACHE_SIZE:
-                del self._cache[next(iter(self._cache))]
-            self._cache[key] = embed_class_names(self._text_encoder(), [synonyms(name)], key[1])[0].cpu()
-        return self._cache[key]
-
     def _text_encoder(self) -> CLIPTextEncoder:
-        if self._encoder is None:
-            encoder = self.tower.load().to(self.device)
-            self._check_tower(encoder)
-            self._encoder = encoder
-        return self._encoder
-
-    def _check_tower(self, encoder: CLIPTextEncoder) -> None:
-        """Check that the text tower is of the CLIP that the model was trained with.
+        """Load the text tower when it is first needed.
 
         Raises:
-            UserError: its embeddings differ from those of the training.
+            UserError: its embedding of a class name differs from that of the training: it is of another CLIP.
         """
-        if not self._known:
-            return
-        (name, templates), known = next(iter(self._known.items()))
-        row = embed_class_names(encoder, [synonyms(name)], templates)[0].cpu()
-        cosine = float(F.cosine_similarity(row, known, dim=0)) if row.shape == known.shape else 0.
-        if cosine < RELATED:
-            raise UserError(f'{self.tower.source} is not the CLIP of the model\'s training: its embedding of '
-                            f'{name!r} differs (cosine {cosine:.2f}). Name the right one: clip=FILE, --clip FILE.')
-        if cosine < SAME:
-            get_logger('mmseg').warning(
-                '%s embeds %r differently than in training (cosine %.2f): it is another CLIP, or the training read '
-                'its embeddings from a file', self.tower.source, name, cosine)
+        if self._encoder is not None:
+            return self._encoder
+        encoder = self.tower.load().to(self.device)
+        for (name, templates), known in islice(self._known.items(), 1):
+            row = embed_class_names(encoder, [synonyms(name)], templates)[0].cpu()
+            cosine = float(F.cosine_similarity(row, known, dim=0)) if row.shape == known.shape else 0.
+            if cosine < RELATED:
+                raise UserError(f'{self.tower.source} is not the CLIP of the model\'s training: its embedding of '
+                                f'{name!r} differs (cosine {cosine:.2f}). Name the right one: clip=FILE, --clip FILE.')
+            if cosine < SAME:
+                get_logger('mmseg').warning(
+                    '%s embeds %r differently than in training (cosine %.2f): it is another CLIP, or the training '
+                    'read its embeddings from a file', self.tower.source, name, cosine)
+        self._encoder = encoder
+        return encoder
 
 
 def _check_length(name: str, templates: Sequence[str]) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..plugins import REPOSITORY
 from ..text_encoder import CLIPTextEncoder
 from ..weights import files
 from ..weights.clip import holds_text_tower
 from ..weights.clip_variant import text_encoder_of
 from ..weights.files import Checkpoint
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 USUAL_CLIP = 'pretrained/ViT-B-16.pt'
 
 
@@ -20,7 +20,7 @@ class TextTower:
     Args:
         clip_files: relative paths are looked up in the current folder, the repository and its `pretrained/`.
         options: heads, gelu and name, as for `text_encoder_of`.
-        named: the user named the first file, so it must exist.
+        named: the user named the file, so it must exist.
     """
 
     def __init__(self, checkpoint: Checkpoint, clip_files: Sequence[str | os.PathLike], options: dict, *, named: bool):
@@ -28,7 +28,7 @@ class TextTower:
         if holds_text_tower(checkpoint):  # the model has its own copies of all other weights
             self.checkpoint = checkpoint._replace(weights={name: tensor for name, tensor in checkpoint.weights.items()
                                                            if name.startswith('text_encoder.')})
-        self.source, self.options, self.named = checkpoint.path, options, named
+        self.source, self.options = checkpoint.path, options
         self.files = [*clip_files] or [USUAL_CLIP]
         if named:
             self._file()  # fails now, not at the first new class name
@@ -44,7 +44,7 @@ class TextTower:
         return text_encoder_of(source, **self.options)
 
     def _file(self) -> Path:
-        for file in self.files[:1] if self.named else self.files:
+        for file in self.files:
             for place in (Path(file), REPOSITORY / file, REPOSITORY / 'pretrained' / Path(file).name):
                 if place.exists():
                     return place

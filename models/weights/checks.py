@@ -18,7 +18,7 @@ def walk(content: Any) -> Iterator[Any]:
     """Yield every value in nested dicts, lists, tuples and sets, keys included.
 
     Raises:
-        UserError: the values are nested too deeply, or are too many, as where one list stands in many places.
+        ValueError: the values are nested too deeply, or are too many, as where one list stands in many places.
     """
     left, room = [(content, 0)], MOST_VALUES
     while left:
@@ -28,7 +28,7 @@ def walk(content: Any) -> Iterator[Any]:
             value, (list, tuple, set)) else ()
         room -= len(inside)
         if room < 0 or inside and depth > DEEPEST:
-            raise UserError('too many values, or nested too deeply')
+            raise ValueError('too many values, or nested too deeply')
         left.extend((item, depth + 1) for item in inside)
 
 
@@ -36,23 +36,16 @@ def check_plain(content: Any, size: int) -> None:
     """Check that a file of `size` bytes holds readable names, and tensors that are not far larger than the file.
 
     Raises:
-        UserError: it does not.
+        ValueError: it does not.
     """
     room = max(MOST_BYTES, 4 * size)
     for value in walk(content):
         if isinstance(value, Tensor) and value.layout is torch.strided:
             room -= value.numel() * value.itemsize
         elif isinstance(value, dict) and not all(name.isprintable() for name in value if isinstance(name, str)):
-            raise UserError('a name with control characters')
+            raise ValueError('a name with control characters')
         if room < 0:
-            raise UserError('tensors much larger than the file')
-
-
-def check_texts(value: Any, path: str) -> None:
-    """Raise a UserError if there is a text in `value` that could change the state of a terminal."""
-    for text in walk(value):
-        if isinstance(text, str) and CONTROL.search(text):
-            raise UserError(f'{path} has control characters in its texts: {ascii(text[:80])}. Copy it again.')
+            raise ValueError('tensors much larger than the file')
 
 
 def check(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str,
@@ -68,23 +61,20 @@ def check(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str,
     Raises:
         UserError: tensors are missing, unexpected, of another shape or not weights; the message names them.
     """
-    missing = [name for name in own if name not in weights]
-    unexpected = [name for name in weights if name not in own]
-    reshaped = [f'{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}' for name in own
-                if name in weights and weights[name].shape != own[name].shape]
-    check_numbers({name: weights[name] for name in own if name in weights and own[name].is_floating_point()}, source)
-    if not (missing or unexpected or reshaped):
-        return
-    lines = [f'{source} does not fit this model.']
-    for problem, names in (('missing', missing), ('not known here', unexpected), ('of another shape', reshaped)):
-        if names:
-            lines.append(f'  {problem}: {first_of(names)}')
-    lines.append(f'Model and file must have the same sizes. {remedy}')
-    raise UserError('\n'.join(lines))
+    shared = {name: weights[name] for name in own if name in weights}
+    check_numbers({name: tensor for name, tensor in shared.items() if own[name].is_floating_point()}, source)
+    problems = {'missing': [name for name in own if name not in weights],
+                'not known here': [name for name in weights if name not in own],
+                'of another shape': [f'{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}'
+                                     for name, tensor in shared.items() if tensor.shape != own[name].shape]}
+    lines = [f'  {problem}: {first_of(names)}' for problem, names in problems.items() if names]
+    if lines:
+        raise UserError('\n'.join([f'{source} does not fit this model.', *lines,
+                                   f'Model and file must have the same sizes. {remedy}']))
 
 
 def check_numbers(weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise a UserError that names the tensors that are not of a floating-point type or have values not finite."""
+    """Raise a UserError with the names of tensors that are not of a floating-point type, or not finite."""
     retyped = [f'{name} ({tensor.dtype})' for name, tensor in weights.items() if not tensor.is_floating_point()]
     if retyped:
         raise UserError(f'{first_of(retyped, 3)}: weights are of a floating-point type; {source} seems to be '

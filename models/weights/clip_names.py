@@ -58,7 +58,15 @@ def check_name(name: str, sizes: Variant, checkpoint: Checkpoint) -> Variant:
     Raises:
         UserError: there is no such name, or the file is of another model.
     """
-    known = _named(name)
+    models = known_variants()
+    if name not in models:
+        architecture = name.partition('/')[0]
+        weights = [other.partition('/')[2] for other in models if other.startswith(f'{architecture}/')]
+        choice = f'{architecture} has the weights {", ".join(weights)}' if weights else \
+            f'models: {", ".join(dict.fromkeys(other.partition("/")[0] for other in models))}'
+        raise UserError(f'{name!r} is not a known name of a CLIP ViT. A name is MODEL/WEIGHTS, such as '
+                        f'ViT-B-16/openai; {choice}.')
+    known = models[name]
     if differences := _differences(known, sizes):
         raise UserError(f'{checkpoint.path} is not {name}: {"; ".join(differences)}. Name the right file, or '
                         'correct its name (model.clip_name).')
@@ -66,20 +74,6 @@ def check_name(name: str, sizes: Variant, checkpoint: Checkpoint) -> Variant:
         raise UserError(f'{checkpoint.path} is in OpenAI\'s format, so its GELU is QuickGELU; {name} has '
                         f'{KINDS_OF_GELU[known.vision["gelu"]]}. Correct model.clip_name, or leave it out.')
     return known
-
-
-def _named(name: str) -> Variant:
-    known = known_variants()
-    if name in known:
-        return known[name]
-    architecture, _, tag = name.partition('/')
-    tags = [other.partition('/')[2] for other in known if other.startswith(f'{architecture}/')]
-    if tags:
-        raise UserError(f'{name!r} is not a name of open_clip\'s: write {architecture}/WEIGHTS, WEIGHTS being one of '
-                        f'{", ".join(tags)}.')
-    architectures = dict.fromkeys(other.partition('/')[0] for other in known)
-    raise UserError(f'{name!r} is not a known name of a CLIP ViT. A name is MODEL/WEIGHTS, such as ViT-B-16/openai; '
-                    f'models: {", ".join(architectures)}.')
 
 
 def _differences(known: Variant, sizes: Variant) -> list[str]:

@@ -39,13 +39,12 @@ def variant_of(checkpoint: Checkpoint, *, name: str | None = None, gelu: str | N
         known = variant_alike(sizes)
     else:
         raise UserError(_question(sizes, checkpoint))
-    vision, text = dict(sizes.vision), dict(sizes.text)
-    if vision:
-        vision |= {'heads': known.vision['heads'] if known else max(1, vision['width'] // 64),
-                   'gelu': gelu or known.vision['gelu']}
-    if text:
-        text |= {'transformer_heads': known.text['transformer_heads'] if known else max(
-            1, text['transformer_width'] // 64), 'gelu': gelu or known.text['gelu']}
+    vision = sizes.vision and {
+        **sizes.vision, 'heads': known.vision['heads'] if known else max(1, sizes.vision['width'] // 64),
+        'gelu': gelu or known.vision['gelu']}
+    text = sizes.text and {
+        **sizes.text, 'transformer_heads': known.text['transformer_heads'] if known else max(
+            1, sizes.text['transformer_width'] // 64), 'gelu': gelu or known.text['gelu']}
     return Variant(vision, text, sizes.resolution)
 
 

@@ -12,10 +12,10 @@ import safetensors
 import torch
 from torch import Tensor
 
-from .. import file_kinds
 from ..errors import UserError
+from ..file_kinds import TABLE, WEIGHTS, other_kind
 from . import torch_files
-from .checks import check_plain, check_texts
+from .checks import CONTROL, check_plain, walk
 from .names import find_state_dict, in_layout_of_clip, is_hugging_face, unwrapped
 
 LOGGER = logging.getLogger('mmseg')
@@ -88,20 +88,19 @@ def _check_path(path: Path) -> None:
 def _load(path: Path) -> Any:
     """Load a file by its content, not by its name."""
     try:
-        kind = file_kinds.kind_of(path)
-        if kind is not None and kind.family != file_kinds.WEIGHTS:
+        if kind := other_kind(path, WEIGHTS):
             if path.name.endswith('.index.json'):
-                raise torch_files.Refused(f'is the list of the files (shards) that a model was saved in: {JOIN}')
+                raise UserError(f'{path} is the list of the files (shards) that a model was saved in: {JOIN}')
             config = '; a config comes before it, or after --config' if path.suffix == '.py' else ''
-            raise torch_files.Refused(f'is not a checkpoint: it is {kind}. A .pth, .pt, .bin or .safetensors file of '
-                                      f'weights is needed here{config}.')
+            raise UserError(f'{path} is not a checkpoint: it is {kind}. A .pth, .pt, .bin or .safetensors file of '
+                            f'weights is needed here{config}.')
         with path.open('rb') as file:
             is_safetensors = file.read(9)[8:] == b'{'
         content = _load_safetensors(path) if is_safetensors else torch_files.load(path)
         check_plain(content, path.stat().st_size)
         return content
-    except torch_files.Refused as error:
-        raise UserError(f'{path} {error}') from None
+    except UserError:
+        raise
     except PermissionError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
     except Exception as error:  # a damaged file can raise any
@@ -118,12 +117,11 @@ def _load_safetensors(path: Path) -> dict:
 
 def _check_meta(meta: Any, path: Path) -> None:
     """Check that the entries of a meta that are used have their types, and texts that a terminal can show."""
-    if not isinstance(meta, dict):
-        raise UserError(f'{path}: its metadata (meta) are damaged. Copy it again.')
-    check_texts([meta.get(name) for name in META], str(path))
-    right_types = all(isinstance(meta[name], types) for name, types in META.items() if meta.get(name) is not None)
-    if not (right_types and all(isinstance(name, str) and name.isprintable() for name in meta.get('CLASSES') or ())
-            and isinstance((meta.get('hook_msgs') or {}).get('best_score'), (Real, type(None)))):
+    used = {name: meta[name] for name in META if meta.get(name) is not None} if isinstance(meta, dict) else None
+    if used is None or not all(isinstance(value, META[name]) for name, value in used.items()) or \
+            not all(isinstance(name, str) and name.isprintable() for name in used.get('CLASSES', ())) or \
+            not isinstance(used.get('hook_msgs', {}).get('best_score'), (Real, type(None))) or \
+            any(isinstance(text, str) and CONTROL.search(text) for text in walk(used)):
         raise UserError(f'{path}: its metadata (meta) are damaged. Copy it again.')
 
 
@@ -141,8 +139,8 @@ def read_embeddings(path: str | Path) -> Tensor:
         raise UserError(f'no embedding file {path}. Leave it out (load_text_embedding=None) to have the embeddings '
                         'computed from CLIP.') from None
     except Exception as error:  # numpy parses a header that may hold anything
-        kind = file_kinds.kind_of(Path(path)) if Path(path).is_file() else None
-        instead = f': it is {kind}' if kind is not None and kind != file_kinds.TABLE else ''
+        kind = other_kind(Path(path), TABLE) if Path(path).is_file() else ''
+        instead = kind and f': it is {kind}'
         raise UserError(f'{path} is truncated or not a .npy table of text embeddings{instead}.') from error
     if table.ndim != 2 or table.dtype.kind != 'f' or table.size == 0:
         raise UserError(f'{path} is not a (classes, width) table of text embeddings.')

@@ -87,22 +87,18 @@ def description(checkpoint: Checkpoint) -> Description | None:
     entry = checkpoint.meta['clip_rc']
     try:
         stored, prompt_set, unseen = entry['text_embeddings'], entry['prompt_set'], entry['split']['unseen']
-        names, setting, config, shape = entry['class_names'], entry['setting'], entry['config'], stored['shape']
+        names, setting, config = entry['class_names'], entry['setting'], entry['config']
         data = base64.b64decode(stored['base64'])
-        prompts = [prompt_set] if isinstance(prompt_set, str) else prompt_set
-        if not all(isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
-                   for texts in (names, unseen, prompts, [setting])) or not isinstance(config, dict):
-            raise TypeError('wrong type of texts or config')
-        if isinstance(prompt_set, str) and prompt_set not in PROMPT_SETS:  # a path in a checkpoint is not read
-            raise UserError('unknown prompt set')
-        table = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
-        if table.ndim != 2 or len(table) != len(names):
-            raise UserError(f'text embeddings of shape {shape} for {len(names)} classes')
-        digest = stored['sha256']
+        # A checkpoint names no text file of prompts: nothing but a known set is looked up.
+        prompts = [*PROMPT_SETS.keys() & {prompt_set}] if isinstance(prompt_set, str) else prompt_set
+        table = np.frombuffer(data, '<f4').reshape(stored['shape']).astype(np.float32)
+        if not prompts or not isinstance(config, dict) or table.ndim != 2 or len(table) != len(names) or \
+                hashlib.sha256(data).hexdigest() != stored['sha256'] or not all(
+                    isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
+                    for texts in (names, unseen, prompts, [setting])):
+            raise ValueError('values of another type, or embeddings of another size or hash')
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f'{checkpoint.path}: its metadata (meta) are damaged. Copy it again.') from error
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(f'{checkpoint.path}: its text embeddings are damaged. Copy it again.')
     return Description(names, unseen, setting, prompt_set if isinstance(prompt_set, str) else tuple(prompt_set), config,
                        torch.from_numpy(table))
 

@@ -72,12 +72,12 @@ def load(path: Path) -> Any:
     with path.open('rb') as file:
         if file.read(4) == b'PK\x03\x04':
             with zipfile.ZipFile(file) as archive:
-                if _check_archive(archive, path.stat().st_size):
+                if _check_archive(archive, path):
                     return _load_torchscript(path)
         else:
             file.seek(0)
             for _ in range(PICKLES_OF_LEGACY):
-                _check_pickle(file, path.stat().st_size)
+                _check_pickle(file, path)
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(path, map_location='cpu', weights_only=True)
@@ -85,41 +85,38 @@ def load(path: Path) -> Any:
         if not (unsafe := re.search(r"GLOBAL ([\w.]+\w(\('.*?'\))?)", str(error))):
             raise
         code = "import sys, torch; torch.save(torch.load(sys.argv[1], weights_only=False)['state_dict'], 'weights.pth')"
-        raise Refused(f'cannot be read safely: beside tensors and plain values it has {unsafe[1]}, and nothing of a '
-                      'file is run here. If you trust its source, save its weights alone (state_dict, or the entry '
-                      f'that holds them): python -c "{code}" {shlex.quote(str(path))}') from None
+        raise UserError(f'{path} cannot be read safely: beside tensors and plain values it has {unsafe[1]}, and '
+                        'nothing of a file is run here. If you trust its source, save its weights alone (state_dict, '
+                        f'or the entry that holds them): python -c "{code}" {shlex.quote(str(path))}') from None
 
 
-class Refused(UserError):
-    """The end of a sentence that begins with the path of a file."""
-
-
-def _check_archive(archive: zipfile.ZipFile, size: int) -> bool:
-    """Check sizes, checksums and pickle of an archive of `size` bytes; tell whether it is TorchScript's."""
-    if sum(entry.file_size for entry in archive.infolist()) > 4 * size + 1_000_000:
-        raise UserError('its parts are much larger than the file')
+def _check_archive(archive: zipfile.ZipFile, path: Path) -> bool:
+    """Check sizes, checksums and pickle of an archive; tell whether it is TorchScript's."""
+    if sum(entry.file_size for entry in archive.infolist()) > 4 * path.stat().st_size + 1_000_000:
+        raise ValueError('its parts are much larger than the file')
     if damaged := archive.testzip():  # torch itself does not compare checksums
-        raise UserError(f'the checksum of {ascii(damaged)} is wrong')
+        raise ValueError(f'the checksum of {ascii(damaged)} is wrong')
     for name in archive.namelist():
         if name.endswith('/constants.pkl'):
             return True
         if name.endswith('/data.pkl'):
-            _check_pickle(BytesIO(archive.read(name)), size)
+            _check_pickle(BytesIO(archive.read(name)), path)
     return False
 
 
-def _check_pickle(file: IO[bytes], size: int) -> None:
-    """Refuse the pickle of a file of `size` bytes that `torch.load` cannot read, or would take very long to read.
+def _check_pickle(file: IO[bytes], path: Path) -> None:
+    """Refuse the pickle in a file that `torch.load` cannot read, or would take very long to read.
 
     Tuples that stand many times in each other take for ever to hash as a key, and texts can be encoded again and
     again. So this adds up the sizes of the values on the pickle's stack, without making any of them.
     """
+    most = 8 * path.stat().st_size + 100_000
     stack, marks, memo = [], [], {}  # (depth, size) of tuples and texts; others count 1
     for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
         name, before = instruction.name, instruction.stack_before
         if name == 'PROTO' and argument != PROTOCOL:
-            raise Refused(f'was saved with pickle_protocol={argument}, which PyTorch does not read safely: save it '
-                          'again with torch.save alone.')
+            raise UserError(f'{path} was saved with pickle_protocol={argument}, which PyTorch does not read safely: '
+                            'save it again with torch.save alone.')
         if name == 'MARK':
             marks.append(len(stack))
         elif name in ('BINPUT', 'LONG_BINPUT'):
@@ -135,19 +132,15 @@ def _check_pickle(file: IO[bytes], size: int) -> None:
             value = (0, len(argument)) if isinstance(argument, str) else (0, 1)
             if name.startswith('TUPLE') or name in ('REDUCE', 'NEWOBJ'):
                 value = depth, total * (4 if name == 'REDUCE' else 1)
-            if value[0] > DEEPEST or value[1] > 8 * size + 100_000 or count > MOST_VALUES:
-                raise UserError('values that would take very long to read')
+            if value[0] > DEEPEST or value[1] > most or count > MOST_VALUES:
+                raise ValueError('values that would take very long to read')
             stack.extend([value] * len(instruction.stack_after))
 
 
 def _load_torchscript(path: Path) -> dict[str, torch.Tensor]:
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() not in openai_files.MODELS.values():
+    if hashlib.sha256(np.memmap(path, mode='r')).hexdigest() not in openai_files.MODELS.values():
         code = "import sys, torch; torch.save(torch.jit.load(sys.argv[1], 'cpu').state_dict(), 'weights.pt')"
-        raise Refused('is a TorchScript archive, which is a program, and not one of OpenAI\'s published files: it is '
-                      'not run. If you trust its source, save its weights and use weights.pt: '
-                      f'python -c "{code}" {shlex.quote(str(path))}')
+        raise UserError(f'{path} is a TorchScript archive, which is a program, and not one of OpenAI\'s published '
+                        'files: it is not run. If you trust its source, save its weights and use weights.pt: '
+                        f'python -c "{code}" {shlex.quote(str(path))}')
     return dict(torch.jit.load(path, map_location='cpu').state_dict())

@@ -1,12 +1,7 @@
 """Prompt sets, and class names as people write them."""
 import pytest
 
-from models.class_names import (
-    clean_class_names,
-    parse_class_names,
-    synonyms,
-    templates_of,
-)
+from models.class_names import clean_class_names, parse_class_names, synonyms, templates_of
 
 
 def test_the_fifteen_templates_of_coco_stuff():

@@ -2,22 +2,18 @@
 import io
 import pickle
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
-from models.class_names import lines_of
-from models.file_kinds import TEXT, WEIGHTS, check_config, check_text, kind_of
+from models.errors import UserError
+from models.file_kinds import CONFIG, TEXT, UNKNOWN, WEIGHTS, kind_of, other_kind
+from models.plugins import read_config
+from models.text_files import lines_of
 from models.weights.files import read, read_embeddings
-
-
-def image(ending: str) -> bytes:
-    file = io.BytesIO()
-    Image.new('RGB', (4, 3)).save(file, ending)
-    return file.getvalue()
 
 
 def zipped(*names: str) -> bytes:
@@ -25,12 +21,6 @@ def zipped(*names: str) -> bytes:
     with zipfile.ZipFile(file, 'w') as archive:
         for name in names:
             archive.writestr(name, b'content')
-    return file.getvalue()
-
-
-def table() -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.ones((2, 3)))
     return file.getvalue()
 
 
@@ -45,8 +35,9 @@ TEXTS = {
 OTHERS = {
     'page.pth': (b' <!DOCTYPE html><html>', 'a web page'),
     'lfs.pth': (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'git lfs pull'),
-    'a.png': (image('png'), 'an image'), 'it.zip': (zipped('a.jpg', 'ViT-B-16.pt'), 'a.jpg, ViT-B-16.pt'),
-    'it.tgz': (b'\x1f\x8b\x08' + bytes(20), 'compressed'), 'rows.npy': (table(), 'a .npy table'),
+    'a.png': (b'\x89PNG\r\n\x1a\n' + bytes(20), 'an image'),
+    'it.zip': (zipped('a.jpg', 'ViT-B-16.pt'), 'a.jpg, ViT-B-16.pt'),
+    'it.tgz': (b'\x1f\x8b\x08' + bytes(20), 'compressed'), 'rows.npy': (b'\x93NUMPY\x01\x00v\x00{}', 'a .npy table'),
     'labels.pkl': (pickle.dumps([np.zeros((20, 20), np.uint8)]), 'a pickle that torch.save did not write')}
 
 
@@ -63,31 +54,19 @@ def files(kinds: dict) -> pytest.MarkDecorator:
 
 
 @files(TEXTS | OTHERS)
-def test_in_place_of_a_checkpoint(file, phrase):
-    with pytest.raises(ValueError, match='is not a checkpoint: it is ') as error:
-        read(file)
-    assert str(file) in str(error.value) and phrase in str(error.value) and '\n' not in str(error.value)
-    assert ('a config comes before it, or after --config' in str(error.value)) == (file.suffix == '.py')
-
-
-@files(OTHERS)
-def test_in_place_of_a_config_and_of_a_list(file, phrase):
-    for call in (lambda: check_config(file), lambda: lines_of(file, 'class names')):
-        match = rf'{file.name} is not a (config|text file of class names, one a line): '
-        with pytest.raises(ValueError, match=match) as error:
-            call()
-        assert phrase in str(error.value) and '\n' not in str(error.value)
-
-
-@files(TEXTS)
-def test_texts_pass_where_texts_belong(file, phrase):
-    check_config(file)
-    assert kind_of(file).family == TEXT
-    if file.suffix in ('.py', '.json'):
-        with pytest.raises(ValueError, match=f'is not a text file of prompts, one a line: it is {phrase}'):
-            lines_of(file, 'prompts')
-    else:
-        check_text(file, 'prompts')
+def test_in_place_of_others(file, phrase):
+    kind = kind_of(file)[0]
+    assert (kind in (TEXT, CONFIG)) == (file.name in TEXTS)
+    refused = {'checkpoint': read}
+    if kind != TEXT:
+        refused['text file of prompts, one a line'] = partial(lines_of, content='prompts')
+    if file.name in OTHERS:
+        refused['config'] = read_config
+    for wanted, call in refused.items():
+        with pytest.raises(UserError, match=f'is not a {wanted}: it is ') as error:
+            call(file)
+        assert str(file) in str(error.value) and phrase in str(error.value) and '\n' not in str(error.value)
+        assert ('a config comes before it' in str(error.value)) == (file.suffix == '.py' and wanted == 'checkpoint')
 
 
 @pytest.mark.parametrize('zip_format', [True, False, None])
@@ -97,17 +76,16 @@ def test_a_checkpoint_in_place_of_others(tmp_path, zip_format):
         save_file(weights, file)
     else:
         torch.save(weights, file, _use_new_zipfile_serialization=zip_format)
-    assert kind_of(file).family == WEIGHTS and read(file).weights
-    with pytest.raises(ValueError, match=r'it\.py is not a config: it is a .*; the checkpoint comes after it'):
-        check_config(file)
-    with pytest.raises(ValueError, match=r'it\.py is truncated or not a \.npy table of text embeddings: it is a '):
+    assert kind_of(file)[0] == WEIGHTS and read(file).weights
+    with pytest.raises(UserError, match=r'it\.py is not a config: it is a .*; the checkpoint comes after it'):
+        read_config(file)
+    with pytest.raises(UserError, match=r'it\.py is truncated or not a \.npy table of text embeddings: it is a '):
         read_embeddings(file)
-    with pytest.raises(ValueError, match='is a folder, not a config'):
-        check_config(tmp_path)
+    with pytest.raises(UserError, match='is a folder, not a config'):
+        read_config(tmp_path)
 
 
 @pytest.mark.parametrize('content', [b'\x80\x02', b'\x87\xbd\xc1\xf7z', bytes(300), b'PK\x03\x04'])
 def test_unknown_kinds(tmp_path, content):
     (tmp_path / 'it').write_bytes(content)
-    assert kind_of(tmp_path / 'it') is None
-    check_config(tmp_path / 'it')
+    assert kind_of(tmp_path / 'it')[0] == UNKNOWN and not other_kind(tmp_path / 'it', TEXT)

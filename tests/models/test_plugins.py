@@ -36,13 +36,13 @@ class HalvedLoss(MaskLoss):
 '''
 CONFIG = '''
 _base_ = {base!r}
-custom_imports = dict(imports=[{module!r}])
+custom_imports = {imports}
 model = dict(decode_head=dict({part}))
 '''
 
 
-def write_config(file, base, module, part=''):
-    file.write_text(CONFIG.format(base=str(base), module=module, part=part))
+def write_config(file, base, *modules, part='', imports=None):
+    file.write_text(CONFIG.format(base=str(base), imports=imports or {'imports': [*modules]}, part=part))
     return file
 
 
@@ -72,9 +72,8 @@ def test_beside_the_config_or_on_the_path(tmp_path, tiny_configs, monkeypatch):
     (tmp_path / 'idea/helper.py').write_text('HALF = 0.5\nfrom datasets import PascalVOC20\n')
     (tmp_path / 'elsewhere/own_on_path.py').write_text('import models\n')
     monkeypatch.syspath_prepend(tmp_path / 'elsewhere')
-    file = write_config(tmp_path / 'idea/mine.py', tiny_configs['inductive'], 'package.loss',
-                        "loss_decode=dict(type='HalvedLoss')")
-    file.write_text(file.read_text().replace("['package.loss']", "['package.loss', 'own_on_path']"))
+    file = write_config(tmp_path / 'idea/mine.py', tiny_configs['inductive'], 'package.loss', 'own_on_path',
+                        part="loss_decode=dict(type='HalvedLoss')")
     monkeypatch.chdir(tmp_path / 'idea')
     model = build_model(read('mine.py'))
     assert type(model.decode_head.losses).__module__ == 'package.loss' and 'own_on_path' in sys.modules
@@ -117,15 +116,12 @@ def test_modules_that_cannot_be_imported(tmp_path, tiny_configs, name, text, par
 @pytest.mark.parametrize('written', ["'my_head'", "dict(import_='x')", 'dict(imports=[1])',
                                      "dict(imports=['json'], allow_failed_imports=True)"])
 def test_custom_imports_written_in_another_way(tmp_path, tiny_configs, written):
-    file = tmp_path / 'mine.py'
-    file.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\ncustom_imports = {written}\n")
     with pytest.raises(ValueError, match='custom_imports'):
-        read(file)
+        read(write_config(tmp_path / 'mine.py', tiny_configs['inductive'], imports=written))
 
 
 def test_a_part_that_no_module_registers(tmp_path, tiny_configs):
-    file = tmp_path / 'mine.py'
-    file.write_text(f"_base_ = {str(tiny_configs['inductive'])!r}\nmodel = dict(decode_head=dict(type='NoHead'))\n")
+    file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], part="type='NoHead'")
     with pytest.raises(ValueError, match=r"NoHead is not in the models registry.*custom_imports = dict\(imports"):
         build_model(read(file))
 
@@ -134,7 +130,7 @@ def test_an_error_in_a_part_says_where(tmp_path, tiny_configs):
     (tmp_path / 'own_faulty.py').write_text(LOSS.replace('from helper import HALF\n', 'HALF = 1\n').replace(
         'self.halved = halved', 'a, b = (1, 2, 3)').replace('HalvedLoss', 'FaultyLoss'))
     file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'own_faulty',
-                        "loss_decode=dict(type='FaultyLoss')")
+                        part="loss_decode=dict(type='FaultyLoss')")
     with pytest.raises(SystemExit) as caught:
         errors.run(lambda: build_model(read(file)))
     assert re.fullmatch(r'error: ValueError: too many values to unpack \(expected 2.*\) '
@@ -156,7 +152,8 @@ def idea(tmp_path_factory, tiny_configs):
     assert sorted(path.name for path in folder.iterdir()) == ['cosine.py', 'my_cosine.py']
     (folder / 'helper.py').write_text('HALF = 0.5\n')
     (folder / 'halved.py').write_text(LOSS)
-    write_config(folder / 'inductive.py', tiny_configs['inductive'], 'halved', "loss_decode=dict(type='HalvedLoss')")
+    write_config(folder / 'inductive.py', tiny_configs['inductive'], 'halved',
+                 part="loss_decode=dict(type='HalvedLoss')")
     return folder
 
 
@@ -208,7 +205,7 @@ def test_a_warning_about_another_head_with_the_same_weights(run, works, tiny_con
     (tmp_path / 'same.py').write_text(
         'from mmseg.models.builder import HEADS\nfrom models import RegionClueHead\n'
         'HEADS.register_module(name="SameHead")(type("SameHead", (RegionClueHead,), {}))\n')
-    file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'same', "type='SameHead'")
+    file = write_config(tmp_path / 'mine.py', tiny_configs['inductive'], 'same', part="type='SameHead'")
     done = run('test.py', file, works['loss'] / 'latest.pth', '--eval', 'mIoU', '--work-dir', tmp_path)
     assert 'was trained with the decode_head RegionClueHead, the config has SameHead' in done.stdout + done.stderr
 

@@ -1,7 +1,5 @@
 """Read configs, override them from the command line, and make their paths absolute."""
 import json
-import sys
-import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +7,11 @@ from pprint import pformat
 
 from mmcv import Config, ConfigDict, DictAction
 
-from models import file_kinds, mmcv_compat, plugins
 from models.errors import UserError
+from models.plugins import REPOSITORY, read_config
 from models.weights.config_text import with_pairs
 from tools.engine.config_names import SETTINGS, check_names
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # settings of a config's model
 TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # settings of a config's datasets, where they are not lists
 LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG')
@@ -82,32 +79,6 @@ def _override(config: Config, options: list[str]) -> None:
         config.merge_from_dict(options)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise UserError(f'{" ".join(options)}: does not fit the config: {error}') from error
-
-
-def read_config(path: str | Path) -> Config:
-    """Execute a config file, and import the modules in its `custom_imports`, which may lie beside it.
-
-    Raises:
-        UserError: the file is missing or not a config, or one of its modules cannot be imported.
-    """
-    path = Path(path)
-    file_kinds.check_config(path)
-    if not path.is_file():
-        raise UserError(f'no config file {path}; the configs are in {REPOSITORY / "configs"}.')
-    search_path, complain = [*sys.path], sys.unraisablehook
-    try:
-        with mmcv_compat.configs_of_any_editor():
-            config = Config.fromfile(str(path), import_custom_modules=False)
-    except BaseException as error:  # any error of the user's code, or Ctrl-C, after which mmcv leaves traces
-        sys.path[:], sys.unraisablehook = search_path, lambda _: None
-        traceback.clear_frames(error.__traceback__)  # closes the temporary file now, whose folder is gone
-        if isinstance(error, UserError) or not isinstance(error, Exception):
-            raise
-        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
-    finally:
-        sys.unraisablehook = complain
-    plugins.import_modules(config, path)
-    return config
 
 
 def _weights_path(name: str) -> Path:

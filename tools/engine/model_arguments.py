@@ -53,8 +53,7 @@ def add_class_arguments(parser: ArgumentParser) -> None:
 def load_segmenter(args: Namespace) -> 'Segmenter':
     """Load the model that the command line names."""
     from models.inference import load_model
-    from tools.engine.config import read_config
-    return load_model(args.checkpoint, None if args.config is None else read_config(args.config), clip=args.clip,
+    return load_model(args.checkpoint, args.config, clip=args.clip,
                       device=args.device, amp=args.amp)
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from models.errors import UserError
-from models.image_io import InvalidImage, opened
+from models.image_io import opened
 from models.label_format import label_format
 
 # COCO-Stuff's maps count COCO's 91 things and 91 stuffs from 0. These things have no masks: street sign, hat, shoe, eye
@@ -32,7 +32,7 @@ def decode(file) -> Image.Image:
         with opened(file, 'it') as image:
             image.load()
             return image
-    except InvalidImage:
+    except UserError:
         raise
     except Exception as error:  # of any kind: Pillow trusts the file
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not of Pillow

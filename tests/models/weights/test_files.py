@@ -85,13 +85,6 @@ def test_bytes_that_were_lost(file, place):
         read(file)
 
 
-@pytest.mark.parametrize('name', ['clip.safetensors', 'state_dict.pt', 'legacy.pt'])
-def test_a_file_is_read_by_its_content_not_by_its_ending(tmp_path, name):
-    file = tmp_path / ('it.pth' if name == 'clip.safetensors' else 'it.safetensors')
-    FORMATS[name](clip_weights(**SMALL), file)
-    assert read(file).weights.keys() == clip_weights(**SMALL).keys()
-
-
 def test_an_unknown_torchscript_archive_is_not_run(tmp_path, monkeypatch):
     """The message has the command that converts it."""
     file = tmp_path / 'it is.pt'
@@ -189,7 +182,7 @@ def test_a_part_of_a_text_tower(tmp_path, name):
 def test_weights_of_every_floating_type(tmp_path, dtype):
     weights = {name: value.to(dtype) if value.is_floating_point() else value
                for name, value in clip_weights(**SMALL).items()}
-    torch.save(weights, tmp_path / 'clip.pt')
+    torch.save({**weights, 'visual.proj': torch.nn.Parameter(weights['visual.proj'])}, tmp_path / 'clip.pt')
     model = vision_encoder()
     load_vision_tower(model, read(tmp_path / 'clip.pt'))
     assert torch.equal(model.proj, weights['visual.proj'].float())

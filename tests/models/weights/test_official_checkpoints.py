@@ -1,6 +1,7 @@
 """Whole state dicts, official and our own: all that the model has is loaded, and nothing else is ignored silently."""
 import copy
 import json
+from functools import partial
 
 import fill
 import numpy as np
@@ -30,12 +31,8 @@ def model():
     return build_segmentor(ConfigDict(golden_config('inductive')))
 
 
-def by_torch(model, weights, tmp_path):
-    model.load_state_dict(weights)
-
-
-def by_torch_loosely(model, weights, tmp_path):
-    model.load_state_dict(weights, strict=False)
+def by_torch(model, weights, tmp_path, strict=True):
+    model.load_state_dict(weights, strict=strict)
 
 
 def by_mmcv(model, weights, tmp_path, strict=True):
@@ -43,15 +40,12 @@ def by_mmcv(model, weights, tmp_path, strict=True):
     load_checkpoint(model, str(tmp_path / 'weights.pth'), strict=strict)
 
 
-def by_mmcv_loosely(model, weights, tmp_path):
-    by_mmcv(model, weights, tmp_path, strict=False)
-
-
 def as_part_of_another(model, weights, tmp_path):
     nn.ModuleDict({'module': model}).load_state_dict({f'module.{name}': value for name, value in weights.items()})
 
 
-LOADERS = pytest.mark.parametrize('load', [by_torch, by_torch_loosely, by_mmcv, by_mmcv_loosely, as_part_of_another])
+LOADERS = pytest.mark.parametrize('load', [by_torch, partial(by_torch, strict=False), by_mmcv,
+                                          partial(by_mmcv, strict=False), as_part_of_another])
 
 
 def full_size_config(name: str, folder) -> dict:
