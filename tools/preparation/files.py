@@ -1,12 +1,14 @@
-"""Files of a benchmark: names in a folder, lists of names, files that never exist in part."""
+"""Files of a benchmark: names in a folder, lists of names, files that never exist in part, damaged archives."""
+import errno
 import os
-from collections.abc import Iterable
-from io import BytesIO
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from models.errors import UserError
 from tools.engine.files import atomic_path
 
 
@@ -28,10 +30,9 @@ def write_list(file: Path, names: Iterable[str]) -> None:
 
 
 def write_mask(target: Path, labels: np.ndarray) -> None:
-    """Write label ids (H, W) uint8 as PNG."""
-    content = BytesIO()
-    Image.fromarray(labels).save(content, 'PNG')
-    write_file(target, content.getvalue())
+    """Write label ids (H, W) uint8 as PNG, see `write_file`."""
+    with atomic_path(target, sync=False) as path:
+        Image.fromarray(labels).save(path)
 
 
 def write_file(target: Path, content: bytes) -> None:
@@ -44,3 +45,19 @@ def remove_unfinished(folder: Path) -> None:
     """Remove the unfinished files of a run that was killed."""
     for path in folder.glob('.*.part*'):
         path.unlink()
+
+
+@contextmanager
+def naming_damage(path: Path, name: str = '') -> Iterator[None]:
+    """Turn any error of reading an archive into a UserError that names it, and the file `name` in it.
+
+    The libraries trust the archive: errors may be of any type.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not a wrong offset
+            raise
+        where = f'{name[:80]} in {path}' if name else path
+        raise UserError(f'{where} is damaged or truncated ({type(error).__name__}: {error}). Delete {path} '
+                        'and get it again.') from error

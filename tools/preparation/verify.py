@@ -1,4 +1,4 @@
-"""Check a prepared benchmark: files are there, decode and fit together, label ids and classes are right."""
+"""Check a prepared benchmark: files are there, can be loaded and fit together, label ids and classes are right."""
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 import datasets
-from datasets.loading import upright_size
+from datasets.loading import LoadImage, check_size, load_mask
+from datasets.masks import MaskIds
 from models.errors import UserError
-from tools.preparation.convert_masks import VOID, decode, label_ids
 from tools.preparation.files import names_in, stems
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Benchmark, Split
@@ -46,38 +46,23 @@ def incomplete_folders(benchmark: Benchmark, root: Path) -> set[str]:
     return incomplete
 
 
-def check(pair: tuple[Path, Path], ids: range) -> tuple[list[str], set[int]]:
-    """Decode an image and its mask and compare them.
-
-    Args:
-        ids: valid label ids, beside void.
-
-    Returns:
-        problems as text, and the valid label ids that occur.
-    """
-    problems, sizes, labels = [], [], set()
-    for path in pair:
-        try:
-            decoded = decode(path)
-            sizes.append(upright_size(decoded))
-            if path is pair[1]:
-                labels = set(np.flatnonzero(np.bincount(label_ids(decoded).ravel())).tolist()) - {VOID}
-        except (UserError, OSError) as error:
-            problems.append(f'{path}: {error}')
-    wrong = sorted(labels - set(ids))
-    if wrong:
-        problems.append(f'{pair[1]}: label ids {wrong[:5]} are out of range: valid are 0 to {ids.stop - 1} and {VOID}')
-    if len(set(sizes)) > 1:
-        problems.append(f'{pair[1]}: the mask is {sizes[1][1]}x{sizes[1][0]} pixels, its image '
-                        f'{sizes[0][1]}x{sizes[0][0]}')
-    return problems, labels.intersection(ids)
+def check(pair: tuple[Path, Path], masks: MaskIds) -> tuple[str | None, set[int]]:
+    """Load an image and its mask as training does; return the error, if any, and the indices of the classes."""
+    image, mask = pair
+    try:
+        size = LoadImage()({'img_prefix': image.parent, 'img_info': {'filename': image.name}})['img_shape'][:2]
+        labels = load_mask(str(mask), masks)
+        check_size(str(mask), labels, size)
+    except UserError as error:
+        return str(error), set()
+    return None, set(np.unique(labels).tolist()) - {masks.ignore}
 
 
 def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     """Print a report on a benchmark, and return whether it is complete and right. Nothing is changed."""
     print(f'{name} in {root}:')
-    class_names = getattr(datasets, benchmark.dataset).CLASSES
-    ids = range(benchmark.first_label + len(class_names))
+    dataset = getattr(datasets, benchmark.dataset)
+    masks = MaskIds(dataset.CLASSES, reduce_zero_label=dataset.REDUCE_ZERO_LABEL)
     good, listed, present = True, Counter(), {'training': set(), 'val': set()}
     for split in benchmark.splits:
         found = survey(split, root, benchmark.mask_ending)
@@ -85,8 +70,8 @@ def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
         pairs = [(root / split.images / f'{name}.jpg', root / split.masks / f'{name}{benchmark.mask_ending}')
                  for name in sorted(names & found.images & found.masks)]
         problems = []
-        for wrong, labels in parallel(partial(check, ids=ids), pairs, len(pairs), workers, 'images'):
-            problems += wrong
+        for problem, labels in parallel(partial(check, masks=masks), pairs, len(pairs), workers, 'images'):
+            problems += [problem] if problem else []
             present['val' if split.name == 'val' else 'training'] |= labels
         if found.names is None:
             print(f'  {split.name}: no file {split.names}; 0 of {split.count:,} images')
@@ -102,10 +87,9 @@ def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     repeated = sorted(name for name, count in listed.items() if count > 1)  # within a split, or trained and tested on
     show('listed more than once', repeated)
     for part, labels in present.items():
-        absent = [class_name for label, class_name in enumerate(class_names, benchmark.first_label)
-                  if label not in labels]
+        absent = [class_name for index, class_name in enumerate(dataset.CLASSES) if index not in labels]
         none_of = f'; none of {", ".join(absent)}' if labels and absent else ''
-        print(f'  classes in {part}: {len(class_names) - len(absent)} of {len(class_names)}{none_of}')
+        print(f'  classes in {part}: {len(dataset.CLASSES) - len(absent)} of {len(dataset.CLASSES)}{none_of}')
         good &= not (absent and part == 'training')  # a small val need not show every class
     return good and not repeated
 
