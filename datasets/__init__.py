@@ -7,8 +7,8 @@ from .sampling import PassSampler, SeededSamples
 from .several import SeveralDatasets
 from .zero_shot import ZeroShotDataset
 
-# Class lists by the names of protocols, for command lines. The two with 59 classes differ in the config's unseen classes
-# alone. All Context protocols have the same files, which tools/prepare_data.py calls `context`.
+# Class lists by the names of protocols, for command lines. The two with 59 classes differ in the unseen classes that
+# their configs name. All Context protocols share files: `context` in tools/prepare_data.py.
 BY_NAME = {'voc12': PascalVOC20, 'coco': COCOStuff164k, 'context60': PascalContext60, 'context59': PascalContext59,
            'context59misindexed': PascalContext59, 'ade20k': ADE20K150, 'miniature': Miniature}
 

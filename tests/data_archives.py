@@ -9,6 +9,8 @@ from PIL import Image
 from pycocotools.mask import encode
 from scipy.io import savemat
 
+from tools.preparation.context import CATEGORIES
+
 SIZE = (14, 16)  # of all images, height and width; room for every label of every benchmark
 COCO_STUFF_UNUSED = {'street sign': 11, 'hat': 25, 'shoe': 28, 'eye glasses': 29, 'plate': 44, 'mirror': 65,
                      'window': 67, 'desk': 68, 'door': 70, 'blender': 82, 'hair brush': 90}
@@ -39,33 +41,6 @@ def mat(labels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def run_length_code(inside: np.ndarray) -> str:
-    """COCO's compressed code of a segment (H, W) bool."""
-    return encode(np.asfortranarray(inside.astype(np.uint8)))['counts'].decode()
-
-
-def tar(files: dict[str, bytes], mode: str = 'w') -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def lines(names: list[str]) -> bytes:
-    return ''.join(f'{name}\n' for name in names).encode()
-
-
 class Made:
     """A benchmark's archives and the files that must result.
 
@@ -80,10 +55,20 @@ class Made:
         self.files, self.counts, self.images, self.masks, self.lists = {}, {}, {}, {}, {}
 
     def archive(self, name: str) -> bytes:
-        files = self.files[name]
+        files, buffer = self.files[name], io.BytesIO()
         if name.endswith('.json'):
             return files['']
-        return zipped(files) if name.endswith('.zip') else tar(files, 'w:gz' if name.endswith('.tgz') else 'w')
+        if name.endswith('.zip'):
+            with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
+                for inside, content in files.items():
+                    archive.writestr(inside, content)
+        else:
+            with tarfile.open(fileobj=buffer, mode='w:gz' if name.endswith('.tgz') else 'w') as archive:
+                for inside, content in files.items():
+                    info = tarfile.TarInfo(inside)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        return buffer.getvalue()
 
 
 def voc12() -> Made:
@@ -102,12 +87,12 @@ def voc12() -> Made:
             sbd_files[f'{sbd}/cls/{name}.mat'] = mat(labels)
             made.masks[f'{folder}/SegmentationClassAug/{name}.png'] = labels
     for name, names in (('train', train), ('val', val), ('trainval', [*train, *val])):
-        tar_files[f'{folder}/ImageSets/Segmentation/{name}.txt'] = lines(names)
+        tar_files[f'{folder}/ImageSets/Segmentation/{name}.txt'] = '\n'.join(names).encode()
         made.lists[f'{folder}/ImageSets/Segmentation/{name}.txt'] = names
     # SBD divides the images of both, and more, in its own way.
     parts = {'train': [val[1], *more[5:], train[0]], 'val': [train[1], val[2], *more[:5]]}
     for name, names in parts.items():
-        sbd_files[f'{sbd}/{name}.txt'] = lines(names)
+        sbd_files[f'{sbd}/{name}.txt'] = '\n'.join(names).encode()
         made.lists[f'VOCdevkit/VOCaug/dataset/{name}.txt'] = names
     sbd_files[f'{sbd}/img/{train[0]}.jpg'] = b'not needed'
     made.lists[f'{folder}/ImageSets/Segmentation/aug.txt'] = more
@@ -116,7 +101,7 @@ def voc12() -> Made:
     return made
 
 
-def coco_stuff164k() -> Made:
+def coco() -> Made:
     made, root = Made(), 'coco_stuff164k'
     used = [label for label in range(182) if label not in COCO_STUFF_UNUSED.values()]
     maps = {}
@@ -136,9 +121,7 @@ def coco_stuff164k() -> Made:
     return made
 
 
-def pascal_context(categories: list[int]) -> Made:
-    """Args:
-        categories: of the annotations, in the order of mmseg's classes."""
+def context() -> Made:
     made, folder = Made(), 'VOCdevkit/VOC2010'
     phases = {'2008_000003': 'val', '2008_000001': 'train', '2008_000002': 'train', '2008_000004': 'val',
               '2008_000009': 'test', **{f'2008_{number:06d}': 'train' for number in range(10, 20)}}
@@ -152,8 +135,9 @@ def pascal_context(categories: list[int]) -> Made:
         made.masks[f'{folder}/SegmentationClassContext/{name}.png'] = labels
         for label in [17, *range(1, 60)]:  # the first lies under the others and is painted over by the last of its own
             inside = labels == label if segments and label != 17 else (labels == label) | (labels == 59)
-            segments.append(dict(id=len(segments), image_id=number, category_id=categories[label], area=1, iscrowd=0,
-                                 segmentation=dict(size=list(SIZE), counts=run_length_code(inside)), parts=[]))
+            code = encode(np.asfortranarray(inside.astype(np.uint8)))['counts']
+            segments.append(dict(id=len(segments), image_id=number, category_id=CATEGORIES[label], area=1, iscrowd=0,
+                                 segmentation=dict(size=list(SIZE), counts=code.decode()), parts=[]))
     made.masks.pop(f'{folder}/SegmentationClassContext/2008_000009.png')
     made.lists = {f'{folder}/ImageSets/SegmentationContext/{phase}.txt':
                   sorted(name for name in phases if phases[name] == phase) for phase in ('train', 'val')}

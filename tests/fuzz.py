@@ -33,7 +33,7 @@ from models.inference import read_image  # noqa: E402
 from models.weights import files, metadata  # noqa: E402
 from models.weights.config_text import read_config_text  # noqa: E402
 from tools.inspect_checkpoint import lines  # noqa: E402
-from tools.preparation import convert_masks, unpack  # noqa: E402
+from tools.preparation import unpack  # noqa: E402
 from tools.preparation.sources import Archive, Folder  # noqa: E402
 from tools.results.inspection import inspect  # noqa: E402
 
@@ -107,8 +107,7 @@ def read_data(path: Path) -> None:
     """Read as an image, as a mask of ids and as a mask of colours."""
     for step in (lambda: LoadImage()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
                  lambda: load_mask(str(path), MaskIds('abcde')),
-                 lambda: load_mask(str(path), MaskColours([(1, 2, 3), (4, 5, 6)])),
-                 lambda: convert_masks.label_ids(convert_masks.decode(path))):
+                 lambda: load_mask(str(path), MaskColours([(1, 2, 3), (4, 5, 6)]))):
         with suppress(ValueError):
             step()
     read_image(path, max_pixels=20_000_000)

@@ -31,10 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.models or ['ViT-B-16']:
         url, path = args.url.replace('{name}', name).replace('{sha256}', MODELS[name]), args.out / f'{name}.pt'
         try:
-            args.out.mkdir(parents=True, exist_ok=True)
             downloads.obtain(path, [url], {'sha256': MODELS[name]})
         except OSError as error:
-            sys.exit(f'error: {path}: {error}; --out names another folder, and --url a mirror')
+            sys.exit(f'error: {error}; --out names another folder, and --url a mirror')
         except KeyboardInterrupt:
             print('interrupted; run this again to resume', file=sys.stderr)
             sys.exit(130)

@@ -14,7 +14,6 @@ from datasets.masks import MaskColours, MaskIds
 from models.inference import read_image
 from tests.conftest import make_voc
 from tests.models.test_image_io import png_bomb, save_kinds
-from tools.preparation.convert_masks import decode
 
 JPEG, MASK = 'JPEGImages/{}_000.jpg', 'SegmentationClass/{}_000.png'
 
@@ -144,8 +143,6 @@ def test_bombs(tmp_path, read):
     (tmp_path / 'bomb.png').write_bytes(png_bomb(12_000, 11_000))
     with pytest.raises(ValueError, match=r'bomb\.png has more than 100,000,000 pixels'):
         read(tmp_path / 'bomb.png')
-    with pytest.raises(ValueError, match='more than 100,000,000 pixels'):
-        decode(tmp_path / 'bomb.png')
 
 
 def test_programs_that_are_images(tmp_path):

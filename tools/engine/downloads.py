@@ -43,6 +43,7 @@ def obtain(path: Path, urls: Sequence[str], expected: Mapping[str, int | str]) -
     there, sources = path.exists(), ' or '.join(urls)
     file = path if there else path.with_name(f'{path.name}.part')
     if not there:
+        path.parent.mkdir(parents=True, exist_ok=True)
         fetch_from_any(urls, file)
     print(f'checking {path}' if expected else f'{path}: no size or checksum is published, so it is not checked',
           file=sys.stderr)

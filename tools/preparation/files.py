@@ -1,6 +1,5 @@
 """Files of a benchmark: names in a folder, lists of names, files that never exist in part, damaged archives."""
 import errno
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +11,9 @@ from models.errors import UserError
 from tools.engine.files import atomic_path
 
 
-def names_in(file: Path) -> list[str]:
-    """Read the lines of a list, without blank ones."""
-    return [line.strip() for line in file.read_text().splitlines() if line.strip()]
-
-
 def stems(folder: Path, ending: str) -> set[str]:
     """List the files in a folder that have this ending, without it; hidden files are left out."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    return {name.removesuffix(ending) for name in names if name.endswith(ending) and name[0] != '.'}
+    return {path.name.removesuffix(ending) for path in folder.glob(f'[!.]*{ending}')}
 
 
 def write_list(file: Path, names: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from models.errors import UserError
 from tools.engine import downloads
 from tools.engine.files import lock_folder, make_folder
 from tools.preparation.context import make_context
-from tools.preparation.files import names_in, write_list
+from tools.preparation.files import write_list
 from tools.preparation.sources import SBD_LISTS, VOC_LISTS, Benchmark
 from tools.preparation.unpack import unpack
 from tools.preparation.verify import incomplete_folders
@@ -50,10 +50,10 @@ def list_aug(benchmark: Benchmark, root: Path) -> None:
     own = set()
     for split in benchmark.splits:
         if split.name in ('train', 'val'):
-            names = names_in(root / split.names)
+            names = (root / split.names).read_text().split()
             if len(names) != split.count:
                 raise UserError(f'{root / split.names} lists {len(names):,} images, expected {split.count:,}. Delete '
                                 'it and run this again.')
             own.update(names)
-    sbd = {name for part in ('train', 'val') for name in names_in(root / SBD_LISTS / f'{part}.txt')}
+    sbd = {name for part in ('train', 'val') for name in (root / SBD_LISTS / f'{part}.txt').read_text().split()}
     write_list(root / VOC_LISTS / 'aug.txt', sbd - own)

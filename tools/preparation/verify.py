@@ -10,7 +10,7 @@ import datasets
 from datasets.loading import LoadImage, check_size, load_mask
 from datasets.masks import MaskIds
 from models.errors import UserError
-from tools.preparation.files import names_in, stems
+from tools.preparation.files import stems
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Benchmark, Split
 
@@ -30,7 +30,7 @@ def survey(split: Split, root: Path, mask_ending: str) -> Survey:
     if split.names is None:
         return Survey(sorted(images | masks), images, masks)
     file = root / split.names
-    return Survey(names_in(file) if file.is_file() else None, images, masks)
+    return Survey(file.read_text().split() if file.is_file() else None, images, masks)
 
 
 def incomplete_folders(benchmark: Benchmark, root: Path) -> set[str]:
