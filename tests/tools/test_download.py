@@ -99,13 +99,15 @@ def test_runs_from_any_directory_with_the_standard_library_alone(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith('checking ViT-B-32.pt\nerror: ViT-B-32.pt has the SHA-256')
 
 
-@pytest.mark.parametrize(('have', 'supports_range', 'ranges', 'sent'), [
-    (0, True, [None], [200_000]),
-    (150_000, True, ['bytes=150000-'], [50_000]),
-    (200_000, True, ['bytes=200000-'], []),  # only the hash is missing
-    (HALF, False, [f'bytes={HALF}-'], [200_000])])
-def test_a_part_is_resumed(server, out, part, capsys, have, supports_range, ranges, sent):
-    server.supports_range = supports_range
+@pytest.mark.parametrize(('have', 'supports_range', 'drops', 'ranges', 'sent'), [
+    (0, True, 0, [None], [200_000]),
+    (0, True, 1, [None, f'bytes={HALF}-'], [HALF, HALF]),
+    (150_000, True, 0, ['bytes=150000-'], [50_000]),
+    (200_000, True, 0, ['bytes=200000-'], []),  # only the hash is missing
+    (HALF, False, 0, [f'bytes={HALF}-'], [200_000])])
+def test_a_part_is_resumed(server, out, part, capsys, have, supports_range, drops, ranges, sent):
+    """Whether it is left from an earlier run, or from a connection that was dropped."""
+    server.supports_range, server.drops = supports_range, drops
     if have:
         part.write_bytes(CONTENT[:have])
     assert run(server.url, out) == 0
@@ -113,14 +115,6 @@ def test_a_part_is_resumed(server, out, part, capsys, have, supports_range, rang
     assert (server.ranges, server.sent) == (ranges, sent)
     assert run(server.url, out) == 0 and server.ranges == ranges
     assert capsys.readouterr().out.count('its SHA-256 is right') == 2
-
-
-def test_dropped_connection_is_continued_in_the_same_run(server, out):
-    server.drops = 1
-    assert run(server.url, out) == 0
-    assert out.read_bytes() == CONTENT
-    assert server.ranges == [None, f'bytes={HALF}-']
-    assert sum(server.sent) == len(CONTENT)
 
 
 WRONG = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
