@@ -123,16 +123,6 @@ def test_sums_are_exact(dataset):
     assert scores['IoU.aeroplane'] == round(2**24 / (2**24 + 10_000), 4) == 0.9994
 
 
-def test_dice(dataset):
-    scores = dataset.evaluate(random_maps(dataset, right=0.5), metric='mDice', logger='silent')
-    iou = dataset.evaluate(random_maps(dataset, right=0.5), logger='silent')
-    assert 'mIoU' not in scores and 'hIoU' not in scores
-    for name in VOC:
-        expected = 2 * iou[f'IoU.{name}'] / (1 + iou[f'IoU.{name}'])
-        assert scores[f'Dice.{name}'] == pytest.approx(expected, abs=2e-4, nan_ok=True)
-    assert scores['mDice'] == pytest.approx(np.nanmean([scores[f'Dice.{name}'] for name in VOC]), abs=1e-4)
-
-
 def test_the_table_names_the_side_of_every_class(dataset, caplog):
     logger = logging.getLogger('test of the table')
     with caplog.at_level(logging.INFO):
@@ -154,16 +144,6 @@ def test_harmonic_mean(seen, unseen, harmonic):
 def test_without_unseen_classes_there_is_no_unseen_score():
     scores = zero_shot_scores(np.array([0.5, 0.7]), [0, 1], [])
     assert scores == pytest.approx({'mIoU_seen': 0.6, 'mIoU_unseen': math.nan, 'hIoU': math.nan}, nan_ok=True)
-
-
-# ---- files
-
-def test_format_results_writes_the_ids_of_the_dataset(dataset, tmp_path):
-    maps = random_maps(dataset, right=0.5)
-    files = dataset.format_results(maps[1:], str(tmp_path / 'new' / 'folder'), indices=[1, 2])
-    assert [file.rsplit('/', 1)[1] for file in files] == ['val_001.png', 'val_002.png']
-    for labels, file in zip(maps[1:], files):
-        np.testing.assert_array_equal(np.asarray(Image.open(file)), labels + 1)
 
 
 def test_training_reads_train_and_aug(tiny_configs):
