@@ -1,7 +1,6 @@
 """Each benchmark, from small invented archives on a local server to its folders, and the failures on the way."""
 import errno
 import hashlib
-import io
 import multiprocessing
 import os
 import shutil
@@ -26,15 +25,16 @@ REAL = dict(sources.BENCHMARKS)
 
 
 class Case:
-    """A benchmark whose archives are small and on a local server."""
+    """A benchmark whose archives are small, on a local server and, all or those in `put`, where a user puts them."""
 
-    def __init__(self, name, server, root, monkeypatch):
+    def __init__(self, name, server, root, monkeypatch, put=None):
         self.name, self.server, self.root, self.monkeypatch = name, server, root, monkeypatch
         self.made = getattr(data_archives, name)()
         self.archives = list(self.made.files)
         for archive in self.archives:
             server.files[f'/{archive}'] = self.made.archive(archive)
         self.publish()
+        self.put(put)
 
     def publish(self, urls=None):
         """Puts the server's archives in the place of the real ones, with the same facts published of them."""
@@ -49,9 +49,8 @@ class Case:
             archives=tuple(archives), splits=tuple(splits)))
 
     def put(self, archives=None):
-        """Puts archives where a user would: all, without a list of them."""
-        (self.root / 'downloads').mkdir(parents=True, exist_ok=True)
         for archive in self.archives if archives is None else archives:
+            (self.root / 'downloads').mkdir(parents=True, exist_ok=True)
             (self.root / 'downloads' / archive).write_bytes(self.server.files[f'/{archive}'])
 
     def run(self, *arguments):
@@ -63,10 +62,6 @@ class Case:
         except SystemExit as error:
             return error.code
         return 0
-
-    def prepare(self):
-        self.put()
-        assert self.run() == 0
 
     def fails(self, *parts, arguments=()):
         """The run ends with one line that contains all of `parts`."""
@@ -86,7 +81,7 @@ def case(tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, 'RETRY_WAITS', (0, 0))
     monkeypatch.setenv('no_proxy', '*')
     with serving({}) as server:
-        yield lambda name: Case(name, server, tmp_path / 'data', monkeypatch)
+        yield lambda name, **options: Case(name, server, tmp_path / 'data', monkeypatch, **options)
 
 
 def test_published_hashes_are_well_formed():
@@ -99,7 +94,7 @@ def test_published_hashes_are_well_formed():
 
 @pytest.mark.parametrize('name', REAL)
 def test_download_unpack_convert_verify(case, name, capsys):
-    case = case(name)
+    case = case(name, put=())
     case.fails(case.root / 'downloads', *case.archives, f'{case.server.url}/{case.archives[0]}', '--download')
     assert case.run('--download', '--workers', '2') == 0
     printed = capsys.readouterr()
@@ -127,7 +122,7 @@ def test_download_unpack_convert_verify(case, name, capsys):
 
 def test_only_the_archives_of_missing_files_are_needed(case):
     case = case('voc12')
-    case.prepare()
+    assert case.run() == 0
     assert case.server.ranges == []
     tree = case.tree()
     shutil.rmtree(case.root / 'downloads')
@@ -143,7 +138,7 @@ def test_only_the_archives_of_missing_files_are_needed(case):
 # ---- downloads; test_download.py has connections that drop
 
 def test_the_second_address_is_tried_when_the_first_is_gone(case):
-    case = case('ade20k')
+    case = case('ade20k', put=())
     name = 'ADEChallengeData2016.zip'
     urls = (f'{case.server.url}/gone/{name}', f'{case.server.url}/{name}')
     case.publish(urls=urls)
@@ -155,7 +150,6 @@ def test_the_second_address_is_tried_when_the_first_is_gone(case):
 
 def test_another_file_is_there(case):
     case = case('ade20k')
-    case.put()
     path = case.root / 'downloads/ADEChallengeData2016.zip'
     path.write_bytes(wrong := path.read_bytes()[:-1])
     case.fails(path, 'Delete it', case.server.url, 'bytes, expected', 'truncated', arguments=['--download'])
@@ -164,7 +158,6 @@ def test_another_file_is_there(case):
 
 def test_space_is_checked_before_unpacking(case, monkeypatch):
     case = case('ade20k')
-    case.put()
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: namedtuple('usage', 'free')(1000))
     case.fails('to unpack ADEChallengeData2016.zip', '0.00 GB are free', '--root')
     assert case.tree() == {}
@@ -220,7 +213,8 @@ def test_damage_in_an_archive_is_named(case, name, archive, inside, change, word
                arguments=['--workers', '2'])
     case.server.files[f'/{archive}'] = whole
     case.publish()
-    case.prepare()
+    case.put()
+    assert case.run() == 0
 
 
 # ---- runs that end early
@@ -228,7 +222,6 @@ def test_damage_in_an_archive_is_named(case, name, archive, inside, change, word
 @pytest.mark.parametrize('workers', ['1', '2'])
 def test_the_disk_fills_up(case, monkeypatch, workers):
     case = case('coco')
-    case.put()
     real_replace = Path.replace
 
     def replace(path, target):
@@ -251,7 +244,6 @@ def test_the_disk_fills_up(case, monkeypatch, workers):
 def test_an_interrupted_run_is_resumed(case, monkeypatch, name, folder, end, capfd):
     """Interrupted while it slowly writes the first masks."""
     case = case(name)
-    case.put()
     real_replace = Path.replace
 
     def replace(path, target):
@@ -276,15 +268,15 @@ def test_an_interrupted_run_is_resumed(case, monkeypatch, name, folder, end, cap
     if end == signal.SIGINT:
         assert capfd.readouterr().err.splitlines()[-1] == 'stopped.'
     time.sleep(0.5)  # workers that outlive their parent notice it
-    before = case.tree()
+    left = case.tree()
     time.sleep(0.5)
-    assert case.tree() == before, 'still at work'
-    before = {path: file for path, file in before.items() if '.part' not in path}  # left by a kill, removed by the next
-    masks = [path for path in before if path.startswith(folder)]
-    assert 0 < len(masks) < len([path for path in case.made.masks if path.startswith(folder)]), 'the case is wrong'
-    for path, (_, content) in before.items():
+    assert case.tree() == left, 'still at work'
+    before = {path: file for path, file in left.items() if '.part' not in path}  # left by a kill, removed by the next
+    masks, expected = ([path for path in paths if path.startswith(folder)] for paths in (before, case.made.masks))
+    assert 0 < len(masks) < len(expected), 'the case is wrong'
+    for path in before:
         if path.endswith(('.png', '.jpg')):
-            Image.open(io.BytesIO(content)).load()
+            Image.open(case.root / path).load()
     assert case.run() == 0
     after = case.tree()
     assert after.items() >= before.items(), 'existing files were made again'
@@ -297,7 +289,6 @@ def lock(folder):
 
 def test_one_run_at_a_time(case):
     case = case('ade20k')
-    case.put()
     with ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool:
         pool.submit(lock, case.root / 'downloads').result(20)
         case.fails('another run is using', case.root / 'downloads')
@@ -314,7 +305,7 @@ def kill_oneself(task):
 
 
 def test_a_root_that_cannot_be_written(case):
-    case = case('ade20k')
+    case = case('ade20k', put=())
     case.root.write_text('a file')
     case.fails(case.root, 'cannot write', arguments=['--download'])
     case.fails(case.root, '--root', arguments=['--verify'])
@@ -335,7 +326,7 @@ def save(labels) -> bytes:
 def test_verify_finds_wrong_files(case, kind, change, text, capsys):
     """With the functions that load samples for training, whose tests have more kinds of damage."""
     case = case('ade20k')
-    case.prepare()
+    assert case.run() == 0
     change(next((case.root / f'ade/ADEChallengeData2016/{kind}/validation').glob('ADE_val_00000001.*')))
     before = case.tree()
     case.fails('incomplete or wrong', 'delete the wrong ones', arguments=['--verify'])
@@ -345,7 +336,7 @@ def test_verify_finds_wrong_files(case, kind, change, text, capsys):
 
 def test_verify_counts_and_names_absent_classes(case, capsys):
     case = case('ade20k')
-    case.prepare()
+    assert case.run() == 0
     for kind, ending in (('images', 'jpg'), ('annotations', 'png')):
         (case.root / f'ade/ADEChallengeData2016/{kind}/training/ADE_train_00000002.{ending}').unlink()
     labels = data_archives.mask([*range(3), *range(5, 151)], 0)
@@ -362,7 +353,7 @@ def test_verify_counts_and_names_absent_classes(case, capsys):
 
 def test_verify_finds_images_of_two_splits(case, capsys):
     case = case('voc12')
-    case.prepare()
+    assert case.run() == 0
     aug = case.root / 'VOCdevkit/VOC2012/ImageSets/Segmentation/aug.txt'
     aug.write_text(aug.read_text().replace('2008_000022', '2007_000012'))
     case.fails('incomplete or wrong', arguments=['--verify'])
@@ -371,7 +362,6 @@ def test_verify_finds_images_of_two_splits(case, capsys):
 
 def test_a_short_list_of_voc_is_an_error(case):
     case = case('voc12')
-    case.put()
     lists = case.root / 'VOCdevkit/VOC2012/ImageSets/Segmentation'
     lists.mkdir(parents=True)
     (lists / 'train.txt').write_text('2007_000001\n')

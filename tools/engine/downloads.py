@@ -111,33 +111,25 @@ def fetch(url: str, part: Path) -> None:
         raise ConnectionError(f'the connection ended after {have} of {total} bytes')
 
 
-def fetch_with_retries(url: str, part: Path) -> None:
-    """Fetch, and resume after a dropped connection until the waits in `RETRY_WAITS` are used up."""
-    for wait in RETRY_WAITS:
-        try:
-            return fetch(url, part)
-        except HTTPError:
-            raise
-        except DROPPED as error:
-            print(f'{error}; trying again in {wait} s', file=sys.stderr)
-            time.sleep(wait)
-    return fetch(url, part)
-
-
 def fetch_from_any(urls: Sequence[str], part: Path) -> None:
-    """Fetch the rest of `part` from the first address that works.
+    """Fetch the rest of `part` from the first address that works; dropped connections are resumed after `RETRY_WAITS`.
 
     Raises:
-        OSError: none does, or the disk is full.
+        OSError: no address works, or the disk is full.
     """
     failures = []
     for url in urls:
         print(f'downloading {url} to {part}', file=sys.stderr)
-        try:
-            return fetch_with_retries(url, part)
-        except (OSError, HTTPException, ValueError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise OSError(error.errno, error.strerror, str(part)) from error
-            failures.append(f'{url}: {error}')
+        for wait in (*RETRY_WAITS, None):
+            try:
+                return fetch(url, part)
+            except (OSError, HTTPException, ValueError) as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise OSError(error.errno, error.strerror, str(part)) from error
+                if wait is None or isinstance(error, HTTPError) or not isinstance(error, DROPPED):
+                    failures.append(f'{url}: {error}')
+                    break
+                print(f'{error}; trying again in {wait} s', file=sys.stderr)
+                time.sleep(wait)
     raise OSError(f'cannot download {"; ".join(failures)}. Run this again to resume, or download the file by hand to '
                   f'{part.with_suffix("")}')
