@@ -45,7 +45,7 @@ def test_context_categories_are_those_of_the_class_names():
     lambda content: content[:-30], lambda content: b'', lambda content: b'<html>',
     lambda content: content[:len(content) // 2] + b'xxxx' + content[len(content) // 2 + 4:]])
 @pytest.mark.parametrize(('labels', 'content'), [
-    ('coco_stuff', data_archives.encoded(data_archives.mask([0, 1], 0).astype(np.uint8))),
+    ('coco_stuff', data_archives.encoded(data_archives.mask([0, 1], 0))),
     ('sbd', data_archives.mat(data_archives.mask([0, 1], 0)))])
 def test_damaged_masks(tmp_path, labels, content, damage):
     assert convert_masks.CONVERTERS[labels](content).shape == data_archives.SIZE

@@ -100,16 +100,18 @@ def test_download_unpack_convert_verify(case, name, capsys):
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f'{name} is complete.' and 'Traceback' not in printed.err
     assert ('no size or checksum is published' in printed.err) == (name == 'coco')
-    for path, content in case.made.images.items():
-        assert (case.root / path).read_bytes() == content
-    for path, labels in case.made.masks.items():
-        with Image.open(case.root / path) as image:
-            assert image.mode in ('L', 'P')
-            np.testing.assert_array_equal(np.asarray(image), labels, err_msg=path)
-    for path, names in case.made.lists.items():
-        assert (case.root / path).read_text().split() == names
+    for path, expected in case.made.expected.items():
+        file = case.root / path
+        if isinstance(expected, bytes):
+            assert file.read_bytes() == expected
+        elif isinstance(expected, list):
+            assert file.read_text().split() == expected
+        else:
+            with Image.open(file) as image:
+                assert image.mode in ('L', 'P')
+                np.testing.assert_array_equal(np.asarray(image), expected, err_msg=path)
     tree = case.tree()
-    assert set(tree) == {*case.made.images, *case.made.masks, *case.made.lists}, 'and nothing else'
+    assert set(tree) == {*case.made.expected}, 'and nothing else'
     assert {path.name for path in (case.root / 'downloads').iterdir()} == {'.lock', *case.archives}
 
     requests = len(case.server.ranges)
@@ -126,7 +128,7 @@ def test_only_the_archives_of_missing_files_are_needed(case):
     assert case.server.ranges == []
     tree = case.tree()
     shutil.rmtree(case.root / 'downloads')
-    lost = next(path for path in case.made.masks if 'Aug/2008' in path)
+    lost = next(path for path in case.made.expected if 'Aug/2008' in path)
     (case.root / lost).unlink()
     case.fails('benchmark.tgz')
     case.put(['benchmark.tgz'])
@@ -272,7 +274,7 @@ def test_an_interrupted_run_is_resumed(case, monkeypatch, name, folder, end, cap
     time.sleep(0.5)
     assert case.tree() == left, 'still at work'
     before = {path: file for path, file in left.items() if '.part' not in path}  # left by a kill, removed by the next
-    masks, expected = ([path for path in paths if path.startswith(folder)] for paths in (before, case.made.masks))
+    masks, expected = ([path for path in paths if path.startswith(folder)] for paths in (before, case.made.expected))
     assert 0 < len(masks) < len(expected), 'the case is wrong'
     for path in before:
         if path.endswith(('.png', '.jpg')):
@@ -280,7 +282,7 @@ def test_an_interrupted_run_is_resumed(case, monkeypatch, name, folder, end, cap
     assert case.run() == 0
     after = case.tree()
     assert after.items() >= before.items(), 'existing files were made again'
-    assert set(after) == {*case.made.images, *case.made.masks, *case.made.lists}
+    assert set(after) == {*case.made.expected}
 
 
 def lock(folder):
