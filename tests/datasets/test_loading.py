@@ -1,39 +1,25 @@
 """Damaged and missing files: a ValueError that names the file, in training and in evaluation."""
 import numpy as np
 import pytest
-from mmcv import Config
-from mmseg.datasets import build_dataset
 from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import Image
 
-import datasets  # noqa: F401  registers
 from datasets.loading import LoadImage, LoadLabels
 from datasets.masks import MaskColours, MaskIds
 from models.inference import read_image
-from tests.conftest import make_voc
 from tests.data_archives import encoded
+from tests.datasets.custom_data import EXAMPLE, dataset_of, id_masks
 from tests.models.test_image_io import png_bomb, save_kinds
 
-IMAGE = np.zeros((72, 96, 3), np.uint8)
-JPEG, MASK = 'JPEGImages/{}_000.jpg', 'SegmentationClass/{}_000.png'
-
-
-@pytest.fixture
-def root(tmp_path):
-    return make_voc(tmp_path / 'VOC2012', train=2, aug=1, val=2)
-
-
-def open_dataset(tiny_configs, root, part: str):
-    config = Config.fromfile(str(tiny_configs['inductive'])).data['train' if part == 'train' else 'test']
-    config.data_root = str(root)
-    return build_dataset(config, {'test_mode': part != 'train'})
+IMAGE = np.zeros((128, 128, 3), np.uint8)
+JPEG, MASK = 'images/00.jpg', 'masks/00.png'
 
 
 def read_first(dataset, part: str) -> None:
     """What training and evaluation do with a sample."""
     dataset[0]
     if part == 'val':
-        dataset.pre_eval(np.zeros((72, 96), dtype=np.uint8), 0)
+        dataset.pre_eval(np.zeros((128, 128), dtype=np.uint8), 0)
 
 
 def half(data: bytes) -> bytes:
@@ -62,19 +48,20 @@ BROKEN = [
     (MASK, 'cut in the middle', half, 'broken mask'),
     (MASK, 'removed after the start', lambda data: None, 'mask is missing'),
     (MASK, 'empty', lambda data: b'', 'broken mask'),
-    (MASK, 'of another size', lambda data: encoded(np.zeros((96, 72), np.uint8)), '72x96 pixels, its image 96x72'),
-    (MASK, 'with colours', lambda data: encoded(np.zeros((72, 96, 3), np.uint8)), 'one label per pixel.* 3 channels'),
-    (MASK, 'id out of range', lambda data: encoded(np.full((72, 96), 21, np.uint8)),
-     r'label ids \[21\] .*range: the 20 classes have the ids 1 to 20, 255 is'),
+    (MASK, 'of another size', lambda data: encoded(np.zeros((96, 72), np.uint8)), '72x96 pixels, its image 128x128'),
+    (MASK, 'with colours', lambda data: encoded(IMAGE), 'one label per pixel.* 3 channels'),
+    (MASK, 'id out of range', lambda data: encoded(np.full((128, 128), 21, np.uint8)),
+     r'label ids \[21\] .*range: the 5 classes have the ids 0 to 4, 255 is'),
 ]
 
 
 @pytest.mark.parametrize('part', ['train', 'val'])
 @pytest.mark.parametrize(('file', 'name', 'damage', 'words'), BROKEN, ids=[f'{row[0][0]}-{row[1]}' for row in BROKEN])
-def test_a_damaged_file_is_named(tiny_configs, root, part, file, name, damage, words):
-    dataset = open_dataset(tiny_configs, root, part)
+def test_a_damaged_file_is_named(tmp_path, part, file, name, damage, words):
+    root = id_masks(tmp_path / 'data')
+    dataset = dataset_of(root, part)
     read_first(dataset, part)  # whole, it is read
-    path = root / file.format(part)
+    path = root / part / file
     damaged = damage(path.read_bytes())
     path.unlink()
     if damaged is not None:
@@ -84,12 +71,12 @@ def test_a_damaged_file_is_named(tiny_configs, root, part, file, name, damage, w
     assert str(path) in str(caught.value)
 
 
-def test_one_reading_of_an_image_everywhere(tiny_configs, root, tmp_path):
+def test_one_reading_of_an_image_everywhere(tmp_path):
     """Training and testing load the image that `read_image`, and thus demo.py, reads."""
-    dataset = open_dataset(tiny_configs, root, 'val')
+    dataset = dataset_of(EXAMPLE, colours=True)
     (tmp_path / 'kinds').mkdir()
     dataset.img_dir = str(tmp_path / 'kinds')
-    for path in save_kinds(tmp_path / 'kinds', np.asarray(Image.open(root / 'JPEGImages/val_000.jpg'))):
+    for path in save_kinds(tmp_path / 'kinds', np.asarray(Image.open(EXAMPLE / 'val/images/00.jpg'))):
         expected = read_image(path)
         loaded = LoadImage()({'img_prefix': dataset.img_dir, 'img_info': {'filename': path.name}})
         assert loaded['img'].flags.c_contiguous and np.array_equal(loaded['img'][..., ::-1], expected), path.name
