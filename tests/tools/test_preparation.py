@@ -54,11 +54,6 @@ def test_damaged_masks(tmp_path, labels, content, damage):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mask_of_colours_is_refused():
-    with pytest.raises(ValueError, match='RGB'):
-        convert_masks.coco_stuff_labels(data_archives.encoded(np.zeros((2, 2, 3), dtype=np.uint8)))
-
-
 def test_pycocotools_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pycocotools', None)
     monkeypatch.setitem(sys.modules, 'pycocotools.mask', None)
@@ -110,7 +105,7 @@ def test_a_zip_bomb(tmp_path, claimed, words):
         (tmp_path / 'it.zip').write_bytes(data)
     tracemalloc.start()
     try:
-        with pytest.raises(UserError, match=rf'a/it\.jpg in .*it\.zip is damaged or truncated \(.*{words}'):
+        with pytest.raises(UserError, match=rf'a/it\.jpg in .*it\.zip is damaged, .*\(.*{words}'):
             unpacked(tmp_path / 'it.zip')
         assert tracemalloc.get_traced_memory()[1] < 50e6
     finally:

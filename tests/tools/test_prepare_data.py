@@ -194,6 +194,7 @@ MAPS, DETAIL, SBD = 'stuffthingmaps_trainval2017.zip', 'trainval_merged.json', '
     ('coco', MAPS, '', half, ''),
     ('coco', MAPS, 'val2017/000000000049.png', half, ''),
     ('coco', MAPS, 'val2017/000000000049.png', lambda content: save([[11]]), 'no label ids [11]'),
+    ('coco', MAPS, 'val2017/000000000049.png', lambda content: save([[[1, 1, 1]]]), "Pillow's mode RGB"),
     ('ade20k', 'ADEChallengeData2016.zip', '', flipped, 'ADEChallengeData2016/images/validation/ADE_val_00000001.jpg'),
     ('context', DETAIL, '', half, ''),
     ('context', DETAIL, '', replaced(b'{', b'[{'), ''),

@@ -52,5 +52,5 @@ def naming_damage(path: Path, name: str = '') -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not a wrong offset
             raise
         where = f'{name[:80]} in {path}' if name else path
-        raise UserError(f'{where} is damaged or truncated ({type(error).__name__}: {error}). Delete {path} '
-                        'and get it again.') from error
+        raise UserError(f'{where} is damaged, truncated or another file ({type(error).__name__}: {error}). '
+                        f'Delete {path} and get it again.') from error
