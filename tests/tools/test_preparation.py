@@ -6,7 +6,6 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from datasets import COCOStuff164k, PascalContext60
