@@ -1,19 +1,16 @@
 """Images, masks, class names, splits and scores. Importing this package registers the datasets with mmsegmentation."""
-from .ade20k import ADE20K150
+from .benchmarks import ADE20K150, COCOStuff164k, PascalContext59, PascalContext60, PascalVOC20
 from .class_split import ClassSplit, DatasetFacts
-from .coco_stuff import COCOStuff164k
 from .loading import LoadImage, LoadLabels
 from .miniature import Miniature
-from .pascal_context import PascalContext59, PascalContext60
 from .sampling import PassSampler, SeededSamples
 from .several import SeveralDatasets
-from .voc12 import PascalVOC20
 from .zero_shot import ZeroShotDataset
 
-# Names of the benchmarks on command lines. The two with 59 classes differ in their split only.
-BY_NAME = {'voc12': PascalVOC20, 'coco_stuff164k': COCOStuff164k, 'context59': PascalContext59,
-           'context59misindexed': PascalContext59, 'context60': PascalContext60, 'ade20k': ADE20K150,
-           'miniature': Miniature}
+# Class lists by the names of protocols, for command lines. The two with 59 classes differ in the unseen classes that
+# their configs name. All Context protocols share files: `context` in tools/prepare_data.py.
+BY_NAME = {'voc12': PascalVOC20, 'coco': COCOStuff164k, 'context60': PascalContext60, 'context59': PascalContext59,
+           'context59misindexed': PascalContext59, 'ade20k': ADE20K150, 'miniature': Miniature}
 
 __all__ = ['ADE20K150', 'BY_NAME', 'COCOStuff164k', 'ClassSplit', 'DatasetFacts', 'LoadLabels', 'LoadImage',
            'Miniature', 'PascalContext59', 'PascalContext60', 'PascalVOC20', 'PassSampler', 'SeededSamples',

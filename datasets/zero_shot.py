@@ -123,17 +123,20 @@ class ZeroShotDataset(CustomDataset):
         """Load an image (H, W, 3) uint8, RGB."""
         return LoadImage()({'img_prefix': self.img_dir, 'img_info': self.img_infos[index]})['img'][..., ::-1]
 
-    def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
-        """Load a mask (H, W) of class indices, `ignore_index` for no class, and check its size against the image."""
+    def true_labels(self, index: int) -> np.ndarray | None:
+        """Load a mask (H, W) of class indices, `ignore_index` for no class, and check its size against the image.
+
+        Return None for a dataset without masks.
+        """
+        if self.ann_dir is None:
+            return None
         labels = load_mask(self.mask_path(index), self.masks)
         path = self.image_path(index)
         with opened(path, path) as image:
             check_size(self.mask_path(index), labels, upright_size(image))
         return labels
 
-    def true_labels(self, index: int) -> np.ndarray | None:
-        """Load a mask as `get_gt_seg_map_by_idx` does, or return None for a dataset without masks."""
-        return None if self.ann_dir is None else self.get_gt_seg_map_by_idx(index)
+    get_gt_seg_map_by_idx = true_labels  # mmseg's name
 
     def format_results(self, results, imgfile_prefix, indices=None, **kwargs) -> list[str]:
         """Write label maps (H, W) as PNG files with the dataset's own ids, the format of test servers.
@@ -152,7 +155,7 @@ class ZeroShotDataset(CustomDataset):
     def pre_eval(self, preds, indices) -> list[tuple[np.ndarray, ...]]:
         """Count pixels for each label map (H, W), see `metrics.areas`."""
         preds, indices = ([value] if not isinstance(value, list) else value for value in (preds, indices))
-        return [areas(np.asarray(labels), self.get_gt_seg_map_by_idx(index), len(self.CLASSES))
+        return [areas(np.asarray(labels), self.true_labels(index), len(self.CLASSES))
                 for labels, index in zip(preds, indices, strict=True)]
 
     def evaluate(self, results, metric='mIoU', logger=None, **kwargs) -> dict[str, float]:

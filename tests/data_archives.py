@@ -3,11 +3,14 @@ import io
 import json
 import tarfile
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 from pycocotools.mask import encode
 from scipy.io import savemat
+
+from tools.preparation.context import CATEGORIES
 
 SIZE = (14, 16)  # of all images, height and width; room for every label of every benchmark
 COCO_STUFF_UNUSED = {'street sign': 11, 'hat': 25, 'shoe': 28, 'eye glasses': 29, 'plate': 44, 'mirror': 65,
@@ -25,45 +28,19 @@ def encoded(array: np.ndarray, format: str = 'PNG') -> bytes:
     return buffer.getvalue()
 
 
-def mask(labels: list[int], seed: int) -> np.ndarray:
-    """Label ids (H, W), each of `labels` at least once, in another order for each seed."""
-    return np.random.default_rng(seed).permutation(np.resize(np.array(labels), SIZE).ravel()).reshape(SIZE)
+def mask(labels: Sequence[int], seed: int) -> np.ndarray:
+    """Label ids (H, W) uint8, each of `labels` at least once, in another order for each seed."""
+    ids = np.resize(np.array(labels, np.uint8), SIZE).ravel()
+    return np.random.default_rng(seed).permutation(ids).reshape(SIZE)
 
 
 def mat(labels: np.ndarray) -> bytes:
     """A mask as SBD keeps it."""
     fields = np.zeros(1, dtype=[('Boundaries', object), ('Segmentation', object), ('CategoriesPresent', object)])
-    fields[0] = (np.zeros((20, 1)), labels.astype(np.uint8), np.unique(labels))
+    fields[0] = (np.zeros((20, 1)), labels, np.unique(labels))
     buffer = io.BytesIO()
     savemat(buffer, {'GTcls': fields}, do_compression=True)
     return buffer.getvalue()
-
-
-def run_length_code(inside: np.ndarray) -> str:
-    """COCO's compressed code of a segment (H, W) bool."""
-    return encode(np.asfortranarray(inside.astype(np.uint8)))['counts'].decode()
-
-
-def tar(files: dict[str, bytes], mode: str = 'w') -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def lines(names: list[str]) -> bytes:
-    return ''.join(f'{name}\n' for name in names).encode()
 
 
 class Made:
@@ -72,110 +49,109 @@ class Made:
     Attributes:
         files: name in the archive -> content, by the archive's name.
         counts: of images, by split.
-        images, masks: path under the root -> content, and label ids (H, W).
-        lists: path under the root -> names.
+        expected: path under the root -> content, label ids (H, W) or a list of names.
     """
 
-    def __init__(self):
-        self.files, self.counts, self.images, self.masks, self.lists = {}, {}, {}, {}, {}
+    def __init__(self, **counts: int):
+        self.files, self.counts, self.expected = {}, counts, {}
+
+    def add(self, archive: str, inside: str, content: bytes, path: str = '', expected=None) -> None:
+        """Adds a file to an archive, and to `path` under the root as it is, or as `expected`."""
+        self.files.setdefault(archive, {})[inside] = content
+        if path:
+            self.expected[path] = content if expected is None else expected
 
     def archive(self, name: str) -> bytes:
-        files = self.files[name]
+        files, buffer = self.files[name], io.BytesIO()
         if name.endswith('.json'):
             return files['']
-        return zipped(files) if name.endswith('.zip') else tar(files, 'w:gz' if name.endswith('.tgz') else 'w')
+        if name.endswith('.zip'):
+            with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
+                for inside, content in files.items():
+                    archive.writestr(inside, content)
+        else:
+            with tarfile.open(fileobj=buffer, mode='w:gz' if name.endswith('.tgz') else 'w') as archive:
+                for inside, content in files.items():
+                    info = tarfile.TarInfo(inside)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        return buffer.getvalue()
 
 
 def voc12() -> Made:
-    made, folder, sbd = Made(), 'VOCdevkit/VOC2012', 'benchmark_RELEASE/dataset'
+    made, voc, sbd = Made(train=2, aug=10, val=3), 'VOCtrainval_11-May-2012.tar', 'benchmark.tgz'
+    folder, inside = 'VOCdevkit/VOC2012', 'benchmark_RELEASE/dataset'
     train, val, more = [['2007_000001', '2007_000002'], ['2007_000011', '2007_000012', '2007_000013'],
                         [f'2008_{number:06d}' for number in range(21, 31)]]
-    tar_files, sbd_files = {f'{folder}/Annotations/2007_000001.xml': b'<xml/>'}, {}
+    made.add(voc, f'{folder}/Annotations/2007_000001.xml', b'<xml/>')
     for seed, name in enumerate([*train, *val, *more, '2009_000099']):
-        made.images[f'{folder}/JPEGImages/{name}.jpg'] = tar_files[f'{folder}/JPEGImages/{name}.jpg'] = jpeg(seed)
-        labels = mask([*range(21), 255], seed)
+        path = f'{folder}/JPEGImages/{name}.jpg'
+        made.add(voc, path, jpeg(seed), path)
         if name in (*train, *val):
-            path = f'{folder}/SegmentationClass/{name}.png'
-            tar_files[path], made.masks[path] = encoded(labels.astype(np.uint8)), labels
+            labels, path = mask([*range(21), 255], seed), f'{folder}/SegmentationClass/{name}.png'
+            made.add(voc, path, encoded(labels), path, labels)
         if name not in (val[0], '2009_000099'):
-            labels = mask(list(range(21)), seed + 100)
-            sbd_files[f'{sbd}/cls/{name}.mat'] = mat(labels)
-            made.masks[f'{folder}/SegmentationClassAug/{name}.png'] = labels
+            labels = mask(range(21), seed + 100)
+            made.add(sbd, f'{inside}/cls/{name}.mat', mat(labels), f'{folder}/SegmentationClassAug/{name}.png', labels)
     for name, names in (('train', train), ('val', val), ('trainval', [*train, *val])):
-        tar_files[f'{folder}/ImageSets/Segmentation/{name}.txt'] = lines(names)
-        made.lists[f'{folder}/ImageSets/Segmentation/{name}.txt'] = names
+        path = f'{folder}/ImageSets/Segmentation/{name}.txt'
+        made.add(voc, path, '\n'.join(names).encode(), path, names)
     # SBD divides the images of both, and more, in its own way.
-    parts = {'train': [val[1], *more[5:], train[0]], 'val': [train[1], val[2], *more[:5]]}
-    for name, names in parts.items():
-        sbd_files[f'{sbd}/{name}.txt'] = lines(names)
-        made.lists[f'VOCdevkit/VOCaug/dataset/{name}.txt'] = names
-    sbd_files[f'{sbd}/img/{train[0]}.jpg'] = b'not needed'
-    made.lists[f'{folder}/ImageSets/Segmentation/aug.txt'] = more
-    made.files = {'VOCtrainval_11-May-2012.tar': tar_files, 'benchmark.tgz': sbd_files}
-    made.counts = {'train': len(train), 'aug': len(more), 'val': len(val)}
+    for name, names in {'train': [val[1], *more[5:], train[0]], 'val': [train[1], val[2], *more[:5]]}.items():
+        made.add(sbd, f'{inside}/{name}.txt', '\n'.join(names).encode(), f'VOCdevkit/VOCaug/dataset/{name}.txt', names)
+    made.add(sbd, f'{inside}/img/{train[0]}.jpg', b'not needed')
+    made.expected[f'{folder}/ImageSets/Segmentation/aug.txt'] = more
     return made
 
 
-def coco_stuff164k() -> Made:
-    made, root = Made(), 'coco_stuff164k'
+def coco() -> Made:
+    made, root = Made(train=3, val=2), 'coco_stuff164k'
     used = [label for label in range(182) if label not in COCO_STUFF_UNUSED.values()]
-    maps = {}
-    for part, count in (('train2017', 3), ('val2017', 2)):
-        files = {f'{part}/': b''}
-        for seed in range(count):
-            name = f'{seed + 7 * len(part):012d}'
-            made.images[f'{root}/images/{part}/{name}.jpg'] = files[f'{part}/{name}.jpg'] = jpeg(seed)
-            labels = mask([*used, 255], seed)
-            maps[f'{part}/{name}.png'] = encoded(labels.astype(np.uint8))
-            made.masks[f'{root}/annotations/{part}/{name}_labelTrainIds.png'] = np.array(
-                [[255 if label == 255 else label - sum(unused < label for unused in COCO_STUFF_UNUSED.values())
-                  for label in row] for row in labels.tolist()])
-        made.files[f'{part}.zip'] = files
-        made.counts[part.removesuffix('2017')] = count
-    made.files['stuffthingmaps_trainval2017.zip'] = maps
+    for part in ('train2017', 'val2017'):
+        made.add(f'{part}.zip', f'{part}/', b'')
+        for seed in range(made.counts[part.removesuffix('2017')]):
+            name, labels = f'{seed + 7 * len(part):012d}', mask([*used, 255], seed)
+            classes = [[255 if label == 255 else label - sum(unused < label for unused in COCO_STUFF_UNUSED.values())
+                        for label in row] for row in labels.tolist()]
+            made.add(f'{part}.zip', f'{part}/{name}.jpg', jpeg(seed), f'{root}/images/{part}/{name}.jpg')
+            made.add('stuffthingmaps_trainval2017.zip', f'{part}/{name}.png', encoded(labels),
+                     f'{root}/annotations/{part}/{name}_labelTrainIds.png', np.array(classes))
     return made
 
 
-def pascal_context(categories: list[int]) -> Made:
-    """Args:
-        categories: of the annotations, in the order of mmseg's classes."""
-    made, folder = Made(), 'VOCdevkit/VOC2010'
+def context() -> Made:
+    made, folder = Made(train=12, val=2), 'VOCdevkit/VOC2010'
     phases = {'2008_000003': 'val', '2008_000001': 'train', '2008_000002': 'train', '2008_000004': 'val',
               '2008_000009': 'test', **{f'2008_{number:06d}': 'train' for number in range(10, 20)}}
-    images, entries, segments = {}, [], []
+    entries, segments = [], []
     for seed, (name, phase) in enumerate(phases.items()):
-        made.images[f'{folder}/JPEGImages/{name}.jpg'] = images[f'{folder}/JPEGImages/{name}.jpg'] = jpeg(seed)
-        number = int(name.replace('_', ''))
+        path, number, labels = f'{folder}/JPEGImages/{name}.jpg', int(name.replace('_', '')), mask(range(60), seed)
+        made.add('VOCtrainval_03-May-2010.tar', path, jpeg(seed), path)
         entries.append(dict(image_id=number, file_name=f'{name}.jpg', height=SIZE[0], width=SIZE[1], phase=phase,
                            date_captured='yesterday'))
-        labels = mask(list(range(60)), seed)
-        made.masks[f'{folder}/SegmentationClassContext/{name}.png'] = labels
+        if phase != 'test':
+            made.expected[f'{folder}/SegmentationClassContext/{name}.png'] = labels
         for label in [17, *range(1, 60)]:  # the first lies under the others and is painted over by the last of its own
             inside = labels == label if segments and label != 17 else (labels == label) | (labels == 59)
-            segments.append(dict(id=len(segments), image_id=number, category_id=categories[label], area=1, iscrowd=0,
-                                 segmentation=dict(size=list(SIZE), counts=run_length_code(inside)), parts=[]))
-    made.masks.pop(f'{folder}/SegmentationClassContext/2008_000009.png')
-    made.lists = {f'{folder}/ImageSets/SegmentationContext/{phase}.txt':
-                  sorted(name for name in phases if phases[name] == phase) for phase in ('train', 'val')}
+            code = encode(np.asfortranarray(inside.astype(np.uint8)))['counts']
+            segments.append(dict(id=len(segments), image_id=number, category_id=CATEGORIES[label], area=1, iscrowd=0,
+                                 segmentation=dict(size=list(SIZE), counts=code.decode()), parts=[]))
+    for phase in ('train', 'val'):
+        made.expected[f'{folder}/ImageSets/SegmentationContext/{phase}.txt'] = sorted(
+            name for name in phases if phases[name] == phase)
     annotations = dict(info=dict(year=2010), images=entries, annos_segmentation=segments, annos_occlusion=[dict(ne=1)],
                        categories=[dict(category_id=2, name='aeroplane')])
-    made.files = {'VOCtrainval_03-May-2010.tar': images,
-                  'trainval_merged.json': {'': json.dumps(annotations).encode()}}
-    made.counts = {'train': 12, 'val': 2}
+    made.add('trainval_merged.json', '', json.dumps(annotations).encode())
     return made
 
 
 def ade20k() -> Made:
-    made, root = Made(), 'ADEChallengeData2016'
-    files = {f'{root}/objectInfo150.txt': b'not needed'}
-    for part, short, count in (('training', 'train', 12), ('validation', 'val', 2)):
-        for seed in range(count):
-            name = f'ADE_{short}_{seed + 1:08d}'
-            files[f'{root}/images/{part}/{name}.jpg'] = jpeg(seed)
-            labels = mask(list(range(151)), seed)
-            files[f'{root}/annotations/{part}/{name}.png'] = encoded(labels.astype(np.uint8))
-            made.images[f'ade/{root}/images/{part}/{name}.jpg'] = files[f'{root}/images/{part}/{name}.jpg']
-            made.masks[f'ade/{root}/annotations/{part}/{name}.png'] = labels
-        made.counts[short] = count
-    made.files = {'ADEChallengeData2016.zip': files}
+    made, archive, root = Made(train=12, val=2), 'ADEChallengeData2016.zip', 'ADEChallengeData2016'
+    made.add(archive, f'{root}/objectInfo150.txt', b'not needed')
+    for part, short in (('training', 'train'), ('validation', 'val')):
+        for seed in range(made.counts[short]):
+            image, labels = f'{root}/images/{part}/ADE_{short}_{seed + 1:08d}.jpg', mask(range(151), seed)
+            path = image.replace('images', 'annotations').replace('.jpg', '.png')
+            made.add(archive, image, jpeg(seed), f'ade/{image}')
+            made.add(archive, path, encoded(labels), f'ade/{path}', labels)
     return made

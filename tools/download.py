@@ -5,11 +5,9 @@ It needs nothing but Python. An interrupted download is kept beside its target a
 a file with the right SHA-256 gets the final name, and existing files are never overwritten.
 """
 import argparse
-import os
 import runpy
 import sys
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -18,31 +16,6 @@ if __name__ == '__main__':
 from tools.engine import downloads
 
 MODELS = runpy.run_path(str(REPOSITORY / 'models/weights/openai_files.py'))['MODELS']  # name -> SHA-256
-
-
-def download(name: str, folder: Path, url: str) -> None:
-    """Download a model to `folder/NAME.pt` and check its SHA-256.
-
-    Raises:
-        SystemExit: the file that is there, or that the server sends, has another hash.
-        OSError, HTTPException, ValueError: the download fails; `url` is invalid.
-    """
-    out, expected = folder / f'{name}.pt', {'sha256': MODELS[name]}
-    if out.exists():
-        if differs := downloads.difference(out, expected):
-            sys.exit(f'error: {out} is another file: it {differs}; delete it, or name another folder with --out')
-        print(f'{out} is already there, and its SHA-256 is right')
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f'{out.name}.part')
-    print(f'downloading {url} to {out}', file=sys.stderr)
-    downloads.fetch_with_retries(url, part)
-    if differs := downloads.difference(part, expected):
-        part.unlink()
-        sys.exit(f'error: the file from {url} {differs}, and was deleted; run this again, name a mirror with --url, or '
-                 f'download it by hand to {out}')
-    os.replace(part, out)
-    print(f'{out} is there, and its SHA-256 is right')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,15 +29,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown := [name for name in args.models if name not in MODELS]:
         parser.error(f'unknown model {", ".join(unknown)}; there are {", ".join(MODELS)}')
     for name in args.models or ['ViT-B-16']:
-        url = args.url.replace('{name}', name).replace('{sha256}', MODELS[name])
+        url, path = args.url.replace('{name}', name).replace('{sha256}', MODELS[name]), args.out / f'{name}.pt'
         try:
-            download(name, args.out, url)
-        except (OSError, HTTPException, ValueError) as error:
-            sys.exit(f'error: cannot download {url} to {args.out}: {error}; run this again to resume, name another '
-                     f'folder with --out, or download the file by hand to {args.out / name}.pt')
+            downloads.obtain(path, [url], {'sha256': MODELS[name]})
+        except OSError as error:
+            sys.exit(f'error: {error}; --out names another folder, and --url a mirror')
         except KeyboardInterrupt:
             print('interrupted; run this again to resume', file=sys.stderr)
             sys.exit(130)
+        print(f'{path} is there, and its SHA-256 is right')
 
 
 if __name__ == '__main__':

@@ -17,7 +17,8 @@ from tools.preparation.sources import BENCHMARKS
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Prepare a benchmark from its published archives, and check it.')
-    parser.add_argument('benchmark', choices=BENCHMARKS)
+    parser.add_argument('benchmark', choices=BENCHMARKS,
+                        help='named as its folder in configs; ade20k, for testing only, has none')
     parser.add_argument('--root', type=Path, default=REPOSITORY / 'data', metavar='DIR',
                         help='folder for the datasets; archives are kept in DIR/downloads (default: %(default)s)')
     action = parser.add_mutually_exclusive_group()
@@ -31,14 +32,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     from models.errors import UserError
-    from tools.preparation.prepare import prepare, say
+    from tools.preparation.prepare import prepare
     from tools.preparation.verify import verify
     benchmark, root = BENCHMARKS[args.benchmark], args.root.expanduser().absolute()
     if not args.verify:
         prepare(benchmark, root, download=args.download, workers=args.workers)
     elif not root.is_dir():
         raise UserError(f'no folder {root}: name another one with --root.')
-    say(f'checking the images and masks in {root}')
+    print(f'checking the images and masks in {root}', file=sys.stderr)
     if not verify(args.benchmark, benchmark, root, args.workers):
         remedy = 'Run this without --verify to make missing files.' if args.verify else 'Run this again.'
         raise UserError(f'{args.benchmark} in {root} is incomplete or wrong, see above. Existing files are never '

@@ -20,8 +20,8 @@ CLIP = 'pretrained/ViT-B-16.pt'
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Compute the text embeddings of class names.')
     parser.add_argument('classes', metavar='CLASSES',
-                        help='a dataset such as voc12 or coco_stuff164k, a text file of class names, one a line, or a '
-                             f'config (.py): {IS_RUN}')
+                        help='a dataset such as voc12, coco, context60 or context59, a text file of class names, one '
+                             f'a line, or a config (.py): {IS_RUN}')
     parser.add_argument('--file', type=Path, required=True, metavar='FILE.npy', help='(classes, width) float32')
     parser.add_argument('--clip', metavar='FILE', help="CLIP by OpenAI or open_clip, or one of the authors' CLIP-RC "
                                                        f"checkpoints (default: the config's, or {CLIP})")

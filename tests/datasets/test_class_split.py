@@ -1,12 +1,10 @@
-"""The split by class name, and class names, unseen names and prompts of a config or of text files."""
+"""The split by class name, and class names, unseen names and prompts of a config or of text files.
+
+`test_properties.py` has splits that fit.
+"""
 import pytest
 
 from datasets import ClassSplit, PascalVOC20, ZeroShotDataset
-
-
-def test_indices_follow_from_names_in_any_place():
-    split = ClassSplit(('sea', 'cat', 'sky', 'dog'), ('dog', 'sea'))
-    assert (split.seen, split.unseen) == ([1, 2], [0, 3])
 
 
 @pytest.mark.parametrize(('names', 'unseen', 'words'), [

@@ -3,34 +3,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from models.errors import UserError
 from tests.datasets.custom_data import EXAMPLE, LOADING, NAMES, PALETTE, colour_masks, dataset_of
 
 
-def part(root, name='val', **changes):
-    return dataset_of(root, name, colours=True, **changes)
-
-
 def test_the_example():
-    dataset = part(EXAMPLE, 'train')
-    assert (len(dataset), len(part(EXAMPLE))) == (12, 6)
+    dataset = dataset_of(EXAMPLE, 'train', colours=True)
+    assert (len(dataset), len(dataset_of(EXAMPLE, colours=True))) == (12, 6)
     assert list(dataset.facts.split.names) == NAMES and dataset.facts.split.unseen_names == ('green',)
     assert [list(colour) for colour in dataset.PALETTE] == PALETTE
-
-
-@pytest.mark.parametrize(('changes', 'words'), [
-    ({'palette': PALETTE[:4]}, 'palette has 4 colours for 5 classes'),
-    ({'palette': None}, 'colour_masks=True needs palette='),
-    ({'reduce_zero_label': True}, 'neither reduce_zero_label nor ignore_index: list background in ignored_colours'),
-    ({'palette': PALETTE[:4] + [[1, 2, 300]]}, r'\[1, 2, 300\] is not a colour'),
-    ({'palette': PALETTE[:4] + ['#ff0000']}, r'#ff0000 is not a colour: \[red, green, blue\]'),
-    ({'palette': PALETTE[:4] + [PALETTE[0]]}, r'\(230, 25, 25\) stands for two things'),
-    ({'ignored_colours': [PALETTE[1]]}, r'\(235, 225, 25\) stands for two things'),
-    ({'unseeen': ['green']}, 'ZeroShotDataset has no argument unseeen; there are .*unseen'),
-])
-def test_configs_that_do_not_fit(changes, words):
-    with pytest.raises(UserError, match=words):
-        part(EXAMPLE, **changes)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
@@ -46,7 +26,7 @@ def test_images_that_are_stored_turned(tmp_path, orientation):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     stored.save(root / 'val/images/00.jpg', exif=exif, quality=95)
-    dataset = part(root, pipeline=LOADING)
+    dataset = dataset_of(root, colours=True, pipeline=LOADING)
     dataset.test_mode = False
     loaded = dataset[0]
     assert loaded['img'].shape == (80, 128, 3) and loaded['gt_semantic_seg'].shape == (80, 128)

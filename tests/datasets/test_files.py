@@ -86,6 +86,7 @@ def other_endings(root):
 @pytest.mark.parametrize(('damage', 'words'), [
     (other_endings, r'missing: deep/00\.png, deep/01\.png\. There is 00_mask\.png: set seg_map_suffix'),
     (lambda root: [file.unlink() for file in (root / 'val/images').iterdir()], 'folder .*images names no image'),
+    (lambda root: (root / 'val/split.txt').write_text('00\n9\n'), r'images: image missing: 9\.jpg\. Put it there'),
     (lambda root: (root / 'val/masks/03.png').unlink(),
      r'masks: mask missing: 03\.png\. Put it there, or list .*split=FILE'),
     (lambda root: Image.new('RGB', (128, 128)).save(root / 'val/images/99.png'),
@@ -94,7 +95,7 @@ def other_endings(root):
 def test_folders_that_are_refused(root, damage, words):
     damage(root)
     with pytest.raises(UserError, match=words):
-        part(root)
+        part(root, split='val/split.txt' if (root / 'val/split.txt').exists() else None)
 
 
 @pytest.mark.parametrize(('changes', 'words'), [

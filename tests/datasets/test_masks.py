@@ -27,9 +27,7 @@ def sixteen_bits(labels):
 def test_colours_become_classes():
     dataset = dataset_of(EXAMPLE, colours=True)
     for index in range(len(dataset)):
-        expected = labels_in(EXAMPLE / f'val/masks/{index:02d}.png')
-        assert np.array_equal(dataset.true_labels(index), expected)
-        assert np.array_equal(dataset.get_gt_seg_map_by_idx(index), expected)
+        assert np.array_equal(dataset.true_labels(index), labels_in(EXAMPLE / f'val/masks/{index:02d}.png'))
 
 
 def test_palette_masks_as_colours_and_as_ids(tmp_path):
@@ -144,6 +142,15 @@ def test_another_id_of_no_class(tmp_path):
     ({'ignore_index': -1}, 'ignore_index=-1: the id of pixels without a class must be .* from 0 to 65535'),
     ({'reduce_zero_label': 'False'}, "reduce_zero_label='False': True or False is needed"),
     ({'palette': [[1., .2, .3]] * 5}, 'is not a colour'),
+    ({'colours': True, 'palette': PALETTE[:4]}, 'palette has 4 colours for 5 classes'),
+    ({'colours': True, 'palette': None}, 'colour_masks=True needs palette='),
+    ({'colours': True, 'reduce_zero_label': True},
+     'neither reduce_zero_label nor ignore_index: list background in ignored_colours'),
+    ({'colours': True, 'palette': PALETTE[:4] + [[1, 2, 300]]}, r'\[1, 2, 300\] is not a colour'),
+    ({'colours': True, 'palette': PALETTE[:4] + ['#ff0000']}, r'#ff0000 is not a colour: \[red, green, blue\]'),
+    ({'colours': True, 'palette': PALETTE[:4] + [PALETTE[0]]}, r'\(230, 25, 25\) stands for two things'),
+    ({'colours': True, 'ignored_colours': [PALETTE[1]]}, r'\(235, 225, 25\) stands for two things'),
+    ({'unseeen': ['green']}, 'ZeroShotDataset has no argument unseeen; there are .*unseen'),
 ])
 def test_arguments_that_are_refused(changes, words):
     with pytest.raises(UserError, match=words):

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from models.errors import UserError
-from tests.datasets.custom_data import EXAMPLE, LOADING, NAMES, dataset_of, id_masks
+from tests.datasets.custom_data import EXAMPLE, LOADING, dataset_of, id_masks
+from tests.datasets.test_masks import MANY, sixteen_bits
 
 
 @pytest.mark.parametrize('loading', [dict(type='LoadLabels'), dict(type='LoadAnnotations')])
@@ -22,11 +23,10 @@ def test_training_sees_the_labels_that_are_scored(tmp_path, loading, reduce):
 
 def test_training_pads_with_the_label_of_no_class(tmp_path):
     """With more than 255 classes that is not the 255 of the config."""
-    root = id_masks(tmp_path / 'many',
-                    lambda labels: np.where(labels == 255, 65535, labels + np.uint16(256)).astype(np.uint16))
+    root = id_masks(tmp_path / 'many', sixteen_bits)
     pipeline = [*LOADING, dict(type='RandomCrop', crop_size=(100, 100), cat_max_ratio=0.75),
                 dict(type='Pad', size=(160, 160), pad_val=0, seg_pad_val=255), dict(type='DefaultFormatBundle')]
-    dataset = dataset_of(root, 'train', classes=[f'thing {index}' for index in range(256)] + NAMES, pipeline=pipeline)
+    dataset = dataset_of(root, 'train', classes=MANY, pipeline=pipeline)
     labels = dataset[0]['gt_semantic_seg'].data
     assert set(labels.unique().tolist()) <= {*range(256, 261), 65535} and (labels[0, 100:] == 65535).all()
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from mmcv import Config
 
-from datasets import missing_classes
-from datasets.missing_classes import warn_of_missing_classes
+from datasets import several
+from datasets.several import warn_of_missing_classes
 from models.errors import UserError
 from tests.datasets.custom_data import EXAMPLE, NAMES, dataset_of, id_masks, settings
 from tools.engine.data import evaluation_dataset, training_dataset
@@ -86,8 +86,8 @@ def test_a_class_that_no_mask_contains(tmp_path, caplog):
 
 def test_no_more_masks_are_read_than_needed(tmp_path, monkeypatch, caplog):
     reads = []
-    load = missing_classes.load_mask
-    monkeypatch.setattr(missing_classes, 'load_mask', lambda *task: reads.append(task) or load(*task))
+    load = several.load_mask
+    monkeypatch.setattr(several, 'load_mask', lambda *task: reads.append(task) or load(*task))
     logger = logging.getLogger('mmseg')
     logger.propagate = True
     warn_of_missing_classes([dataset_of(id_masks(tmp_path / 'ids'), 'train')], range(5), logger)

@@ -4,8 +4,8 @@ import sys
 import tarfile
 import tracemalloc
 import zipfile
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from datasets import COCOStuff164k, PascalContext60
@@ -44,24 +44,13 @@ def test_context_categories_are_those_of_the_class_names():
     lambda content: content[:-30], lambda content: b'', lambda content: b'<html>',
     lambda content: content[:len(content) // 2] + b'xxxx' + content[len(content) // 2 + 4:]])
 @pytest.mark.parametrize(('labels', 'content'), [
-    (convert_masks.coco_stuff_labels, data_archives.encoded(data_archives.mask([0, 1], 0).astype(np.uint8))),
-    (convert_masks.sbd_labels, data_archives.mat(data_archives.mask([0, 1], 0)))])
-def test_damaged_files(labels, content, damage):
-    assert labels(content).shape == data_archives.SIZE
-    with pytest.raises(ValueError):
-        labels(damage(content))
-
-
-def test_a_mask_of_colours_is_refused():
-    with pytest.raises(ValueError, match='RGB'):
-        convert_masks.coco_stuff_labels(data_archives.encoded(np.zeros((2, 2, 3), dtype=np.uint8)))
-
-
-def test_a_mask_whose_header_points_to_nowhere(tmp_path):
-    """Pillow goes there, and the system says no, in an error like that of a broken disk."""
-    (tmp_path / 'it.tiff').write_bytes(b'II+\x00\x08\x00\x00\x00' + (2**63 - 1).to_bytes(8, 'little') + bytes(20))
-    with pytest.raises(ValueError, match='it does not decode'):
-        convert_masks.decode(tmp_path / 'it.tiff')
+    ('coco_stuff', data_archives.encoded(data_archives.mask([0, 1], 0))),
+    ('sbd', data_archives.mat(data_archives.mask([0, 1], 0)))])
+def test_damaged_masks(tmp_path, labels, content, damage):
+    assert convert_masks.CONVERTERS[labels](content).shape == data_archives.SIZE
+    with pytest.raises(UserError, match='its name in it.zip is damaged'):
+        unpack.write((unpack.Member(None, 'its name', 1, tmp_path / 'it.png', labels), damage(content)), 'it.zip')
+    assert not list(tmp_path.iterdir())
 
 
 def test_pycocotools_is_missing(tmp_path, monkeypatch):
@@ -79,15 +68,18 @@ def unpacked(path) -> list[str]:
     return sorted(file.name for file in (path.parent / 'out').iterdir())
 
 
-@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_only_files_are_unpacked_from_a_tar(tmp_path, kind):
-    """Links could lead out of the folder."""
-    with tarfile.open(tmp_path / 'it.tar', 'w') as archive:
-        for name, of_kind in (('a/it.jpg', kind), ('a/file.jpg', tarfile.REGTYPE)):
-            info = tarfile.TarInfo(name)
+@pytest.mark.parametrize(('name', 'kind'), [
+    ('a/it.jpg', tarfile.SYMTYPE), ('a/it.jpg', tarfile.LNKTYPE), ('a/it.jpg', tarfile.CHRTYPE),
+    *[(name, tarfile.REGTYPE) for name in ('../it.jpg', 'a/../../it.jpg', '/tmp/it.jpg', '..\\it.jpg', 'a/._it.jpg')]])
+def test_names_and_links_that_lead_out_of_the_folder(tmp_path, name, kind):
+    (tmp_path / 'root').mkdir()
+    with tarfile.open(tmp_path / 'root/it.tar', 'w') as archive:
+        for inside, of_kind in ((name, kind), ('a/file.jpg', tarfile.REGTYPE)):
+            info = tarfile.TarInfo(inside)
             info.type, info.linkname = of_kind, str(tmp_path / 'outside')
             archive.addfile(info)
-    assert unpacked(tmp_path / 'it.tar') == ['file.jpg']
+    assert unpacked(tmp_path / 'root/it.tar') == ['file.jpg']
+    assert len(list(tmp_path.rglob('*.jpg'))) == 1 and not Path('/tmp/it.jpg').exists()
 
 
 def test_a_link_in_a_zip_archive_becomes_a_file(tmp_path):
@@ -112,7 +104,7 @@ def test_a_zip_bomb(tmp_path, claimed, words):
         (tmp_path / 'it.zip').write_bytes(data)
     tracemalloc.start()
     try:
-        with pytest.raises(UserError, match=rf'a/it\.jpg in .*it\.zip is damaged or truncated \(.*{words}'):
+        with pytest.raises(UserError, match=rf'a/it\.jpg in .*it\.zip is damaged, .*\(.*{words}'):
             unpacked(tmp_path / 'it.zip')
         assert tracemalloc.get_traced_memory()[1] < 50e6
     finally:

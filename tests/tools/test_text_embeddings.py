@@ -101,7 +101,7 @@ def test_every_kind_of_file_that_holds_a_text_tower(output, tmp_path, kind):
 @pytest.mark.parametrize(('names', 'options', 'words'), [
     ('cat\ncat\n', [], 'class names occur twice: cat'),
     ('', [], 'names.txt is empty'),
-    (None, [], 'is not a dataset (voc12, coco_stuff164k,'),
+    (None, [], 'is not a dataset (voc12, coco, context60,'),
     ('cat\n', ['--prompts', 'haiku'], "no prompt set and no text file 'haiku'"),
     ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
     ('cat\n', ['--clip', 'nowhere.pt'], 'no file nowhere.pt'),

@@ -1,10 +1,11 @@
-"""Resumable downloads, and the size and hashes of files. Needs nothing but Python; with tqdm it shows progress."""
+"""Resumable downloads of files with known sizes and hashes. Needs nothing but Python; with tqdm it shows progress."""
+import errno
 import hashlib
 import shutil
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
@@ -25,6 +26,35 @@ def progress_bar(total: int | None, initial: int) -> AbstractContextManager:
     except ImportError:
         return nullcontext(SimpleNamespace(update=lambda count: None))
     return tqdm(total=total, initial=initial, unit='B', unit_scale=True, disable=None)
+
+
+def obtain(path: Path, urls: Sequence[str], expected: Mapping[str, int | str]) -> None:
+    """Download a file unless it is there, and check it; only the right file gets the name `path`.
+
+    The beginning of an interrupted download stays beside it as `NAME.part` and is resumed.
+
+    Args:
+        urls: addresses, tried in this order.
+        expected: see `difference`.
+
+    Raises:
+        OSError: no address works, a file differs, or the disk is full; the message has the remedy.
+    """
+    there, sources = path.exists(), ' or '.join(urls)
+    file = path if there else path.with_name(f'{path.name}.part')
+    if not there:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetch_from_any(urls, file)
+    print(f'checking {path}' if expected else f'{path}: no size or checksum is published, so it is not checked',
+          file=sys.stderr)
+    differs = difference(file, expected)
+    if differs and there:
+        raise OSError(f'{path} {differs}: it is truncated, or another file. Delete it, and get it again from {sources}')
+    if differs:
+        file.unlink()
+        raise OSError(f'the download for {path} {differs}, and was deleted. Run this again, or download it by hand '
+                      f'from {sources}')
+    file.replace(path)
 
 
 def difference(path: Path, expected: Mapping[str, int | str]) -> str | None:
@@ -81,14 +111,25 @@ def fetch(url: str, part: Path) -> None:
         raise ConnectionError(f'the connection ended after {have} of {total} bytes')
 
 
-def fetch_with_retries(url: str, part: Path) -> None:
-    """Fetch, and resume after a dropped connection until the waits in `RETRY_WAITS` are used up."""
-    for wait in RETRY_WAITS:
-        try:
-            return fetch(url, part)
-        except HTTPError:
-            raise
-        except DROPPED as error:
-            print(f'{error}; trying again in {wait} s', file=sys.stderr)
-            time.sleep(wait)
-    return fetch(url, part)
+def fetch_from_any(urls: Sequence[str], part: Path) -> None:
+    """Fetch the rest of `part` from the first address that works; dropped connections are resumed after `RETRY_WAITS`.
+
+    Raises:
+        OSError: no address works, or the disk is full.
+    """
+    failures = []
+    for url in urls:
+        print(f'downloading {url} to {part}', file=sys.stderr)
+        for wait in (*RETRY_WAITS, None):
+            try:
+                return fetch(url, part)
+            except (OSError, HTTPException, ValueError) as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise OSError(error.errno, error.strerror, str(part)) from error
+                if wait is None or isinstance(error, HTTPError) or not isinstance(error, DROPPED):
+                    failures.append(f'{url}: {error}')
+                    break
+                print(f'{error}; trying again in {wait} s', file=sys.stderr)
+                time.sleep(wait)
+    raise OSError(f'cannot download {"; ".join(failures)}. Run this again to resume, or download the file by hand to '
+                  f'{part.with_suffix("")}')

@@ -45,15 +45,6 @@ def read_scores(folder: Path) -> dict[str, float]:
         raise UserError(f'{files[-1]} is damaged: remove it, and test again.') from error
 
 
-def table(scores: dict[str, dict[str, float]]) -> PrettyTable:
-    """Make the table of mIoU in percent, a row for each title."""
-    rows = PrettyTable(['mIoU in percent', 'seen', 'unseen', 'hIoU'], align='r')
-    rows.align['mIoU in percent'] = 'l'
-    for title, values in scores.items():
-        rows.add_row([title, *(f'{100 * values[name]:.1f}' for name in SCORES)])
-    return rows
-
-
 def read_mask(path: Path) -> np.ndarray:
     """Read a mask file as class indices (SIZE, SIZE), 255 for no class."""
     with Image.open(path) as image:
@@ -115,7 +106,11 @@ def main() -> None:
     with atomic_path(work / 'results.png') as file:
         results_image(work / 'world', {name: work / name / 'labels.pkl' for name in ('inductive', 'transductive')}
                       ).save(file)
-    print(table(scores))
+    table = PrettyTable(['mIoU in percent', 'seen', 'unseen', 'hIoU'], align='r')
+    table.align['mIoU in percent'] = 'l'
+    for title, values in scores.items():
+        table.add_row([title, *(f'{100 * values[name]:.1f}' for name in SCORES)])
+    print(table)
     print(f'{work}/results.png: results on images of unseen classes')
 
 

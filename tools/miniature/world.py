@@ -65,20 +65,13 @@ def paint(canvas: np.ndarray, points: np.ndarray, colour: str, kind: str, random
     """Fill an outline with a shade of the colour, patterned with a dark second tone."""
     (left, top), (right, bottom) = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int) + 1
     where = pattern(kind, max(right - left, bottom - top), random)
-    first = colour_of(colour, random)
-    second = 0.2 * first
+    tone = rgb((HUES[colour] + random.uniform(-9, 9)) % 360, random.uniform(0.65, 1.0), random.uniform(0.6, 1.0))
     inside = slice(max(top, 0), bottom), slice(max(left, 0), right)
     cover = np.zeros((SIZE, SIZE, 1), np.float32)
     polygon(cover, points, 1)
     cover, under = cover[inside], canvas[inside]
     where = where[inside[0].start - top:, inside[1].start - left:][:cover.shape[0], :cover.shape[1]]
-    canvas[inside] = under * (1 - cover) + cover * (first * (1 - where) + second * where)
-
-
-def colour_of(name: str, random: np.random.Generator) -> np.ndarray:
-    """Draw a shade of the colour, (3,) RGB in 0..255."""
-    hue = (HUES[name] + random.uniform(-9, 9)) % 360
-    return rgb(hue, random.uniform(0.65, 1.0), random.uniform(0.6, 1.0))
+    canvas[inside] = under * (1 - cover) + cover * (tone * (1 - where) + 0.2 * tone * where)
 
 
 def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -153,19 +146,6 @@ def swatch(index: int) -> np.ndarray:
     return canvas.clip(0, 255).astype(np.uint8)
 
 
-def write_split(folder: Path, split: str, seed: int, count: int, classes: str, outlines: tuple[int, ...]) -> None:
-    """Write images, masks and the list of their names."""
-    names = [f'{split}_{index:05d}' for index in range(count)]
-    ids = np.array([0, *(1 + GROUPINGS[classes](index) for index in range(len(Miniature.CLASSES)))], dtype=np.uint8)
-    for index, name in enumerate(names):
-        scene = draw_scene([seed, index], outlines=outlines)
-        Image.fromarray(scene.image).save(folder / f'JPEGImages/{name}.jpg', quality=95)
-        mask = Image.fromarray(ids[scene.labels], mode='P')
-        mask.putpalette([0, 0, 0, *np.ravel(Miniature.PALETTE)])
-        mask.save(folder / f'SegmentationClass/{name}.png')
-    (folder / f'ImageSets/Segmentation/{split}.txt').write_text(''.join(f'{name}\n' for name in names))
-
-
 def write_world(folder: Path, *, train: int, val: int, seed: int, classes: str = 'combinations',
                 outlines: tuple[int, ...] = OUTLINES) -> None:
     """Write the whole dataset; the folder appears when it is complete.
@@ -179,8 +159,16 @@ def write_world(folder: Path, *, train: int, val: int, seed: int, classes: str =
     shutil.rmtree(part, ignore_errors=True)
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
         (part / name).mkdir(parents=True)
-    write_split(part, 'train', 2 * seed, train, classes, outlines)
-    write_split(part, 'val', 2 * seed + 1, val, classes, outlines)
+    ids = np.array([0, *(1 + GROUPINGS[classes](index) for index in range(len(Miniature.CLASSES)))], dtype=np.uint8)
+    for split, count, split_seed in (('train', train, 2 * seed), ('val', val, 2 * seed + 1)):
+        names = [f'{split}_{index:05d}' for index in range(count)]
+        for index, name in enumerate(names):
+            scene = draw_scene([split_seed, index], outlines=outlines)
+            Image.fromarray(scene.image).save(part / f'JPEGImages/{name}.jpg', quality=95)
+            mask = Image.fromarray(ids[scene.labels], mode='P')
+            mask.putpalette([0, 0, 0, *np.ravel(Miniature.PALETTE)])
+            mask.save(part / f'SegmentationClass/{name}.png')
+        (part / f'ImageSets/Segmentation/{split}.txt').write_text(''.join(f'{name}\n' for name in names))
     part.rename(folder)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.errors import UserError
-from tools.preparation.files import remove_unfinished, stems, write_list, write_mask
+from tools.preparation.files import naming_damage, remove_unfinished, stems, write_list, write_mask
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import CONTEXT_LISTS, CONTEXT_MASKS
 
@@ -63,13 +63,10 @@ def read(path: Path) -> dict[str, list[Annotation]]:
     Raises:
         UserError: the file is damaged, or laid out in another way.
     """
-    try:
+    splits, by_id = {'train': [], 'val': []}, {}
+    with naming_damage(path):
         with path.open(encoding='utf-8') as file:
             data = json.load(file, object_hook=lambda entry: {key: entry[key] for key in KEPT if key in entry})
-    except ValueError as error:
-        raise UserError(f'{path} is damaged ({error}). Delete it and get it again.') from error
-    splits, by_id = {'train': [], 'val': []}, {}
-    try:
         for image in data['images']:
             annotation = Annotation(PurePath(image['file_name']).stem, (image['height'], image['width']), [])
             by_id[image['image_id']] = annotation
@@ -78,30 +75,21 @@ def read(path: Path) -> dict[str, list[Annotation]]:
         for segment in data['annos_segmentation']:
             annotation, code = by_id[segment['image_id']], segment['segmentation']
             if tuple(code['size']) != annotation.size or segment['category_id'] not in LABEL_OF:
-                raise TypeError(f'a segment of {annotation.name} has size {code["size"]} and category '
-                                f'{segment["category_id"]}')
+                raise ValueError(f'a segment of {annotation.name} has size {code["size"]} and category '
+                                 f'{segment["category_id"]}')
             annotation.segments.append((LABEL_OF[segment['category_id']], code['counts']))
-    except (KeyError, TypeError) as error:
-        reason = f'no {error}' if isinstance(error, KeyError) else error
-        raise UserError(f'{path} is not laid out like PASCAL in Detail\'s annotations ({reason}). The published '
-                        'trainval_merged.json is needed.') from error
     return splits
 
 
 def write(annotation: Annotation, *, folder: Path, source: Path) -> None:
-    """Write the mask of an image; the UserError for a damaged run-length code names the image and `source`."""
-    try:
-        labels = paint(annotation)
-    except (ValueError, TypeError) as error:
-        raise UserError(f'{annotation.name} in {source}: a segment has a damaged run-length code. Delete the file and '
-                        'get it again.') from error
-    write_mask(folder / f'{annotation.name}.png', labels)
+    """Write the mask of an image: its segments, later ones on top, as label ids (H, W) uint8.
 
-
-def paint(annotation: Annotation) -> np.ndarray:
-    """Paint the segments of an image, later ones on top, as label ids (H, W) uint8."""
+    Raises:
+        UserError: a run-length code is damaged; names the image and `source`.
+    """
     from pycocotools import mask
     labels = np.zeros(annotation.size, dtype=np.uint8)
-    for label, code in annotation.segments:
-        labels[mask.decode({'size': list(annotation.size), 'counts': code}) > 0] = label
-    return labels
+    with naming_damage(source, annotation.name):
+        for label, code in annotation.segments:
+            labels[mask.decode({'size': list(annotation.size), 'counts': code}) > 0] = label
+    write_mask(folder / f'{annotation.name}.png', labels)

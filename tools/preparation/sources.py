@@ -61,15 +61,13 @@ class Benchmark(NamedTuple):
     """A prepared dataset.
 
     Args:
-        dataset: name of its class in `datasets`, which has the class names.
+        dataset: name of its class in `datasets`, which has the class names and their ids.
         splits: 'val' is for testing, the others are for training.
-        first_label: label id of the first class in the masks.
         mask_ending: ending of a mask's file name, after the name of the image.
     """
     dataset: str
     archives: tuple[Archive, ...]
     splits: tuple[Split, ...]
-    first_label: int
     mask_ending: str = '.png'
 
 
@@ -137,21 +135,18 @@ BENCHMARKS = {
         'PascalVOC20', (VOC12_ARCHIVE, SBD_ARCHIVE),
         (Split('train', 1_464, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/train.txt'),
          Split('aug', 9_118, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClassAug', f'{VOC_LISTS}/aug.txt'),
-         Split('val', 1_449, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/val.txt')),
-        first_label=1),
-    'coco_stuff164k': Benchmark(
+         Split('val', 1_449, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/val.txt'))),
+    'coco': Benchmark(
         'COCOStuff164k', COCO_ARCHIVES,
         (Split('train', 118_287, f'{COCO}/images/train2017', f'{COCO}/annotations/train2017'),
          Split('val', 5_000, f'{COCO}/images/val2017', f'{COCO}/annotations/val2017')),
-        first_label=0, mask_ending='_labelTrainIds.png'),
-    'pascal_context': Benchmark(
+        mask_ending='_labelTrainIds.png'),
+    'context': Benchmark(
         'PascalContext60', (VOC10_ARCHIVE, DETAIL_ARCHIVE),
         (Split('train', 4_996, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/train.txt'),
-         Split('val', 5_104, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/val.txt')),
-        first_label=0),
+         Split('val', 5_104, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/val.txt'))),
     'ade20k': Benchmark(
         'ADE20K150', (ADE_ARCHIVE,),
         tuple(Split(name, count, f'ade/{ADE}/images/{part}', f'ade/{ADE}/annotations/{part}')
-              for name, count, part in (('train', 20_210, 'training'), ('val', 2_000, 'validation'))),
-        first_label=1),
+              for name, count, part in (('train', 20_210, 'training'), ('val', 2_000, 'validation')))),
 }

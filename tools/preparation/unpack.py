@@ -1,18 +1,17 @@
 """Unpack the files of zip and tar archives that a benchmark needs; existing files are left as they are."""
-import errno
 import os
 import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from models.errors import UserError
 from tools.preparation.convert_masks import CONVERTERS
-from tools.preparation.files import remove_unfinished, write_file, write_mask
+from tools.preparation.files import naming_damage, remove_unfinished, write_file, write_mask
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Archive
 
@@ -84,18 +83,6 @@ def missing_members(archive: Archive, found: Iterable[tuple], root: Path) -> lis
     return members
 
 
-@contextmanager
-def naming_damage(path: Path, name: str = '') -> Iterator[None]:
-    """Turn any error of the libraries, which trust the archive, into a UserError that names it and the file in it."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not a wrong offset
-            raise
-        where = f'{name[:80]} in {path}' if name else path
-        raise UserError(f'{where} is damaged or truncated ({error}). Delete {path} and get it again.') from error
-
-
 def write(task: tuple[Member, bytes], origin: Path) -> None:
     """Write a file, or the label ids of the mask that it holds.
 
@@ -106,8 +93,6 @@ def write(task: tuple[Member, bytes], origin: Path) -> None:
     if member.labels is None:
         write_file(member.target, content)
         return
-    try:
+    with naming_damage(origin, member.name):
         labels = CONVERTERS[member.labels](content)
-    except UserError as error:
-        raise UserError(f'{member.name} in {origin}: {error}. Delete the archive and get it again.') from error
     write_mask(member.target, labels)

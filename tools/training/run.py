@@ -12,8 +12,7 @@ from mmcv.runner import Hook, build_optimizer
 from mmseg.utils import get_root_logger
 from torch import nn
 
-from datasets.missing_classes import warn_of_missing_classes
-from datasets.several import parts_of
+from datasets.several import parts_of, warn_of_missing_classes
 from models import CLIPRC, plugins
 from models.errors import UserError, building
 from models.precision import cpu_has, supported

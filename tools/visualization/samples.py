@@ -7,8 +7,7 @@ from mmseg.utils import get_root_logger
 from PIL import Image
 
 from datasets import SeededSamples, ZeroShotDataset
-from datasets.missing_classes import warn_of_missing_classes
-from datasets.several import parts_of
+from datasets.several import parts_of, warn_of_missing_classes
 from models.inference.drawing import overlay
 from tools.engine.build import dataset_facts
 from tools.engine.data import evaluation_dataset, training_dataset

@@ -1,4 +1,4 @@
-# COCO-Stuff 164k, 171 classes; 15 are unseen, such as cow, grass, road and tree (datasets/coco_stuff.py).
+# COCO-Stuff 164k, 171 classes; 15 are unseen, such as cow, grass, road and tree (datasets/benchmarks.py).
 _base_ = './pipelines_512x512.py'
 protocol = 'coco'
 total_batch_size_source = 'ZegCLIP\'s; of CLIP-RC\'s only 2 images per GPU are known'

@@ -1,4 +1,4 @@
-# PASCAL Context, protocol (a): 60 classes with background; the ten of ZS3 are unseen (datasets/pascal_context.py).
+# PASCAL Context, protocol (a): 60 classes with background; the ten of ZS3 are unseen (datasets/benchmarks.py).
 # Used by ZegCLIP, and very probably by CLIP-RC.
 _base_ = './pipelines_512x512.py'
 protocol = 'context60'

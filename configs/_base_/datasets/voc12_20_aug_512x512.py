@@ -1,4 +1,4 @@
-# PASCAL VOC 2012, 20 classes without background, train and SBD's additional masks. Unseen (datasets/voc12.py):
+# PASCAL VOC 2012, 20 classes without background, train and SBD's additional masks. Unseen (datasets/benchmarks.py):
 # pottedplant, sheep, sofa, train, tvmonitor.
 _base_ = './pipelines_512x512.py'
 protocol = 'voc12'
