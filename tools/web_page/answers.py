@@ -17,17 +17,16 @@ from torch.overrides import TorchFunctionMode
 from models.class_names import clean_class_names, parse_class_names, synonyms
 from models.errors import UserError
 from models.inference import Result, Segmenter, read_image
+from tools.web_page.limits import CHARACTERS, DECODING
 
 FORK = multiprocessing.get_context('fork')  # starts at once; the child uses neither threads nor PyTorch
 
 
 class Limits(NamedTuple):
-    """Limits of one request."""
+    """Limits of one request that the command has options for."""
     pixels: int
     names: int  # class names in all lists, synonyms included
     seconds: float  # of the model's work, without the time in the queue
-    characters: int = 20_000  # in all lists: 200 names of 100 characters
-    decoding: float = 10  # seconds; an image of 16 million pixels takes one or two
 
 
 class Deadline(TorchFunctionMode):
@@ -73,7 +72,8 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
     try:
         return _answer(segmenter, limits, file, lists or [], background, prompts, threshold)
     except UserError as error:
-        return {'error': _sentence(str(error), Path(file or '').name)}
+        message, name = str(error), Path(file or '').name
+        return {'error': message if name and message.startswith(name) else message[0].upper() + message[1:]}
     except (MemoryError, torch.OutOfMemoryError):
         return {'error': 'There is not enough memory for this: use fewer class names or a smaller image.'}
     except Exception:
@@ -93,10 +93,9 @@ def _answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[
     if count > limits.names:
         raise UserError(f'{count:,} class names are too many: the limit is {limits.names:,} in all lists together.')
     characters = sum(map(len, [*lists, background]))
-    if characters > limits.characters:
-        raise UserError(f'{characters:,} characters are too many: the limit is {limits.characters:,} in all lists '
-                        'together.')
-    image = _read(Path(file), limits)
+    if characters > CHARACTERS:
+        raise UserError(f'{characters:,} characters are too many: the limit is {CHARACTERS:,} in all lists together.')
+    image = _read(Path(file), limits.pixels)
     with Deadline(limits.seconds):
         results = [segmenter.segment(image, names, prompts=prompts or None, background=background_names,
                                      threshold=threshold or None) for names in parsed]
@@ -105,7 +104,7 @@ def _answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[
             'width': width, 'height': height, 'results': [_as_json(result) for result in results]}
 
 
-def _read(file: Path, limits: Limits) -> np.ndarray:
+def _read(file: Path, max_pixels: int) -> np.ndarray:
     """Decode the image in a process that can be killed.
 
     Decoding cannot be interrupted otherwise, and files that take hours are easily made: a JPEG with thousands of scans,
@@ -117,13 +116,13 @@ def _read(file: Path, limits: Limits) -> np.ndarray:
     if not file.is_file():
         raise UserError(f'{file.name} is no longer on the server: choose it again.')
     receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_decode, args=(sender, file, limits.pixels), daemon=True)
+    process = FORK.Process(target=_decode, args=(sender, file, max_pixels), daemon=True)
     process.start()
     sender.close()  # so that the end of the child ends the pipe
     try:
-        if not receiver.poll(limits.decoding):
-            raise UserError(f'{file.name} takes more than {limits.decoding:g} seconds to decode, the limit: open it in '
-                            'a viewer and save it again.')
+        if not receiver.poll(DECODING):
+            raise UserError(f'{file.name} takes more than {DECODING} seconds to decode, the limit: open it in a '
+                            'viewer and save it again.')
         image = receiver.recv()
     except EOFError as error:  # the child was killed, probably for its memory
         raise UserError(f'{file.name} cannot be decoded here: make it smaller, or save it as PNG.') from error
@@ -142,11 +141,6 @@ def _decode(sender: Connection, file: Path, max_pixels: int) -> None:
         sender.send(read_image(file, max_pixels=max_pixels))
     except UserError as error:
         sender.send(str(error))
-
-
-def _sentence(message: str, name: str) -> str:
-    """Capitalise a message, unless it begins with the file's name."""
-    return message if name and message.startswith(name) else message[:1].upper() + message[1:]
 
 
 def _data_url(image: Image.Image, kind: str, **options) -> str:
