@@ -56,7 +56,8 @@ def segment_video(model: Segmenter, file: Path, args: Namespace, options: dict, 
                 drawn = drawing.overlay(frame, np.asarray(labels), [colour for _, colour in entries], args.opacity)
             if writer is None:
                 legend = drawing.legend(entries, frame.shape[1], max(12, frame.shape[1] // 40))
-            bgr = padded_to_even(drawing.stack([drawn, legend]))
+            bgr = np.asarray(drawing.stack([drawn, legend]))[..., ::-1]
+            bgr = np.pad(bgr, ((0, bgr.shape[0] % 2), (0, bgr.shape[1] % 2), (0, 0)))  # codecs need even sides
             if writer is None:
                 writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*'mp4v'), rate / args.every,
                                          bgr.shape[1::-1])
@@ -88,8 +89,3 @@ def read_frames(file: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
             index += 1
     finally:
         video.release()
-
-
-def padded_to_even(image: Image.Image) -> np.ndarray:
-    """Convert to (H, W, 3) BGR with even sides, as video codecs need them."""
-    return np.pad(np.asarray(image)[..., ::-1], ((0, image.height % 2), (0, image.width % 2), (0, 0)))

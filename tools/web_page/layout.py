@@ -84,13 +84,11 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         for box in (class_names, compared_names, background):
             box.submit(**request, api_visibility='private')
         file.upload(look, file, viewer, api_name='look', **queue)
-        inputs = [file, class_names, compared_names]
-        for button, example in zip(buttons, examples, strict=True):
-            button.click(partial(use, example), outputs=inputs, api_visibility='private'
-                         ).then(**request, api_visibility='private')
-        if examples:
-            page.load(partial(use, examples[0]), outputs=inputs, api_visibility='private'
-                      ).then(**request, api_visibility='private')
+        starts = [*((page.load, example) for example in examples[:1]),
+                  *((button.click, example) for button, example in zip(buttons, examples, strict=True))]
+        for event, example in starts:
+            event(partial(use, example), outputs=[file, class_names, compared_names], api_visibility='private'
+                  ).then(**request, api_visibility='private')
     return page
 
 
