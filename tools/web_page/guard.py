@@ -79,7 +79,8 @@ class Guard:
         """Refuse other host names, other websites and unknown paths; remove the proxy headers that Gradio trusts."""
         headers = Headers(scope=scope)
         host, origin = headers.get('host', ''), headers.get('origin')
-        if not self._is_own(_name(host)):
+        name = _name(host)
+        if not (name in self.own or _is_loopback(name) or (self.open and _address(name) is not None)):
             raise Refused(400, 'The page is not served under this host name: start it with --allowed-host NAME.')
         same = origin is None or origin.partition('://')[2].lower() == host.lower()
         if not same and _name(origin) not in self.names:
@@ -88,9 +89,6 @@ class Guard:
         if allowed is None or not allowed.fullmatch(scope['path']):
             raise Refused(404, 'Not found.')
         scope['headers'] = [pair for pair in scope['headers'] if not HIDDEN.fullmatch(pair[0])]
-
-    def _is_own(self, name: str) -> bool:
-        return name in self.own or _is_loopback(name) or (self.open and _address(name) is not None)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Receive and check the body: one file, or JSON that refers to no file but uploads, within the size limits."""

