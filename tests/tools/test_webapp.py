@@ -46,11 +46,7 @@ HOSTILE = '<img src=x onerror="window.hacked=1">'
 
 class Served(NamedTuple):
     url: str
-    process: subprocess.Popen
-
-    def peak_mb(self) -> float:
-        """Peak memory of the server."""
-        return int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{self.process.pid}/status').read_text())[1]) / 1024
+    pid: int
 
 
 @pytest.fixture(scope='module')
@@ -66,13 +62,11 @@ def served(tmp_path_factory):
              '--max-waiting', str(WAITING), '--max-upload-mb', str(UPLOAD_MB)],
             stdout=out, stderr=subprocess.STDOUT, cwd=log.parent, env={**os.environ, 'TMPDIR': str(uploads)})
     try:
-        for _ in range(240):
-            found = re.search(r'http://127\.0\.0\.1:\d+', log.read_text())
-            if found or process.poll() is not None:
-                break
+        end = time.monotonic() + 60
+        while not (found := re.search(r'http://127\.0\.0\.1:\d+', log.read_text())):
+            assert time.monotonic() < end and process.poll() is None, log.read_text()
             time.sleep(0.25)
-        assert found, log.read_text()
-        yield Served(found[0], process)
+        yield Served(found[0], process.pid)
         assert any(uploads.iterdir())
         process.terminate()
         process.wait(30)
@@ -102,6 +96,13 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def reply(segmenter, files):
+    """Calls `answer` for lists of class names and the drawn image, or another."""
+    return lambda *lists, file='drawn.png', limits=LIMITS, **options: answer(
+        segmenter, limits, file and str(files / file), list(lists), **options)
+
+
 def decoded(url: str) -> np.ndarray:
     """The image of a data URL."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(',')[2]))))
@@ -110,9 +111,9 @@ def decoded(url: str) -> np.ndarray:
 # ---- answers
 
 @pytest.mark.parametrize('count', [3, 256], ids=['bytes', 'two bytes a label'])
-def test_the_answer_holds_the_result(segmenter, files, count):
+def test_the_answer_holds_the_result(reply, segmenter, files, count):
     names = [*parse_class_names(SCENES[1000]), *(f'thing {number}' for number in range(count - 3))]
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), [', '.join(names)], threshold=0.1)
+    answered = reply(', '.join(names), threshold=0.1)
     expected = segmenter.segment(files / 'drawn.png', names, threshold=0.1)
     maps = zlib.decompress(base64.b64decode(answered['results'][0]['maps']))  # as the browser does
     kind = np.dtype('u1' if count < 256 else '<u2')
@@ -135,13 +136,13 @@ def test_the_answer_holds_the_result(segmenter, files, count):
     ('drawn.png', '|'.join(map(str, range(10_000))), r'10,000 class names are too many: the limit is 300'),
     ('drawn.png', ['cat'], r'Class names must be text'),
 ])
-def test_errors(segmenter, files, file, names, message):
-    answered = answer(segmenter, LIMITS, file and str(files / file), [names])
+def test_errors(reply, files, file, names, message):
+    answered = reply(names, file=file)
     assert set(answered) == {'error'} and re.search(message, answered['error']), answered
     assert str(files) not in answered['error']  # the place on the server is not shown
 
 
-def test_an_image_that_decodes_for_minutes_is_stopped(segmenter, tmp_path, monkeypatch):
+def test_an_image_that_decodes_for_minutes_is_stopped(reply, tmp_path, monkeypatch):
     """A JPEG of few bytes that repeats its last scan; each scan is decoded over all pixels."""
     file = tmp_path / 'slow.jpg'
     Image.new('RGB', (2000, 2000), (90, 120, 40)).save(file, progressive=True)
@@ -149,47 +150,43 @@ def test_an_image_that_decodes_for_minutes_is_stopped(segmenter, tmp_path, monke
     file.write_bytes(whole[:-2] + 20_000 * whole[whole.rindex(b'\xff\xda'):-2] + whole[-2:])
     monkeypatch.setattr(answers, 'DECODING', 1)
     began = time.monotonic()
-    answered = answer(segmenter, LIMITS, str(file), ['cat'])
+    assert reply('cat', file=file) == {'error': 'slow.jpg takes more than 1 seconds to decode, the limit: open it in a '
+                                                'viewer and save it again.'}
     assert time.monotonic() - began < 3
-    assert answered == {'error': 'slow.jpg takes more than 1 seconds to decode, the limit: open it in a viewer and '
-                                 'save it again.'}
     assert multiprocessing.active_children() == []
 
 
-def test_a_decoder_that_dies(segmenter, files, monkeypatch):
+def test_a_decoder_that_dies(reply, monkeypatch):
     monkeypatch.setattr(answers, 'read_image', lambda *args, **options: os.kill(os.getpid(), 9))
-    assert answer(segmenter, LIMITS, str(files / 'drawn.png')) == {
-        'error': 'drawn.png cannot be decoded here: make it smaller, or save it as PNG.'}
+    assert reply() == {'error': 'drawn.png cannot be decoded here: make it smaller, or save it as PNG.'}
 
 
-def test_long_names_do_not_block_the_page(segmenter, files):
+def test_long_names_do_not_block_the_page(reply):
     long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=1800))
     began = time.monotonic()
     for names, message in ((', '.join(long[start:] for start in range(8)), 'is too long: CLIP reads 77 tokens'),
                            (12 * f'{long} ', ' characters are too many: the limit is 20,000 in all lists together.')):
-        assert message in answer(segmenter, LIMITS, str(files / 'drawn.png'), ['cat'], background=names)['error']
+        assert message in reply('cat', background=names)['error']
     assert time.monotonic() - began < 3
 
 
-def test_two_lists_and_background(segmenter, files):
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes', 'yellow checks'],
-                  background='yellow stripes')
-    assert [result['summary']['class_names'] for result in answered['results']] == \
-        [['blue stripes'], ['yellow checks']]
-    assert all(result['summary']['unlabelled']['pixels'] for result in answered['results'])
-    assert answer(segmenter, LIMITS, str(files / 'drawn.png'))['results'] == []
+def test_two_lists_and_background(reply):
+    first, second = (result['summary'] for result in reply('blue stripes', 'yellow checks',
+                                                           background='yellow stripes')['results'])
+    assert first['class_names'] == ['blue stripes'] and second['class_names'] == ['yellow checks']
+    assert first['unlabelled']['pixels'] and second['unlabelled']['pixels']
+    assert reply()['results'] == []
 
 
-def test_the_time_limit_stops_this_thread_only(segmenter, files):
+def test_the_time_limit_stops_this_thread_only(reply, segmenter):
     large, began = np.zeros((1500, 1500, 3), np.uint8), time.monotonic()
-    with pytest.raises(ValueError, match='stopped after 0.5 seconds'), Deadline(0.5):
+    with pytest.raises(ValueError, match='stopped after 0.5 seconds'), torch.no_grad(), Deadline(0.5):
         segmenter.segment(large, [f'thing {number}' for number in range(100)])
     assert time.monotonic() - began < 5
-    answered = answer(segmenter, LIMITS._replace(seconds=0.001), str(files / 'drawn.png'), ['blue stripes'])
-    assert answered == {'error': 'Stopped after 0.001 seconds, the limit of a request: use fewer class names or a '
-                             'smaller image.'}
+    assert reply('blue stripes', limits=LIMITS._replace(seconds=0.001)) == {
+        'error': 'Stopped after 0.001 seconds, the limit of a request: use fewer class names or a smaller image.'}
     assert torch.is_grad_enabled(), 'the thread is as it was, whichever operation was stopped'
-    assert 'results' in answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes'])
+    assert 'results' in reply('blue stripes')
     done = []
     with Deadline(-1):
         other = threading.Thread(target=lambda: done.append(torch.ones(2) + 1))
@@ -202,9 +199,7 @@ def test_the_time_limit_stops_this_thread_only(segmenter, files):
 # ---- start
 
 def test_start_errors(fails, run, tmp_path):
-    with socket.socket() as taken:
-        taken.bind(('127.0.0.1', 0))
-        taken.listen()
+    with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
         message = f'port {port} is in use: choose another one, such as --port {port + 1}'
         assert message in fails('tools/webapp.py', '--port', port)
@@ -216,12 +211,9 @@ def test_start_errors(fails, run, tmp_path):
         server.listen('203.0.113.7', 0)
 
 
-def test_an_unexpected_error_is_reported_and_logged(segmenter, files, monkeypatch, caplog):
-    def broken(*args, **options):
-        raise KeyError('secret')
-    monkeypatch.setattr(segmenter, 'segment', broken)
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['cat'])
-    assert answered == {'error': 'The request failed because of an error in the server; its log has the details.'}
+def test_an_unexpected_error_is_reported(reply, segmenter, monkeypatch):
+    monkeypatch.setattr(segmenter, 'segment', lambda *args, **options: {}['secret'])
+    assert reply('cat') == {'error': 'The request failed because of an error in the server; its log has the details.'}
 
 
 # ---- the server
@@ -275,8 +267,9 @@ def test_twenty_requests_together(served, ask, files, tmp_path):
     """They are answered one after the other, or refused because the queue is full."""
     file = tmp_path / 'larger.png'
     Image.open(files / 'drawn.png').resize((1500, 1500)).save(file)
-    ask(file, ALL_CLASSES)
-    before = served.peak_mb()
+
+    def peak_mb() -> float:
+        return int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{served.pid}/status').read_text())[1]) / 1024
 
     def request(number: int) -> str:
         try:
@@ -285,11 +278,13 @@ def test_twenty_requests_together(served, ask, files, tmp_path):
             return str(error)
         return 'done' if names[-1] == f'thing {number}' else f'answered another request: {names}'
 
+    ask(file, ALL_CLASSES)
+    before = peak_mb()
     with ThreadPoolExecutor(20) as pool:
         ends = list(pool.map(request, range(20)))
     assert WAITING <= ends.count('done') < 20, 'the queue has no limit'
     assert all(re.search('(?i)queue is full|too many|busy', end) for end in ends if end != 'done'), ends
-    assert served.peak_mb() - before < 400  # side by side they would take some gigabytes
+    assert peak_mb() - before < 400  # side by side they would take some gigabytes
     assert ask(files / 'drawn.png', 'blue stripes')['results']
 
 

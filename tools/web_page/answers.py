@@ -32,20 +32,13 @@ class Limits(NamedTuple):
 class Deadline(TorchFunctionMode):
     """Makes the first operation of PyTorch after so many seconds raise UserError, in the thread that enters it.
 
-    A running operation is not interrupted, but none takes long.
+    A running operation is not interrupted, but none takes long. Enter it inside `torch.no_grad()`, which restores the
+    mode of gradients even if the operation that would have restored it was stopped.
     """
 
     def __init__(self, seconds: float):
         super().__init__()
         self.seconds, self.end = seconds, time.monotonic() + seconds
-
-    def __enter__(self) -> 'Deadline':
-        self.gradients = torch.is_grad_enabled()
-        return super().__enter__()
-
-    def __exit__(self, *error) -> None:
-        super().__exit__(*error)
-        torch.set_grad_enabled(self.gradients)  # the operation that was stopped may have been the one that restores it
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if time.monotonic() > self.end:
@@ -96,7 +89,7 @@ def _answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[
     if characters > CHARACTERS:
         raise UserError(f'{characters:,} characters are too many: the limit is {CHARACTERS:,} in all lists together.')
     image = _read(Path(file), limits.pixels)
-    with Deadline(limits.seconds):
+    with torch.no_grad(), Deadline(limits.seconds):
         results = [segmenter.segment(image, names, prompts=prompts or None, background=background_names,
                                      threshold=threshold or None) for names in parsed]
     height, width = image.shape[:2]
