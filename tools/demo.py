@@ -23,7 +23,8 @@ from tools.engine.model_arguments import (
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Segment images or a video with any class names.')
-    parser.add_argument('source', type=Path, metavar='IMAGE_OR_FOLDER_OR_VIDEO')
+    parser.add_argument('source', type=Path, metavar='IMAGE_OR_FOLDER_OR_VIDEO',
+                        help='an image, a folder with images (also in folders below), or a video')
     add_model_arguments(parser)
     add_class_arguments(parser)
     parser.add_argument('--out', type=Path, metavar='FOLDER', default='work_dirs/demo', help='(default: %(default)s)')

@@ -2,7 +2,6 @@
 import json
 import os
 import re
-import sys
 import time
 
 import cv2
@@ -11,9 +10,7 @@ import pytest
 from PIL import Image
 
 from models.inference import load_model
-from tests.conftest import REPOSITORY, forget_loggers
-from tools import demo as command
-from tools.engine import errors
+from tests.conftest import REPOSITORY
 from tools.engine.files import lock_folder
 from tools.miniature.world import draw_scene
 
@@ -22,25 +19,20 @@ NAMES = 'red dots, blue paint, green stripes'
 
 
 @pytest.fixture
-def demo(monkeypatch, capfd):
-    """Runs the command in this process; returns what it writes to stderr, and its error if it may fail."""
-    def demo(*arguments, check: bool = True) -> str:
-        forget_loggers()
-        monkeypatch.setattr(sys, 'argv', ['demo.py', '--checkpoint', *map(str, (MODEL, *arguments))])
-        error = ''
-        try:
-            errors.run(command.main)
-        except SystemExit as end:
-            assert not check, end.code
-            error = str(end.code)
-        return capfd.readouterr().err + error
-    yield demo
-    forget_loggers()
+def demo(call):
+    """Runs the command; returns what it writes to stderr."""
+    return lambda *arguments, check=True: call('tools/demo.py', '--checkpoint', MODEL, *arguments, check=check).stderr
 
 
 @pytest.fixture(scope='module')
 def scenes():
     return [draw_scene([12, index]).image for index in range(3)]
+
+
+@pytest.fixture
+def image(tmp_path, scenes):
+    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
+    return tmp_path / 'it.png'
 
 
 @pytest.fixture
@@ -54,43 +46,42 @@ def folder(tmp_path, scenes):
     return tmp_path / 'in'
 
 
-def test_an_image(run, scenes, tmp_path):
-    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
-    log = run('tools/demo.py', tmp_path / 'it.png', '--classes', NAMES, '--out', tmp_path / 'out', '--checkpoint',
-              MODEL).stderr
-    result = load_model(MODEL).segment(scenes[0], NAMES.split(', '))
+def summary_of(out, name='it') -> dict:
+    return json.loads((out / f'{name}.json').read_text())
+
+
+def test_an_image(run, image, tmp_path):
+    log = run('tools/demo.py', image, '--classes', NAMES, '--out', tmp_path / 'out', '--checkpoint', MODEL).stderr
+    result = load_model(MODEL).segment(image, NAMES.split(', '))
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.labels.png')), result.labels)
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.overlay.png')), np.asarray(result.overlay()))
-    summary = json.loads((tmp_path / 'out/it.json').read_text())
-    assert summary['classes'] == json.loads(json.dumps(result.summary()['classes']))
+    assert summary_of(tmp_path / 'out')['classes'] == json.loads(json.dumps(result.summary()['classes']))
     assert 'mean score' in log and '1 image' in log
     assert not (tmp_path / 'out/contact_sheet.png').exists()
 
 
 def test_every_class_has_a_line_and_unreliable_results_are_warned_of(demo, scenes, tmp_path):
-    Image.fromarray(scenes[2]).save(tmp_path / 'drawn.png')  # with green stripes
-    log = demo(tmp_path / 'drawn.png', '--classes', f'{NAMES}, potted plant', '--out', tmp_path / 'out')
-    for name in [*NAMES.split(', '), 'potted plant']:
-        assert re.search(rf' [ \d]+\.\d %  mean score (-?\d\.\d\d|   -)  {name}$', log, re.MULTILINE), name
-    assert "miniature's model, which knows only its own drawn world" in log
-    assert 'recognises none' not in log
-    noise = np.random.default_rng(0).integers(90, 110, (2, 60, 80, 3), dtype=np.uint8)
     (tmp_path / 'photos').mkdir()
-    for number, image in enumerate(noise):
+    for number, image in enumerate(np.random.default_rng(0).integers(90, 110, (2, 60, 80, 3), dtype=np.uint8)):
         Image.fromarray(image).save(tmp_path / f'photos/{number}.png')
     for _ in range(2):  # new, and up to date
         log = demo(tmp_path / 'photos/0.png', '--classes', 'potted plant, sofa, cat', '--out', tmp_path / 'out')
         assert log.count('no pixel scores above 0.0') == 1
         assert re.search(r'   0\.0 %  mean score    -  (sofa|cat|potted plant)$', log, re.MULTILINE)
-    Image.fromarray(scenes[2]).save(tmp_path / 'photos/drawn.png')
-    log = demo(tmp_path / 'photos', '--classes', f'potted plant, {NAMES}', '--out', tmp_path / 'more')
+    file, names = tmp_path / 'photos/drawn.png', f'{NAMES}, potted plant'
+    Image.fromarray(scenes[2]).save(file)  # with green stripes
+    log = demo(file, '--classes', names, '--out', tmp_path / 'out')
+    for name in names.split(', '):
+        assert re.search(rf' [ \d]+\.\d %  mean score (-?\d\.\d\d|   -)  {name}$', log, re.MULTILINE), name
+    assert "miniature's model, which knows only its own drawn world" in log and 'recognises none' not in log
+    log = demo(tmp_path / 'photos', '--classes', names, '--out', tmp_path / 'more')
     assert log.count('2 of 3: no pixel scores above 0.0') == log.count('no pixel') == 1
 
 
 def test_a_folder_is_continued(demo, folder, tmp_path):
     out = tmp_path / 'out'
     log = demo(folder, '--classes', NAMES, '--out', out, '--threshold', 0.2)
-    names = ['a.bmp', 'a.png', 'b', 'deep/a']
+    names = ['a.bmp', 'a.png', 'b', 'deep/a']  # without the ending where that is unambiguous
     assert sorted(str(path.relative_to(out)) for path in out.rglob('[!.]*') if path.is_file()) == sorted(
         ['contact_sheet.png', *(f'{name}.{part}' for name in names for part in ('json', 'labels.png', 'overlay.png'))])
     assert '4 images' in log
@@ -104,14 +95,10 @@ def test_a_folder_is_continued(demo, folder, tmp_path):
     assert made_again == {'b', 'a.png'}
     log = demo(folder, '--classes', 'red dots', '--out', out)  # other classes: all again
     assert 'up to date' not in log
-    assert len(json.loads((out / 'b.json').read_text())['classes']) == 1
-
-
-def test_the_contact_sheet_shows_all_overlays(demo, folder, tmp_path):
-    demo(folder, '--classes', NAMES, '--out', tmp_path / 'out')
-    sheet = np.asarray(Image.open(tmp_path / 'out/contact_sheet.png'))
-    summary = json.loads((tmp_path / 'out/b.json').read_text())
-    with Image.open(tmp_path / 'out/b.overlay.png') as overlay:
+    summary = summary_of(out, 'b')
+    assert len(summary['classes']) == 1
+    sheet = np.asarray(Image.open(out / 'contact_sheet.png'))
+    with Image.open(out / 'b.overlay.png') as overlay:
         b = np.asarray(overlay.crop((0, 0, summary['width'], summary['height'])).resize((256, 256)))
     left = 6 + 2 * (256 + 6)  # a.bmp, a.png, b
     assert np.abs(sheet[6:262, left:left + 256].astype(int) - b).mean() < 8
@@ -119,10 +106,8 @@ def test_the_contact_sheet_shows_all_overlays(demo, folder, tmp_path):
 
 
 def test_results_inside_the_folder_are_no_images(demo, folder):
-    for out in (folder / 'results', folder):
-        for _ in range(2):
-            log = demo(folder, '--classes', NAMES, '--out', out)
-            assert 'INFO - 4 images' in log
+    for out in (folder / 'results', folder / 'results', folder, folder):
+        assert 'INFO - 4 images' in demo(folder, '--classes', NAMES, '--out', out)
 
 
 def test_a_video(demo, scenes, tmp_path):
@@ -134,28 +119,28 @@ def test_a_video(demo, scenes, tmp_path):
     demo(*arguments)
     video = cv2.VideoCapture(str(tmp_path / 'out/it.overlay.mp4'))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and video.get(cv2.CAP_PROP_FPS) == pytest.approx(2.5)
-    frame = video.read()[1][:128, :128, ::-1].astype(int)
-    labels = np.asarray(Image.open(tmp_path / 'out/it.frames/000000.labels.png'))
-    summary = json.loads((tmp_path / 'out/it.frames/000000.json').read_text())
-    biggest = max(summary['classes'], key=lambda entry: entry['pixels'])
-    where = labels == biggest['label']
+    frame, frames = video.read()[1][:128, :128, ::-1].astype(int), tmp_path / 'out/it.frames'
+    biggest = max(summary_of(frames, '000000')['classes'], key=lambda entry: entry['pixels'])
+    where = np.asarray(Image.open(frames / '000000.labels.png')) == biggest['label']
     wanted = (scenes[0][where].astype(float) + biggest['colour']) / 2
     assert np.abs(frame[where] - wanted).mean() < 20
-    assert json.loads((tmp_path / 'out/it.json').read_text())['frames'] == 4
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'out/it.frames').iterdir()}
+    assert summary_of(tmp_path / 'out')['frames'] == 4
+    before = {path: path.stat().st_mtime_ns for path in frames.iterdir()}
     demo(*arguments)
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / 'out/it.frames').iterdir()}
+    assert before == {path: path.stat().st_mtime_ns for path in frames.iterdir()}
 
 
-def test_class_names_of_a_file_and_of_the_training(demo, scenes, tmp_path):
-    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
+def test_options(demo, image, tmp_path):
+    """Class names of a file, of the training, and by the older names of the options."""
     (tmp_path / 'names.txt').write_text('red dots, red spots\n\nblue paint\n')
-    demo(tmp_path / 'it.png', '--classes', tmp_path / 'names.txt', '--out', tmp_path / 'out')
-    assert json.loads((tmp_path / 'out/it.json').read_text())['class_names'] == ['red dots, red spots', 'blue paint']
-    demo(tmp_path / 'it.png', '--out', tmp_path / 'out', '--background', 'red paint, Red dots', '--prompts',
-         'coco15')
-    summary = json.loads((tmp_path / 'out/it.json').read_text())
-    assert len(summary['classes']) == 20 and summary['prompts'] == 'coco15' and summary['background'] == []
+    for options, expected in (
+            (['--classes', tmp_path / 'names.txt'], {'class_names': ['red dots, red spots', 'blue paint']}),
+            (['--words', 'red dots', '--anything-else', 'blue paint'],
+             {'class_names': ['red dots'], 'background': ['blue paint']}),
+            (['--background', 'red paint, Red dots', '--prompts', 'coco15'], {'prompts': 'coco15', 'background': []})):
+        demo(image, '--out', tmp_path / 'out', *options)
+        assert expected.items() <= summary_of(tmp_path / 'out').items()
+    assert len(summary_of(tmp_path / 'out')['classes']) == 20
 
 
 def test_names_that_would_be_one(demo, scenes, tmp_path):
@@ -180,19 +165,17 @@ def test_a_file_name_that_is_not_utf_8(run, scenes, tmp_path):
         assert 'INFO - 3 images' in log and 'Traceback' not in log and 'Logging' not in log
     assert '3 of 4 are up to date' in log
     for name in names:
-        file = tmp_path / 'out' / f'{name[:-4]}.json'
-        assert json.loads(file.read_text(encoding='utf-8'))['inputs']['image'][0] == name
+        assert summary_of(tmp_path / 'out', name[:-4])['inputs']['image'][0] == name
 
 
-def test_outdated_results_are_replaced(demo, scenes, tmp_path):
+def test_outdated_results_are_replaced(demo, image, tmp_path):
     """A missing overlay, or other prompts in the same file; | separates synonyms in a file, too."""
-    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
     (tmp_path / 'names.txt').write_text('red dots|red spots\nblue paint\n')
     (tmp_path / 'prompts.txt').write_text('a photo of a {}\n')
-    command = (tmp_path / 'it.png', '--classes', tmp_path / 'names.txt', '--prompts', tmp_path / 'prompts.txt', '--out',
+    command = (image, '--classes', tmp_path / 'names.txt', '--prompts', tmp_path / 'prompts.txt', '--out',
                tmp_path / 'out')
     demo(*command)
-    assert json.loads((tmp_path / 'out/it.json').read_text())['class_names'][0] == 'red dots, red spots'
+    assert summary_of(tmp_path / 'out')['class_names'][0] == 'red dots, red spots'
     assert 'up to date' in demo(*command)
     (tmp_path / 'out/it.overlay.png').unlink()
     assert 'up to date' not in demo(*command) and (tmp_path / 'out/it.overlay.png').is_file()
@@ -200,10 +183,9 @@ def test_outdated_results_are_replaced(demo, scenes, tmp_path):
     assert 'up to date' not in demo(*command)
 
 
-def test_two_runs_do_not_share_a_folder(run, scenes, tmp_path):
-    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
+def test_two_runs_do_not_share_a_folder(run, image, tmp_path):
     with lock_folder(tmp_path, ''):
-        done = run('tools/demo.py', tmp_path / 'it.png', '--checkpoint', MODEL, '--out', tmp_path, check=False)
+        done = run('tools/demo.py', image, '--checkpoint', MODEL, '--out', tmp_path, check=False)
     assert done.returncode == 1 and 'another run writes to' in done.stderr
 
 
@@ -245,10 +227,3 @@ def test_errors(fails, folder, tmp_path, arguments, message):
 def test_numbers_out_of_range(demo, option):
     log = demo('it.png', option, '2', check=False)
     assert f"argument {option}: '2' is not a number between 0 and 1" in log
-
-
-def test_older_names_of_options(demo, scenes, tmp_path):
-    Image.fromarray(scenes[0]).save(tmp_path / 'it.png')
-    demo(tmp_path / 'it.png', '--words', 'red dots', '--anything-else', 'blue paint', '--out', tmp_path)
-    summary = json.loads((tmp_path / 'it.json').read_text())
-    assert (summary['class_names'], summary['background']) == (['red dots'], ['blue paint'])

@@ -1,16 +1,9 @@
 """tools/explain.py: the figure and the numbers."""
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-
-from models.sliding_window import Window
-from tools.explaining.explanation import Explanation, Prediction
-from tools.explaining.figure import draw
-from tools.explaining.regions import Attention
 
 
 @pytest.fixture
@@ -42,40 +35,3 @@ def test_the_command(run, trained, image, tmp_path, others):
 def test_several_classes(fails, trained, image, tmp_path):
     assert "--class 'cow, dog' names 2 classes: explain one" in fails(
         'tools/explain.py', image, '--class', 'cow, dog', '--checkpoint', trained / 'latest.pth', '--out', tmp_path)
-
-
-def explanation(name: str, mask: np.ndarray) -> Explanation:
-    """16 regions in the second of two windows."""
-    random = np.random.default_rng(0)
-    prediction = Prediction(random.random(mask.shape), mask)
-    labels = np.ones((50, 100), dtype=np.uint8)
-    labels[:, 50:] = ~mask[:50, :50]
-    return Explanation(
-        result=SimpleNamespace(image=random.integers(0, 255, (50, 100, 3), dtype=np.uint8),
-                               labels=labels, class_names=[name, 'other']),
-        class_name=name, window=Window(0, 64, 64, 64), number=2, windows=2, size=(64, 128),
-        view=random.integers(0, 255, (64, 64, 3), dtype=np.uint8), region_logits=random.normal(size=(16, 64, 64)),
-        attention=Attention(torch.rand(2, 8, 8), torch.rand(2, 16)), block=2, prediction=prediction,
-        ablated={'everywhere': Prediction(prediction.scores / 2, ~mask)})
-
-
-@pytest.mark.parametrize(('name', 'title'), [
-    ('$x_1$ {a}', 'Regional clues for “$x_1$ {a}”'),
-    ('a' * 100, f'Regional clues for “{"a" * 39}…”'),
-    ('\U000e0041\u0ff0', 'Regional clues for “the class”'),  # which no font has
-    ('кот', 'Regional clues for “кот”')])
-def test_names_of_any_kind(name, title):
-    figure = draw(explanation(name, np.eye(64, dtype=bool)))
-    assert figure._suptitle.get_text() == title
-    figure.canvas.draw()
-
-
-@pytest.mark.parametrize(('mask', 'title'), [
-    (np.zeros((64, 64), dtype=bool), 'not found in the image'),
-    (np.ones((64, 64), dtype=bool), '50.0 % of the image')])
-def test_a_class_that_is_nowhere_or_everywhere(mask, title):
-    """The figure is drawn without an outline."""
-    figure = draw(explanation('cat', mask))
-    figure.canvas.draw()
-    assert any(axes.get_title().startswith(title) for axes in figure.axes)
-    assert sum('itself' in text.get_text() for axes in figure.axes for text in axes.texts) == 16

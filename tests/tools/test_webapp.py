@@ -1,6 +1,5 @@
 """tools/webapp.py: answers, limits, the running server, and the page in a real browser."""
 import base64
-import http.client
 import io
 import json
 import multiprocessing
@@ -9,7 +8,6 @@ import random
 import re
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -35,7 +33,7 @@ from datasets.miniature import Miniature
 from models.inference import load_model, parse_class_names
 from tests.conftest import REPOSITORY
 from tools.miniature.world import SIZE, draw_scene
-from tools.web_page import server
+from tools.web_page import answers, server
 from tools.web_page.answers import Deadline, Limits, answer
 from tools.web_page.examples import SCENES
 
@@ -43,16 +41,11 @@ MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
 LIMITS = Limits(pixels=4_000_000, names=300, seconds=20)
 WAITING, UPLOAD_MB = 8, 4
 ALL_CLASSES = ', '.join(Miniature.CLASSES)
-HOSTILE = '<img src=x onerror="window.hacked=1">'
 
 
 class Served(NamedTuple):
     url: str
-    process: subprocess.Popen
-
-    def peak_mb(self) -> float:
-        """Peak memory of the server."""
-        return int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{self.process.pid}/status').read_text())[1]) / 1024
+    pid: int
 
 
 @pytest.fixture(scope='module')
@@ -68,13 +61,11 @@ def served(tmp_path_factory):
              '--max-waiting', str(WAITING), '--max-upload-mb', str(UPLOAD_MB)],
             stdout=out, stderr=subprocess.STDOUT, cwd=log.parent, env={**os.environ, 'TMPDIR': str(uploads)})
     try:
-        for _ in range(240):
-            found = re.search(r'http://127\.0\.0\.1:\d+', log.read_text())
-            if found or process.poll() is not None:
-                break
+        end = time.monotonic() + 60
+        while not (found := re.search(r'http://127\.0\.0\.1:\d+', log.read_text())):
+            assert time.monotonic() < end and process.poll() is None, log.read_text()
             time.sleep(0.25)
-        assert found, log.read_text()
-        yield Served(found[0], process)
+        yield Served(found[0], process.pid)
         assert any(uploads.iterdir())
         process.terminate()
         process.wait(30)
@@ -100,19 +91,15 @@ def files(tmp_path_factory) -> Path:
     wide = drawn.crop((0, 0, SIZE, 100))
     wide.transpose(Image.Transpose.ROTATE_90).save(folder / 'turned.jpg', exif=turned, quality=95)
     (folder / 'text.jpg').write_text('no image at all')
-    (folder / 'empty.png').touch()
-    (folder / 'bomb.png').write_bytes(bomb(30_000))
+    Image.new('1', (2500, 2500)).save(folder / 'large.png')
     return folder
 
 
-def bomb(side: int) -> bytes:
-    """A small PNG with many pixels."""
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
-
-    rows = zlib.compress(bytes(side * (1 + -(-side // 8))), level=1)
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 1, 0, 0, 0, 0))
-            + chunk(b'IDAT', rows) + chunk(b'IEND', b''))
+@pytest.fixture
+def reply(segmenter, files):
+    """Calls `answer` for lists of class names and the drawn image, or another."""
+    return lambda *lists, file='drawn.png', limits=LIMITS, **options: answer(
+        segmenter, limits, file and str(files / file), list(lists), **options)
 
 
 def decoded(url: str) -> np.ndarray:
@@ -120,26 +107,18 @@ def decoded(url: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(',')[2]))))
 
 
-def maps_of(answered: dict, result: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Unpack labels and scores as the browser does."""
-    size = answered['height'], answered['width']
-    content = zlib.decompress(base64.b64decode(result['maps']))
-    pixels = size[0] * size[1]
-    kind = np.dtype('<u2' if len(content) > 2 * pixels else 'u1')
-    return (np.frombuffer(content, kind, pixels).reshape(size),
-            np.frombuffer(content, np.uint8, pixels, pixels * kind.itemsize).reshape(size))
-
-
 # ---- answers
 
 @pytest.mark.parametrize('count', [3, 256], ids=['bytes', 'two bytes a label'])
-def test_the_answer_holds_the_result(segmenter, files, count):
+def test_the_answer_holds_the_result(reply, segmenter, files, count):
     names = [*parse_class_names(SCENES[1000]), *(f'thing {number}' for number in range(count - 3))]
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), [', '.join(names)], threshold=0.1)
+    answered = reply(', '.join(names), threshold=0.1)
     expected = segmenter.segment(files / 'drawn.png', names, threshold=0.1)
-    labels, scores = maps_of(answered, answered['results'][0])
-    assert (labels == expected.labels).all() and len(np.unique(labels)) > 3
-    assert np.abs(scores / 255 - expected.best.clip(0, 1)).max() <= 0.5 / 255 + 1e-6
+    maps = zlib.decompress(base64.b64decode(answered['results'][0]['maps']))  # as the browser does
+    kind = np.dtype('u1' if count < 256 else '<u2')
+    labels, scores = np.frombuffer(maps, kind, SIZE**2), np.frombuffer(maps, np.uint8, -1, SIZE**2 * kind.itemsize)
+    assert (labels == expected.labels.ravel()).all() and len(np.unique(labels)) > 3
+    assert np.abs(scores / 255 - expected.best.clip(0, 1).ravel()).max() <= 0.5 / 255 + 1e-6
     assert (decoded(answered['results'][0]['labels']) == expected.labels).all()
     assert answered['results'][0]['summary'] == json.loads(json.dumps(expected.summary()))
     assert (answered['name'], answered['width'], answered['height']) == ('drawn', SIZE, SIZE)
@@ -149,91 +128,64 @@ def test_the_answer_holds_the_result(segmenter, files, count):
 @pytest.mark.parametrize(('file', 'names', 'message'), [
     ('text.jpg', 'cat', r'text\.jpg is not an image'),
     ('gone.png', 'cat', r'^gone\.png is no longer on the server: choose it again'),
-    ('empty.png', 'cat', r'empty\.png is empty'),
-    ('bomb.png', 'cat', r'bomb\.png has more than 4,000,000 pixels'),
+    ('large.png', 'cat', r'large\.png has more than 4,000,000 pixels'),
     (None, 'cat', r'No image: drop one'),
     ('drawn.png', '', r'No class names: name what to look for'),
-    ('drawn.png', ' , \n ;', r'No class names: name what to look for'),
     ('drawn.png', ', '.join(map(str, range(10_000))), r'10,000 class names are too many: the limit is 300'),
     ('drawn.png', '|'.join(map(str, range(10_000))), r'10,000 class names are too many: the limit is 300'),
-    ('drawn.png', 'long ' * 100, r'is too long: CLIP reads 77 tokens'),
     ('drawn.png', ['cat'], r'Class names must be text'),
 ])
-def test_errors(segmenter, files, file, names, message):
-    answered = answer(segmenter, LIMITS, file and str(files / file), [names])
+def test_errors(reply, files, file, names, message):
+    answered = reply(names, file=file)
     assert set(answered) == {'error'} and re.search(message, answered['error']), answered
     assert str(files) not in answered['error']  # the place on the server is not shown
 
 
-def progressive(side: int, scans: int) -> bytes:
-    """A JPEG that repeats its last scan, of few bytes; each scan is decoded over all pixels."""
-    file = io.BytesIO()
-    Image.new('RGB', (side, side), (90, 120, 40)).save(file, 'JPEG', progressive=True)
-    whole = file.getvalue()
-    scan = whole[whole.rindex(b'\xff\xda'):-2]
-    return whole[:-2] + scans * scan + whole[-2:]
-
-
-def endless_comment(megabytes: int) -> bytes:
-    """A GIF of 8x8 pixels with a comment that Pillow joins block by block."""
-    file = io.BytesIO()
-    Image.new('P', (8, 8)).save(file, 'GIF')
-    whole = file.getvalue()
-    start = 13 + 3 * 2**((whole[10] & 7) + 1)
-    return whole[:start] + b'!\xfe' + (b'\xff' + bytes(255)) * (megabytes * 4096) + b'\0' + whole[start:]
-
-
-@pytest.mark.parametrize('content', [progressive(2000, 20_000), endless_comment(20)], ids=['scans', 'comment'])
-def test_an_image_that_decodes_for_minutes_is_stopped(segmenter, tmp_path, content):
-    (tmp_path / 'slow.img').write_bytes(content)
-    limits, began = LIMITS._replace(decoding=1), time.monotonic()
-    answered = answer(segmenter, limits, str(tmp_path / 'slow.img'), ['cat'])
+def test_an_image_that_decodes_for_minutes_is_stopped(reply, tmp_path, monkeypatch):
+    """A JPEG of few bytes that repeats its last scan; each scan is decoded over all pixels."""
+    file = tmp_path / 'slow.jpg'
+    Image.new('RGB', (2000, 2000), (90, 120, 40)).save(file, progressive=True)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-2] + 20_000 * whole[whole.rindex(b'\xff\xda'):-2] + whole[-2:])
+    monkeypatch.setattr(answers, 'DECODING', 1)
+    began = time.monotonic()
+    assert reply('cat', file=file) == {'error': 'slow.jpg takes more than 1 seconds to decode, the limit: open it in a '
+                                                'viewer and save it again.'}
     assert time.monotonic() - began < 3
-    assert answered == {'error': 'slow.img takes more than 1 seconds to decode, the limit: open it in a viewer and '
-                                 'save it again.'}
     assert multiprocessing.active_children() == []
 
 
-def test_a_decoder_that_dies(segmenter, files, monkeypatch):
-    monkeypatch.setattr('tools.web_page.answers.read_image', lambda *args, **options: os.kill(os.getpid(), 9))
-    assert answer(segmenter, LIMITS, str(files / 'drawn.png')) == {
-        'error': 'drawn.png cannot be decoded here: make it smaller, or save it as PNG.'}
+def test_a_decoder_that_dies(reply, monkeypatch):
+    monkeypatch.setattr(answers, 'read_image', lambda *args, **options: os.kill(os.getpid(), 9))
+    assert reply() == {'error': 'drawn.png cannot be decoded here: make it smaller, or save it as PNG.'}
 
 
-def test_a_long_name_does_not_block_the_page(segmenter, files):
-    long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=16_000))
+def test_long_names_do_not_block_the_page(reply):
+    long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=1800))
     began = time.monotonic()
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), [long])
-    assert "…' is too long: it has 16,000 characters" in answered['error']
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['cat', 'dog'], background=long + long)
-    assert answered['error'] == '32,006 characters are too many: the limit is 20,000 in all lists together.'
-    several = ', '.join(long[start:start + 1800] for start in range(0, 14_000, 1800))
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), [several])
-    assert 'is too long: CLIP reads 77 tokens' in answered['error']
+    for names, message in ((', '.join(long[start:] for start in range(8)), 'is too long: CLIP reads 77 tokens'),
+                           (12 * f'{long} ', ' characters are too many: the limit is 20,000 in all lists together.')):
+        assert message in reply('cat', background=names)['error']
     assert time.monotonic() - began < 3
 
 
-def test_two_lists_and_background(segmenter, files):
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes', 'yellow checks'],
-                  background='yellow stripes')
-    assert [result['summary']['class_names'] for result in answered['results']] == \
-        [['blue stripes'], ['yellow checks']]
-    assert all(result['summary']['unlabelled']['pixels'] for result in answered['results'])
-    assert answer(segmenter, LIMITS, str(files / 'drawn.png'))['results'] == []
+def test_two_lists_and_background(reply):
+    first, second = (result['summary'] for result in reply('blue stripes', 'yellow checks',
+                                                           background='yellow stripes')['results'])
+    assert first['class_names'] == ['blue stripes'] and second['class_names'] == ['yellow checks']
+    assert first['unlabelled']['pixels'] and second['unlabelled']['pixels']
+    assert reply()['results'] == []
 
 
-def test_the_time_limit_stops_this_thread_only(segmenter, files):
-    large = np.zeros((1500, 1500, 3), np.uint8)
-    names = [f'thing {number}' for number in range(100)]
-    began = time.monotonic()
-    with pytest.raises(ValueError, match='stopped after 0.5 seconds'), Deadline(0.5):
-        segmenter.segment(large, names)
+def test_the_time_limit_stops_this_thread_only(reply, segmenter):
+    large, began = np.zeros((1500, 1500, 3), np.uint8), time.monotonic()
+    with pytest.raises(ValueError, match='stopped after 0.5 seconds'), torch.no_grad(), Deadline(0.5):
+        segmenter.segment(large, [f'thing {number}' for number in range(100)])
     assert time.monotonic() - began < 5
-    answered = answer(segmenter, LIMITS._replace(seconds=0.001), str(files / 'drawn.png'), ['blue stripes'])
-    assert answered == {'error': 'Stopped after 0.001 seconds, the limit of a request: use fewer class names or a '
-                             'smaller image.'}
+    assert reply('blue stripes', limits=LIMITS._replace(seconds=0.001)) == {
+        'error': 'Stopped after 0.001 seconds, the limit of a request: use fewer class names or a smaller image.'}
     assert torch.is_grad_enabled(), 'the thread is as it was, whichever operation was stopped'
-    assert 'results' in answer(segmenter, LIMITS, str(files / 'drawn.png'), ['blue stripes'])
+    assert 'results' in reply('blue stripes')
     done = []
     with Deadline(-1):
         other = threading.Thread(target=lambda: done.append(torch.ones(2) + 1))
@@ -246,9 +198,7 @@ def test_the_time_limit_stops_this_thread_only(segmenter, files):
 # ---- start
 
 def test_start_errors(fails, run, tmp_path):
-    with socket.socket() as taken:
-        taken.bind(('127.0.0.1', 0))
-        taken.listen()
+    with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
         message = f'port {port} is in use: choose another one, such as --port {port + 1}'
         assert message in fails('tools/webapp.py', '--port', port)
@@ -260,128 +210,81 @@ def test_start_errors(fails, run, tmp_path):
         server.listen('203.0.113.7', 0)
 
 
-def test_an_unexpected_error_is_reported_and_logged(segmenter, files, monkeypatch, caplog):
-    def broken(*args, **options):
-        raise KeyError('secret')
-    monkeypatch.setattr(segmenter, 'segment', broken)
-    answered = answer(segmenter, LIMITS, str(files / 'drawn.png'), ['cat'])
-    assert answered == {'error': 'The request failed because of an error in the server; its log has the details.'}
+def test_an_unexpected_error_is_reported(reply, segmenter, monkeypatch):
+    monkeypatch.setattr(segmenter, 'segment', lambda *args, **options: {}['secret'])
+    assert reply('cat') == {'error': 'The request failed because of an error in the server; its log has the details.'}
 
 
 # ---- the server
 
-def client_of(served: Served) -> Client:
-    return Client(served.url, verbose=False, analytics_enabled=False, download_files=False)
+@pytest.fixture(scope='module')
+def ask(served):
+    """Sends an image file and class names as the page does; returns the answer."""
+    client = Client(served.url, verbose=False, analytics_enabled=False, download_files=False)
+    return lambda file, names: client.predict(handle_file(file), names, '', '', '', 0.1, api_name='/segment')
 
 
-def ask(client: Client, file: Path, names: str) -> dict:
-    return client.predict(handle_file(file), names, '', '', '', 0.1, api_name='/segment')
-
-
-def posted(served: Served, data: object) -> str:
-    """What the server answers to a request that the page would not make."""
-    request = urllib.request.Request(f'{served.url}/gradio_api/call/segment', json.dumps({'data': data}).encode(),
-                                     headers={'Content-Type': 'application/json'})
-    with urllib.request.urlopen(request, timeout=20) as accepted:
-        event = json.load(accepted)['event_id']
-    with urllib.request.urlopen(f'{served.url}/gradio_api/call/segment/{event}', timeout=20) as ended:
-        return ended.read().decode()
+def read(served: Served, path: str, body: object = None, **headers: str) -> str:
+    """Read a page of the server, or what it answers to JSON."""
+    headers = {'Content-Type': 'application/json', **{name.replace('_', '-'): text for name, text in headers.items()}}
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(served.url + path, content, headers), timeout=20) as answered:
+        assert answered.headers['Access-Control-Allow-Origin'] in (None, served.url)
+        return answered.read().decode()
 
 
 @pytest.mark.parametrize(('data', 'message'), [
-    ([], 'receive enough input values'), (['x', 'cat', '', '', '', 0], 'validation error for FileData'),
-    ([None, 'cat', '', '', '', 'x'], 'Expected a `float`'), ([None] * 6, 'Expected a `float`'),
-    ([None, 'cat', '', '', str(REPOSITORY / 'README.md'), 0], 'is not in the list of choices'),
-    ([None, {'a': [1]}, '', '', '', 0], 'No image: drop one')])
+    ([], 'receive enough input values'), ([None, {'a': [1]}, '', '', '', 0], 'No image: drop one'),
+    ([None, 'cat', '', '', str(REPOSITORY / 'README.md'), 0], 'is not in the list of choices')])
 def test_invalid_data_gets_a_clear_error(served, data, message):
     """Prompts, too, are only those of the list; elsewhere they may be a file."""
-    answered = posted(served, data)
+    event = json.loads(read(served, '/gradio_api/call/segment', {'data': data}))['event_id']
+    answered = read(served, f'/gradio_api/call/segment/{event}')
     assert message in answered and '{"error": null}' not in answered
 
 
-def test_nothing_but_uploads_is_read(served, files):
-    listener = socket.create_server(('127.0.0.1', 0))
-    address = f'http://127.0.0.1:{listener.getsockname()[1]}/image.png'
-    for path in ('/etc/passwd', str(REPOSITORY / '.github/assets/method.png'), str(files / 'drawn.png'), address):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f'{served.url}/gradio_api/file={path}')
-        assert refused.value.code in (403, 404)
-        named = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
-        for file, names in ((named, 'cat'), ({**named, 'is_stream': True}, 'cat'), (None, named), ([[named]], 'cat')):
-            with pytest.raises(urllib.error.HTTPError, match='403'):
-                posted(served, [file, names, '', '', '', 0])
-    uploaded = client_of(served).predict(handle_file(files / 'drawn.png'), api_name='/look')
-    assert uploaded['image']
-    listener.setblocking(False)
-    with pytest.raises(BlockingIOError):  # nobody has called
-        listener.accept()
-    listener.close()
-
-
-def status(served: Served, method: str, path: str, body: bytes = b'', **headers: str) -> int:
-    connection = http.client.HTTPConnection(served.url.removeprefix('http://'), timeout=20)
-    connection.request(method, path, body or None, {name.replace('_', '-'): value for name, value in headers.items()})
-    with connection.getresponse() as answered:
-        assert 'evil' not in answered.read().decode() + str(answered.headers)
-        assert answered.headers['Access-Control-Allow-Origin'] in (None, served.url)
-        return answered.status
-
-
-def test_the_guard_is_in_place(served):
+def test_the_guard_is_in_place(served, files):
     """All that it refuses: test_web_guard.py."""
-    asked = json.dumps({'data': [None, 'cat', '', '', '', 0], 'session_hash': 'mine'}).encode()
-    assert status(served, 'POST', '/gradio_api/run/segment', asked, Content_Type='application/json') == 404
-    assert status(served, 'GET', '/openapi.json') == 404
-    assert status(served, 'GET', '/config', X_Forwarded_Host='evil.example', X_Gradio_Server='http://evil.example',
-                  X_Forwarded_Proto='https', Forwarded='host=evil.example') == 200
-    assert status(served, 'GET', '/config', Host='evil.example', Origin='http://evil.example') == 400
-    assert status(served, 'GET', '/config', Origin='http://evil.example') == 403
     upload = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n--b--\r\n'
     kind = {'Content_Type': 'multipart/form-data; boundary=b'}
-    assert status(served, 'POST', '/gradio_api/upload', upload, Origin='http://evil.example', **kind) == 403
-    assert status(served, 'POST', '/gradio_api/upload', upload, Origin=served.url, **kind) == 200
+    assert 'evil' not in read(served, '/config', X_Forwarded_Host='evil.example', X_Forwarded_Proto='https',
+                              X_Gradio_Server='http://evil.example', Forwarded='host=evil.example')
+    assert read(served, '/gradio_api/upload', upload, Origin=served.url, **kind)
+    foreign = {'data': [{'path': '/etc/passwd', 'meta': {'_type': 'gradio.FileData'}}, 'cat', '', '', '', 0]}
+    for status, path, body, headers in (
+            (400, '/config', None, {'Host': 'evil.example', 'Origin': 'http://evil.example'}),
+            (403, '/gradio_api/upload', upload, {'Origin': 'http://evil.example', **kind}),
+            (413, '/gradio_api/upload', b'x', {'Content_Length': str((UPLOAD_MB + 1) * 2**20), **kind}),
+            (403, '/gradio_api/call/segment', foreign, {}),
+            (403, '/gradio_api/file=/etc/passwd', None, {}), (403, f'/gradio_api/file={files}/drawn.png', None, {})):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            read(served, path, body, **headers)
+        assert refused.value.code == status and 'evil' not in refused.value.read().decode()
 
 
-def test_a_bomb_takes_no_memory_and_the_server_lives(served, files):
-    client = client_of(served)
-    assert ask(client, files / 'drawn.png', 'blue stripes')['results']
-    before = served.peak_mb()
-    assert 'has more than 4,000,000 pixels' in ask(client, files / 'bomb.png', 'blue stripes')['error']
-    assert '10,000 class names' in ask(client, files / 'drawn.png', ','.join(map(str, range(10_000))))['error']
-    assert served.peak_mb() - before < 100
-    assert ask(client, files / 'drawn.png', 'blue stripes')['results']
-
-
-def test_a_file_too_large_is_refused(served, tmp_path):
-    (tmp_path / 'large.png').write_bytes(bytes(UPLOAD_MB * 2**20 + 1))
-    with pytest.raises(Exception, match='(?i)size|large|413'):
-        ask(client_of(served), tmp_path / 'large.png', 'cat')
-
-
-def test_twenty_requests_together(served, files, tmp_path):
+def test_twenty_requests_together(served, ask, files, tmp_path):
     """They are answered one after the other, or refused because the queue is full."""
     file = tmp_path / 'larger.png'
     Image.open(files / 'drawn.png').resize((1500, 1500)).save(file)
-    client = client_of(served)
-    ask(client, file, ALL_CLASSES)
-    before = served.peak_mb()
+
+    def peak_mb() -> float:
+        return int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{served.pid}/status').read_text())[1]) / 1024
 
     def request(number: int) -> str:
         try:
-            answered = ask(client, file, f'{ALL_CLASSES}, thing {number}')
+            names = ask(file, f'{ALL_CLASSES}, thing {number}')['results'][0]['summary']['class_names']
         except Exception as error:  # of any type
             return str(error)
-        names = answered['results'][0]['summary']['class_names']
         return 'done' if names[-1] == f'thing {number}' else f'answered another request: {names}'
 
+    ask(file, ALL_CLASSES)
+    before = peak_mb()
     with ThreadPoolExecutor(20) as pool:
         ends = list(pool.map(request, range(20)))
-    done = ends.count('done')
-    assert done >= WAITING
+    assert WAITING <= ends.count('done') < 20, 'the queue has no limit'
     assert all(re.search('(?i)queue is full|too many|busy', end) for end in ends if end != 'done'), ends
-    assert done < 20, 'the queue has no limit'
-    assert served.peak_mb() - before < 400  # side by side they would take some gigabytes
-    assert ask(client, files / 'drawn.png', 'blue stripes')['results']
+    assert peak_mb() - before < 400  # side by side they would take some gigabytes
+    assert ask(files / 'drawn.png', 'blue stripes')['results']
 
 
 # ---- the page
@@ -428,9 +331,6 @@ class Page:
         self.tab.locator('#class_names textarea').fill(names)
         self.tab.locator('#segment').click()
         self.tab.wait_for_selector('#viewer .message:visible, #viewer .legend')
-
-    def message(self) -> str:
-        return self.tab.locator('#viewer .message').inner_text()
 
     def opacity(self, percent: int) -> None:
         self.tab.locator('#viewer .opacity').fill(str(percent))
@@ -481,18 +381,14 @@ def places(seed: int) -> dict[str, tuple[int, int]]:
 
 def test_the_page_opens_with_an_example_and_contacts_nobody_else(page, served):
     assert 'It is useless on photographs' in page.tab.inner_text('.heading')
-    page.opacity(100)
-    colours = page.colours()
-    for name, (x, y) in places(1000).items():
-        assert page.pixel(x, y) == colours[name], name
-    page.tab.locator('#examples button').nth(1).click()
-    page.tab.wait_for_function('document.querySelector("#viewer .legend")?.innerText.includes("red paint")')
-    page.opacity(100)
-    colours = page.colours()
-    for name, (x, y) in places(1003).items():
-        assert page.pixel(x, y) == colours[name], name
-    strangers = [url for url in page.requests if not url.startswith((served.url, 'data:', 'blob:'))]
-    assert strangers == []
+    for seed in (1000, 1003):
+        page.opacity(100)
+        colours = page.colours()
+        for name, (x, y) in places(seed).items():
+            assert page.pixel(x, y) == colours[name], name
+        page.tab.locator('#examples button').nth(1).click()
+        page.tab.wait_for_function('document.querySelector("#viewer .legend")?.innerText.includes("red paint")')
+    assert [url for url in page.requests if not url.startswith((served.url, 'data:', 'blob:'))] == []
 
 
 def test_upload_pointer_switches_and_opacity(page, files):
@@ -504,8 +400,7 @@ def test_upload_pointer_switches_and_opacity(page, files):
     page.opacity(100)
     blue = page.colours()['blue stripes']
     assert page.pixel(x, y) == blue
-    answered, = page.hover(x, y)
-    assert re.fullmatch(r'blue stripes · 0\.\d\d', answered)
+    assert re.fullmatch(r'blue stripes · 0\.\d\d', *page.hover(x, y))
     page.opacity(0)
     assert page.pixel(x, y) == bare
     page.opacity(50)
@@ -527,8 +422,7 @@ def test_two_lists_side_by_side(page):
     assert page.pixel(x, y) == page.colours()['yellow stripes']
     assert page.pixel(x, y, 1) == page.colours(1)['yellow stripes'] != page.pixel(x, y)
     assert set(page.colours(1)) == {'yellow stripes', 'blue stripes, cobalt bands'}
-    assert all(answered.startswith('yellow stripes · ') for answered in page.hover(x, y, 1)) and \
-        len(page.hover(x, y, 1)) == 2
+    assert [text.partition(' · ')[0] for text in page.hover(x, y, 1)] == 2 * ['yellow stripes']
 
 
 def test_downloads(page, segmenter, files):
@@ -537,22 +431,19 @@ def test_downloads(page, segmenter, files):
     page.opacity(100)
     expected = segmenter.segment(files / 'drawn.png', parse_class_names(SCENES[1000]), threshold=0.1)
     name, content = page.download('overlay')
-    assert name == 'drawn.overlay.png'
     overlay = np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
-    assert overlay.shape[0] > SIZE  # there is a legend
+    assert name == 'drawn.overlay.png' and overlay.shape[0] > SIZE  # there is a legend
     for label, colour in enumerate(expected.palette):
         assert (overlay[:SIZE, :SIZE][expected.labels == label] == colour).all()
         assert (overlay[SIZE:] == colour).all(-1).sum() > 100
     name, content = page.download('labels')
-    assert name == 'drawn.labels.png'
-    assert (np.asarray(Image.open(io.BytesIO(content))) == expected.labels).all()
+    assert name == 'drawn.labels.png' and (np.asarray(Image.open(io.BytesIO(content))) == expected.labels).all()
     name, content = page.download('json')
-    assert name == 'drawn.json'
-    assert json.loads(content) == json.loads(json.dumps(expected.summary()))
+    assert name == 'drawn.json' and json.loads(content) == json.loads(json.dumps(expected.summary()))
 
 
 def test_names_in_all_scripts_are_text_only(page):
-    names = [HOSTILE, '😀', '猫', 'قطة', '${1+1}', '{{value}}', 'blue stripes']
+    names = ['<img src=x onerror="window.hacked=1">', '😀', '猫', 'قطة', '${1+1}', '{{value}}', 'blue stripes']
     page.segment(', '.join(names))
     assert set(page.colours()) == set(names)
     assert page.tab.locator('#viewer .view img').count() == 0
@@ -569,10 +460,10 @@ def test_an_unreliable_result_has_a_warning(page):
 
 def test_the_page_shows_errors_and_continues(page, files):
     page.upload(files / 'text.jpg')
-    assert 'is not an image' in page.message()
+    assert 'is not an image' in page.tab.inner_text('#viewer .message')
     page.upload(files / 'drawn.png')
     page.segment('')
-    assert 'No class names: name what to look for' in page.message()
+    assert 'No class names: name what to look for' in page.tab.inner_text('#viewer .message')
     page.segment('blue stripes')
     assert list(page.colours()) == ['blue stripes']
     assert not page.tab.locator('#viewer .message').is_visible()

@@ -118,8 +118,7 @@ def contact_sheets(sources: Sequence[Source], summaries: Sequence[dict], folder:
             left, top = MARGIN + place % columns * (THUMBNAIL + MARGIN), MARGIN + place // columns * height
             with Image.open(folder / f'{source.name}.overlay.png') as image:
                 image = image.crop((0, 0, summary['width'], summary['height']))  # without its legend
-            image = ImageOps.contain(image, (THUMBNAIL, THUMBNAIL))
-            sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + (THUMBNAIL - image.height) // 2))
+            sheet.paste(ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), color='white'), (left, top))
             sheet.paste(captions[place], (left, top + THUMBNAIL))
         number = '' if len(sources) <= per_sheet else f'_{start // per_sheet + 1}'
         files.append(folder / f'contact_sheet{number}.png')

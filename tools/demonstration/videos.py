@@ -2,6 +2,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -37,16 +38,14 @@ def segment_video(model: Segmenter, file: Path, args: Namespace, options: dict, 
     """
     video = cv2.VideoCapture(str(file))
     total, rate = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS) or 25
-    pixels = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    video.release()
-    if pixels > MAX_PIXELS:
+    if video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) > MAX_PIXELS:
         raise UserError(f'{file} has frames of more than {MAX_PIXELS:,} pixels, the maximum: make it smaller.')
     inputs = {**inputs_of(file, args, options), 'every': args.every}
     frames, summaries, writer = folder / f'{file.stem}.frames', [], None
     overlay = folder / f'{file.stem}.overlay.mp4'
     with atomic_path(overlay) as part, tqdm(total=-(-max(total, 0) // args.every) or None, unit='frame',
                                             disable=None) as progress:
-        for index, frame in read_frames(file, args.every):
+        for index, frame in read_frames(video, args.every):
             name = f'{index:06d}'
             if not is_up_to_date(frames, name, inputs, ('labels.png',)):
                 save(model.segment(frame, **options), frames, name, inputs)
@@ -56,7 +55,8 @@ def segment_video(model: Segmenter, file: Path, args: Namespace, options: dict, 
                 drawn = drawing.overlay(frame, np.asarray(labels), [colour for _, colour in entries], args.opacity)
             if writer is None:
                 legend = drawing.legend(entries, frame.shape[1], max(12, frame.shape[1] // 40))
-            bgr = padded_to_even(drawing.stack([drawn, legend]))
+            bgr = np.asarray(drawing.stack([drawn, legend]))[..., ::-1]
+            bgr = np.pad(bgr, ((0, bgr.shape[0] % 2), (0, bgr.shape[1] % 2), (0, 0)))  # codecs need even sides
             if writer is None:
                 writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*'mp4v'), rate / args.every,
                                          bgr.shape[1::-1])
@@ -74,22 +74,13 @@ def segment_video(model: Segmenter, file: Path, args: Namespace, options: dict, 
     return overlay
 
 
-def read_frames(file: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the index and (H, W, 3) RGB of every Nth frame."""
-    video = cv2.VideoCapture(str(file))
-    try:
-        index = 0
-        while video.grab():
-            if index % every == 0:
-                readable, frame = video.retrieve()
-                if not readable:
-                    return
-                yield index, np.ascontiguousarray(frame[..., ::-1])
-            index += 1
-    finally:
-        video.release()
-
-
-def padded_to_even(image: Image.Image) -> np.ndarray:
-    """Convert to (H, W, 3) BGR with even sides, as video codecs need them."""
-    return np.pad(np.asarray(image)[..., ::-1], ((0, image.height % 2), (0, image.width % 2), (0, 0)))
+def read_frames(video: cv2.VideoCapture, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the index and (H, W, 3) RGB of every Nth frame, up to the first that cannot be read."""
+    for index in count():
+        if not video.grab():
+            return
+        if index % every == 0:
+            readable, frame = video.retrieve()
+            if not readable:
+                return
+            yield index, np.ascontiguousarray(frame[..., ::-1])

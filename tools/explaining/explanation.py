@@ -113,8 +113,9 @@ def explain(segmenter: Segmenter, image: ImageSource, class_name: str, others: S
     if block is not None and not 1 <= block <= blocks:
         raise UserError(f'no block {block}: the encoder has {blocks}, from 1 to {blocks}.')
     class_name, = clean_class_names([class_name])
-    names = [class_name, *_competing(class_name, segmenter.class_names if others is None else
-                                     clean_class_names(others))]
+    own = {name.casefold() for name in synonyms(class_name)}
+    names = [class_name, *(other for other in (segmenter.class_names if others is None else clean_class_names(others))
+                           if own.isdisjoint(name.casefold() for name in synonyms(other)))]
     if len(names) == 1:
         raise UserError(f'nothing competes with {class_name!r}: name other classes (--classes "sky, grass").')
     array = read_image(image)
@@ -126,8 +127,9 @@ def explain(segmenter: Segmenter, image: ImageSource, class_name: str, others: S
         if window is not None and not 1 <= window <= count:
             raise UserError(f'no window {window}: the image has {count}, from 1 to {count}.')
         if window is None:
-            window = 1 + _fullest([predict(model.decode_head, logits[None], stitched.resizing)
-                                   for logits in stitched.logits])
+            pixels = [predict(model.decode_head, logits[None], stitched.resizing).mask.sum()
+                      for logits in stitched.logits]
+            window = 1 + (int(np.argmax(pixels)) if any(pixels) else count // 2)
         place = stitched.windows[window - 1]
         view = resize(place.of(tensor)[None], encoder.nearest_size((place.height, place.width)))
         with autocast(view.device, model.amp_dtype):
@@ -152,18 +154,6 @@ def predict(head, logits: Tensor, resizing) -> Prediction:
     """Turn the mask logits (1, C, Gh, Gw) of a window into scores and pixels of the first class."""
     scores = head.class_head.scores(resizing(logits)[0], head.class_head.penalty)  # (C, h, w)
     return Prediction(scores[0].float().cpu().numpy(), (scores.argmax(dim=0) == 0).cpu().numpy())
-
-
-def _competing(class_name: str, others: Sequence[str]) -> list[str]:
-    """Return the classes that share no name with this one."""
-    names = {name.casefold() for name in synonyms(class_name)}
-    return [other for other in others if names.isdisjoint(name.casefold() for name in synonyms(other))]
-
-
-def _fullest(predictions: Sequence[Prediction]) -> int:
-    """Return the index of the window with most pixels of the class; the middle one if none has any."""
-    counts = [int(prediction.mask.sum()) for prediction in predictions]
-    return int(np.argmax(counts)) if any(counts) else len(counts) // 2
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> float | None:

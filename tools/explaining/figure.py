@@ -4,6 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from models.inference.drawing import font_for, shorten
 from tools.explaining.explanation import Explanation
 
+BELOW = {'shrink': 0.75, 'orientation': 'horizontal', 'pad': 0.03}  # a colour bar
 MARK, CELL = '#ff2fa0', '#3ddc84'  # outline of the class and of the region with the highest mean logit; a region's cell
 
 
@@ -61,7 +63,7 @@ def _draw_image(figure: SubFigure, explanation: Explanation) -> None:
     place = 'one window' if explanation.windows == 1 else f'window {explanation.number} of {explanation.windows}'
     axes.set_title(f'{area}, with {len(explanation.result.class_names) - 1} other classes\n{place}, '
                    f'{explanation.side}x{explanation.side} regions', fontsize=11)
-    _remove_ticks(axes)
+    axes.set_axis_off()
 
 
 def _draw_regions(figure: SubFigure, explanation: Explanation, maps: np.ndarray, *, cmap: str,
@@ -76,14 +78,14 @@ def _draw_regions(figure: SubFigure, explanation: Explanation, maps: np.ndarray,
         row, column = divmod(region, explanation.side)
         axes.add_patch(Rectangle((column * width - 0.5, row * height - 0.5), width, height, fill=False,
                                  edgecolor=CELL, linewidth=1.2))
-        _remove_ticks(axes)
+        axes.set_axis_off()
         axes.set_title(f'{numbers[region]:+.2f}', fontsize=9, pad=2)
         if region == highest:
             axes.title.set(color=MARK, fontweight='bold')
-            for spine in axes.spines.values():
-                spine.set(visible=True, color=MARK, linewidth=2.5)
+            axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, clip_on=False, fill=False, edgecolor=MARK,
+                                     linewidth=2.5))
     figure.suptitle(title, fontsize=11)
-    _label(figure.colorbar(shown, ax=panels, shrink=0.8, pad=0.02), label)
+    _add_colorbar(figure, panels, shown, label, shrink=0.8, pad=0.02)
 
 
 def _draw_attention(figure: SubFigure, axes: Axes, explanation: Explanation) -> None:
@@ -100,8 +102,8 @@ def _draw_attention(figure: SubFigure, axes: Axes, explanation: Explanation) -> 
                   bbox={'facecolor': 'black', 'alpha': 0.55, 'pad': 1, 'linewidth': 0})
     axes.set_title(f'attention of each region token in block {explanation.block}\nof '
                    f'{len(explanation.attention.patches)}: to patches of its cell and itself', fontsize=11)
-    _remove_ticks(axes)
-    _add_colorbar(figure, axes, shown, 'percent of its attention')
+    axes.set_axis_off()
+    _add_colorbar(figure, axes, shown, 'percent of its attention', **BELOW)
 
 
 def _draw_ablation(figure: SubFigure, panels: list[Axes], explanation: Explanation) -> None:
@@ -113,17 +115,17 @@ def _draw_ablation(figure: SubFigure, panels: list[Axes], explanation: Explanati
         shown = axes.imshow(prediction.scores.clip(0), cmap='magma', vmin=0, vmax=highest)
         axes.set_title(f'{title}:\n{100 * prediction.mask.mean():.1f} % of the window,\nmean score over {pixels} '
                        f'{prediction.scores[explanation.pixels].mean():.2f}', fontsize=11)
-        _add_colorbar(figure, axes, shown, 'test score of the class')
+        _add_colorbar(figure, axes, shown, 'test score of the class', **BELOW)
     change = after.scores - before.scores
     limit = max(float(np.abs(change).max()), 1e-3)
     shown = panels[2].imshow(change, cmap='RdBu_r', vmin=-limit, vmax=limit)
     lost, gained = before.mask & ~after.mask, after.mask & ~before.mask
     panels[2].set_title(f'effect of the ablation:\n{100 * lost.mean():.1f} % of the window lost,\n'
                         f'{100 * gained.mean():.1f} % gained', fontsize=11)
-    _add_colorbar(figure, panels[2], shown, 'score without minus with region tokens')
+    _add_colorbar(figure, panels[2], shown, 'score without minus with region tokens', **BELOW)
     for axes in panels:
         _outline(axes, before.mask)
-        _remove_ticks(axes)
+        axes.set_axis_off()
 
 
 def _outline(axes: Axes, mask: np.ndarray, width: float = 1.5) -> None:
@@ -139,18 +141,7 @@ def _draw_grid(axes: Axes, side: int, left: float, top: float, width: float, hei
             axes.plot([left + i * width / side] * 2, [top, top + height], color=colour, linewidth=line, clip_on=False)
 
 
-def _add_colorbar(figure: SubFigure, axes: Axes, shown, label: str) -> None:
-    _label(figure.colorbar(shown, ax=axes, shrink=0.75, orientation='horizontal', pad=0.03), label)
-
-
-def _label(bar, text: str) -> None:
-    bar.set_label(text, fontsize=9)
-    bar.locator = MaxNLocator(4)
+def _add_colorbar(figure: SubFigure, axes: Axes | np.ndarray, shown: AxesImage, label: str, **place) -> None:
+    bar = figure.colorbar(shown, ax=axes, ticks=MaxNLocator(4), **place)
+    bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
-
-
-def _remove_ticks(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)

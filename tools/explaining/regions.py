@@ -11,8 +11,6 @@ from models.precision import upcast, without_autocast
 from models.region_clue_head import Decoded
 from models.vision_encoder import CLIPVisionEncoder, ImageFeatures
 
-ABLATIONS = ('everywhere', 'in the encoder', 'in the head')
-
 
 class Attention(NamedTuple):
     """Attention weights of the region tokens in each block, mean over the heads.
@@ -56,7 +54,7 @@ def encode_with_attention(encoder: CLIPVisionEncoder, image: Tensor) -> tuple[Im
 
 
 def ablate(encoder: CLIPVisionEncoder, image: Tensor, features: ImageFeatures) -> dict[str, ImageFeatures]:
-    """Return the features of an image with the regional clues ablated, for each of `ABLATIONS`.
+    """Return the features of an image with the regional clues ablated in three ways.
 
     'everywhere' is a model with `region_level_bridge_size=0` and otherwise the same weights: patches do not attend to
     region tokens, queries are CLS * text, and the pixels get zeros for the region features. 'in the encoder' ablates
@@ -64,8 +62,8 @@ def ablate(encoder: CLIPVisionEncoder, image: Tensor, features: ImageFeatures) -
     features to zero.
     """
     ablated = encoder.without_regions()(image)
-    return dict(zip(ABLATIONS, (ablated, ablated._replace(regions=features.regions),
-                                features._replace(regions=ablated.regions)), strict=True))
+    return {'everywhere': ablated, 'in the encoder': ablated._replace(regions=features.regions),
+            'in the head': features._replace(regions=ablated.regions)}
 
 
 def cell_of(size: tuple[int, int], side: int) -> Tensor:

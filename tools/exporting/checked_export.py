@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmseg.utils import get_root_logger
+from safetensors.torch import save
 
 from models.errors import UserError
 from models.inference import Segmenter, load_model, read_image
@@ -34,9 +35,7 @@ def load(args: Namespace) -> tuple[Checkpoint, Segmenter, list[np.ndarray]]:
     """Load the checkpoint, its model, and the images to compare results on."""
     checkpoint = files.read(args.checkpoint)
     cliprc.check_clip_rc(checkpoint)
-    config = None
-    if args.config is not None:
-        config = load_config(Namespace(config=args.config, data_root=None, options=[], cfg_options=[]))
+    config = None if args.config is None else load_config(Namespace(config=args.config, data_root=None, cfg_options=[]))
     checkpoint = slim.with_metadata(checkpoint, config)
     model = load_model(checkpoint, config, clip=args.clip, device='cpu')
     images = [read_image(file) for file in args.image] or draw_images(model.model.decode_head.img_size)
@@ -65,7 +64,8 @@ def write_slim(file: Path, checkpoint: Checkpoint, model: Segmenter, images: Seq
     tower = model.tower if text_tower else None
     weights = slim.slim_weights(model.model, tower, slim.DTYPES[dtype])
     with atomic_path(file) as part:
-        slim.write(part, weights, slim.portable_meta(checkpoint, dtype=dtype))
+        meta = json.dumps(slim.portable_meta(checkpoint, dtype=dtype), ensure_ascii=False)
+        part.write_bytes(save(weights, {'format': 'pt', 'meta': meta}))  # save_file would hide it from other users
         exported = load_model(part, device=model.device)
         agreement = min(_agreement(model, exported, images, prompts) for prompts in
                         ([None, NEW_PROMPTS] if text_tower else [None]))

@@ -1,10 +1,8 @@
 """Slim checkpoints: what inference needs, in half precision, with metadata that hold no paths of a machine."""
-import json
 from pathlib import Path
 
 import torch
 from mmcv import Config
-from safetensors.torch import save
 from torch import Tensor
 
 from models import CLIPRC
@@ -33,8 +31,8 @@ def with_metadata(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
         UserError: the checkpoint is damaged, has no config, or does not fit its config.
     """
     if (description := metadata.description(checkpoint)) is not None:
-        return _with_entry(checkpoint, {**checkpoint.meta['clip_rc'],
-                                        'config': description.config if config is None else as_data(config)})
+        entry = {**checkpoint.meta['clip_rc'], 'config': description.config if config is None else as_data(config)}
+        return checkpoint._replace(meta={**checkpoint.meta, 'clip_rc': entry})
     remedy = 'name the config of its training: --config CONFIG (tools/inspect_checkpoint.py finds it).'
     if config is None:
         config = Config(read_config_text(checkpoint.meta.get('config') or ''))
@@ -47,11 +45,7 @@ def with_metadata(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
     model = build_model(config)
     load_weights(model, checkpoint)
     give_text_embeddings(model, config, checkpoint)
-    return _with_entry(checkpoint, describe(model, config))
-
-
-def _with_entry(checkpoint: Checkpoint, entry: dict) -> Checkpoint:
-    return checkpoint._replace(meta={**checkpoint.meta, 'clip_rc': entry})
+    return checkpoint._replace(meta={**checkpoint.meta, 'clip_rc': describe(model, config)})
 
 
 def portable_meta(checkpoint: Checkpoint, *, dtype: str) -> dict:
@@ -107,8 +101,3 @@ def slim_weights(model: CLIPRC, tower: TextTower | None, dtype: torch.dtype) -> 
         if not slim[name].isfinite().all():
             raise UserError(f'{name} has values that are too large for the type: use --dtype bfloat16 or float32.')
     return slim
-
-
-def write(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
-    """Write a file that `models.weights.files.read` reads."""
-    path.write_bytes(save(weights, {'format': 'pt', 'meta': json.dumps(meta, ensure_ascii=False)}))

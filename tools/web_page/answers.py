@@ -17,36 +17,28 @@ from torch.overrides import TorchFunctionMode
 from models.class_names import clean_class_names, parse_class_names, synonyms
 from models.errors import UserError
 from models.inference import Result, Segmenter, read_image
+from tools.web_page.limits import CHARACTERS, DECODING
 
 FORK = multiprocessing.get_context('fork')  # starts at once; the child uses neither threads nor PyTorch
 
 
 class Limits(NamedTuple):
-    """Limits of one request."""
+    """Limits of one request that the command has options for."""
     pixels: int
     names: int  # class names in all lists, synonyms included
     seconds: float  # of the model's work, without the time in the queue
-    characters: int = 20_000  # in all lists: 200 names of 100 characters
-    decoding: float = 10  # seconds; an image of 16 million pixels takes one or two
 
 
 class Deadline(TorchFunctionMode):
     """Makes the first operation of PyTorch after so many seconds raise UserError, in the thread that enters it.
 
-    A running operation is not interrupted, but none takes long.
+    A running operation is not interrupted, but none takes long. Enter it inside `torch.no_grad()`, which restores the
+    mode of gradients even if the operation that would have restored it was stopped.
     """
 
     def __init__(self, seconds: float):
         super().__init__()
         self.seconds, self.end = seconds, time.monotonic() + seconds
-
-    def __enter__(self) -> 'Deadline':
-        self.gradients = torch.is_grad_enabled()
-        return super().__enter__()
-
-    def __exit__(self, *error) -> None:
-        super().__exit__(*error)
-        torch.set_grad_enabled(self.gradients)  # the operation that was stopped may have been the one that restores it
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if time.monotonic() > self.end:
@@ -73,7 +65,8 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
     try:
         return _answer(segmenter, limits, file, lists or [], background, prompts, threshold)
     except UserError as error:
-        return {'error': _sentence(str(error), Path(file or '').name)}
+        message, name = str(error), Path(file or '').name
+        return {'error': message if name and message.startswith(name) else message[0].upper() + message[1:]}
     except (MemoryError, torch.OutOfMemoryError):
         return {'error': 'There is not enough memory for this: use fewer class names or a smaller image.'}
     except Exception:
@@ -93,11 +86,10 @@ def _answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[
     if count > limits.names:
         raise UserError(f'{count:,} class names are too many: the limit is {limits.names:,} in all lists together.')
     characters = sum(map(len, [*lists, background]))
-    if characters > limits.characters:
-        raise UserError(f'{characters:,} characters are too many: the limit is {limits.characters:,} in all lists '
-                        'together.')
-    image = _read(Path(file), limits)
-    with Deadline(limits.seconds):
+    if characters > CHARACTERS:
+        raise UserError(f'{characters:,} characters are too many: the limit is {CHARACTERS:,} in all lists together.')
+    image = _read(Path(file), limits.pixels)
+    with torch.no_grad(), Deadline(limits.seconds):
         results = [segmenter.segment(image, names, prompts=prompts or None, background=background_names,
                                      threshold=threshold or None) for names in parsed]
     height, width = image.shape[:2]
@@ -105,7 +97,7 @@ def _answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[
             'width': width, 'height': height, 'results': [_as_json(result) for result in results]}
 
 
-def _read(file: Path, limits: Limits) -> np.ndarray:
+def _read(file: Path, max_pixels: int) -> np.ndarray:
     """Decode the image in a process that can be killed.
 
     Decoding cannot be interrupted otherwise, and files that take hours are easily made: a JPEG with thousands of scans,
@@ -117,13 +109,13 @@ def _read(file: Path, limits: Limits) -> np.ndarray:
     if not file.is_file():
         raise UserError(f'{file.name} is no longer on the server: choose it again.')
     receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_decode, args=(sender, file, limits.pixels), daemon=True)
+    process = FORK.Process(target=_decode, args=(sender, file, max_pixels), daemon=True)
     process.start()
     sender.close()  # so that the end of the child ends the pipe
     try:
-        if not receiver.poll(limits.decoding):
-            raise UserError(f'{file.name} takes more than {limits.decoding:g} seconds to decode, the limit: open it in '
-                            'a viewer and save it again.')
+        if not receiver.poll(DECODING):
+            raise UserError(f'{file.name} takes more than {DECODING} seconds to decode, the limit: open it in a '
+                            'viewer and save it again.')
         image = receiver.recv()
     except EOFError as error:  # the child was killed, probably for its memory
         raise UserError(f'{file.name} cannot be decoded here: make it smaller, or save it as PNG.') from error
@@ -142,11 +134,6 @@ def _decode(sender: Connection, file: Path, max_pixels: int) -> None:
         sender.send(read_image(file, max_pixels=max_pixels))
     except UserError as error:
         sender.send(str(error))
-
-
-def _sentence(message: str, name: str) -> str:
-    """Capitalise a message, unless it begins with the file's name."""
-    return message if name and message.startswith(name) else message[:1].upper() + message[1:]
 
 
 def _data_url(image: Image.Image, kind: str, **options) -> str:

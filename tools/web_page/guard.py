@@ -8,12 +8,9 @@ import json
 import os
 import re
 import socket
-import time
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -22,17 +19,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tools.web_page import limits
+
 UPLOAD = '/gradio_api/upload'
 POST = re.compile(r'/gradio_api/(upload|queue/join|call/\w+|cancel|reset)')
 GET = re.compile(r'/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(assets|static|svelte)/.*|gradio_api/'
                  r'(info|config|theme\.css|startup-events|heartbeat/\w+|queue/data|call/\w+/\w+|upload_progress|'
                  r'app_id|file=/.*))')
 HIDDEN = re.compile(rb'forwarded|x-forwarded-(?!proto$).*|x-gradio-server')  # which Gradio trusts
-MAX_JSON = 2 * 2**20  # bytes
-FORM_BYTES = 2**16  # bytes around the file of an upload
-TIMEOUT = 5  # seconds without a byte, after which a request is dropped
-MIN_SPEED = 2**18  # bytes per second of a body, which gets 10 seconds more
-MAX_UPLOADS = 8  # received at the same time, in memory; others wait
 
 
 class Refused(Exception):
@@ -57,32 +51,36 @@ class Guard:
         self.open = not _is_loopback(host)
         if self.open:
             self.own.add(socket.gethostname().lower())
-        self.uploads = asyncio.Semaphore(MAX_UPLOADS)
+        self.uploads = asyncio.Semaphore(limits.MAX_UPLOADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] == 'lifespan':
             return await self.app(scope, receive, send)
-        if scope['type'] != 'http':
-            return
+        messages: list[Message] = []  # the checked body, which the application receives first
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
         try:
             self._check(scope)
             if scope['method'] == 'POST':
                 body = await self._body(scope, receive)
                 headers = [pair for pair in scope['headers'] if pair[0] != b'content-length']
                 scope['headers'] = [*headers, (b'content-length', str(len(body)).encode())]
-                receive = _once(body, receive)
+                messages.append({'type': 'http.request', 'body': body, 'more_body': False})
         except Refused as refusal:
             status, message = refusal.args
             return await PlainTextResponse(message, status)(scope, receive, send)
         except ClientDisconnect:
             return
-        await self.app(scope, receive, send)
+        await self.app(scope, replay, send)
 
     def _check(self, scope: Scope) -> None:
         """Refuse other host names, other websites and unknown paths; remove the proxy headers that Gradio trusts."""
         headers = Headers(scope=scope)
         host, origin = headers.get('host', ''), headers.get('origin')
-        if not self._is_own(_name(host)):
+        name = _name(host)
+        if not (name in self.own or _is_loopback(name) or (self.open and _address(name) is not None)):
             raise Refused(400, 'The page is not served under this host name: start it with --allowed-host NAME.')
         same = origin is None or origin.partition('://')[2].lower() == host.lower()
         if not same and _name(origin) not in self.names:
@@ -92,58 +90,45 @@ class Guard:
             raise Refused(404, 'Not found.')
         scope['headers'] = [pair for pair in scope['headers'] if not HIDDEN.fullmatch(pair[0])]
 
-    def _is_own(self, name: str) -> bool:
-        return name in self.own or _is_loopback(name) or (self.open and _address(name) is not None)
-
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Receive and check the body: one file, or JSON that refers to no file but uploads, within the size limits."""
         upload, length = scope['path'] == UPLOAD, Headers(scope=scope).get('content-length', '')
         if not length.isdecimal():
             raise Refused(411, 'The request must have a Content-Length.')
-        if int(length) > (self.file_bytes + FORM_BYTES if upload else MAX_JSON):
+        if int(length) > (self.file_bytes + limits.FORM_BYTES if upload else limits.MAX_JSON):
             raise Refused(413, f'Too large: the limit for a file is {self.file_bytes / 2**20:g} MB.' if upload else
                           'Too large: use fewer class names.')
+
+        async def without_pauses() -> Message:
+            return await asyncio.wait_for(receive(), limits.TIMEOUT)
+
         async with self.uploads if upload else nullcontext():
-            body = await _receive(receive, 10 + int(length) / MIN_SPEED)
+            request = Request(scope, without_pauses)
+            try:
+                body = await asyncio.wait_for(request.body(), limits.EXTRA_SECONDS + int(length) / limits.MIN_SPEED)
+            except asyncio.TimeoutError:
+                raise Refused(408, 'The request was too slow: try again.') from None
             if not upload:
                 return self._check_json(body)
-            await self._check_upload(scope, body)
-            return body
+            if await asyncio.to_thread(_size, self.folder) + len(body) > self.kept_bytes:
+                raise Refused(507, 'There is no space for more images now: try again in an hour.')
+            try:
+                async with request.form(max_files=1, max_fields=0):
+                    return body
+            except (MultiPartException, KeyError):
+                raise Refused(400, 'An upload must be one file.') from None
 
     def _check_json(self, body: bytes) -> bytes:
         """Check the JSON and write it again, so that duplicate keys cannot hide a path from the check."""
+        def check(entry: dict) -> dict:
+            if 'path' in entry and not Path(entry['path']).resolve().is_relative_to(self.folder):
+                raise Refused(403, 'Only uploaded files are read.')
+            return entry
+
         try:
-            value = json.loads(body)
-            foreign = any(not Path(path).resolve().is_relative_to(self.folder) for path in _paths(value))
+            return json.dumps(json.loads(body, object_hook=check)).encode()
         except (ValueError, TypeError, RecursionError):
             raise Refused(400, 'The request is not valid JSON of this page.') from None
-        if foreign:
-            raise Refused(403, 'Only uploaded files are read.')
-        return json.dumps(value).encode()
-
-    async def _check_upload(self, scope: Scope, body: bytes) -> None:
-        if await asyncio.to_thread(_size, self.folder) + len(body) > self.kept_bytes:
-            raise Refused(507, 'There is no space for more images now: try again in an hour.')
-        try:
-            async with Request(scope, _once(body)).form(max_files=1, max_fields=0):
-                pass
-        except (MultiPartException, KeyError):
-            raise Refused(400, 'An upload must be one file.') from None
-
-
-async def _receive(receive: Receive, seconds: float) -> bytes:
-    """Receive a body, within so many seconds and without long pauses."""
-    parts, end = [], time.monotonic() + seconds
-    try:
-        while True:
-            message = await asyncio.wait_for(receive(), max(0, min(TIMEOUT, end - time.monotonic())))
-            if message['type'] == 'http.disconnect':
-                raise ClientDisconnect
-            parts.append(message.get('body', b''))
-            if not message.get('more_body'):
-                return b''.join(parts)
-    except asyncio.TimeoutError:
-        raise Refused(408, 'The request was too slow: try again.') from None
 
 
 def _name(host: str) -> str:
@@ -166,17 +151,6 @@ def _is_loopback(name: str) -> bool:
     return name.lower() == 'localhost' if address is None else address.is_loopback
 
 
-def _paths(value: Any) -> Iterator[str]:
-    """Yield all files that a JSON value refers to, at any depth."""
-    if isinstance(value, dict):
-        if 'path' in value:
-            yield value['path']
-        value = list(value.values())
-    if isinstance(value, list):
-        for inside in value:
-            yield from _paths(inside)
-
-
 def _size(folder: Path) -> int:
     """Sum the sizes of all files in a folder and below in bytes, each at least one disk block."""
     total = 0
@@ -185,12 +159,3 @@ def _size(folder: Path) -> int:
             with suppress(FileNotFoundError):  # Gradio deletes old uploads
                 total += max(4096, os.stat(os.path.join(place, name)).st_size)
     return total
-
-
-def _once(body: bytes, after: Receive | None = None) -> Receive:
-    """Return a `receive` that gives the body, then continues with `after`."""
-    messages: list[Message] = [{'type': 'http.request', 'body': body, 'more_body': False}]
-
-    async def receive() -> Message:
-        return messages.pop() if messages else await after()
-    return receive

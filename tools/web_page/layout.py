@@ -14,6 +14,7 @@ from models.class_names import PROMPT_SETS
 from models.inference import Segmenter
 from tools.web_page.answers import Limits, answer
 from tools.web_page.examples import Example
+from tools.web_page.limits import CHARACTERS, KEPT
 
 HERE = Path(__file__).parent
 FONTS = ['system-ui', 'sans-serif']  # of the visitor's machine, so that none is downloaded
@@ -21,7 +22,6 @@ THEME = gradio.themes.Default(
     primary_hue='blue', neutral_hue='slate', font=FONTS, font_mono=['ui-monospace', 'monospace']
 ).set(block_info_text_color='*neutral_600', block_info_text_color_dark='*neutral_300')
 CSS = (HERE / 'page.css').read_text(encoding='utf-8')
-KEPT = 3600  # seconds that uploaded files are kept
 
 
 def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Example]) -> gradio.Blocks:
@@ -32,7 +32,7 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         examples: the first one is shown when the page opens; without any the model is one for photographs.
     """
     worker = ThreadPoolExecutor(1)  # always the same thread, as each would keep memory of its own
-    text = {'lines': 1, 'max_lines': 6, 'max_length': 5 * limits.characters}  # `answer` reports what is too long
+    text = {'lines': 1, 'max_lines': 6, 'max_length': 5 * CHARACTERS}  # `answer` reports what is too long
     queue = {'concurrency_limit': 1, 'concurrency_id': 'model'}
     with gradio.Blocks(title='CLIP-RC', analytics_enabled=False, delete_cache=(KEPT, KEPT), fill_width=True) as page:
         gradio.HTML(_heading(segmenter, name), elem_classes='heading')
@@ -42,7 +42,8 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
                                    elem_id='image')
                 class_names = gradio.Textbox(label='Class names', elem_id='class_names', **text,
                                              info='Separated by commas; | between names of one class: sofa|couch',
-                                             value='' if examples else _first_names(segmenter))
+                                             value='' if examples else ', '.join(
+                                                 name.replace(', ', '|') for name in segmenter.class_names[:8]))
                 button = gradio.Button('Segment', variant='primary', elem_id='segment')
                 with gradio.Accordion('Compare, and other options', open=False, elem_id='options'):
                     compared_names = gradio.Textbox(label='Second list of class names', elem_id='compared_names',
@@ -83,19 +84,12 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         for box in (class_names, compared_names, background):
             box.submit(**request, api_visibility='private')
         file.upload(look, file, viewer, api_name='look', **queue)
-        inputs = [file, class_names, compared_names]
-        for button, example in zip(buttons, examples, strict=True):
-            button.click(partial(use, example), outputs=inputs, api_visibility='private'
-                         ).then(**request, api_visibility='private')
-        if examples:
-            page.load(partial(use, examples[0]), outputs=inputs, api_visibility='private'
-                      ).then(**request, api_visibility='private')
+        starts = [*((page.load, example) for example in examples[:1]),
+                  *((button.click, example) for button, example in zip(buttons, examples, strict=True))]
+        for event, example in starts:
+            event(partial(use, example), outputs=[file, class_names, compared_names], api_visibility='private'
+                  ).then(**request, api_visibility='private')
     return page
-
-
-def _first_names(segmenter: Segmenter) -> str:
-    """Return some classes of the training as they are typed."""
-    return ', '.join(name.replace(', ', '|') for name in segmenter.class_names[:8])
 
 
 def _heading(segmenter: Segmenter, name: str) -> str:

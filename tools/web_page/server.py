@@ -16,10 +16,9 @@ from datasets.miniature import Miniature
 from models.errors import UserError
 from tools.engine.files import make_folder
 from tools.engine.model_arguments import load_segmenter
+from tools.web_page import limits
 from tools.web_page.answers import Limits
-from tools.web_page.guard import TIMEOUT, Guard
-
-MAX_CONNECTIONS = 256  # a browser opens up to six
+from tools.web_page.guard import Guard
 
 
 class TimeoutProtocol(H11Protocol):
@@ -27,7 +26,7 @@ class TimeoutProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.loop.call_later(TIMEOUT, self._close_if_idle)
+        self.loop.call_later(limits.TIMEOUT, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
@@ -90,5 +89,5 @@ def serve(args: Namespace, listener: socket.socket, folder: Path) -> None:
     get_root_logger().info('%s is served at http://%s:%d until Ctrl-C', name, f'[{host}]' if ':' in host else host,
                            port)
     config = uvicorn.Config(guarded, log_level='warning', timeout_graceful_shutdown=1, ws='none', proxy_headers=False,
-                            limit_concurrency=MAX_CONNECTIONS, http=TimeoutProtocol, server_header=False)
+                            limit_concurrency=limits.MAX_CONNECTIONS, http=TimeoutProtocol, server_header=False)
     uvicorn.Server(config).run(sockets=[listener])

@@ -23,7 +23,6 @@ async function show(answer) {
   views = made;
   find('.bar').hidden = !answer.results.length;
   find('.views').replaceChildren(...views.map((view) => view.root));
-  element.dataset.views = views.length;
 }
 
 // Returns the labels and scores of all pixels, row by row.

@@ -1,4 +1,4 @@
-"""Explanations of regional clues: logits by region, attention of region tokens, and ablation."""
+"""Explanations of regional clues: logits by region, attention of region tokens, ablation, and the figure."""
 import numpy as np
 import pytest
 import torch
@@ -6,8 +6,9 @@ import torch
 from models import CLIPVisionEncoder
 from models.inference import load_model
 from tests.models.naive import SIZES, close, encoder, features, head, inputs_of, layer_norm, region_mask
-from tools.explaining.explanation import explain
-from tools.explaining.regions import ablate, cell_of, encode_with_attention, region_logits
+from tools.explaining.explanation import Prediction, explain
+from tools.explaining.figure import draw
+from tools.explaining.regions import Attention, ablate, cell_of, encode_with_attention, region_logits
 
 P, R = 3, 4
 
@@ -76,14 +77,7 @@ def test_ablation_equals_a_model_built_without_region_tokens():
     assert ways['in the head'].patches is before.patches and not ways['in the head'].regions.any()
     for mine, again in zip(model(image), before, strict=True):
         assert torch.equal(mine, again), 'the ablation changed the model'
-
-
-def test_without_regions_shares_its_weights():
-    model = encoder()
-    ablated = model.without_regions()
-    assert ablated.conv1.weight is model.conv1.weight and ablated.proj is model.proj
-    assert (model.side, len(model.region_level_bridge), model.visible.shape) == (2, 4, (21, 24))
-    assert (ablated.side, len(ablated.region_level_bridge), ablated.visible.shape) == (0, 0, (17, 20))
+    assert model.without_regions().proj is model.proj, 'the weights were copied'
 
 
 def test_cells():
@@ -170,6 +164,38 @@ def test_bad_input(segmenter, image, changes, message):
 
 
 def test_a_model_without_region_tokens(segmenter, image, monkeypatch):
-    monkeypatch.setattr(segmenter.model, 'backbone', segmenter.model.backbone.without_regions())
+    monkeypatch.setattr(segmenter.model.backbone, 'side', 0)
     with pytest.raises(ValueError, match='this model has no region tokens'):
         explain(segmenter, image, 'aeroplane')
+
+
+# ---- the figure
+
+@pytest.fixture
+def explained(segmenter, image):
+    """With 16 regions, each of the four repeated."""
+    found = explain(segmenter, image, segmenter.class_names[0])
+    return found._replace(region_logits=np.tile(found.region_logits, (4, 1, 1)), attention=Attention(
+        found.attention.patches, found.attention.itself.repeat(1, 4)))
+
+
+@pytest.mark.parametrize(('name', 'title'), [
+    ('$x_1$ {a}', 'Regional clues for “$x_1$ {a}”'),
+    ('a' * 100, f'Regional clues for “{"a" * 39}…”'),
+    ('\U000e0041\u0ff0', 'Regional clues for “the class”'),  # which no font has
+    ('кот', 'Regional clues for “кот”')])
+def test_names_of_any_kind(explained, name, title):
+    figure = draw(explained._replace(class_name=name))
+    assert figure._suptitle.get_text() == title
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize(('label', 'title'), [(1, 'not found in the image'), (0, '100.0 % of the image')])
+def test_a_class_that_is_nowhere_or_everywhere(explained, label, title):
+    """The figure is drawn without an outline."""
+    explained.result.labels[:] = label
+    scores = explained.prediction.scores
+    figure = draw(explained._replace(prediction=Prediction(scores, np.full(scores.shape, label == 0))))
+    figure.canvas.draw()
+    assert any(axes.get_title().startswith(title) for axes in figure.axes)
+    assert sum('itself' in text.get_text() for axes in figure.axes for text in axes.texts) == 16
