@@ -32,10 +32,9 @@ from models.class_names import clean_class_names, lines_of, parse_class_names, t
 from models.inference import read_image  # noqa: E402
 from models.weights import files, metadata  # noqa: E402
 from models.weights.config_text import read_config_text  # noqa: E402
-from tools.inspect_checkpoint import lines  # noqa: E402
 from tools.preparation import convert_masks, unpack  # noqa: E402
 from tools.preparation.sources import Archive, Folder  # noqa: E402
-from tools.results.inspection import inspect  # noqa: E402
+from tools.results.inspection import inspect, lines  # noqa: E402
 
 MEMORY = 400_000_000  # bytes that reading one may take, of files of less than 1 MB
 OF_IMAGES = 3_000_000_000  # 100 million pixels, in the numbers of bytes that libraries make of them

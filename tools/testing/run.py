@@ -92,6 +92,7 @@ def test(args: argparse.Namespace) -> None:
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'images': len(dataset), 'protocol': config.get('protocol'),
                   'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
+                  'unseen_names': dataset.facts.split.unseen_names,
                   'own_modules': sorted({*plugins.names(config), *own_modules(checkpoint)}),
                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
