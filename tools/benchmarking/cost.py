@@ -2,6 +2,7 @@
 import statistics
 from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmcv import Config
@@ -16,19 +17,14 @@ from tools.engine.flop_count import floors
 from tools.engine.process import Place
 
 
-class Subject:
-    """One job to time.
-
-    Args:
-        job: run with the model's `training` and `amp_dtype` set to `train` and `dtype`.
-        images: number of images that it processes.
-        multiply_adds: of its floor, None if not counted.
-    """
-
-    def __init__(self, model: CLIPRC, job: Job, *, train: bool = False, dtype: torch.dtype | None = None,
-                 images: int = 1, multiply_adds: int | None = None):
-        self.model, self.job, self.train, self.dtype = model, job, train, dtype
-        self.images, self.multiply_adds = images, multiply_adds
+class Subject(NamedTuple):
+    """One job to time; it runs with the model's `training` and `amp_dtype` set to `train` and `dtype`."""
+    model: CLIPRC
+    job: Job
+    dtype: torch.dtype | None
+    images: int  # that it processes
+    multiply_adds: int | None  # of its floor
+    train: bool = False
 
     def __call__(self) -> None:
         self.model.train(self.train)
@@ -52,12 +48,11 @@ def make_subjects(model: CLIPRC, image: subjects.TestImage, args: Namespace, pla
                     (f'{count} -> labels', lambda: subjects.window_labels(model, images), batch, batch * floor.window),
                     ('test image of 2 windows, file -> scores', image.run, 1, 2 * floor.window),
                     ('  the same, whole in one pass', image.run_whole, 1, None)):
-                jobs[f'{title}, {name}'] = Subject(model, job, dtype=dtype, images=number, multiply_adds=work)
+                jobs[f'{title}, {name}'] = Subject(model, job, dtype, number, work)
         if args.train:
             jobs[f'training step, batch {batch}, {name}'] = Subject(
-                model, lambda: subjects.training_step(model, lambda x, y: model.forward_train(x, [{}] * batch, y),
-                                                      images, labels),
-                train=True, dtype=dtype, images=batch, multiply_adds=batch * floor.step)
+                model, lambda: subjects.training_step(model, images, labels), dtype, batch, batch * floor.step,
+                train=True)
     return jobs
 
 
@@ -66,12 +61,14 @@ def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> 
     model = subjects.model_of(config, place)
     image = subjects.TestImage(model, config, place, folder)
     jobs = make_subjects(model, image, args, place)
+    vit = subjects.plain_vit(model).to(place.device)
+    square = torch.randn(1, 3, *vit.patch_embed.img_size, device=place.device)
     with tqdm(total=(1 + args.repeats) * len(jobs), unit='measurement', disable=None) as progress:
         peaks = {}
         for name, job in jobs.items():
             peaks[name] = peak_memory(job, place.device)  # before other jobs fill the process's memory
             progress.update()
-        timings, plain_seconds = measure(jobs, subjects.plain_pass(model, place.device), args.repeats, place.device,
+        timings, plain_seconds = measure(jobs, torch.no_grad()(lambda: vit(square)), args.repeats, place.device,
                                          progress.update)
     floor = floors(model)
     rates = {dtype: matrix_rate(place.device, supported(dtype, place.device) or torch.float32)

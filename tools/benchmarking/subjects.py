@@ -1,5 +1,4 @@
 """The subjects of the benchmark: a model with random weights, the plain ViT, a test image, a training step."""
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from datasets import ZeroShotDataset
 from models import CLIPRC
-from tools.benchmarking.measuring import Job
 from tools.engine import process
 from tools.engine.build import build_model
 from tools.engine.evaluation import label_maps
@@ -32,19 +30,12 @@ def model_of(config: Config, place: Place) -> CLIPRC:
 
 
 def plain_vit(model: CLIPRC) -> VisionTransformer:
-    """Build timm's ViT with the encoder's width, depth and number of tokens."""
+    """Build timm's ViT with the encoder's width, depth and number of tokens: the yardstick T."""
     encoder = model.backbone
     return VisionTransformer(
         img_size=encoder.input_resolution, patch_size=encoder.patch_size, embed_dim=encoder.conv1.out_channels,
         depth=len(encoder.transformer.resblocks), num_heads=encoder.transformer.resblocks[0].attn.heads,
         reg_tokens=encoder.num_tokens + encoder.side**2, num_classes=0).eval()
-
-
-def plain_pass(model: CLIPRC, device: torch.device) -> Job:
-    """Make the yardstick T: the plain ViT's forward pass on one image in float32."""
-    vit = plain_vit(model).to(device)
-    image = torch.randn(1, 3, *vit.patch_embed.img_size, device=device)
-    return torch.no_grad()(lambda: vit(image))
 
 
 class TestImage:
@@ -93,9 +84,8 @@ def training_labels(model: CLIPRC, batch: int, side: int, device: torch.device) 
     return F.interpolate(coarse.float(), size=(side, side)).long().to(device)
 
 
-def training_step(model: CLIPRC, losses_of: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor,
-                  labels: Tensor) -> None:
+def training_step(model: CLIPRC, images: Tensor, labels: Tensor) -> None:
     """Run a forward and backward pass."""
     model.zero_grad(set_to_none=True)
-    losses = losses_of(images, labels)
+    losses = model.forward_train(images, [{}] * len(images), labels)
     sum(value for name, value in losses.items() if 'loss' in name).backward()

@@ -10,7 +10,7 @@ from torch import nn
 from models import CLIPRC
 from models.training_labels import Setting
 
-# Part -> prefixes of the names of its modules.
+# Part -> its modules.
 PARTS = {
     'vision encoder': ('backbone',),
     'two-stream decoder': ('decode_head.decoder_q', 'decode_head.decoder_v'),
@@ -52,16 +52,15 @@ def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
     analysis.set_op_handle('aten::scaled_dot_product_attention', attention_flops)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
     by_module = analysis.by_module()
-    counts = {}
-    for part, prefixes in PARTS.items():
-        parameters = [parameter for name, parameter in model.named_parameters()
-                      if name.startswith(tuple(f'{prefix}.' for prefix in prefixes))]
-        counts[part] = Count(sum(p.numel() for p in parameters),
-                             sum(p.numel() for p in parameters if p.requires_grad),
-                             int(sum(by_module[f'model.{prefix}'] for prefix in prefixes)))
-    whole = Count(sum(p.numel() for p in model.parameters()),
-                  sum(p.numel() for p in model.parameters() if p.requires_grad), int(analysis.total()))
-    counts[REST] = Count(*(total - sum(values) for total, values in zip(whole, zip(*counts.values()), strict=True)))
+
+    def counted(*modules: str) -> Count:
+        sizes = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if name.startswith(modules)]
+        return Count(sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained),
+                     int(sum(by_module[f'model.{name}'.rstrip('.')] for name in modules)))
+
+    counts = {part: counted(*modules) for part, modules in PARTS.items()}
+    counts[REST] = Count(*(total - sum(values) for total, values in zip(
+        counted(''), zip(*counts.values()), strict=True)))
     return counts
 
 
