@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from datasets.metrics import OF_SPLITS
 from models import CLIPRC
-
-SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 
 
 class BestOfEachSide(nn.Module):
@@ -39,22 +38,20 @@ def measure(model: nn.Module, loader: DataLoader, penalties: list[float]) -> lis
     """Compute the IoU of each class, (C,) as fractions, at each penalty."""
     model.eval()
     dataset = loader.dataset
-    totals = [None] * len(penalties)
+    areas = np.zeros((len(penalties), 2, len(dataset.CLASSES)), dtype=np.int64)  # intersection, union of each class
     for index, batch in enumerate(tqdm(loader, unit='image', disable=None)):
         seen, seen_class, unseen, unseen_class = (part.cpu().numpy() for part in model(return_loss=False, **batch))
         for place, penalty in enumerate(penalties):
             labels = np.where(seen - penalty >= unseen, seen_class, unseen_class)
-            areas = dataset.pre_eval(labels, index)[0][:2]  # intersection and union of each class
-            totals[place] = areas if totals[place] is None else [
-                old + new for old, new in zip(totals[place], areas)]
+            areas[place] += dataset.pre_eval(labels, index)[0][:2]
     with np.errstate(invalid='ignore'):  # nan for a class that is neither in the truth nor predicted
-        return [intersection / union for intersection, union in totals]
+        return list(areas[:, 0] / areas[:, 1])
 
 
 def plot(rows: dict[float, dict[str, float]], configured: float, file: Path) -> None:
     """Plot the scores against the penalty."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
-    for name, colour in zip(SCORES, ('tab:blue', 'tab:orange', 'black')):
+    for name, colour in zip(OF_SPLITS, ('tab:blue', 'tab:orange', 'black')):
         axes.plot(list(rows), [scores[name] for scores in rows.values()], marker='o', markersize=3, color=colour,
                   label=name.replace('_', ' '))
     axes.axvline(configured, color='grey', linestyle=':', label=f"the config's, {configured:g}")
