@@ -41,7 +41,7 @@ def main() -> None:
     from models.errors import UserError
     from models.training_labels import Setting
     from models.weights import files
-    from tools.calibrating.seen_penalty import BestOfEachSide, measure, plot
+    from tools.calibrating.seen_penalty import measure, plot
     from tools.engine import process
     from tools.engine.build import build_model, check_classes, give_text_embeddings, load_weights
     from tools.engine.config import load_config
@@ -65,7 +65,7 @@ def main() -> None:
     penalties = sorted({*args.penalties, used})
     loader = evaluation_loader(config, dataset, place)
     rows = {penalty: zero_shot_scores(iou, split.seen, split.unseen) for penalty, iou in zip(
-        penalties, measure(process.wrap(BestOfEachSide(model), place), loader, penalties))}
+        penalties, measure(model.to(place.device), loader, penalties))}
 
     scored = [penalty for penalty in rows if not math.isnan(rows[penalty]['hIoU'])]
     best = max(scored, key=lambda penalty: rows[penalty]['hIoU'], default=None)

@@ -16,25 +16,13 @@ FACTS = {'config', 'checkpoint', 'iteration', 'images', 'protocol', 'setting', '
 class Run(NamedTuple):
     """A test of a run."""
     folder: Path
+    config: str  # path as it was given to test.py
+    scores: dict[str, float | None]  # fractions; those of classes as 'IoU.<class>'
+    classes: tuple[str, ...]
     multi_scale: bool
     facts: dict[str, Any]  # at least FACTS
-    seconds: float | None = None  # per training iteration
+    seconds: float | None  # per training iteration
     note: str = ''
-
-    @property
-    def config(self) -> str:
-        """The config's path as it was given to test.py."""
-        return self.facts['config']
-
-    @property
-    def scores(self) -> dict[str, float | None]:
-        """The scores as fractions; those of classes as 'IoU.<class>'."""
-        return self.facts['metric']
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names in 'IoU.<class>', 'Dice.<class>' and the like."""
-        return tuple(dict.fromkeys(name.split('.', 1)[1] for name in self.scores if '.' in name))
 
     @property
     def kind(self) -> tuple:
@@ -81,7 +69,10 @@ def read_test(file: Path, folder: Path) -> Run:
         raise UserError(f'{file} is damaged: remove it, and test again.') from error
     if not isinstance(facts, dict) or not facts.keys() >= FACTS:
         raise UserError(f'{file} is not a result of this test.py: move it elsewhere, and test again.')
-    return Run(folder, file.name.startswith('eval_multi'), facts, seconds_per_iteration(folder))
+    scores = facts['metric']
+    classes = tuple(dict.fromkeys(name.split('.', 1)[1] for name in scores if '.' in name))  # 'IoU.cat', 'Dice.cat'
+    return Run(folder, facts['config'], scores, classes, file.name.startswith('eval_multi'), facts,
+               seconds_per_iteration(folder))
 
 
 def seconds_per_iteration(folder: Path) -> float | None:
