@@ -55,7 +55,7 @@ def test_seeds_are_one_row_with_mean_and_spread(table, tmp_path):
     own = leaves()[VOC].config.published
     assert rows[1][3:7] == [str(own[name]) for name in SCORES]
     assert all(row[:2] == ['VOC 2012, 15/5', 'inductive'] for row in rows), 'the protocol beside every number'
-    assert table(folders[2])[0][0][-1] == '2', 'the median of the seconds of a step'
+    assert table(folders[2])[0][0][-1] == '2.000', 'the median of the seconds of a step'
 
 
 def test_settings_and_protocols_have_their_own_rows(table, tmp_path):

@@ -2,7 +2,6 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from prettytable import PrettyTable, TableStyle
 
@@ -12,17 +11,9 @@ from tools.results.published import SCORES
 from tools.results.runs import Run, leaf_beside
 
 HEAD = 'protocol', 'setting', 'method'
-COSTS = {'trained (M)': lambda run: run.facts['trained_parameters'] / 1e6, 's / iteration': lambda run: run.seconds}
+COSTS = 'trained (M)', 's / iteration'
 SPREAD = 'Scores in percent; of several runs mean ± sample standard deviation.'
-
-
-class Line(NamedTuple):
-    """A line of the table; `cells` holds the texts of scores and costs, by name, without those that are unknown."""
-    protocol: str
-    setting: str
-    label: str
-    cells: dict[str, str]
-    note: str = ''
+Line = tuple[list[str], str]  # the cells of a line of the table, and a note
 
 
 def lines_of(runs: Sequence[Run]) -> list[Line]:
@@ -43,40 +34,38 @@ def _task(leaf: Leaf | None, groups: dict[str, list[Run]]) -> list[Line]:
     rows = published.others(leaf.protocol, leaf.setting)
     if leaf.config.get('published'):
         rows.insert(0, published.Row('CLIP-RC', leaf.setting, (leaf.protocol,), **leaf.config.published))
-    return [_measured(runs, *head, Path(config).stem or 'this code') for config, runs in groups.items()] + [
-        Line(*head, f'published: {row.method}', {name: str(score) for name in SCORES if (score := getattr(row, name))},
-             row.note) for row in rows]
+    printed = [([*head, f'published: {row.method}', *(str(getattr(row, name) or '-') for name in SCORES), '-', '-'],
+                row.note) for row in rows]
+    return [*(_measured(runs, *head, Path(config).stem or 'this code') for config, runs in groups.items()), *printed]
 
 
 def _measured(runs: list[Run], protocol: str, setting: str, label: str) -> Line:
     """Make the line of the seeds of one config."""
     label += (f', {len(runs)} run{"s" if len(runs) > 1 else ""}{", six scales" if runs[0].multi_scale else ""}, '
               f'{runs[0].facts["images"]:,} images')
-    cells = {name: text for name in SCORES if (text := over_seeds([run.scores.get(name) for run in runs]))}
-    for name, cost_of in COSTS.items():
-        if None not in (costs := [cost_of(run) for run in runs]):
-            cells[name] = f'{statistics.mean(costs):.4g}'
-    return Line(protocol, setting, label, cells, '; '.join(run.note for run in runs if run.note))
+    trained, seconds = [run.facts['trained_parameters'] / 1e6 for run in runs], [run.seconds for run in runs]
+    cells = [protocol, setting, label, *(over_seeds([run.scores.get(name) for run in runs]) for name in SCORES),
+             f'{statistics.mean(trained):.2f}', '-' if None in seconds else f'{statistics.mean(seconds):.3f}']
+    return cells, '; '.join(run.note for run in runs if run.note)
 
 
 def over_seeds(scores: list[float | None]) -> str:
-    """Format fractions in percent, several as mean ± sample standard deviation; '' unless every run has the score."""
+    """Format fractions in percent, several as mean ± sample standard deviation; '-' unless every run has the score."""
     if None in scores:
-        return ''
+        return '-'
     spread = f' ± {100 * statistics.stdev(scores):.1f}' if len(scores) > 1 else ''
     return f'{100 * statistics.mean(scores):.1f}{spread}'
 
 
 def table(lines: list[Line]) -> str:
     """Make the table in Markdown, with its notes below."""
-    notes = list(dict.fromkeys(line.note for line in lines if line.note))
+    notes = list(dict.fromkeys(note for _, note in lines if note))
     made = PrettyTable([*HEAD, *(name.replace('_', ' ') for name in SCORES), *COSTS], align='r')
     made.set_style(TableStyle.MARKDOWN)
     made.align.update(dict.fromkeys(HEAD, 'l'))
-    for line in lines:
-        label = line.label + (f' [{1 + notes.index(line.note)}]' if line.note else '')
-        made.add_row([*(text.replace('|', '/') for text in (line.protocol, line.setting, label)),
-                      *(line.cells.get(name, '-') for name in (*SCORES, *COSTS))])
+    for (protocol, setting, label, *cells), note in lines:
+        label += f' [{1 + notes.index(note)}]' if note else ''
+        made.add_row([*(text.replace('|', '/') for text in (protocol, setting, label)), *cells])
     numbered = [f'- [{number}] {note}.' for number, note in enumerate(notes, 1)]
     return '\n'.join([made.get_string(), '', SPREAD, *numbered])
 
