@@ -147,7 +147,7 @@ def test_a_slim_file_must_be_whole(tiny_configs, slim_file):
 
 def test_inspect_tells_what_the_miniature_is():
     found = inspect(files.read(MINIATURE))
-    assert found['kind'] == 'slim' and found['configs'] == ['configs/miniature/inductive.py']
+    assert found['kind'] == 'CLIP-RC, exported for inference' and found['configs'] == ['configs/miniature/inductive.py']
     assert found['sizes']['recovery_layers'] == 0
 
 

@@ -28,10 +28,11 @@ class Timing(NamedTuple):
 
 def seconds(job: Job, device: torch.device) -> float:
     """Time one run, including the device's work."""
-    _wait(device)
+    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda device: None
+    wait(device)
     started = time.perf_counter()
     job()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - started
 
 
@@ -95,8 +96,3 @@ def _name(device: torch.device) -> str:
     info = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
     models = [line.split(':', 1)[1].strip() for line in info.splitlines() if line.startswith('model name')]
     return models[0] if models else platform.machine()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
-from torch import nn
 
 from models import CLIPRC
 from models.training_labels import Setting
@@ -32,31 +31,22 @@ def attention_flops(inputs: list, outputs: list) -> int:
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-class _Window(nn.Module):
-    """Passes one window through the model, as in testing."""
-
-    def __init__(self, model: CLIPRC):
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.model.encode_decode(image, None)
-
-
 def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
     """Count every part of the model for one image of `size` (height, width), passed through it whole.
 
     The model must have text embeddings, of any values. The parts add up to the whole model.
     """
-    analysis = FlopCountAnalysis(_Window(model.eval()), torch.zeros(1, 3, *size))
+    model.eval().forward = lambda image: model.encode_decode(image, None)  # what fvcore traces
+    analysis = FlopCountAnalysis(model, torch.zeros(1, 3, *size))
     analysis.set_op_handle('aten::scaled_dot_product_attention', attention_flops)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
     by_module = analysis.by_module()
+    del model.forward
 
     def counted(*modules: str) -> Count:
         sizes = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if name.startswith(modules)]
         return Count(sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained),
-                     int(sum(by_module[f'model.{name}'.rstrip('.')] for name in modules)))
+                     int(sum(by_module[name] for name in modules)))
 
     counts = {part: counted(*modules) for part, modules in PARTS.items()}
     counts[REST] = Count(*(total - sum(values) for total, values in zip(

@@ -18,16 +18,6 @@ from models.weights.files import Checkpoint
 from tools.results.leaves import leaves
 
 SHOWN = 10  # names of a long list
-KINDS = {
-    'ours': 'CLIP-RC, trained by this code',
-    'slim': 'CLIP-RC, exported for inference',
-    'official': 'CLIP-RC, saved by the published code',
-    'unknown': 'CLIP-RC, without metadata',
-    'clip': 'CLIP',
-    'text': "CLIP's text tower alone, for tools/text_embeddings.py --clip",
-    'other': 'neither CLIP-RC nor CLIP',
-}
-
 
 def inspect(checkpoint: Checkpoint) -> dict:
     """Return the metadata and the sizes of a file as plain JSON values, None for facts that it does not record.
@@ -36,16 +26,16 @@ def inspect(checkpoint: Checkpoint) -> dict:
         UserError: it is of a newer version of this project, or its metadata are damaged.
     """
     path, weights = checkpoint.path, checkpoint.weights
-    facts = {'file': path, 'bytes': Path(path).stat().st_size, 'kind': 'other', 'tensors': len(weights),
+    facts = {'file': path, 'bytes': Path(path).stat().st_size, 'tensors': len(weights),
              'parameters': sum(tensor.numel() for tensor in weights.values()),
              'dead_tensors': sum(bool(DEAD.match(name)) for name in weights)}
     try:
         facts |= _clip_rc(checkpoint) or _clip(checkpoint) or {
-            'remark': hidden_part(checkpoint) or 'no part of it is one',
+            'kind': f'neither CLIP-RC nor CLIP{hidden_part(checkpoint)}',
             'sizes': {name: [*tensor.shape] for name, tensor in weights.items()}}
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f'{path}: its metadata (meta) are damaged. Copy it again.') from error
-    if facts['kind'] != 'other':
+    if facts['kind'].startswith('CLIP'):
         used = {name: tensor for name, tensor in weights.items() if name not in UNUSED_OF_CLIP and (
             not is_clip_rc(checkpoint) or tensor.is_floating_point())}
         try:
@@ -72,8 +62,9 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
             len(names), [*{*names} - {*unseen}], self_training=model.get('self_training', False)).value
     own_modules, best = plugins.names(config) if ours else [], meta.get('hook_msgs') or {}
     return {
-        'kind': ('slim' if metadata.is_slim(checkpoint) else 'ours' if ours else
-                 'official' if is_official(checkpoint) else 'unknown'),
+        'kind': 'CLIP-RC, ' + (
+            'exported for inference' if metadata.is_slim(checkpoint) else 'trained by this code' if ours else
+            'saved by the published code' if is_official(checkpoint) else 'without metadata'),
         'class_names': names,
         'unseen_names': unseen,
         'setting': setting,
@@ -100,12 +91,13 @@ def _clip(checkpoint: Checkpoint) -> dict | None:
     except UserError:  # not a CLIP ViT
         return None
     if not sizes.vision:
-        return {'kind': 'text', 'sizes': sizes.text} if sizes.text else None
+        kind = "CLIP's text tower alone, for tools/text_embeddings.py --clip"
+        return {'kind': kind, 'sizes': sizes.text} if sizes.text else None
     try:
         gelu = variant_of(checkpoint).vision['gelu']
     except UserError:  # the file does not show it
         gelu = None
-    return {'kind': 'clip', 'gelu': gelu, **({} if gelu else {'open_clip_names': names_alike(sizes)}),
+    return {'kind': 'CLIP', 'gelu': gelu, **({} if gelu else {'open_clip_names': names_alike(sizes)}),
             'format': ('OpenAI' if saved_by_openai(checkpoint) else
                        'Hugging Face\'s transformers' if checkpoint.hugging_face else 'open_clip'),
             'sizes': {**sizes.vision, 'resolution': sizes.resolution},
@@ -122,12 +114,10 @@ def lines(facts: dict) -> Iterator[tuple[str, str]]:
             value = f'{len(value)}: {"; ".join(value[:SHOWN])}{more}' if value else 'none'
         elif name in ('bytes', 'parameters'):
             value = f'{value:,}'
-        elif name == 'kind':
-            value = KINDS[value]
         yield name.replace('_', ' '), 'not recorded' if value is None else str(value)
-    if facts['kind'] == 'clip':
+    if 'gelu' in facts:
         settings = [f'model.{key}={facts["file"]}' for key in ('pretrained', 'pretrained_text')]
         yield 'train on it', shlex.join(['--cfg-options', *settings, *([] if facts['gelu'] else [
             'model.clip_name=NAME'])])
-    elif facts['kind'] not in ('text', 'other'):
+    elif 'class_names' in facts:
         yield 'test it', shlex.join(['python', 'test.py', 'CONFIG', facts['file'], '--eval', 'mIoU'])

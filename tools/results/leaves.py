@@ -21,11 +21,7 @@ class Leaf(NamedTuple):
     config: Config
     split: ClassSplit
     setting: str  # a value of `Setting`, or CROSS_DATASET
-
-    @property
-    def protocol(self) -> str | None:
-        """A name of `tools.results.published.PROTOCOLS`; None for a dataset without published scores."""
-        return self.config.get('protocol')
+    protocol: str | None  # a name of `tools.results.published.PROTOCOLS`; None: no scores are published
 
 
 @cache
@@ -42,7 +38,7 @@ def leaves() -> dict[str, Leaf]:
             setting = CROSS_DATASET if config.get('cross_dataset') else setting_of(
                 len(split.names), class_lists(config, split)['base_class'],
                 self_training=config.model.get('self_training', False)).value
-            read[str(name)] = Leaf(str(name), config, split, setting)
+            read[str(name)] = Leaf(str(name), config, split, setting, config.get('protocol'))
         except (ValueError, AttributeError, KeyError) as error:  # a file of the user's own
             get_logger('mmseg').warning('%s is left out: %s', name, error)
     return read

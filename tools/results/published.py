@@ -73,8 +73,3 @@ OFFICIAL = {f'configs/{name}.py': f'https://drive.google.com/file/d/{key}/view' 
     'coco/clip_rc_zero_vit-b_512x512_40k_coco_stuff164k_100_16_st': '1dD4wJNdLGJD-l-AdEYQ1dY9xousnbQLJ',
     'coco/clip_rc_fully_vit-b_512x512_80k_coco_stuff164k_100_16': '1-I859mSX9MblCXACcCc-2QlqmJHU7Jh1',
 }.items()}
-
-
-def others(protocol: str | None, setting: str) -> list[Row]:
-    """Return the rows of other papers under a protocol in a setting."""
-    return [row for row in ROWS if protocol in row.protocols and row.setting == setting]

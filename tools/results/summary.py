@@ -31,7 +31,7 @@ def _task(leaf: Leaf | None, groups: dict[str, list[Run]]) -> list[Line]:
     if leaf is None:
         return [_measured(runs, Path(config).name, '-', 'this code') for config, runs in groups.items()]
     head = published.PROTOCOLS.get(leaf.protocol) or leaf.name.removeprefix('configs/'), leaf.setting.replace('_', ' ')
-    rows = published.others(leaf.protocol, leaf.setting)
+    rows = [row for row in published.ROWS if leaf.protocol in row.protocols and leaf.setting == row.setting]
     if leaf.config.get('published'):
         rows.insert(0, published.Row('CLIP-RC', leaf.setting, (leaf.protocol,), **leaf.config.published))
     printed = [([*head, f'published: {row.method}', *(str(getattr(row, name) or '-') for name in SCORES), '-', '-'],

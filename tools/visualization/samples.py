@@ -14,13 +14,9 @@ from tools.engine.panels import side_by_side
 
 
 def browse(config: Config, part: str, folder: Path, *, count: int, seed: int, opacity: float) -> None:
-    """Draw samples of `data.train`, `data.val` or `data.test`, evenly spread over the dataset.
+    """Draw `count` samples of `data.<part>`, evenly spread over the dataset, into images NAME.png in `folder`.
 
-    Args:
-        folder: gets an image NAME.png for each sample.
-        count: number of samples.
-        seed: of crops and flips.
-        opacity: of the class colours, in (0, 1].
+    `seed` is that of crops and flips; `opacity` is that of the class colours, in (0, 1].
 
     Raises:
         UserError: the dataset is not one of this project, or a file is missing or damaged.
