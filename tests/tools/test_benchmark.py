@@ -9,7 +9,7 @@ from mmcv import Config
 
 from tests.conftest import LEAVES, REPOSITORY
 from tools.benchmarking import measuring, subjects
-from tools.engine.flop_count import attention_flops, count, floors
+from tools.engine.flop_count import attention_flops, floors
 from tools.engine.process import Place
 
 CPU = Place(torch.device('cpu'))
@@ -35,11 +35,10 @@ def test_peak_memory_is_of_the_one_run():
 
 @pytest.mark.parametrize(('setting', 'classes'), [('inductive', 15), ('fully', 20)])
 def test_floors(setting, classes):
-    """Against fvcore's counts of the same: a little less, as elementwise work is left out."""
+    """`window` is compared with fvcore's count in engine/test_flop_count.py."""
     config = Config.fromfile(str(REPOSITORY / 'configs/voc12' / f'{LEAVES[setting]}.py'))
     model = subjects.model_of(config, CPU)
     floor = floors(model)
-    assert 0.985 < floor.window / sum(part.flops for part in count(model, (512, 512)).values()) < 1
     assert len(model.train().decode_head.class_head.rows_in_use()) == classes
     assert 2.5 < floor.step / floor.plain < 2.9
     model.class_head.set_classes(30, torch.ones(30, 512), seen=range(30 - 20 + classes))  # ten more in training

@@ -1,6 +1,5 @@
 """tools/browse_dataset.py draws samples as the pipeline makes them."""
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -10,16 +9,13 @@ from PIL import Image
 
 from datasets import SeededSamples
 from tests.conftest import REPOSITORY
-from tools import browse_dataset
 from tools.visualization.samples import browse, model_input
 
 EXAMPLE = REPOSITORY / 'configs/custom/example.py'
 
 
-def test_images_are_drawn(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, 'argv', ['browse_dataset.py', str(EXAMPLE), '--out', str(tmp_path / 'new/folder'),
-                                      '--count', '3'])
-    browse_dataset.main()
+def test_images_are_drawn(call, tmp_path):
+    call('tools/browse_dataset.py', EXAMPLE, '--out', tmp_path / 'new/folder', '--count', 3)
     files = sorted((tmp_path / 'new/folder').iterdir())
     assert [file.name for file in files] == ['00.png', '06.png', '11.png']
     with Image.open(files[0]) as image:

@@ -56,13 +56,12 @@ def make_subjects(model: CLIPRC, dataset: ZeroShotDataset, args: Namespace, plac
     for dtype in [None, *([getattr(torch, args.amp)] if args.amp else [])]:
         name = 'float32' if dtype is None else args.amp
         if args.test:
-            for title, job, number, work, mode in (
-                    (f'{count} -> scores', lambda: model.encode_decode(images, None), batch, batch * floor.window,
-                     usual),
-                    (f'{count} -> labels', lambda: model.segment(images, metas), batch, batch * floor.window, usual),
-                    ('test image of 2 windows, file -> scores', test, 1, 2 * floor.window, usual),
-                    ('  the same, whole in one pass', test, 1, None, 'whole')):
-                jobs[f'{title}, {name}'] = Subject(model, job, dtype, number, work, mode)
+            for title, job, number, work in (
+                    (f'{count} -> scores', lambda: model.encode_decode(images, None), batch, batch * floor.window),
+                    (f'{count} -> labels', lambda: model.segment(images, metas), batch, batch * floor.window),
+                    ('test image of 2 windows, file -> scores', test, 1, 2 * floor.window),
+                    ('  the same, whole in one pass', test, 1, None)):
+                jobs[f'{title}, {name}'] = Subject(model, job, dtype, number, work, usual if work else 'whole')
         if args.train:
             jobs[f'training step, batch {batch}, {name}'] = Subject(
                 model, lambda: subjects.training_step(model, images, labels), dtype, batch, batch * floor.step,

@@ -46,15 +46,13 @@ def tests_that_count(folder: Path) -> list[Run]:
     for file in sorted(files, key=lambda file: file.stat().st_mtime):
         test = read_test(file, folder)
         groups.setdefault((test.config, *test.kind), []).append(test)
-    return [_last(group) for group in groups.values()]
-
-
-def _last(tests: list[Run]) -> Run:
-    """Return the last of tests in order of time, with a note about other checkpoints."""
-    last = sorted(tests, key=lambda test: ('mIoU' in test.scores, test.facts['iteration'] or 0))[-1]
-    last_checkpoint, *others = dict.fromkeys(Path(test.facts['checkpoint']).name for test in (last, *tests))
-    return last._replace(note=f'{last.folder}: the score is that of {last_checkpoint}; not counted: '
-                              f'{", ".join(sorted(others))}' if others else '')
+    counting = []
+    for tests in groups.values():
+        last = sorted(tests, key=lambda test: ('mIoU' in test.scores, test.facts['iteration'] or 0))[-1]
+        checkpoint, *others = dict.fromkeys(Path(test.facts['checkpoint']).name for test in (last, *tests))
+        counting.append(last._replace(note=f'{folder}: the score is that of {checkpoint}; not counted: '
+                                           f'{", ".join(sorted(others))}' if others else ''))
+    return counting
 
 
 def read_test(file: Path, folder: Path) -> Run:
