@@ -44,7 +44,7 @@ def official_config(setting: str) -> str:
     return config.pretty_text
 
 
-def ours(folder, config: str, **options):
+def ours(path, config: str, **options):
     """A checkpoint of ours of random weights, as training saves it."""
     config = Config.fromfile(str(REPOSITORY / config))
     config.merge_from_dict(options)
@@ -54,10 +54,8 @@ def ours(folder, config: str, **options):
     meta = {'CLASSES': list(facts.split.names), 'iter': 499, 'seed': 3,
             'hook_msgs': {'best_score': 0.5321, 'best_ckpt': '/away/best_hIoU_iter_400.pth'},
             'clip_rc': describe(model, config)}
-    folder.mkdir(exist_ok=True)
-    torch.save({'state_dict': model.state_dict(), 'meta': meta}, folder / 'iter_500.pth')
-    config.dump(str(folder / 'config.py'))
-    return folder / 'iter_500.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
+    return path
 
 
 @pytest.mark.parametrize('setting', ['inductive', 'fully'])
@@ -76,25 +74,19 @@ def test_an_official_file_with_its_config(said, tmp_path, setting):
     assert found['test it'].endswith(f'test.py CONFIG {path} --eval mIoU')
 
 
-def test_an_official_file_without_meta(said, tmp_path, monkeypatch):
+def test_an_official_file_without_meta_and_parts(said, tmp_path, monkeypatch):
     """Its unused tensors tell that it is official. No config is guessed, and no model is built."""
     monkeypatch.setattr('torch.nn.Module.__init__', None)
-    found = said(official(tmp_path / 'it.pth', 'coco'))
-    assert found['kind'] == 'CLIP-RC, saved by the published code' and 'prompts 100' in found['sizes']
+    found = said(official(tmp_path / 'it.pth', 'coco', without=['text_encoder.', 'decode_head.recovery_decoder.']))
+    assert found['kind'] == 'CLIP-RC, saved by the published code' and found['text tower layers'] == '0'
+    assert 'prompts 100, ' in found['sizes'] and 'recovery_layers 0' in found['sizes']
     assert {found[name] for name in ('class names', 'dataset', 'setting', 'iteration', 'seed')} == {'not recorded'}
     assert found['configs'] == 'none'
 
 
-def test_parts_that_a_file_lacks(said, tmp_path):
-    found = said(official(tmp_path / 'it.pth', without=['text_encoder.', 'decode_head.recovery_decoder.'],
-                          CLASSES=['rose', 'tulip, lily']))
-    assert 'recovery_layers 0' in found['sizes'] and found['text tower layers'] == '0'
-    assert (found['dataset'], found['class names']) == ('none of this repository', '2: rose; tulip, lily')
-
-
 @pytest.mark.parametrize('setting', ['transductive', 'fully'])
 def test_a_file_of_ours(said, tmp_path, setting):
-    path = ours(tmp_path / 'run', f'configs/miniature/{setting}.py')
+    path = ours(tmp_path / 'iter_500.pth', f'configs/miniature/{setting}.py')
     found = said(path)
     assert (found['kind'], found['dead tensors']) == ('CLIP-RC, trained by this code', '0')
     assert (found['dataset'], found['prompt set']) == ('Miniature', 'single')
@@ -114,10 +106,11 @@ def test_a_file_of_ours(said, tmp_path, setting):
 
 
 def test_a_file_of_ours_on_a_dataset_of_the_user(said, tmp_path):
-    found = said(ours(tmp_path / 'run', 'configs/miniature/inductive.py', **{
+    found = said(ours(tmp_path / 'it.pth', 'configs/miniature/inductive.py', **{
         'data.test.type': 'ZeroShotDataset', 'data.test.classes': ['rose', 'tulip, lily'],
         'data.test.unseen': ['rose'], 'data.test.prompt_set': ['a {}', 'the {}']}))
     assert (found['configs'], found['prompt set']) == ('none', '2: a {}; the {}')
+    assert (found['dataset'], found['class names']) == ('none of this repository', '2: rose; tulip, lily')
 
 
 def test_clip_that_open_clip_names(said, tmp_path):
