@@ -113,12 +113,15 @@ def test_a_file_of_ours_on_a_dataset_of_the_user(said, tmp_path):
     assert (found['dataset'], found['class names']) == ('none of this repository', '2: rose; tulip, lily')
 
 
-def test_clip_that_open_clip_names(said, tmp_path):
-    torch.save(clip_by_shape(**VIT_L_14).weights, tmp_path / 'clip.bin')
+@pytest.mark.parametrize(('weights', 'form', 'size', 'names'), [
+    (clip_by_shape(**VIT_L_14).weights, 'open_clip', 'resolution 224', '12: ViT-L-14/openai; ViT-L-14/laion400m_e31; '),
+    (hugging_face_weights(vocabulary=60), "Hugging Face's transformers", 'width 64', 'none')], ids=['open_clip', 'HF'])
+def test_clip_without_its_gelu(said, tmp_path, weights, form, size, names):
+    torch.save(weights, tmp_path / 'clip.bin')
     found = said(tmp_path / 'clip.bin')
-    assert (found['kind'], found['format']) == ('CLIP', 'open_clip') and 'resolution 224' in found['sizes']
+    assert (found['kind'], found['format']) == ('CLIP', form) and size in found['sizes']
     assert found['gelu'] == 'not recorded' and found['train on it'].endswith(' model.clip_name=NAME')
-    assert found['open clip names'].startswith('12: ViT-L-14/openai; ViT-L-14/laion400m_e31; ')
+    assert found['open clip names'].startswith(names)
 
 
 @pytest.mark.parametrize('weights', [
@@ -129,16 +132,6 @@ def test_something_else(said, tmp_path, weights):
     found = said(tmp_path / 'it.pth')
     assert found['kind'] == 'neither CLIP-RC nor CLIP' and 'test it' not in found
     assert found['sizes'].startswith(next(iter(weights)))
-
-
-def test_clip_as_hugging_face_saves_it(said, tmp_path):
-    torch.save(hugging_face_weights(vocabulary=60), tmp_path / 'pytorch_model.bin')
-    found = said(tmp_path / 'pytorch_model.bin')
-    assert found['format'] == "Hugging Face's transformers" and 'width 64' in found['sizes']
-    assert found['gelu'] == 'not recorded'
-    (tmp_path / 'config.json').write_text(json.dumps({
-        'text_config': {'num_attention_heads': 4}, 'vision_config': {'num_attention_heads': 4, 'hidden_act': 'gelu'}}))
-    assert said(tmp_path / 'pytorch_model.bin')['gelu'] == 'plain'
 
 
 def test_a_wrapped_clip_and_parts_of_one(said, tmp_path):

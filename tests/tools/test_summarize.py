@@ -93,10 +93,9 @@ def test_own_configs_stand_beside_the_row_that_they_compare_with(table, tmp_path
 
 
 def test_datasets_that_are_not_of_this_repository(table, tmp_path):
-    metric = {'mIoU': 0.5, 'IoU.rose': 0.5}
-    rows, _ = table(*(write(tmp_path / f'{n}', 'mine/flowers.py', leaf=VOC, metric={**metric, 'hIoU': 0.1 * n})
-                      for n in (1, 2)),
-                    write(tmp_path / 'other', 'yours/flowers.py', leaf=VOC, metric={**metric, 'hIoU': 0.9}))
+    rows, _ = table(*(write(tmp_path / f'{score}', config, leaf=VOC, metric={'hIoU': score, 'IoU.rose': 0.5})
+                      for config, score in (('mine/flowers.py', 0.1), ('mine/flowers.py', 0.2),
+                                            ('yours/flowers.py', 0.9))))
     assert [row[:7] for row in rows] == [
         ['flowers.py', '-', 'this code, 2 runs, 1,449 images', '-', '-', '-', '15.0 ± 7.1'],
         ['flowers.py', '-', 'this code, 1 run, 1,449 images', '-', '-', '-', '90.0']]

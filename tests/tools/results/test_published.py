@@ -23,9 +23,11 @@ def test_a_row(row):
         assert agrees != (row.note == published.DISAGREES), 'the note is there exactly where it is needed'
 
 
-def test_no_row_twice():
+def test_rows_checkpoints_and_protocols():
     counts = Counter((row.method, row.setting, protocol) for row in published.ROWS for protocol in row.protocols)
     assert max(counts.values()) == 1
+    assert set(published.OFFICIAL) == {name for name, row in OWN.items() if len(row) == 4}
+    assert {leaf.protocol for leaf in leaves().values()} - {None} == set(published.PROTOCOLS)
 
 
 @pytest.mark.parametrize('name', OWN)
@@ -34,12 +36,3 @@ def test_own_rows_in_the_configs(name):
     assert set(row) <= {*published.SCORES, 'note'}
     if len(row) == 4:
         assert harmonic_mean(row.mIoU_seen, row.mIoU_unseen) == pytest.approx(row.hIoU, abs=0.1)
-
-
-def test_official_checkpoints_are_those_of_whole_own_rows():
-    assert set(published.OFFICIAL) == {name for name, row in OWN.items() if len(row) == 4}
-
-
-def test_protocols_of_the_configs():
-    used = {leaf.protocol for leaf in leaves().values()}
-    assert used - {None} == set(published.PROTOCOLS)
