@@ -87,7 +87,7 @@ def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> 
              for dtype in {job.dtype for job in jobs.values()}}
     rows = []
     for name, job in jobs.items():
-        row = {'name': name, **timings[name].as_dict(), 'peak_bytes': peaks[name]}
+        row = {'name': name, **timings[name], 'peak_bytes': peaks[name]}
         row['images_per_second'] = job.images / row['seconds']
         if job.multiply_adds is not None:
             row['floor'] = job.multiply_adds / floor.plain

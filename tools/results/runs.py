@@ -20,14 +20,10 @@ class Run(NamedTuple):
     scores: dict[str, float | None]  # fractions; those of classes as 'IoU.<class>'
     classes: tuple[str, ...]
     multi_scale: bool
+    kind: tuple  # values that all tests of one row share, beside the config
     facts: dict[str, Any]  # at least FACTS
     seconds: float | None  # per training iteration
     note: str = ''
-
-    @property
-    def kind(self) -> tuple:
-        """The values that all tests of one row share, beside the config."""
-        return self.classes, tuple(self.facts['unseen_names']), self.multi_scale, self.facts['images']
 
 
 def tests_that_count(folder: Path) -> list[Run]:
@@ -69,8 +65,9 @@ def read_test(file: Path, folder: Path) -> Run:
         raise UserError(f'{file} is not a result of this test.py: move it elsewhere, and test again.')
     scores = facts['metric']
     classes = tuple(dict.fromkeys(name.split('.', 1)[1] for name in scores if '.' in name))  # 'IoU.cat', 'Dice.cat'
-    return Run(folder, facts['config'], scores, classes, file.name.startswith('eval_multi'), facts,
-               seconds_per_iteration(folder))
+    multi_scale = file.name.startswith('eval_multi')
+    kind = classes, tuple(facts['unseen_names']), multi_scale, facts['images']
+    return Run(folder, facts['config'], scores, classes, multi_scale, kind, facts, seconds_per_iteration(folder))
 
 
 def seconds_per_iteration(folder: Path) -> float | None:

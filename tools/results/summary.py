@@ -12,7 +12,6 @@ from tools.results.runs import Run, leaf_beside
 
 HEAD = 'protocol', 'setting', 'method'
 COSTS = 'trained (M)', 's / iteration'
-SPREAD = 'Scores in percent; of several runs mean ± sample standard deviation.'
 Line = tuple[list[str], str]  # the cells of a line of the table, and a note
 
 
@@ -67,7 +66,8 @@ def table(lines: list[Line]) -> str:
         label += f' [{1 + notes.index(note)}]' if note else ''
         made.add_row([*(text.replace('|', '/') for text in (protocol, setting, label)), *cells])
     numbered = [f'- [{number}] {note}.' for number, note in enumerate(notes, 1)]
-    return '\n'.join([made.get_string(), '', SPREAD, *numbered])
+    return '\n'.join([made.get_string(), '', 'Scores in percent; of several runs mean ± sample standard deviation.',
+                      *numbered])
 
 
 def published_table() -> str:
