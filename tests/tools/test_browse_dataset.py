@@ -1,5 +1,6 @@
 """tools/browse_dataset.py draws samples as the pipeline makes them."""
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -22,12 +23,10 @@ def test_images_are_drawn(call, tmp_path):
         assert image.width > 128 + 64 and len(set(image.convert('RGB').getdata())) > 100
 
 
-@pytest.mark.parametrize(('part', 'names'), [
-    ('train', [f'{split}_00{index}.png' for split in ('aug', 'train') for index in range(4)]),
-    ('val', [f'val_00{index}.png' for index in range(3)])])
-def test_both_lists_of_voc_and_another_part(tiny_configs, tmp_path, part, names):
+@pytest.mark.parametrize(('part', 'counts'), [('train', {'aug': 4, 'train': 4}), ('val', {'val': 3})])
+def test_both_lists_of_voc_and_another_part(tiny_configs, tmp_path, part, counts):
     browse(Config.fromfile(str(tiny_configs['inductive'])), part, tmp_path, count=100, seed=0, opacity=0.5)
-    assert sorted(file.name for file in tmp_path.iterdir()) == names
+    assert Counter(file.name.split('_')[0] for file in tmp_path.iterdir()) == counts
 
 
 def test_the_model_s_image_is_the_pipeline_s():

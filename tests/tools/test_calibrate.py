@@ -3,7 +3,6 @@ import csv
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from mmcv import Config
 from mmseg.datasets import build_dataset
@@ -18,11 +17,9 @@ from tools.engine.data import evaluation_loader
 PENALTIES = [0., 0.03, 0.1, 0.4, 1.5]
 
 
-@pytest.fixture(scope='module')
-def case(tiny_configs, tmp_path_factory):
-    """A model whose scores are random but smooth, so that every class wins somewhere, and a loader of 3 images."""
+def test_scores_are_those_of_a_test_at_each_penalty(tiny_configs):
+    """mmseg's own test of the whole image, again for every penalty. Scores are random, and smooth: each class wins."""
     config = Config.fromfile(str(tiny_configs['inductive']))
-    config.data.test.data_root = str(make_voc(tmp_path_factory.mktemp('voc') / 'VOC2012'))
     model = build_model(config)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((1, 20, 6, 6), generator=generator)
@@ -35,13 +32,8 @@ def case(tiny_configs, tmp_path_factory):
     model.extract_feat, model.decode_head.forward = lambda img: img, decode
     dataset = build_dataset(config.data.test, {'test_mode': True})
     place = process.Place(torch.device('cpu'))
-    return model, evaluation_loader(config, dataset, place), place
-
-
-def test_scores_are_those_of_a_test_at_each_penalty(case):
-    """mmseg's own test of the whole image, again for every penalty."""
-    model, loader, place = case
-    dataset, head, expected = loader.dataset, model.decode_head.class_head, []
+    loader = evaluation_loader(config, dataset, place)
+    head, expected = model.decode_head.class_head, []
     for penalty in PENALTIES:
         head.penalty.zero_()
         head.penalty[head.seen] = penalty
