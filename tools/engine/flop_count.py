@@ -90,8 +90,7 @@ def floors(model: CLIPRC) -> Floors:
         total = (queries + classes + pixels + regions + 1) * space**2 + classes * pixels * space
         total += len(head.decoder_q.layers) * layers
         if recovery:
-            total += (queries + pixels) * space**2 + (2 * queries + pixels) * space**2
-            total += len(head.recovery_decoder.decouple_q) * layers
+            total += (3 * queries + 2 * pixels) * space**2 + len(head.recovery_decoder.decouple_q) * layers
         return total
 
     in_training = len(head.class_head.seen) if model.setting is Setting.INDUCTIVE else model.num_classes
