@@ -28,8 +28,8 @@ def parse_arguments() -> argparse.Namespace:
         description='Measure the time and memory of a CLIP-RC config. Without a mode: --test and --train.',
         epilog=COLUMNS, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
-    parser.add_argument('--test', action='store_true', help='one window, and a whole test image from its file to its '
-                                                            'scores')
+    parser.add_argument('--test', action='store_true',
+                        help='one window, and a whole test image from its file to its scores')
     parser.add_argument('--train', action='store_true', help='forward and backward pass of a training step')
     add_launch_arguments(parser)
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='measure autocast to this type too')

@@ -19,6 +19,7 @@ from tools.results.leaves import leaves
 
 SHOWN = 10  # names of a long list
 
+
 def inspect(checkpoint: Checkpoint) -> dict:
     """Return the metadata and the sizes of a file as plain JSON values, None for facts that it does not record.
 
