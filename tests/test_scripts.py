@@ -16,6 +16,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from tests.tools.one_process import torchrun
 from tools.engine.panels import LINE, MARGIN
+from tools.results.runs import FACTS
 from tools.testing import run as testing
 
 NO_CLIP = ['--cfg-options', 'model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
@@ -158,7 +159,8 @@ def test_a_checkpoint_is_tested_alone(call, tiny_configs, trained, tmp_path, voc
     assert {key: value for key, value in written.items() if key != 'metric'} == {
         'config': str(tiny_configs['inductive']), 'checkpoint': str(tmp_path / 'copied' / 'iter_4.pth'), 'iteration': 4,
         'data_root': str(voc_root), 'images': 3, 'protocol': 'voc12', 'setting': 'inductive', 'own_modules': [],
-        'trained_parameters': 116960}
+        'unseen_names': ['pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor'], 'trained_parameters': 116960}
+    assert FACTS <= written.keys(), 'summarize.py needs more'
     assert list(written['metric'])[:6] == SCORES and len(written['metric']) == 6 + 2 * 20
     for row in rows[-6:]:
         assert float(row[2]) == written['metric'][row[0].replace(' ', '_')]

@@ -13,8 +13,6 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `dat
 from tools.engine.arguments import add_config_arguments, add_launch_arguments, positive_int
 from tools.engine.errors import run
 
-MODES = {'test': 'one window, and a whole test image from its file to its scores',
-         'train': 'forward and backward pass of a training step'}
 COLUMNS = """columns of the table:
   ms, least - most   median, shortest and longest of the repeats
   x T                median of time / T, where T is one forward pass of timm's plain ViT on as many tokens in float32,
@@ -30,8 +28,9 @@ def parse_arguments() -> argparse.Namespace:
         description='Measure the time and memory of a CLIP-RC config. Without a mode: --test and --train.',
         epilog=COLUMNS, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
-    for mode, text in MODES.items():
-        parser.add_argument(f'--{mode}', action='store_true', help=text)
+    parser.add_argument('--test', action='store_true',
+                        help='one window, and a whole test image from its file to its scores')
+    parser.add_argument('--train', action='store_true', help='forward and backward pass of a training step')
     add_launch_arguments(parser)
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='measure autocast to this type too')
     parser.add_argument('--emulate', action='store_true',
@@ -42,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.launcher != 'none':
         parser.error('--launcher: the benchmark runs in one process.')
-    if not any(getattr(args, mode) for mode in MODES):
+    if not (args.test or args.train):
         args.test = args.train = True
     return args
 

@@ -34,16 +34,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    import csv
-
     from mmseg.utils import get_root_logger
     from prettytable import PrettyTable
 
-    from datasets.metrics import fraction, zero_shot_scores
+    from datasets.metrics import OF_SPLITS, fraction, zero_shot_scores
     from models.errors import UserError
     from models.training_labels import Setting
     from models.weights import files
-    from tools.calibrating.seen_penalty import SCORES, BestOfEachSide, measure, plot
+    from tools.calibrating.seen_penalty import measure, plot
     from tools.engine import process
     from tools.engine.build import build_model, check_classes, give_text_embeddings, load_weights
     from tools.engine.config import load_config
@@ -67,27 +65,25 @@ def main() -> None:
     penalties = sorted({*args.penalties, used})
     loader = evaluation_loader(config, dataset, place)
     rows = {penalty: zero_shot_scores(iou, split.seen, split.unseen) for penalty, iou in zip(
-        penalties, measure(process.wrap(BestOfEachSide(model), place), loader, penalties))}
+        penalties, measure(model.to(place.device), loader, penalties))}
 
-    table = PrettyTable(['seen penalty', *(name.replace('_', ' ') for name in SCORES)])
-    table.align = 'r'
     scored = [penalty for penalty in rows if not math.isnan(rows[penalty]['hIoU'])]
-    best = max(scored, key=lambda penalty: rows[penalty]['hIoU']) if scored else None
+    best = max(scored, key=lambda penalty: rows[penalty]['hIoU'], default=None)
     if len(scored) < len(rows):
         logger.warning('these images hold too few classes: without a seen and an unseen class in truth or prediction '
                        'there is no hIoU')
-    for penalty, scores in rows.items():
-        marks = ', '.join(mark for mark, marked in (("the config's", used), ('best hIoU', best)) if marked == penalty)
-        table.add_row([f'{penalty:g}{f" ({marks})" if marks else ""}', *(fraction(scores[name]) for name in SCORES)])
-    logger.info('\n%s', table)
     file, image = folder / 'seen_penalty.csv', folder / 'seen_penalty.png'
-    with file.open('w', newline='') as stream:
-        writer = csv.writer(stream)
-        writer.writerow(['seen_penalty', *SCORES])
-        writer.writerows([penalty, *(round(scores[name], 4) for name in SCORES)] for penalty, scores in rows.items())
+    table = PrettyTable(['seen_penalty', *OF_SPLITS], align='r')
+    table.add_rows([[penalty, *(round(scores[name], 4) for name in OF_SPLITS)] for penalty, scores in rows.items()])
+    file.write_text(table.get_csv_string(lineterminator='\n'))
+    marks = {used: " (the config's)"}
+    marks[best] = marks.get(best, '') + ' (best hIoU)'
+    table.custom_format = {'seen_penalty': lambda _, penalty: f'{penalty:g}{marks.get(penalty, "")}',
+                           **dict.fromkeys(OF_SPLITS, lambda _, score: fraction(score))}
+    logger.info('\n%s', table)
     plot(rows, used, image)
     logger.info('table: %s; plot: %s', file, image)
-    if best not in (None, used) and model.setting is not Setting.TRANSDUCTIVE:  # which has no penalty to set
+    if best not in (None, used) and model.setting is not Setting.TRANSDUCTIVE:  # that setting has no penalty
         logger.info('to use the best: --cfg-options model.decode_head.class_head.seen_penalty=%g', best)
 
 

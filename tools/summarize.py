@@ -25,7 +25,6 @@ def main() -> None:
         parser.error('name the work folders of tested runs, or --published')
 
     import models  # noqa: F401  first: silences the notices of mmcv's import
-    from models.errors import UserError
     from tools.engine.files import atomic_path, make_folder
     from tools.results import summary
     from tools.results.runs import tests_that_count
@@ -34,11 +33,8 @@ def main() -> None:
         return
     folders = list({folder.resolve(): folder for folder in args.work_dirs
                     if folder.name != 'summary.md'}.values())  # WORK/* names it too
-    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise UserError(f'no folder {", ".join(missing)}: name the work folders of tested runs.')
-    out = args.out or args.work_dirs[0].absolute().parent
-    make_folder(out)
     table = summary.table(summary.lines_of([run for folder in folders for run in tests_that_count(folder)]))
+    out = make_folder(args.out or args.work_dirs[0].absolute().parent)
     with atomic_path(out / 'summary.md') as file:
         file.write_text(f'# Scores\n\n{table}\n')
     print(table)

@@ -13,7 +13,6 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `dat
 from tools.engine.arguments import IS_RUN
 from tools.engine.errors import run
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 CLIP = 'pretrained/ViT-B-16.pt'
 
 
@@ -45,6 +44,7 @@ def main() -> None:
     from models.weights.clip_variant import text_options
     from tools.embedding.class_lists import facts_of, nearest
     from tools.engine.clip_sizes import require_clip
+    from tools.engine.config import REPOSITORY
     from tools.engine.embeddings import cached_embeddings
     from tools.engine.files import atomic_path, make_folder
     facts, config = facts_of(args.classes, args.prompts)

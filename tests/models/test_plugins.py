@@ -15,8 +15,7 @@ from tests.conftest import REPOSITORY
 from tools.engine import errors
 from tools.engine.build import build_model, load_weights
 from tools.engine.config import load_config
-from tools.inspect_checkpoint import lines
-from tools.results.inspection import inspect
+from tools.results.inspection import inspect, lines
 
 LOSS = '''
 from mmseg.models.builder import LOSSES
@@ -193,7 +192,7 @@ def test_own_modules_in_the_metadata(works, tiny_configs):
     checkpoint = files.read(works['head'] / 'latest.pth')
     found = inspect(checkpoint)
     assert found['own_modules'] == ['cosine'] and found['configs'] == []
-    assert ('own modules', '1: cosine (custom_imports)') in lines(found)
+    assert ('own modules', '1: cosine') in lines(found)
     with pytest.raises(ValueError, match='decode_head.scale(.|\n)*modules of the user\'s own: cosine'):
         load_weights(build_model(read(tiny_configs['inductive'])), checkpoint)
     checkpoint = files.read(works['loss'] / 'latest.pth')
@@ -220,7 +219,7 @@ def test_inference_with_its_checkpoint(run, works, idea, voc_root, tmp_path):
     slim = tmp_path / 'model.safetensors'
     run('tools/export.py', checkpoint, '--config', config, '--slim', '--out', slim.parent, '--no-text-tower', '--dtype',
         'float32')
-    assert '1: cosine (custom_imports)' in run('tools/inspect_checkpoint.py', slim).stdout
+    assert 'own modules        1: cosine' in run('tools/inspect_checkpoint.py', slim).stdout
     run('tools/demo.py', image, '--checkpoint', slim, '--config', config, '--out', tmp_path)
     error = run('tools/demo.py', image, '--checkpoint', slim, '--out', tmp_path, check=False).stderr
     assert 'name the config that imports them: config=FILE (--config FILE)' in error

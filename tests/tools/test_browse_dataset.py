@@ -1,6 +1,6 @@
 """tools/browse_dataset.py draws samples as the pipeline makes them."""
 import shutil
-import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,28 +10,23 @@ from PIL import Image
 
 from datasets import SeededSamples
 from tests.conftest import REPOSITORY
-from tools import browse_dataset
 from tools.visualization.samples import browse, model_input
 
 EXAMPLE = REPOSITORY / 'configs/custom/example.py'
 
 
-def test_images_are_drawn(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, 'argv', ['browse_dataset.py', str(EXAMPLE), '--out', str(tmp_path / 'new/folder'),
-                                      '--count', '3'])
-    browse_dataset.main()
+def test_images_are_drawn(call, tmp_path):
+    call('tools/browse_dataset.py', EXAMPLE, '--out', tmp_path / 'new/folder', '--count', 3)
     files = sorted((tmp_path / 'new/folder').iterdir())
     assert [file.name for file in files] == ['00.png', '06.png', '11.png']
     with Image.open(files[0]) as image:
         assert image.width > 128 + 64 and len(set(image.convert('RGB').getdata())) > 100
 
 
-@pytest.mark.parametrize(('part', 'names'), [
-    ('train', [f'{split}_00{index}.png' for split in ('aug', 'train') for index in range(4)]),
-    ('val', [f'val_00{index}.png' for index in range(3)])])
-def test_both_lists_of_voc_and_another_part(tiny_configs, tmp_path, part, names):
+@pytest.mark.parametrize(('part', 'counts'), [('train', {'aug': 4, 'train': 4}), ('val', {'val': 3})])
+def test_both_lists_of_voc_and_another_part(tiny_configs, tmp_path, part, counts):
     browse(Config.fromfile(str(tiny_configs['inductive'])), part, tmp_path, count=100, seed=0, opacity=0.5)
-    assert sorted(file.name for file in tmp_path.iterdir()) == names
+    assert Counter(file.name.split('_')[0] for file in tmp_path.iterdir()) == counts
 
 
 def test_the_model_s_image_is_the_pipeline_s():

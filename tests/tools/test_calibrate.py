@@ -3,14 +3,13 @@ import csv
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from mmcv import Config
 from mmseg.datasets import build_dataset
 from PIL import Image
 
 from tests.conftest import make_voc
-from tools.calibrating.seen_penalty import BestOfEachSide, measure
+from tools.calibrating.seen_penalty import measure
 from tools.engine import process
 from tools.engine.build import build_model
 from tools.engine.data import evaluation_loader
@@ -18,11 +17,9 @@ from tools.engine.data import evaluation_loader
 PENALTIES = [0., 0.03, 0.1, 0.4, 1.5]
 
 
-@pytest.fixture(scope='module')
-def case(tiny_configs, tmp_path_factory):
-    """A model whose scores are random but smooth, so that every class wins somewhere, and a loader of 3 images."""
+def test_scores_are_those_of_a_test_at_each_penalty(tiny_configs):
+    """mmseg's own test of the whole image, again for every penalty. Scores are random, and smooth: each class wins."""
     config = Config.fromfile(str(tiny_configs['inductive']))
-    config.data.test.data_root = str(make_voc(tmp_path_factory.mktemp('voc') / 'VOC2012'))
     model = build_model(config)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((1, 20, 6, 6), generator=generator)
@@ -35,13 +32,8 @@ def case(tiny_configs, tmp_path_factory):
     model.extract_feat, model.decode_head.forward = lambda img: img, decode
     dataset = build_dataset(config.data.test, {'test_mode': True})
     place = process.Place(torch.device('cpu'))
-    return model, evaluation_loader(config, dataset, place), place
-
-
-def test_scores_are_those_of_a_test_at_each_penalty(case):
-    """mmseg's own test of the whole image, again for every penalty."""
-    model, loader, place = case
-    dataset, head, expected = loader.dataset, model.decode_head.class_head, []
+    loader = evaluation_loader(config, dataset, place)
+    head, expected = model.decode_head.class_head, []
     for penalty in PENALTIES:
         head.penalty.zero_()
         head.penalty[head.seen] = penalty
@@ -51,7 +43,7 @@ def test_scores_are_those_of_a_test_at_each_penalty(case):
                 labels += process.wrap(model, place).eval()(return_loss=False, **batch)
         scores = dataset.evaluate(labels)
         expected.append([scores[f'IoU.{name}'] for name in dataset.CLASSES])
-    found = measure(process.wrap(BestOfEachSide(model), place), loader, PENALTIES)
+    found = measure(model, loader, PENALTIES)
     assert np.allclose(np.array(found), np.array(expected), atol=1e-3, equal_nan=True)
     assert np.nanmax(np.abs(np.array(expected[0]) - expected[2])) > 0.01, 'the penalty changes nothing: too easy'
     assert np.nanmax(np.array(expected[-1])[head.seen.tolist()]) == 0, 'a huge penalty leaves seen classes'

@@ -20,7 +20,6 @@ from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
 from tests.models.test_image_io import save_kinds
-from tools import inspect_checkpoint
 from tools.engine import process
 from tools.engine.config import load_config
 from tools.exporting import checked_export, onnx_models, slim
@@ -121,8 +120,8 @@ def test_training_starts_from_a_slim_file(tiny_configs, slim_file, checkpoint, t
 def test_what_the_miniature_is():
     read = files.read(MINIATURE)
     found = inspect(read)
-    assert found['kind'] == 'slim' and found['configs'] == ['configs/miniature/inductive.py']
-    assert dict(inspect_checkpoint.lines(found))['decoder'] == '3 layers' and not paths_in(read.meta)
+    assert found['kind'] == 'CLIP-RC, exported for inference' and found['configs'] == ['configs/miniature/inductive.py']
+    assert found['sizes']['recovery_layers'] == 0 and not paths_in(read.meta)
     assert read.meta['clip_rc']['config']['model']['pretrained_text'] == 'tools/miniature/clip.pt'
 
 

@@ -1,194 +1,154 @@
 """Scores over runs: means and spreads, the published rows that belong to them, the files, and errors."""
 import json
 import os
-import statistics
-import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from datasets.metrics import zero_shot_scores
-from tools import summarize
-from tools.engine import errors
 from tools.results.leaves import leaves
 from tools.results.published import SCORES
 
+SCRIPT = 'tools/summarize.py'
 VOC = 'configs/voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16.py'
 TRANSDUCTIVE = 'configs/voc12/clip_rc_zero_vit-b_512x512_20k_voc_10_16_st.py'
 CONTEXT = 'configs/context/clip_rc_zero_vit-b_512x512_40k_{}_10_16.py'
+CROSS = 'configs/cross_dataset/coco_to_voc20.py'
 
 
-def write(folder, config=VOC, *, name='eval_single_scale_20250101_000000.json', **metric):
-    """A work folder with a result of test.py."""
+def write(folder, config=VOC, *, leaf=None, name='eval_single_scale_1.json', metric=None, facts=None, **scores):
+    """A work folder with a result of test.py, of the classes, split, setting and protocol of the config `leaf`."""
+    leaf = leaves()[leaf or config]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps({'config': config, 'metric': metric}))
+    (folder / name).write_text(json.dumps({
+        'config': config, 'checkpoint': '/runs/it/iter_40000.pth', 'iteration': 40000, 'images': 1449,
+        'protocol': leaf.protocol, 'setting': leaf.setting, 'unseen_names': leaf.split.unseen_names, 'own_modules': [],
+        'trained_parameters': 28_530_000, **(facts or {}), 'metric': {
+            'aAcc': None, 'mIoU': 0.5, 'mIoU_seen': None, 'mIoU_unseen': None, 'hIoU': None,
+            **{f'IoU.{name}': 0.5 for name in leaf.split.names}, **scores} if metric is None else metric}))
     return folder
 
 
-def class_scores(config: str, seed: int = 0) -> dict[str, float]:
-    """The metric that test.py writes for random IoU of a config's classes."""
-    split = leaves()[config].facts.split
-    iou = np.random.default_rng(seed).random(len(split.names)).round(4)
-    scores = {'aAcc': 0.5, **zero_shot_scores(iou, split.seen, split.unseen)}
-    return {name: None if np.isnan(score) else round(score, 4) for name, score in scores.items()} | {
-        f'IoU.{name}': score for name, score in zip(split.names, iou)}
-
-
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the script; the cells of its table, and all that it printed."""
-    def run(*arguments) -> tuple[list[list[str]], str]:
-        monkeypatch.setattr(sys, 'argv', ['summarize.py', *map(str, arguments)])
-        summarize.main()
-        text = capsys.readouterr().out
+def table(call):
+    """Runs the script: the cells of its table, and all of its output."""
+    def table(*arguments) -> tuple[list[list[str]], str]:
+        text = call(SCRIPT, *arguments).stdout
         return [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()
                 if line.startswith('|')][2:], text
-    return run
+    return table
 
 
-@pytest.fixture
-def fails(monkeypatch):
-    """Runs the script; the error that it ends with."""
-    def fails(*arguments) -> str:
-        monkeypatch.setattr(sys, 'argv', ['summarize.py', *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            errors.run(summarize.main)
-        assert caught.value.code.startswith('error: ')
-        return caught.value.code
-    return fails
-
-
-def test_seeds_are_one_row_with_mean_and_spread(run, tmp_path):
-    scores = [0.80, 0.82, 0.87]
-    folders = [write(tmp_path / f'seed{seed}', hIoU=score, aAcc=0.9) for seed, score in enumerate(scores)]
+def test_seeds_are_one_row_with_mean_and_spread(table, tmp_path):
+    folders = [write(tmp_path / f'seed{seed}', hIoU=score, aAcc=0.9) for seed, score in enumerate([0.80, 0.82, 0.87])]
     write(folders[0], hIoU=0.1, name='eval_single_scale_older.json')
     os.utime(folders[0] / 'eval_single_scale_older.json', (1, 1))
     write(folders[0], hIoU=0.9, name='eval_multi_scale_1.json')
-    rows, _ = run(*folders)
-    assert rows[0] == ['VOC 2012, 15/5', 'inductive', 'this code, 3 runs', '90.0 ± 0.0', '-', '-', '83.0 ± 3.6']
-    assert statistics.stdev(scores) == pytest.approx(0.0361, abs=1e-4)
-    assert [row[2::4] for row in rows if 'six' in row[2]] == [['this code, 1 run, six scales', '90.0']]
+    (folders[2] / '1.log.json').write_text(''.join(f'{{"mode": "train", "time": {time}}}\n' for time in (1, 2, 9)))
+    (tmp_path / 'link').symlink_to(folders[2])
+    rows, _ = table(*folders, tmp_path / 'link', folders[0])
+    assert rows[0] == ['VOC 2012, 15/5', 'inductive', 'this code, 3 runs, 1,449 images', '90.0 ± 0.0', '-', '-',
+                       '83.0 ± 3.6', '28.53', '-']
+    assert [row[2::4] for row in rows if 'six' in row[2]] == [
+        ['this code, 1 run, six scales, 1,449 images', '90.0']]
     labels = [row[2] for row in rows[1:]]
     assert labels[0] == 'published: CLIP-RC' and {'published: ZegCLIP', 'published: OTSeg+'} <= set(labels)
     own = leaves()[VOC].config.published
-    assert rows[1] == ['VOC 2012, 15/5', 'inductive', labels[0], *(str(own[name]) for name in SCORES)]
+    assert rows[1][3:7] == [str(own[name]) for name in SCORES]
     assert all(row[:2] == ['VOC 2012, 15/5', 'inductive'] for row in rows), 'the protocol beside every number'
+    assert table(folders[2])[0][0][-1] == '2.000', 'the median of the seconds of a step'
 
 
-def test_one_run_has_no_spread_and_a_folder_counts_once(run, tmp_path):
-    folder = write(tmp_path / 'it', hIoU=0.8, mIoU_seen=float('nan'), mIoU_unseen=None)
-    (tmp_path / 'link').symlink_to(folder)
-    rows, _ = run(folder, folder, tmp_path / 'link')
-    assert rows[0][2:] == ['this code, 1 run', '-', '-', '-', '80.0']
-
-
-def test_settings_and_protocols_have_their_own_rows(run, tmp_path):
-    names = ('context60', 'context59', 'context59misindexed')
-    folders = [write(tmp_path / 'st', f'/elsewhere/{TRANSDUCTIVE}', hIoU=0.9),
-               *(write(tmp_path / name, CONTEXT.format(name), **class_scores(CONTEXT.format(name))) for name in names)]
-    rows, text = run(*folders)
+def test_settings_and_protocols_have_their_own_rows(table, tmp_path):
+    configs = TRANSDUCTIVE, *(CONTEXT.format(name) for name in ('context60', 'context59', 'context59misindexed')), CROSS
+    folders = [write(tmp_path / Path(config).stem, f'/elsewhere/{config}', leaf=config) for config in configs]
+    rows, text = table(*folders)
     by_block = {}
     for row in rows:
         by_block.setdefault((row[0], row[1]), []).append(row[2].split(' [')[0].removeprefix('published: '))
-    assert list(by_block.values()) == [['this code, 1 run', 'CLIP-RC', 'ZegCLIP'],
-                                       ['this code, 1 run', 'CLIP-RC', 'ZegCLIP'], ['this code, 1 run', 'OTSeg+'],
-                                       ['this code, 1 run', 'Cascade-CLIP']]
-    assert [letter in protocol for letter, (protocol, _) in zip(('VOC', '(a)', '(b)', '(c)'), by_block)] == [True] * 4
+    measured = 'this code, 1 run, 1,449 images'
+    assert list(by_block.values()) == [[measured, 'CLIP-RC', 'ZegCLIP'], [measured, 'CLIP-RC', 'ZegCLIP'],
+                                       [measured, 'OTSeg+'], [measured, 'Cascade-CLIP'], [measured, 'ZegCLIP']]
+    assert all(word in protocol for word, (protocol, _) in zip(('VOC', '(a)', '(b)', '(c)', 'COCO'), by_block))
     assert '[1] second-hand' in text
+    assert rows[-1][1:2] + rows[-1][3:7] == ['cross dataset', '-', '93.6', '-', '-']
 
 
-def test_a_model_of_another_data_set(run, tmp_path):
-    config = 'configs/cross_dataset/coco_to_voc20.py'
-    rows, _ = run(write(tmp_path / 'cross', config, **class_scores(config)))
-    assert rows[0][1] == 'cross dataset' and rows[0][5:] == ['-', '-'] and rows[0][4] != '-'
-    assert rows[1][2:] == ['published: ZegCLIP', '-', '93.6', '-', '-']
-
-
-@pytest.mark.parametrize('metric', [
-    {'hIoU': 0.5, 'IoU.cat': 0.5, 'IoU.dog': 0.5}, {**class_scores(VOC), 'mIoU_unseen': 0.99}],
-    ids=['other classes', 'another split'])
-def test_other_classes_or_another_split_under_the_name_of_a_config(run, tmp_path, metric):
-    rows, _ = run(write(tmp_path / 'other', VOC, **metric), write(tmp_path / 'same', VOC, **class_scores(VOC)))
+@pytest.mark.parametrize('options', [
+    {'metric': {'mIoU': 0.5, 'hIoU': 0.5, 'IoU.cat': 0.5, 'IoU.dog': 0.5}}, {'facts': {'unseen_names': ['cat']}},
+    {'facts': {'protocol': None}}], ids=['other classes', 'another split', 'no protocol'])
+def test_another_task_under_the_name_of_a_config(table, tmp_path, options):
+    rows, _ = table(write(tmp_path / 'other', VOC, **options), write(tmp_path / 'same'))
     assert [row[0] for row in rows[:2]] == [VOC.split('/')[-1], 'VOC 2012, 15/5'], 'no published rows for the first'
 
 
-def test_configs_that_are_not_of_this_repository(run, tmp_path):
-    rows, _ = run(*(write(tmp_path / f'{n}', 'mine/flowers.py', hIoU=0.1 * n) for n in (1, 2)),
-                  write(tmp_path / 'other', 'yours/flowers.py', hIoU=0.9))
-    assert rows == [['flowers.py', '-', 'this code, 2 runs', '-', '-', '-', '15.0 ± 7.1'],
-                    ['flowers.py', '-', 'this code, 1 run', '-', '-', '-', '90.0']]
+@pytest.mark.parametrize('facts', [{}, {'own_modules': ['cosine']}])
+def test_own_configs_stand_beside_the_row_that_they_compare_with(table, tmp_path, facts):
+    """Also a copy of a config with other parts."""
+    config = 'mine/flowers.py' if not facts else f'mine/{Path(VOC).name}'
+    mine = write(tmp_path / 'mine', config, leaf=VOC, hIoU=0.9, facts=facts)
+    rows, _ = table(mine, write(tmp_path / 'same', hIoU=0.8))
+    assert [(row[2], row[6]) for row in rows[:3]] == [
+        (f'{Path(config).stem}, 1 run, 1,449 images', '90.0'), ('this code, 1 run, 1,449 images', '80.0'),
+        ('published: CLIP-RC', '88.4')]
 
 
-def test_a_later_test_on_another_data_set_hides_no_row(run, tmp_path):
-    """Both write beside the checkpoint."""
-    cross = 'configs/cross_dataset/coco_to_voc20.py'
-    folder = write(tmp_path / 'run', VOC, name='eval_single_scale_1.json', **class_scores(VOC))
-    write(folder, cross, name='eval_single_scale_2.json', **class_scores(cross))
-    rows, _ = run(folder)
-    assert [row[1] for row in rows if row[2].startswith('this code')] == ['inductive', 'cross dataset']
+def test_datasets_that_are_not_of_this_repository(table, tmp_path):
+    rows, _ = table(*(write(tmp_path / f'{score}', config, leaf=VOC, metric={'hIoU': score, 'IoU.rose': 0.5})
+                      for config, score in (('mine/flowers.py', 0.1), ('mine/flowers.py', 0.2),
+                                            ('yours/flowers.py', 0.9))))
+    assert [row[:7] for row in rows] == [
+        ['flowers.py', '-', 'this code, 2 runs, 1,449 images', '-', '-', '-', '15.0 ± 7.1'],
+        ['flowers.py', '-', 'this code, 1 run, 1,449 images', '-', '-', '-', '90.0']]
 
 
-def test_a_later_test_of_an_earlier_checkpoint_does_not_count(run, tmp_path):
-    """Tests of iterations 20000, 40000, 40000 and 20000 once more, of all images and of 100."""
+def test_later_tests_that_hide_no_score(table, tmp_path):
+    """On other data, of an earlier checkpoint, of fewer images, and of other metrics; all lie beside the checkpoint."""
     folder = tmp_path / 'it'
-    for time, (iteration, images, score) in enumerate([(20_000, 1449, 0.5), (40_000, 1449, 0.6), (40_000, 1449, 0.7),
-                                                         (20_000, 1449, 0.5), (20_000, 100, 0.9)]):
+    for time, (config, iteration, images, score) in enumerate([
+            (VOC, 20_000, 1449, 0.5), (VOC, 40_000, 1449, 0.6), (VOC, 40_000, 1449, 0.7), (VOC, 20_000, 1449, 0.5),
+            (CROSS, 20_000, 1449, 0.8), (VOC, 20_000, 100, 0.9), (VOC, 40_000, 1449, None)]):
         name = f'eval_single_scale_{time}.json'
-        write(folder, name=name, hIoU=score)
-        file = folder / name
-        file.write_text(json.dumps({**json.loads(file.read_text()), 'checkpoint': f'/runs/it/iter_{iteration}.pth',
-                                    'iteration': iteration, 'data_root': 'data', 'images': images}))
-        os.utime(file, (time, time))
-    rows, text = run(folder)
-    assert [(row[2], row[-1]) for row in rows if row[2].startswith('this code')] == [
-        ('this code, 1 run, 1,449 images [1]', '70.0'), ('this code, 1 run, 100 images', '90.0')]
+        dice = {'mDice': 0.5, **{f'Dice.{name}': 0.5 for name in leaves()[VOC].split.names}}
+        write(folder, config, name=name, hIoU=score, metric=dice if score is None else None,
+              facts={'checkpoint': f'/runs/it/iter_{iteration}.pth', 'iteration': iteration, 'images': images})
+        os.utime(folder / name, (time, time))
+    rows, text = table(folder)
+    assert [(row[1], row[2], row[6]) for row in rows if row[2].startswith('this code')] == [
+        ('inductive', 'this code, 1 run, 1,449 images [1]', '70.0'),
+        ('cross dataset', 'this code, 1 run, 1,449 images', '80.0'),
+        ('inductive', 'this code, 1 run, 100 images', '90.0')]
     assert f'[1] {folder}: the score is that of iter_40000.pth; not counted: iter_20000.pth' in text
 
 
-def test_a_test_of_other_metrics_hides_no_score(run, tmp_path):
-    dice = {'aAcc': 0.5, 'mDice': 0.5, **{name.replace('IoU', 'Dice'): 0.5 for name in class_scores(VOC)
-                                          if name.startswith('IoU.')}}
-    folder = write(tmp_path / 'it', name='eval_single_scale_1.json', **class_scores(VOC))
-    os.utime(next(folder.glob('*.json')), (1, 1))
-    alone, _ = run(folder)
-    write(folder, name='eval_single_scale_2.json', **dice)
-    assert run(folder)[0] == alone
-
-
-def test_the_table_is_written(run, tmp_path):
-    folders = [write(tmp_path / f'runs/{name}', config, hIoU=0.8, mIoU_seen=0.9, mIoU_unseen=0.7)
-               for name, config in (('a', VOC), ('b', VOC), ('c', TRANSDUCTIVE), ('d|e', 'own.py'))]
-    rows, text = run(*folders)
+def test_the_table_is_written(table, tmp_path):
+    folders = [write(tmp_path / f'runs/{name}', config, leaf=VOC) for name, config in (
+        ('a', VOC), ('b', TRANSDUCTIVE), ('c|d', 'own.py'))]
+    rows, text = table(*folders)
     markdown = (tmp_path / 'runs/summary.md').read_text()
-    table = [[cell.strip() for cell in line.strip('|').split('|')] for line in markdown.splitlines() if line[:1] == '|']
-    assert table[0][:2] == ['protocol', 'setting'] and set(''.join(table[1])) <= set('-: ') and table[2:] == rows
+    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in markdown.splitlines() if line[:1] == '|']
+    assert cells[0][:2] == ['protocol', 'setting'] and set(''.join(cells[1])) <= set('-: ') and cells[2:] == rows
     assert f'written: {tmp_path / "runs/summary.md"}' in text
-    run(*(tmp_path / 'runs').iterdir())  # summary.md is among them
-    run(folders[0], '--out', tmp_path / 'new/v1.0')
+    table(*(tmp_path / 'runs').iterdir())  # summary.md is among them
+    table(folders[0], '--out', tmp_path / 'new/v1.0')
     assert [path.name for path in (tmp_path / 'new/v1.0').iterdir()] == ['summary.md']
 
 
 @pytest.mark.parametrize(('content', 'words'), [
     (None, ['no eval_*.json', 'python test.py']), ('{"config": "x', ['damaged', 'test again']),
-    ('[1]', ['not a result of test.py']),
-    ('{"config": "a.py", "metric": {"hIoU": [1]}}', ['not a result'])])
+    ('[1]', ['not a result of this test.py']), ('{"config": "a.py", "metric": {}}', ['not a result'])])
 def test_bad_results(fails, tmp_path, content, words):
+    """None: there is no such folder."""
     folder = tmp_path / 'runs/it'
-    folder.mkdir(parents=True)
     if content is not None:
-        (folder / 'eval_single_scale_1.json').write_bytes(content if isinstance(content, bytes) else content.encode())
-    message = fails(folder)
+        folder.mkdir(parents=True)
+        (folder / 'eval_single_scale_1.json').write_text(content)
+    message = fails(SCRIPT, folder)
     assert all(word in message for word in words) and str(folder) in message
-    assert not list((tmp_path / 'runs').glob('summary*')), 'nothing is written'
+    assert not list(tmp_path.glob('**/summary*')) and folder.exists() == (content is not None), 'something is written'
 
 
-def test_folders_that_are_not_there(fails, tmp_path):
-    assert f'no folder {tmp_path / "nowhere/it"}' in fails(tmp_path / 'nowhere/it')
-    assert not (tmp_path / 'nowhere').exists()
-
-
-def test_the_table_of_published_scores(run):
-    rows, _ = run('--published')
+def test_the_table_of_published_scores(table):
+    rows, _ = table('--published')
     assert len(rows) == 6
     for row in rows:
         own = leaves()[f'configs/{row[1].strip("`")}'].config.published

@@ -50,9 +50,18 @@ def test_real_embeddings_have_the_expected_neighbours(name, neighbour):
 
 # ---- the command
 
-def test_a_dataset_by_its_name(output, clip_file, tmp_path):
-    said = output(SCRIPT, 'miniature', '--clip', clip_file, '--file', tmp_path / 'new/rows.npy')
-    rows = np.load(tmp_path / 'new/rows.npy')
+@pytest.fixture
+def rows_of(output, tmp_path):
+    """Runs the command: the embeddings that it writes, and its output."""
+    def rows_of(classes, *options) -> tuple[np.ndarray, str]:
+        said = output(SCRIPT, classes, '--file', tmp_path / 'new/rows.npy', *options)
+        assert [path.name for path in (tmp_path / 'new').iterdir()] == ['rows.npy']
+        return np.load(tmp_path / 'new/rows.npy'), said
+    return rows_of
+
+
+def test_a_dataset_by_its_name(rows_of, clip_file):
+    rows, said = rows_of('miniature', '--clip', clip_file)
     names = BY_NAME['miniature'].CLASSES
     assert rows.dtype == np.float32
     assert np.abs(rows - expected(clip_file, names, templates_of('single'))).max() < 1e-6
@@ -61,58 +70,36 @@ def test_a_dataset_by_its_name(output, clip_file, tmp_path):
     assert float(pair[1]) == pytest.approx(rows[first] @ rows[second], abs=6e-4)
     similarity = rows @ rows.T - 2 * np.eye(len(rows))
     assert similarity.max() == pytest.approx(rows[first] @ rows[second], abs=1e-6)
-    assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['rows.npy']
 
 
-def test_names_with_synonyms_and_prompts_from_files(output, clip_file, tmp_path):
+def test_names_and_prompts_from_files_by_an_official_checkpoint(rows_of, tmp_path):
+    weights, clip = clip_weights(seed=3), tmp_path / 'official.pth'
+    torch.save(weights, tmp_path / 'reference.pt')
+    torch.save({'state_dict': {f'text_encoder.{name}': value for name, value in weights.items()
+                               if name.startswith(TEXT_TOWER)}}, clip)
     (tmp_path / 'names.txt').write_text('sofa, couch\n\ntv\n')
     (tmp_path / 'prompts.txt').write_text('a {} here\n{}\n')
-    output(SCRIPT, tmp_path / 'names.txt', '--prompts', tmp_path / 'prompts.txt', '--clip', clip_file, '--file',
-        tmp_path / 'rows.npy')
-    rows = expected(clip_file, [['sofa', 'couch'], 'tv'], ['a {} here', '{}'])
-    assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
+    for options, prompts in ((['--prompts', tmp_path / 'prompts.txt'], ['a {} here', '{}']),
+                             ([], templates_of('coco15'))):
+        rows, _ = rows_of(tmp_path / 'names.txt', '--clip', clip, *options)
+        assert np.abs(rows - expected(tmp_path / 'reference.pt', [['sofa', 'couch'], 'tv'], prompts)).max() < 1e-6
 
 
-def test_a_config_brings_its_clip_and_classes(output, tiny_configs, clip_file, tmp_path):
+def test_a_config_brings_its_clip_and_classes(rows_of, tiny_configs, clip_file):
     """Four heads of eight, which the weights alone do not tell."""
-    output(SCRIPT, tiny_configs['inductive'], '--file', tmp_path / 'rows.npy')
     tower = text_tower(files.read(clip_file))
     rows = embed_class_names(CLIPTextEncoder.like(tower, 4), PascalVOC20.CLASSES, templates_of('single')).numpy()
-    assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
+    assert np.abs(rows_of(tiny_configs['inductive'])[0] - rows).max() < 1e-6
     assert np.abs(rows - expected(clip_file, PascalVOC20.CLASSES, templates_of('single'))).max() > 1e-3
 
 
-@pytest.mark.parametrize('kind', ['state dict', 'official checkpoint'])
-def test_every_kind_of_file_that_holds_a_text_tower(output, tmp_path, kind):
-    weights = clip_weights(seed=3)
-    file = tmp_path / 'file.pth'
-    if kind == 'state dict':
-        torch.save(weights, file)
-    else:
-        torch.save({'state_dict': {f'text_encoder.{name}': value for name, value in weights.items()
-                                   if name.startswith(TEXT_TOWER)}}, file)
-    (tmp_path / 'names.txt').write_text('cat\ndog\n')
-    output(SCRIPT, tmp_path / 'names.txt', '--clip', file, '--file', tmp_path / 'rows.npy')
-    torch.save(weights, tmp_path / 'reference.pt')
-    rows = expected(tmp_path / 'reference.pt', ['cat', 'dog'], templates_of('coco15'))
-    assert np.abs(np.load(tmp_path / 'rows.npy') - rows).max() < 1e-6
-
-
-@pytest.mark.parametrize(('names', 'options', 'words'), [
-    ('cat\ncat\n', [], 'class names occur twice: cat'),
-    ('', [], 'names.txt is empty'),
-    (None, [], 'is not a dataset (voc12, coco, context60,'),
-    ('cat\n', ['--prompts', 'haiku'], "no prompt set and no text file 'haiku'"),
-    ('cat\n', ['--prompts', 'bad.txt'], "prompt 'a photo': it needs one {}"),
-    ('cat\n', ['--clip', 'nowhere.pt'], 'no file nowhere.pt'),
-    ('cat\n', ['--clip', 'bad.txt'], "bad.txt is not a checkpoint: it is a text file that begins 'a photo'"),
-])
-def test_bad_input(fails, clip_file, tmp_path, names, options, words):
-    (tmp_path / 'bad.txt').write_text('a photo\n')
-    if names is not None:
-        (tmp_path / 'names.txt').write_text(names)
-    options = [tmp_path / option if option == 'bad.txt' else option for option in options]
-    defaults = {'--clip': clip_file, '--file': tmp_path / 'rows.npy'}
-    defaults |= dict(zip(options[::2], options[1::2]))
-    assert words in fails(SCRIPT, tmp_path / 'names.txt', *(word for pair in defaults.items() for word in pair))
+@pytest.mark.parametrize(('classes', 'options', 'words'), [
+    ('names.txt', [], 'class names occur twice: cat'),
+    ('nowhere.txt', [], 'is not a dataset (voc12, coco, context60,'),
+    ('voc12', ['--prompts', 'haiku'], "no prompt set and no text file 'haiku'"),
+    ('voc12', ['--clip', 'nowhere.pt'], 'no file nowhere.pt')])
+def test_bad_input(fails, clip_file, tmp_path, monkeypatch, classes, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'names.txt').write_text('cat\ncat\n')
+    assert words in fails(SCRIPT, classes, '--clip', clip_file, '--file', 'rows.npy', *options)
     assert not (tmp_path / 'rows.npy').exists()

@@ -2,83 +2,92 @@
 import statistics
 from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmcv import Config
+from mmcv.parallel import collate
 from prettytable import PrettyTable
 from tqdm import tqdm
 
+from datasets import ZeroShotDataset
 from models import CLIPRC
 from models.precision import supported
 from tools.benchmarking import subjects
 from tools.benchmarking.measuring import Job, matrix_rate, measure, peak_memory
+from tools.engine import process
+from tools.engine.evaluation import label_maps
 from tools.engine.flop_count import floors
 from tools.engine.process import Place
 
 
-class Subject:
-    """One job to time.
-
-    Args:
-        job: run with the model's `training` and `amp_dtype` set to `train` and `dtype`.
-        images: number of images that it processes.
-        multiply_adds: of its floor, None if not counted.
-    """
-
-    def __init__(self, model: CLIPRC, job: Job, *, train: bool = False, dtype: torch.dtype | None = None,
-                 images: int = 1, multiply_adds: int | None = None):
-        self.model, self.job, self.train, self.dtype = model, job, train, dtype
-        self.images, self.multiply_adds = images, multiply_adds
+class Subject(NamedTuple):
+    """One job to time; it runs with the model's `training`, `amp_dtype` and `test_cfg.mode` set to these."""
+    model: CLIPRC
+    job: Job
+    dtype: torch.dtype | None
+    images: int  # that it processes
+    multiply_adds: int | None  # of its floor
+    mode: str
+    train: bool = False
 
     def __call__(self) -> None:
         self.model.train(self.train)
-        self.model.amp_dtype = self.dtype
+        self.model.amp_dtype, self.model.test_cfg.mode = self.dtype, self.mode
         with torch.set_grad_enabled(self.train):
             self.job()
 
 
-def make_subjects(model: CLIPRC, image: subjects.TestImage, args: Namespace, place: Place) -> dict[str, Subject]:
+def make_subjects(model: CLIPRC, dataset: ZeroShotDataset, args: Namespace, place: Place) -> dict[str, Subject]:
     """Make the jobs to time, by the names that the table shows."""
+    wrapped, usual = process.wrap(model, place), model.test_cfg.mode
     side, batch, floor = model.backbone.input_resolution, args.batch, floors(model)
     images = torch.randn(batch, 3, side, side, device=place.device)
+    metas = [{'img_shape': (side, side), 'ori_shape': (side, side)}] * batch
     labels = subjects.training_labels(model, batch, side, place.device)
     count = 'a window' if batch == 1 else f'{batch} windows'
+
+    def test() -> None:
+        """Test the image as test.py does, from its file to its scores."""
+        batch = collate([dataset[0]], samples_per_gpu=1)  # as the loader does
+        dataset.pre_eval(label_maps(wrapped, [batch], place)[0], 0)
+
     jobs = {}
     for dtype in [None, *([getattr(torch, args.amp)] if args.amp else [])]:
         name = 'float32' if dtype is None else args.amp
         if args.test:
             for title, job, number, work in (
                     (f'{count} -> scores', lambda: model.encode_decode(images, None), batch, batch * floor.window),
-                    (f'{count} -> labels', lambda: subjects.window_labels(model, images), batch, batch * floor.window),
-                    ('test image of 2 windows, file -> scores', image.run, 1, 2 * floor.window),
-                    ('  the same, whole in one pass', image.run_whole, 1, None)):
-                jobs[f'{title}, {name}'] = Subject(model, job, dtype=dtype, images=number, multiply_adds=work)
+                    (f'{count} -> labels', lambda: model.segment(images, metas), batch, batch * floor.window),
+                    ('test image of 2 windows, file -> scores', test, 1, 2 * floor.window),
+                    ('  the same, whole in one pass', test, 1, None)):
+                jobs[f'{title}, {name}'] = Subject(model, job, dtype, number, work, usual if work else 'whole')
         if args.train:
             jobs[f'training step, batch {batch}, {name}'] = Subject(
-                model, lambda: subjects.training_step(model, lambda x, y: model.forward_train(x, [{}] * batch, y),
-                                                      images, labels),
-                train=True, dtype=dtype, images=batch, multiply_adds=batch * floor.step)
+                model, lambda: subjects.training_step(model, images, labels), dtype, batch, batch * floor.step,
+                usual, train=True)
     return jobs
 
 
 def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> dict:
     """Measure all jobs; give the numbers as plain values. Drawn images go to `folder`."""
     model = subjects.model_of(config, place)
-    image = subjects.TestImage(model, config, place, folder)
-    jobs = make_subjects(model, image, args, place)
+    jobs = make_subjects(model, subjects.drawn_image(model, config, folder), args, place)
+    vit = subjects.plain_vit(model).to(place.device)
+    square = torch.randn(1, 3, *vit.patch_embed.img_size, device=place.device)
     with tqdm(total=(1 + args.repeats) * len(jobs), unit='measurement', disable=None) as progress:
         peaks = {}
         for name, job in jobs.items():
             peaks[name] = peak_memory(job, place.device)  # before other jobs fill the process's memory
             progress.update()
-        timings, plain_seconds = measure(jobs, subjects.plain_pass(model, place.device), args.repeats, place.device,
+        timings, plain_seconds = measure(jobs, torch.no_grad()(lambda: vit(square)), args.repeats, place.device,
                                          progress.update)
     floor = floors(model)
     rates = {dtype: matrix_rate(place.device, supported(dtype, place.device) or torch.float32)
              for dtype in {job.dtype for job in jobs.values()}}
     rows = []
     for name, job in jobs.items():
-        row = {'name': name, **timings[name].as_dict(), 'peak_bytes': peaks[name]}
+        row = {'name': name, **timings[name], 'peak_bytes': peaks[name]}
         row['images_per_second'] = job.images / row['seconds']
         if job.multiply_adds is not None:
             row['floor'] = job.multiply_adds / floor.plain

@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -16,42 +15,37 @@ from tools.engine.process import Place
 Job = Callable[[], object]
 
 
-class Timing(NamedTuple):
-    """Times of one job, in seconds and as multiples of the yardstick's time right before and after."""
-    seconds: list[float]
-    ratios: list[float]
-
-    def as_dict(self) -> dict[str, float | list[float]]:
-        return {'seconds': statistics.median(self.seconds), 'seconds_spread': [min(self.seconds), max(self.seconds)],
-                'ratio': statistics.median(self.ratios), 'ratio_spread': [min(self.ratios), max(self.ratios)]}
-
-
 def seconds(job: Job, device: torch.device) -> float:
     """Time one run, including the device's work."""
-    _wait(device)
+    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda device: None
+    wait(device)
     started = time.perf_counter()
     job()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - started
 
 
 def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.device,
-            report: Callable[[], object] = lambda: None) -> tuple[dict[str, Timing], list[float]]:
-    """Time all jobs in turn; give their timings and all times of the yardstick.
+            report: Callable[[], object] = lambda: None) -> tuple[dict[str, dict], list[float]]:
+    """Time all jobs in turn; give the median and the spread of each, and all times of the yardstick.
 
     Each job, warmed up before by `peak_memory`, is timed between two runs of the yardstick, so that a machine that
-    becomes slower or faster shifts both. `report` is called after each.
+    becomes slower or faster shifts both. Times are in seconds, and ratios of the mean of these two. `report` is called
+    after each.
     """
     yardstick()
-    timings, all_yardsticks = {name: Timing([], []) for name in jobs}, []
+    times = {name: {'seconds': [], 'ratio': []} for name in jobs}
+    all_yardsticks = []
     for _ in range(repeats):
         for name, job in jobs.items():
             before, took, after = (seconds(each, device) for each in (yardstick, job, yardstick))
-            timings[name].seconds.append(took)
-            timings[name].ratios.append(2 * took / (before + after))
+            times[name]['seconds'].append(took)
+            times[name]['ratio'].append(2 * took / (before + after))
             all_yardsticks += [before, after]
             report()
-    return timings, all_yardsticks
+    return {name: {key: statistics.median(values) for key, values in taken.items()} |
+            {f'{key}_spread': [min(values), max(values)] for key, values in taken.items()}
+            for name, taken in times.items()}, all_yardsticks
 
 
 def peak_memory(job: Job, device: torch.device) -> int | None:
@@ -95,8 +89,3 @@ def _name(device: torch.device) -> str:
     info = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
     models = [line.split(':', 1)[1].strip() for line in info.splitlines() if line.startswith('model name')]
     return models[0] if models else platform.machine()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)

@@ -1,25 +1,20 @@
 """The subjects of the benchmark: a model with random weights, the plain ViT, a test image, a training step."""
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv import Config
-from mmcv.parallel import collate
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from datasets import ZeroShotDataset
 from models import CLIPRC
-from tools.benchmarking.measuring import Job
-from tools.engine import process
 from tools.engine.build import build_model
-from tools.engine.evaluation import label_maps
 from tools.engine.process import Place
 
-TEST_IMAGE = 375, 500  # a common size in PASCAL VOC
+TEST_IMAGE = 500, 375  # width, height: a common size in PASCAL VOC
 
 
 def model_of(config: Config, place: Place) -> CLIPRC:
@@ -32,7 +27,7 @@ def model_of(config: Config, place: Place) -> CLIPRC:
 
 
 def plain_vit(model: CLIPRC) -> VisionTransformer:
-    """Build timm's ViT with the encoder's width, depth and number of tokens."""
+    """Build timm's ViT with the encoder's width, depth and number of tokens: the yardstick T."""
     encoder = model.backbone
     return VisionTransformer(
         img_size=encoder.input_resolution, patch_size=encoder.patch_size, embed_dim=encoder.conv1.out_channels,
@@ -40,49 +35,18 @@ def plain_vit(model: CLIPRC) -> VisionTransformer:
         reg_tokens=encoder.num_tokens + encoder.side**2, num_classes=0).eval()
 
 
-def plain_pass(model: CLIPRC, device: torch.device) -> Job:
-    """Make the yardstick T: the plain ViT's forward pass on one image in float32."""
-    vit = plain_vit(model).to(device)
-    image = torch.randn(1, 3, *vit.patch_embed.img_size, device=device)
-    return torch.no_grad()(lambda: vit(image))
-
-
-class TestImage:
-    """Tests a drawn image from its file to its scores, as test.py does. It has two windows of 512 pixels."""
-
-    def __init__(self, model: CLIPRC, config: Config, place: Place, folder: Path):
-        random = np.random.default_rng(0)
-        coarse = Image.fromarray(random.integers(0, 255, (24, 32, 3), dtype=np.uint8))
-        images, masks = folder / 'images', folder / 'masks'
-        images.mkdir()
-        masks.mkdir()
-        coarse.resize(TEST_IMAGE[::-1], Image.Resampling.BICUBIC).save(images / 'drawn.jpg', quality=90)
-        classes = [f'class {index}' for index in range(model.num_classes)]
-        mask = random.integers(0, model.num_classes, (12, 16)).astype(np.uint8)
-        Image.fromarray(mask).resize(TEST_IMAGE[::-1], Image.Resampling.NEAREST).save(masks / 'drawn.png')
-        self.dataset = ZeroShotDataset(
-            classes=classes, unseen=(), img_dir=str(images), ann_dir=str(masks), img_suffix='.jpg',
-            seg_map_suffix='.png', pipeline=config.data.test.pipeline, test_mode=True)
-        self.place, self.model, self.wrapped = place, model, process.wrap(model, place)
-
-    def run(self) -> None:
-        """Test the image, from file to scores."""
-        batch = collate([self.dataset[0]], samples_per_gpu=1)  # as the loader does
-        self.dataset.pre_eval(label_maps(self.wrapped, [batch], self.place)[0], 0)
-
-    def run_whole(self) -> None:
-        """Test it in one pass of the whole image."""
-        usual, self.model.test_cfg.mode = self.model.test_cfg.mode, 'whole'
-        try:
-            self.run()
-        finally:
-            self.model.test_cfg.mode = usual
-
-
-def window_labels(model: CLIPRC, images: Tensor) -> list[Tensor]:
-    """Label images that are one window each."""
-    shape = {'img_shape': tuple(images.shape[2:]), 'ori_shape': tuple(images.shape[2:])}
-    return model.segment(images, [shape] * len(images))
+def drawn_image(model: CLIPRC, config: Config, folder: Path) -> ZeroShotDataset:
+    """Draw a dataset of one image, of two windows of 512 pixels, and its mask; its files go to `folder`."""
+    random = np.random.default_rng(0)
+    coarse = {'images/drawn.jpg': random.integers(0, 255, (24, 32, 3), dtype=np.uint8),
+              'masks/drawn.png': random.integers(0, model.num_classes, (12, 16)).astype(np.uint8)}
+    for (name, values), filter in zip(coarse.items(), (Image.Resampling.BICUBIC, Image.Resampling.NEAREST)):
+        (folder / name).parent.mkdir()
+        Image.fromarray(values).resize(TEST_IMAGE, filter).save(folder / name)
+    return ZeroShotDataset(
+        classes=[f'class {index}' for index in range(model.num_classes)], unseen=(), img_dir=str(folder / 'images'),
+        ann_dir=str(folder / 'masks'), img_suffix='.jpg', seg_map_suffix='.png', pipeline=config.data.test.pipeline,
+        test_mode=True)
 
 
 def training_labels(model: CLIPRC, batch: int, side: int, device: torch.device) -> Tensor:
@@ -93,9 +57,8 @@ def training_labels(model: CLIPRC, batch: int, side: int, device: torch.device) 
     return F.interpolate(coarse.float(), size=(side, side)).long().to(device)
 
 
-def training_step(model: CLIPRC, losses_of: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor,
-                  labels: Tensor) -> None:
+def training_step(model: CLIPRC, images: Tensor, labels: Tensor) -> None:
     """Run a forward and backward pass."""
     model.zero_grad(set_to_none=True)
-    losses = losses_of(images, labels)
+    losses = model.forward_train(images, [{}] * len(images), labels)
     sum(value for name, value in losses.items() if 'loss' in name).backward()

@@ -5,12 +5,11 @@ from typing import NamedTuple
 import torch
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
-from torch import nn
 
 from models import CLIPRC
 from models.training_labels import Setting
 
-# Part -> prefixes of the names of its modules.
+# Part -> its modules.
 PARTS = {
     'vision encoder': ('backbone',),
     'two-stream decoder': ('decode_head.decoder_q', 'decode_head.decoder_v'),
@@ -32,36 +31,26 @@ def attention_flops(inputs: list, outputs: list) -> int:
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-class _Window(nn.Module):
-    """Passes one window through the model, as in testing."""
-
-    def __init__(self, model: CLIPRC):
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.model.encode_decode(image, None)
-
-
 def count(model: CLIPRC, size: tuple[int, int]) -> dict[str, Count]:
     """Count every part of the model for one image of `size` (height, width), passed through it whole.
 
     The model must have text embeddings, of any values. The parts add up to the whole model.
     """
-    analysis = FlopCountAnalysis(_Window(model.eval()), torch.zeros(1, 3, *size))
+    model.eval().forward = lambda image: model.encode_decode(image, None)  # what fvcore traces
+    analysis = FlopCountAnalysis(model, torch.zeros(1, 3, *size))
     analysis.set_op_handle('aten::scaled_dot_product_attention', attention_flops)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
     by_module = analysis.by_module()
-    counts = {}
-    for part, prefixes in PARTS.items():
-        parameters = [parameter for name, parameter in model.named_parameters()
-                      if name.startswith(tuple(f'{prefix}.' for prefix in prefixes))]
-        counts[part] = Count(sum(p.numel() for p in parameters),
-                             sum(p.numel() for p in parameters if p.requires_grad),
-                             int(sum(by_module[f'model.{prefix}'] for prefix in prefixes)))
-    whole = Count(sum(p.numel() for p in model.parameters()),
-                  sum(p.numel() for p in model.parameters() if p.requires_grad), int(analysis.total()))
-    counts[REST] = Count(*(total - sum(values) for total, values in zip(whole, zip(*counts.values()), strict=True)))
+    del model.forward
+
+    def counted(*modules: str) -> Count:
+        sizes = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if name.startswith(modules)]
+        return Count(sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained),
+                     int(sum(by_module[name] for name in modules)))
+
+    counts = {part: counted(*modules) for part, modules in PARTS.items()}
+    counts[REST] = Count(*(total - sum(values) for total, values in zip(
+        counted(''), zip(*counts.values()), strict=True)))
     return counts
 
 
@@ -101,8 +90,7 @@ def floors(model: CLIPRC) -> Floors:
         total = (queries + classes + pixels + regions + 1) * space**2 + classes * pixels * space
         total += len(head.decoder_q.layers) * layers
         if recovery:
-            total += (queries + pixels) * space**2 + (2 * queries + pixels) * space**2
-            total += len(head.recovery_decoder.decouple_q) * layers
+            total += (3 * queries + 2 * pixels) * space**2 + len(head.recovery_decoder.decouple_q) * layers
         return total
 
     in_training = len(head.class_head.seen) if model.setting is Setting.INDUCTIVE else model.num_classes

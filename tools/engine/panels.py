@@ -1,45 +1,36 @@
-"""Images of a dataset's results: input, truth and prediction side by side, with a legend of the classes."""
-from collections.abc import Iterable, Sequence
-
+"""Images of a dataset side by side, with the colours of their labels and a legend of the classes."""
 import numpy as np
 from PIL import Image
 
-from datasets import ClassSplit
+from datasets import ZeroShotDataset
 from models.inference.drawing import caption, legend, overlay, stack
 
 MARGIN = 8  # pixels
 LINE = 22  # pixels, of a title
 
 
-def result_image(image: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, *, split: ClassSplit,
-                 palette: Sequence[Sequence[int]], opacity: float = 0.5) -> Image.Image:
-    """Draw an image, its truth if known, and the prediction side by side, with a legend.
+def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], dataset: ZeroShotDataset, opacity: float
+                 ) -> Image.Image:
+    """Draw titled images in a row, and below them a legend of the classes in their labels.
 
     Args:
-        image: (H, W, 3) uint8, RGB.
-        truth, prediction: (H, W) class indices; larger values are drawn without a colour.
+        panels: title -> image (H, W, 3) uint8, RGB, and class indices (H, W) to draw over it, or None; indices that
+            are no class are drawn without a colour.
         opacity: of the colours over the image, in (0, 1].
     """
-    panels = {'image': Image.fromarray(image)}
-    if truth is not None:
-        panels['truth'] = overlay(image, truth, palette, opacity)
-    panels['prediction'] = overlay(image, prediction, palette, opacity)
-    present = set(np.unique(prediction)) | (set() if truth is None else set(np.unique(truth)))
-    return side_by_side(panels, present, split=split, palette=palette)
-
-
-def side_by_side(panels: dict[str, Image.Image], present: Iterable[int], *, split: ClassSplit,
-                 palette: Sequence[Sequence[int]]) -> Image.Image:
-    """Draw titled panels in a row, and below them a legend of the classes whose indices are in `present`."""
+    split, palette = dataset.facts.split, dataset.PALETTE
+    drawn = {title: Image.fromarray(image) if labels is None else overlay(image, labels, palette, opacity)
+             for title, (image, labels) in panels.items()}
     titles = [caption(title, size=LINE * 2 // 3) for title in panels]
-    widths = [max(panel.width, title.width) for panel, title in zip(panels.values(), titles, strict=True)]
+    widths = [max(panel.width, title.width) for panel, title in zip(drawn.values(), titles, strict=True)]
     total = sum(widths) + MARGIN * (len(panels) + 1)
-    row = Image.new('RGB', (total, LINE + max(panel.height for panel in panels.values()) + MARGIN), 'white')
+    row = Image.new('RGB', (total, LINE + max(panel.height for panel in drawn.values()) + MARGIN), 'white')
     left = MARGIN
-    for title, panel, width in zip(titles, panels.values(), widths, strict=True):
+    for title, panel, width in zip(titles, drawn.values(), widths, strict=True):
         row.paste(title, (left, 0))
         row.paste(panel, (left, LINE))
         left += width + MARGIN
+    present = sorted({index for _, labels in panels.values() if labels is not None for index in np.unique(labels)})
     entries = [(f'{split.names[index]} (unseen)' if index in split.unseen else split.names[index], palette[index])
-               for index in sorted(present) if index < len(split.names)]
+               for index in present if index < len(split.names)]
     return stack([row, legend(entries, total)])

@@ -4,7 +4,7 @@ CLIP-RC's own scores are in its configs (`published = dict(...)`), and so is the
 """
 from typing import NamedTuple
 
-Score = float | tuple[float, float] | None  # in percent; two numbers: a printed range; None: not printed
+Score = float | str | None  # in percent; a text: a printed range; None: not printed
 
 # Name of a protocol in the configs -> its data, and its numbers of seen / unseen classes.
 PROTOCOLS = {
@@ -33,10 +33,10 @@ class Row(NamedTuple):
     method: str
     setting: str
     protocols: tuple[str, ...]
-    aAcc: Score
-    mIoU_seen: Score
-    mIoU_unseen: Score
-    hIoU: Score
+    aAcc: Score = None
+    mIoU_seen: Score = None
+    mIoU_unseen: Score = None
+    hIoU: Score = None
     note: str = ''
 
 
@@ -52,23 +52,20 @@ ROWS = (
     Row('ZegCLIP', 'inductive', CONTEXT_A, 76.2, 46.0, 54.6, 49.9),
     Row('ZegCLIP', 'transductive', CONTEXT_A, 77.3, 46.8, 68.5, 55.6),
     Row('ZegCLIP', 'fully_supervised', CONTEXT_A, 77.5, 46.5, 78.7, 56.9, DISAGREES),
-    Row('ZegCLIP', 'cross_dataset', ('cross_voc20',), None, 93.6, None, None),
-    Row('ZegCLIP', 'cross_dataset', ('cross_context59', 'cross_context60'), None, 41.2, None, None,
-        '59 or 60 classes: the paper does not say'),
+    Row('ZegCLIP', 'cross_dataset', ('cross_voc20',), mIoU_seen=93.6),
+    Row('ZegCLIP', 'cross_dataset', ('cross_context59', 'cross_context60'), mIoU_seen=41.2,
+        note='59 or 60 classes: the paper does not say'),
     Row('Cascade-CLIP', 'inductive', VOC, None, 92.5, 83.0, 87.5),
     Row('Cascade-CLIP', 'inductive', COCO, None, 41.2, 43.4, 42.3),
     Row('Cascade-CLIP', 'inductive', CONTEXT_C, None, 55.9, 47.2, 51.2),
-    Row('OTSeg+', 'inductive', VOC, None, None, None, (87.1, 87.4)),
-    Row('OTSeg+', 'inductive', COCO, None, None, None, 41.5),
-    Row('OTSeg+', 'inductive', CONTEXT_B, None, None, None, 57.7),
-    Row('CLIP-RC, second-hand', 'inductive', VOC, None, None, None, 85.8, 'as papers list it that compare with it'),
+    Row('OTSeg+', 'inductive', VOC, hIoU='87.1 to 87.4'),
+    Row('OTSeg+', 'inductive', COCO, hIoU=41.5),
+    Row('OTSeg+', 'inductive', CONTEXT_B, hIoU=57.7),
+    Row('CLIP-RC, second-hand', 'inductive', VOC, hIoU=85.8, note='as listed by papers that compare with it'),
 )
-# Notes on CLIP-RC's own rows: (protocol, setting) -> note.
-NOTES = {('context60', 'inductive'): 'second-hand; its protocol is not named, very probably it is (a)'}
 
-DRIVE = 'https://drive.google.com/file/d/'
 # Config -> the authors' checkpoint.
-OFFICIAL = {f'configs/{name}.py': f'{DRIVE}{key}/view' for name, key in {
+OFFICIAL = {f'configs/{name}.py': f'https://drive.google.com/file/d/{key}/view' for name, key in {
     'voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16': '177NlvVKd8XBDPgORPlyW1Bhs4cX_xD7i',
     'voc12/clip_rc_zero_vit-b_512x512_20k_voc_10_16_st': '1e42PVaURY1Ub0MRtiutnymcsL-PASfjk',
     'voc12/clip_rc_fully_vit-b_512x512_40k_voc_10_16': '1nK7K_R5t3mbaWaamxUBNO5wYGdSbSW_i',
@@ -76,8 +73,3 @@ OFFICIAL = {f'configs/{name}.py': f'{DRIVE}{key}/view' for name, key in {
     'coco/clip_rc_zero_vit-b_512x512_40k_coco_stuff164k_100_16_st': '1dD4wJNdLGJD-l-AdEYQ1dY9xousnbQLJ',
     'coco/clip_rc_fully_vit-b_512x512_80k_coco_stuff164k_100_16': '1-I859mSX9MblCXACcCc-2QlqmJHU7Jh1',
 }.items()}
-
-
-def others(protocol: str | None, setting: str) -> list[Row]:
-    """Return the rows of other papers under a protocol in a setting."""
-    return [row for row in ROWS if protocol in row.protocols and row.setting == setting]

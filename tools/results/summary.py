@@ -2,98 +2,72 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from prettytable import PrettyTable, TableStyle
 
 from tools.results import leaves, published
 from tools.results.leaves import Leaf
 from tools.results.published import SCORES
-from tools.results.runs import Run, leaf_beside, own_leaf
+from tools.results.runs import Run, leaf_beside
 
 HEAD = 'protocol', 'setting', 'method'
-COSTS = {'trained_parameters': 'trained (M)', 'seconds': 's / iteration'}  # shown where they are known
-SPREAD = 'Scores in percent; of several runs mean ± sample standard deviation.'
-
-
-class Line(NamedTuple):
-    """A line of the table; `cells` holds the texts of scores and costs, by name, without those that are unknown."""
-    protocol: str
-    setting: str
-    label: str
-    cells: dict[str, str]
-    note: str = ''
+COSTS = 'trained (M)', 's / iteration'
+Line = tuple[list[str], str]  # the cells of a line of the table, and a note
 
 
 def lines_of(runs: Sequence[Run]) -> list[Line]:
     """Make a line of the seeds of each config, and below those of the same task the published rows."""
-    tasks: dict[tuple, dict[tuple, list[Run]]] = {}
+    tasks: dict[tuple, tuple[Leaf | None, dict[str, list[Run]]]] = {}
     for run in runs:
-        own, beside = own_leaf(run), leaf_beside(run)
-        task = tasks.setdefault((beside is None, beside.name if beside else run.config, *run.kind), {})
-        task.setdefault((own is None, own.name if own else run.config), []).append(run)
-    return [line for task in tasks.values() for line in _task(list(task.values()))]
+        leaf, own = leaf_beside(run)
+        _, groups = tasks.setdefault((leaf.name if leaf else '', '' if leaf else run.config, *run.kind), (leaf, {}))
+        groups.setdefault('' if own else run.config, []).append(run)
+    return [line for task in tasks.values() for line in _task(*task)]
 
 
-def _task(groups: list[list[Run]]) -> list[Line]:
-    first = groups[0][0]
-    leaf = leaf_beside(first)
+def _task(leaf: Leaf | None, groups: dict[str, list[Run]]) -> list[Line]:
+    """Make the lines of a task; the runs of a config other than `leaf` have its path as their key."""
     if leaf is None:
-        return [_measured(group, leaf, Path(first.config).name, '-') for group in groups]
-    protocol = published.PROTOCOLS.get(leaf.protocol) or leaf.name.removeprefix('configs/')
-    setting = leaf.setting.replace('_', ' ')
-    rows = published.others(leaf.protocol, leaf.setting)
+        return [_measured(runs, Path(config).name, '-', 'this code') for config, runs in groups.items()]
+    head = published.PROTOCOLS.get(leaf.protocol) or leaf.name.removeprefix('configs/'), leaf.setting.replace('_', ' ')
+    rows = [row for row in published.ROWS if leaf.protocol in row.protocols and leaf.setting == row.setting]
     if leaf.config.get('published'):
-        note = published.NOTES.get((leaf.protocol, leaf.setting), '')
-        rows.insert(0, published.Row('CLIP-RC', leaf.setting, (leaf.protocol,), note=note,
-                                     **{name: leaf.config.published.get(name) for name in SCORES}))
-    return [_measured(group, leaf, protocol, setting) for group in groups] + [
-        Line(protocol, setting, f'published: {row.method}', _printed(row), row.note) for row in rows]
+        rows.insert(0, published.Row('CLIP-RC', leaf.setting, (leaf.protocol,), **leaf.config.published))
+    printed = [([*head, f'published: {row.method}', *(str(getattr(row, name) or '-') for name in SCORES), '-', '-'],
+                row.note) for row in rows]
+    return [*(_measured(runs, *head, Path(config).stem or 'this code') for config, runs in groups.items()), *printed]
 
 
-def _measured(runs: list[Run], beside: Leaf | None, protocol: str, setting: str) -> Line:
+def _measured(runs: list[Run], protocol: str, setting: str, label: str) -> Line:
     """Make the line of the seeds of one config."""
-    first, images = runs[0], runs[0].facts.get('images')
-    label = 'this code' if beside is None or own_leaf(first) else Path(first.config).stem
-    label += f', {len(runs)} run{"s" if len(runs) > 1 else ""}{", six scales" if first.multi_scale else ""}'
-    label += '' if images is None else f', {images:,} images'
-    cells = {name: text for name in SCORES if (text := over_seeds([run.scores.get(name) for run in runs]))}
-    costs = {'trained_parameters': ([run.facts.get('trained_parameters') for run in runs], '{:.2f}', 1e-6),
-             'seconds': ([run.seconds for run in runs], '{:.3f}', 1)}
-    for name, (known, form, scale) in costs.items():
-        if None not in known:
-            cells[name] = form.format(scale * statistics.mean(known))
-    return Line(protocol, setting, label, cells, '; '.join(run.note for run in runs if run.note))
+    label += (f', {len(runs)} run{"s" if len(runs) > 1 else ""}{", six scales" if runs[0].multi_scale else ""}, '
+              f'{runs[0].facts["images"]:,} images')
+    trained, seconds = [run.facts['trained_parameters'] / 1e6 for run in runs], [run.seconds for run in runs]
+    cells = [protocol, setting, label, *(over_seeds([run.scores.get(name) for run in runs]) for name in SCORES),
+             f'{statistics.mean(trained):.2f}', '-' if None in seconds else f'{statistics.mean(seconds):.3f}']
+    return cells, '; '.join(run.note for run in runs if run.note)
 
 
 def over_seeds(scores: list[float | None]) -> str:
-    """Format fractions in percent, several as mean ± sample standard deviation; '' unless every run has the score."""
+    """Format fractions in percent, several as mean ± sample standard deviation; '-' unless every run has the score."""
     if None in scores:
-        return ''
+        return '-'
     spread = f' ± {100 * statistics.stdev(scores):.1f}' if len(scores) > 1 else ''
     return f'{100 * statistics.mean(scores):.1f}{spread}'
 
 
-def _printed(row: published.Row) -> dict[str, str]:
-    scores = {name: getattr(row, name) for name in SCORES}
-    return {name: f'{score[0]} to {score[1]}' if isinstance(score, tuple) else str(score)
-            for name, score in scores.items() if score is not None}
-
-
 def table(lines: list[Line]) -> str:
     """Make the table in Markdown, with its notes below."""
-    names = {name: name.replace('_', ' ') for name in SCORES}
-    names |= {name: title for name, title in COSTS.items() if any(name in line.cells for line in lines)}
-    notes = list(dict.fromkeys(line.note for line in lines if line.note))
-    made = PrettyTable([*HEAD, *names.values()], align='r')
+    notes = list(dict.fromkeys(note for _, note in lines if note))
+    made = PrettyTable([*HEAD, *(name.replace('_', ' ') for name in SCORES), *COSTS], align='r')
     made.set_style(TableStyle.MARKDOWN)
     made.align.update(dict.fromkeys(HEAD, 'l'))
-    for line in lines:
-        label = line.label + (f' [{1 + notes.index(line.note)}]' if line.note else '')
-        made.add_row([*(text.replace('|', '/') for text in (line.protocol, line.setting, label)),
-                      *(line.cells.get(name, '-') for name in names)])
+    for (protocol, setting, label, *cells), note in lines:
+        label += f' [{1 + notes.index(note)}]' if note else ''
+        made.add_row([*(text.replace('|', '/') for text in (protocol, setting, label)), *cells])
     numbered = [f'- [{number}] {note}.' for number, note in enumerate(notes, 1)]
-    return '\n'.join([made.get_string(), '', SPREAD, *numbered])
+    return '\n'.join([made.get_string(), '', 'Scores in percent; of several runs mean ± sample standard deviation.',
+                      *numbered])
 
 
 def published_table() -> str:

@@ -31,7 +31,7 @@ from tools.engine.config import dataset_configs, load_config
 from tools.engine.data import evaluation_dataset, evaluation_loader
 from tools.engine.evaluation import collect, predict
 from tools.engine.files import make_folder
-from tools.engine.panels import result_image
+from tools.engine.panels import side_by_side
 
 
 def test(args: argparse.Namespace) -> None:
@@ -92,6 +92,7 @@ def test(args: argparse.Namespace) -> None:
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'images': len(dataset), 'protocol': config.get('protocol'),
                   'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
+                  'unseen_names': dataset.facts.split.unseen_names,
                   'own_modules': sorted({*plugins.names(config), *own_modules(checkpoint)}),
                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
@@ -115,8 +116,9 @@ def check_options(args: argparse.Namespace) -> None:
 def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndarray, args: argparse.Namespace) -> None:
     """Write and show the image of one result."""
     part, dataset, index = dataset.locate(index)
-    drawn = result_image(dataset.image(index), dataset.true_labels(index), labels, split=dataset.facts.split,
-                         palette=dataset.PALETTE, opacity=args.opacity)
+    image, truth = dataset.image(index), dataset.true_labels(index)
+    drawn = side_by_side({'image': (image, None), **({} if truth is None else {'truth': (image, truth)}),
+                          'prediction': (image, labels)}, dataset, args.opacity)
     if args.show_dir:
         file = Path(args.show_dir) / part / Path(dataset.img_infos[index]['filename']).with_suffix('.png')
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,24 +4,18 @@ from pathlib import Path
 import numpy as np
 from mmcv import Config
 from mmseg.utils import get_root_logger
-from PIL import Image
 
-from datasets import SeededSamples, ZeroShotDataset
+from datasets import SeededSamples
 from datasets.several import parts_of, warn_of_missing_classes
-from models.inference.drawing import overlay
 from tools.engine.build import dataset_facts
 from tools.engine.data import evaluation_dataset, training_dataset
 from tools.engine.panels import side_by_side
 
 
 def browse(config: Config, part: str, folder: Path, *, count: int, seed: int, opacity: float) -> None:
-    """Draw samples of `data.train`, `data.val` or `data.test`, evenly spread over the dataset.
+    """Draw `count` samples of `data.<part>`, evenly spread over the dataset, into images NAME.png in `folder`.
 
-    Args:
-        folder: gets an image NAME.png for each sample.
-        count: number of samples.
-        seed: of crops and flips.
-        opacity: of the class colours, in (0, 1].
+    `seed` is that of crops and flips; `opacity` is that of the class colours, in (0, 1].
 
     Raises:
         UserError: the dataset is not one of this project, or a file is missing or damaged.
@@ -37,33 +31,22 @@ def browse(config: Config, part: str, folder: Path, *, count: int, seed: int, op
     chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
     for one, index in (places[place] for place in chosen):
         name = Path(one.img_infos[index]['filename']).with_suffix('.png')
-        draw(one, SeededSamples(one, seed), index, opacity).save(folder / '_'.join(name.parts))
+        image, labels = model_input(SeededSamples(one, seed)[0, index])  # first: its error names a damaged file
+        drawn = side_by_side({'on the disk': (one.image(index), one.true_labels(index)),
+                              f'as the model gets it, {image.shape[1]}x{image.shape[0]}': (image, labels)},
+                             one, opacity)
+        drawn.save(folder / '_'.join(name.parts))
     get_root_logger().info('%d of %d images of data.%s: %s', len(chosen), len(places), part, folder)
-
-
-def draw(dataset: ZeroShotDataset, samples: SeededSamples, index: int, opacity: float) -> Image.Image:
-    """Draw a sample: its file, and the model's input."""
-    image, labels = model_input(samples[0, index])  # first: its error names a damaged file
-    on_disk, truth, palette = dataset.image(index), dataset.true_labels(index), dataset.PALETTE
-    panels = {'on the disk': on_disk if truth is None else overlay(on_disk, truth, palette, opacity),
-              f'as the model gets it, {image.shape[1]}x{image.shape[0]}':
-                  image if labels is None else overlay(image, labels, palette, opacity)}
-    panels = {title: Image.fromarray(panel) if isinstance(panel, np.ndarray) else panel
-              for title, panel in panels.items()}
-    present = {index for mask in (truth, labels) if mask is not None for index in np.unique(mask)}
-    return side_by_side(panels, present, split=dataset.facts.split, palette=palette)
 
 
 def model_input(sample: dict) -> tuple[np.ndarray, np.ndarray | None]:
     """Undo the normalisation of a sample: image (H, W, 3) uint8, RGB, and, in training, its mask (H, W)."""
     image, meta = sample['img'], sample['img_metas']
     image, meta = (image[0], meta[0]) if isinstance(image, list) else (image, meta)  # a test pipeline's list of views
-    meta = meta.data
-    pixels = (image.data if hasattr(image, 'data') else image).numpy().transpose(1, 2, 0)
-    norm = meta['img_norm_cfg']
+    pixels, norm = image.data.numpy().transpose(1, 2, 0), meta.data['img_norm_cfg']
     shown = np.round(pixels * norm['std'] + norm['mean']).clip(0, 255).astype(np.uint8)
     shown = shown if norm['to_rgb'] else shown[..., ::-1]
-    height, width = meta['img_shape'][:2]
+    height, width = meta.data['img_shape'][:2]
     shown[height:] = shown[:, width:] = 0  # padding
     labels = sample.get('gt_semantic_seg')
     return shown, None if labels is None else labels.data.numpy()[0]
