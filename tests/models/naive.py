@@ -71,22 +71,6 @@ def check_pytorch_default(layer: nn.Linear) -> None:
     check_uniform(layer.bias, layer.in_features**-0.5)
 
 
-def bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., h, w) -> (..., *size): each new pixel's centre falls between four old ones (align_corners=False)."""
-    def neighbours(index, new, old):
-        place = min(max((index + 0.5) * old / new - 0.5, 0), old - 1)
-        low = math.floor(place)
-        return (low, 1 - (place - low)), (min(low + 1, old - 1), place - low)
-
-    resized = torch.zeros(*maps.shape[:-2], *size, dtype=torch.float64)
-    for y in range(size[0]):
-        for x in range(size[1]):
-            for row, height in neighbours(y, size[0], maps.shape[-2]):
-                for column, width in neighbours(x, size[1], maps.shape[-1]):
-                    resized[..., y, x] += height * width * maps[..., row, column].double()
-    return resized
-
-
 def layer_norm(x: Tensor, norm: nn.LayerNorm, eps: float = 1e-5) -> Tensor:
     x = x.double()
     x = x - x.mean(dim=-1, keepdim=True)

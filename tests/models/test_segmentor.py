@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import torch
 from mmcv import ConfigDict
-from mmseg.models.builder import BACKBONES, HEADS, LOSSES, SEGMENTORS
 from torch import nn
 
 import models
 from models import builder
 from models.text_encoder import embed_class_names
-from models.training_labels import Setting
 from models.weights.clip import text_tower
 from models.weights.files import read
 from tests.conftest import golden_config
@@ -39,15 +37,6 @@ def rows(tmp_path):
     return write
 
 
-@pytest.mark.parametrize(('registry', 'names', 'built'), [
-    (SEGMENTORS, ['CLIPRC'], models.CLIPRC), (HEADS, ['TextClassHead'], models.TextClassHead),
-    (BACKBONES, ['CLIPVisionEncoder', 'CLIPVisionTransformerWithRLB'], models.CLIPVisionEncoder),
-    (BACKBONES, ['CLIPTextEncoder'], models.CLIPTextEncoder), (LOSSES, ['MaskLoss', 'SegLoss'], models.MaskLoss),
-    (HEADS, ['RegionClueHead', 'ATMSingleHeadSeg'], models.RegionClueHead)])
-def test_official_type_names(registry, names, built):
-    assert all(registry.get(name) is built for name in names)
-
-
 @pytest.mark.parametrize('case', ['inductive', 'transductive', 'fully', 'text'])
 def test_trainable_parameters(case):
     model = build(case)
@@ -59,21 +48,6 @@ def test_trainable_parameters(case):
     model = build(case, ft_backbone=True)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {name for name, _ in model.named_parameters() if name.startswith('text_encoder.')}
-
-
-@pytest.mark.parametrize(('case', 'setting', 'seen'), [
-    ('inductive', Setting.INDUCTIVE, [0, 1, 2, 3]), ('transductive', Setting.TRANSDUCTIVE, [0, 1, 2, 3]),
-    ('fully', Setting.FULLY_SUPERVISED, [0, 1, 2, 3, 4, 5])])
-def test_settings(case, setting, seen):
-    model = build(case)
-    assert (model.setting, model.decode_head.class_head.seen.tolist()) == (setting, seen)
-    assert model.num_classes == model.out_channels == 6 and model.align_corners is False
-
-
-@pytest.mark.parametrize('changes', [{'load_text_embeddings': 'x.npy'}, {'novel_clas': [4, 5]}])
-def test_unknown_keywords(changes):
-    with pytest.raises(ValueError, match=f'no {next(iter(changes))!r}, it has'):
-        build(**changes)
 
 
 @torch.no_grad()
