@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,12 +25,11 @@ import torch
 
 from models.weights import files
 from tools.engine.config import REPOSITORY
-from tools.engine.run_folder import LATEST, NUMBER, numbered
+from tools.engine.run_folder import LATEST, iterations_of, numbered
 from tools.miniature import CLIP
 from tools.miniature.world import write_world
 
 INTERVAL = 3  # iterations from one checkpoint to the next
-PATIENCE = 300  # seconds
 PARTS = '.*.part.pth'  # of checkpoints that are being written
 RESUMED = re.compile(r'resumed from epoch: \d+, iter (\d+)')  # counted from 0, as mmcv does
 
@@ -42,12 +42,12 @@ def command(folder: Path, world: Path, iterations: int) -> list[str]:
             f'evaluation.interval={4 * INTERVAL}', 'evaluation.save_best=hIoU', 'log_config.interval=1']
 
 
-def until(condition, process: subprocess.Popen) -> bool:
-    """Wait for a condition; False if the process ends first."""
-    end = time.monotonic() + PATIENCE
+def until(condition: Callable[[], bool], process: subprocess.Popen | None = None, *, seconds: float = 300) -> bool:
+    """Wait for a condition; False if the process ends first, or if it takes too long."""
+    end = time.monotonic() + seconds
     while not condition():
-        if process.poll() is not None or time.monotonic() > end:
-            return False
+        if process and process.poll() is not None or time.monotonic() > end:
+            return condition()
         time.sleep(0.0005)
     return True
 
@@ -76,6 +76,12 @@ def whole(file: Path) -> bool:
         return False
 
 
+def differences(one: Path, other: Path) -> list[str]:
+    """List the parts of two checkpoints that differ, of weights, optimizer and random states."""
+    one, other = (torch.load(file, weights_only=True) for file in (one, other))
+    return [part for part in ('state_dict', 'optimizer', 'random_states') if not same(one[part], other[part])]
+
+
 def same(one, other) -> bool:
     """Tell whether two nested structures of values and tensors are equal, bit for bit."""
     if isinstance(one, torch.Tensor):
@@ -93,7 +99,7 @@ def main() -> int:
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--work-dir', help='folder for the files (default: a temporary one, removed)')
     args = parser.parse_args()
-    draws, failures, while_writing, from_iterations = random.Random(args.seed), [], 0, []
+    draws, failures, while_writing = random.Random(args.seed), [], 0
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(args.work_dir or temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -105,8 +111,7 @@ def main() -> int:
             while_writing += part
             found = RESUMED.search(output)
             resumed = int(found[1]) + 1 if found else 0
-            expected = int(NUMBER.search(have[0].name)[1]) if have else 0
-            from_iterations.append(resumed)
+            expected = iterations_of(have[0]) if have else 0
             latest = folder / LATEST
             for fails, what in ((resumed != expected, f'resumed from {resumed}, not {expected}'),
                                 ('Skipped' in output, 'found a damaged checkpoint'),
@@ -121,11 +126,8 @@ def main() -> int:
                   f'{numbered(folder)[0].name if any(numbered(folder)) else None}', flush=True)
         for each in (folder, work / 'uninterrupted'):
             subprocess.run(command(each, work / 'world', last), check=True, capture_output=True)
-        one, other = (torch.load(each / f'iter_{last}.pth', weights_only=True)
-                      for each in (folder, work / 'uninterrupted'))
-        for part in ('state_dict', 'optimizer', 'random_states'):
-            if not same(one[part], other[part]):
-                failures.append(f'in the end the {part} differs from that of an uninterrupted run')
+        for part in differences(*(each / f'iter_{last}.pth' for each in (folder, work / 'uninterrupted'))):
+            failures.append(f'in the end the {part} differs from that of an uninterrupted run')
         best = [sorted(file.name for file in each.glob('best_*.pth')) for each in (folder, work / 'uninterrupted')]
         if best[0] != best[1]:
             failures.append(f'the best checkpoint is {best[0]}, without kills {best[1]}')

@@ -13,7 +13,7 @@ if __name__ == '__main__':
 import torch
 from mmcv import Config
 from mmcv.parallel import DataContainer
-from mmcv.runner import LogBuffer
+from mmcv.runner import LogBuffer, set_random_seed
 from mmseg.datasets import build_dataset
 from torch import nn
 
@@ -57,9 +57,9 @@ def images(classes: list[list[int]], seed: int) -> dict[str, DataContainer]:
 
 def model_of(config: Config) -> CLIPRC:
     """Build the same model in every process, without dropout and with weights that tell classes apart."""
-    process.set_seed(0)
+    set_random_seed(0)
     model = initial_model(config, None)
-    process.set_seed(1)  # the first process embeds the class names, which draws
+    set_random_seed(1)  # the first process embeds the class names, which draws
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.
@@ -107,8 +107,7 @@ def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tupl
 
 def main(folder: Path) -> None:
     """Test, and with two processes train, as one of them; the first one saves the results."""
-    args = SimpleNamespace(launcher='pytorch', local_rank=0, device='cpu')
-    place = process.start(args)
+    place = process.start(SimpleNamespace(launcher='pytorch', local_rank=0, device='cpu', gpu_id=None))
     configs = {setting: Config.fromfile(folder / f'{setting}.py') for setting in SETTINGS}
     results = {'scored': scored(configs['inductive'], place, folder)}
     if place.world_size == 2:

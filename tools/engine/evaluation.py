@@ -10,7 +10,6 @@ from pathlib import Path
 import mmcv.runner
 import numpy as np
 import torch
-import torch.distributed as dist
 from mmcv.runner import LoggerHook
 from mmseg.core import EvalHook
 from mmseg.utils import get_root_logger
@@ -22,9 +21,9 @@ from models.errors import UserError
 from models.label_format import label_format
 from models.weights import files
 from tools.engine import hang, process
-from tools.engine.checkpoints import random_states, save
+from tools.engine.checkpoints import random_state, save
 from tools.engine.process import Place
-from tools.engine.run_folder import EVALUATIONS, add_evaluation, evaluations
+from tools.engine.run_folder import EVALUATIONS, evaluations, write_evaluations
 from tools.engine.runner import TrainingRunner
 
 IMAGES_PER_GROUP = 8  # whose windows a GPU gets together
@@ -70,11 +69,8 @@ def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.n
 
 def collect(parts: list, count: int, place: Place) -> list | None:
     """Collect the `count` results of all processes in the dataset's order, on the first process; None on the others."""
-    if not place.distributed:
-        return parts
-    gathered = [None] * place.world_size if place.rank == 0 else None
-    dist.gather_object(parts, gathered, group=place.control)
-    return [part for each in zip(*gathered, strict=True) for part in each][:count] if place.rank == 0 else None
+    gathered = process.gather(parts, place)
+    return gathered and [part for each in zip(*gathered, strict=True) for part in each][:count]
 
 
 class Evaluation(EvalHook):
@@ -136,7 +132,7 @@ class Evaluation(EvalHook):
         if not self._should_evaluate(runner):
             return
         runner.check_weights()
-        states = random_states(self.place)
+        states = process.gather(random_state(self.place.device), self.place)
         dataset, parts = self.dataloader.dataset, []
         for index, labels in predict(runner.model, self.dataloader, self.place):
             if runner.stop.signal:
@@ -152,7 +148,8 @@ class Evaluation(EvalHook):
             if self.save_best:
                 self._save_best(runner, score, states)
             scores = {name: value for name, value in runner.log_buffer.output.items() if '.' not in name}
-            add_evaluation(Path(runner.work_dir) / EVALUATIONS, runner.iter + 1, scores)
+            record = Path(runner.work_dir) / EVALUATIONS
+            write_evaluations(record, {**evaluations(record), runner.iter + 1: scores})
 
     def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
         """Save this checkpoint if it is the best so far, and remove the one before."""

@@ -53,14 +53,12 @@ class TrainingRunner(IterBasedRunner):
             if isinstance(options, dict):
                 options.setdefault('by_epoch', False)
         self.register_timer_hook(IterTimerHook())
-        with building('lr_config'):
-            self.register_lr_hook(settings['lr_config'])
-        with building('optimizer_config'):
-            self.register_optimizer_hook(settings['optimizer_config'] or {})
-        with building('log_config'):
-            self.register_logger_hooks(settings['log_config'])
-        with building('custom_hooks'):
-            self.register_custom_hooks(settings['custom_hooks'])
+        settings['optimizer_config'] = settings['optimizer_config'] or {}  # not none: the default hook
+        for name, register in (('lr_config', self.register_lr_hook), ('log_config', self.register_logger_hooks),
+                               ('optimizer_config', self.register_optimizer_hook),
+                               ('custom_hooks', self.register_custom_hooks)):
+            with building(name):
+                register(settings[name])
         self.of_config = [hook for hook in self.hooks if hook not in ours]
 
     def begin_hooks(self) -> None:
