@@ -190,6 +190,15 @@ def test_several_scales_and_several_metrics(call, tiny_configs, opinionated, tmp
     assert {'mIoU', 'mDice', 'hIoU', 'Dice.cat', 'IoU.cat'} <= set(metric)
 
 
+@pytest.mark.parametrize('settings', [
+    ['amp.dtype=bfloat16'], ['amp.dtype=float16'], ['model.test_cfg.mode=slide', 'model.test_cfg.windows_per_batch=3'],
+    ['model.test_cfg.mode=whole', 'model.test_cfg.windows_per_batch=3']])
+def test_settings_of_a_test(call, tiny_configs, trained, tmp_path, settings):
+    call('test.py', tiny_configs['inductive'], trained / 'latest.pth', '--eval', 'mIoU', '--work-dir', tmp_path,
+         '--cfg-options', *settings)
+    assert scores_of(tmp_path)['metric'].keys() >= {*SCORES}
+
+
 def test_flops_among_decoys(run, tiny_configs, decoys):
     assert '| total' in run('get_flops.py', tiny_configs['inductive'], '--shape', 64, 64, '--fvcore', env=decoys).stdout
 
