@@ -229,17 +229,6 @@ def test_help_of_shell_scripts(run, script):
 
 # ---- several processes
 
-@pytest.mark.parametrize('processes', [1, 2])
-def test_dist_train(run, tiny_configs, tmp_path, processes):
-    run('dist_train.sh', tiny_configs['inductive'], tmp_path, processes, '--seed', 3, '--cfg-options',
-        'evaluation.interval=4', env={'PORT': str(free_port())} if processes == 2 else {})
-    text = log(tmp_path)
-    assert f'total batch: {2 * processes} images' in text and 'mIoU unseen' in text
-    assert list(losses(tmp_path)) == [1, 2, 3, 4]
-    assert len(list(tmp_path.glob('*.log'))) == 1, 'one process writes the log'
-    assert load(tmp_path / 'iter_4.pth')['meta']['clip_rc']['format'] == 1
-
-
 def test_two_processes_score_as_one(call, tiny_configs, opinionated, tmp_path):
     """Three images: one of the processes sees an image too many."""
     arguments = [tiny_configs['transductive'], opinionated, '--eval', 'mIoU']

@@ -21,6 +21,13 @@ def randomized(module: nn.Module) -> nn.Module:
     return module
 
 
+def without_dropout(module: nn.Module) -> nn.Module:
+    for each in module.modules():
+        if isinstance(each, nn.Dropout):
+            each.p = 0.
+    return module
+
+
 def encoder(**changes) -> CLIPVisionEncoder:
     return randomized(CLIPVisionEncoder(**{**SIZES, **changes})).eval()
 

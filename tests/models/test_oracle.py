@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from mmcv import ConfigDict
-from torch import nn
 
 from models import CLIPRC, builder, resizing
 from tests.conftest import GOLDEN, golden_config
-from tests.models.naive import close, randomized, unit
+from tests.models.naive import close, randomized, unit, without_dropout
 from tests.oracle import Oracle
 
 CASES = ['inductive', 'transductive', 'fully']
@@ -18,11 +17,8 @@ CASES = ['inductive', 'transductive', 'fully']
 
 def build(case: str, classes: int | None = None) -> CLIPRC:
     """A small model without dropout; with `classes` of random embeddings, half of them seen."""
-    model = builder.build(ConfigDict(golden_config(case)))
+    model = without_dropout(builder.build(ConfigDict(golden_config(case))))
     model.load_state_dict(randomized(model).state_dict())
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.
     for norm in (stream.layers[-1].norm3 for stream in (model.decode_head.decoder_q, model.decode_head.decoder_v)):
         norm.weight.data.mul_(0.3)  # logits for which a sigmoid in float32 is not all 1
     if classes:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from mmcv import ConfigDict
-from torch import nn
 
 import models
 from models import builder
@@ -12,7 +11,7 @@ from models.text_encoder import embed_class_names
 from models.weights.clip import text_tower
 from models.weights.files import read
 from tests.conftest import golden_config
-from tests.models.naive import close, unit
+from tests.models.naive import close, unit, without_dropout
 
 
 def build(case: str = 'inductive', **changes) -> models.CLIPRC:
@@ -137,10 +136,7 @@ def test_no_tensor_is_left_behind_when_the_model_moves():
 @pytest.mark.parametrize('case', ['inductive', 'fully', 'text'])
 def test_gpu_and_cpu_agree(case):
     """Not in the transductive setting, where a tie of pseudo-labels may fall either way."""
-    model = build(case)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.
+    model = without_dropout(build(case))
     image, metas, labels = batch()
     scores, losses = [], []
     for device in ('cpu', 'cuda'):

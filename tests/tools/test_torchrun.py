@@ -96,7 +96,10 @@ def test_two_machines_train_as_two_processes(run, tiny_configs, tmp_path, cache)
             for number in range(2)]
     assert [each.wait(timeout=240) for each in both] == [0, 0], [
         (tmp_path / str(number) / 'output').read_text() for number in range(2)]
-    run('dist_train.sh', *command(tiny_configs['inductive'], tmp_path / 'alone', 2)[2:], env={'OMP_NUM_THREADS': '1'})
+    run('dist_train.sh', tiny_configs['inductive'], tmp_path / 'alone', 2, '--seed', 3, '--cfg-options',
+        'evaluation.interval=4', 'lr_config.power=0', env={'OMP_NUM_THREADS': '1', 'PORT': str(port)})
+    log, = (tmp_path / 'alone').glob('*.log')  # of one process
+    assert 'total batch: 4 images' in log.read_text() and 'mIoU unseen' in log.read_text()
     alone, together = losses(tmp_path / 'alone'), losses(tmp_path / 'shared')
     assert list(alone) == list(together) == [1, 2, 3, 4]
     for iteration, values in alone.items():
