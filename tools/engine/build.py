@@ -1,4 +1,4 @@
-"""Builds a config's model for its dataset: class names, split and prompt set pass from the data to the model here."""
+"""Build a config's model for its dataset: class names, split and prompt set pass from the data to the model here."""
 import os
 
 import torch
@@ -30,7 +30,7 @@ def dataset_facts(config: Config) -> DatasetFacts:
 
 
 def common_facts(config: Config) -> DatasetFacts:
-    """Read them for a training run and check that training, evaluation and test data agree.
+    """Read class names, split and prompt set for a training run; training, evaluation and test data must agree.
 
     Raises:
         UserError: their class names, splits or prompt sets differ.
@@ -101,9 +101,9 @@ def own_modules(checkpoint: Checkpoint) -> list[str]:
 
 
 def warn_of_other_parts(checkpoint: Checkpoint, config: Config) -> None:
-    """Warn when the config's encoder or head is of another type than the checkpoint was trained with.
+    """Warn if the checkpoint was trained with another type of encoder or head than the config's.
 
-    Loading the weights does not show it when both types have tensors of the same names.
+    Loading the weights does not show this if both types have tensors of the same names.
     """
     description = metadata.description(checkpoint)
     for part in ('backbone', 'decode_head') if description else ():

@@ -26,7 +26,7 @@ def write(content: dict, path: Path) -> None:
     """
     try:
         with atomic_path(path) as part:
-            with part.open('wb') as file:  # torch's own way of writing to a path hides the errors of a disk
+            with part.open('wb') as file:  # given a path, torch.save hides the errors of a disk
                 torch.save(content, file)
             with zipfile.ZipFile(part) as archive:
                 if damaged := archive.testzip():
@@ -65,7 +65,7 @@ def save(runner: BaseRunner, path: Path, states: list[dict], done: int) -> None:
 
 
 class Checkpoints(CheckpointHook):
-    """mmcv's hook, by `write` and with random states; `max_keep_ckpts` removes the oldest files, never the best."""
+    """Save checkpoints by `write`, with random states; `max_keep_ckpts` removes the oldest, never `best_*.pth`."""
 
     def __init__(self, place: Place, *, filename_tmpl: str = 'iter_{}.pth', create_symlink: bool = True, **options):
         super().__init__(**{'by_epoch': False, **options})
@@ -80,7 +80,7 @@ class Checkpoints(CheckpointHook):
                 part.unlink(missing_ok=True)
             resumed = runner.last_good and runner.last_good.resolve()
             if resumed and resumed.parent == Path(self.out_dir).resolve() and not resumed.name.startswith('best'):
-                self.link(runner, resumed)  # the run may have been killed before it did
+                self.link(runner, resumed)  # the run may have been killed between checkpoint and link
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         if self.every_n_iters(runner, self.interval) or (self.save_last and self.is_last_iter(runner)):

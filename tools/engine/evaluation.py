@@ -26,7 +26,7 @@ from tools.engine.process import Place
 from tools.engine.run_folder import EVALUATIONS, evaluations, write_evaluations
 from tools.engine.runner import TrainingRunner
 
-IMAGES_PER_GROUP = 8  # whose windows a GPU gets together
+IMAGES_PER_GROUP = 8  # images whose windows go to a GPU together
 
 
 def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
@@ -74,7 +74,7 @@ def collect(parts: list, count: int, place: Place) -> list | None:
 
 
 class Evaluation(EvalHook):
-    """mmseg's evaluation while training, by the same code as test.py; `options` are those of its `EvalHook`."""
+    """Evaluate while training, by the same code as test.py; `options` are those of mmseg's `EvalHook`."""
 
     OPTIONS = {'metric', *signature(EvalHook).parameters, *signature(mmcv.runner.EvalHook).parameters} - {
         'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn', 'by_epoch', 'out_dir'}
@@ -95,7 +95,7 @@ class Evaluation(EvalHook):
                 if re.fullmatch(rf'best_{key}_iter_\d+\.pth', file.name)]
 
     def _know_best(self, runner: TrainingRunner) -> None:
-        """Take the best score from the folder's best checkpoint; the one in the resumed checkpoint may be outdated."""
+        """Read the best score from the folder's best checkpoints; that in the resumed checkpoint may be outdated."""
         messages = runner.meta['hook_msgs']
         for name in ('best_score', 'best_ckpt'):
             messages.pop(name, None)
@@ -119,7 +119,7 @@ class Evaluation(EvalHook):
         done = runner.iter in evaluations(Path(runner.work_dir) / EVALUATIONS)
         if process.of_first(done, self.place):
             return
-        runner._iter -= 1  # as at that time
+        runner._iter -= 1  # as when the evaluation was due
         runner.mode = 'train'
         if self._should_evaluate(runner):
             self._do_evaluate(runner)
@@ -152,7 +152,7 @@ class Evaluation(EvalHook):
             write_evaluations(record, {**evaluations(record), runner.iter + 1: scores})
 
     def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
-        """Save this checkpoint if it is the best so far, and remove the one before."""
+        """Save a checkpoint if its score is the best so far, and remove the previous best checkpoint."""
         messages = runner.meta['hook_msgs']
         if math.isnan(score):
             runner.logger.warning('%s is not a number (do the masks have such classes?): the checkpoint is not saved '

@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 def end_with_parent() -> None:
-    """Make Linux kill this process when the one that started it has ended, for example by SIGKILL."""
+    """Let Linux kill this process when its parent has ended, for example by SIGKILL."""
     PR_SET_PDEATHSIG = 1
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -125,7 +125,7 @@ def hold(folder: Path, patience: float = 120) -> None:
     """Keep other runs out of a folder as long as this process lives.
 
     Args:
-        patience: seconds to wait for another run, which may be a lost one whose lock has not expired yet.
+        patience: seconds to wait for another run. It may have died on another machine, and its lock not yet expired.
 
     Raises:
         UserError: the other run does not end in time.

@@ -18,7 +18,7 @@ NUMBER = re.compile(r'_(\d+)\.pth$')  # at the end of a checkpoint's name: its i
 
 
 def point_latest_to(path: Path) -> None:
-    """Make `latest.pth` beside a checkpoint a link to it. If there was one before, it exists at any moment."""
+    """Make `latest.pth` a link to a checkpoint beside it. An earlier link is replaced in one step."""
     link = path.with_name(f'.latest.{os.getpid()}.part.pth')
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
@@ -56,12 +56,13 @@ def newest(folder: Path, logger: logging.Logger, since: float = 0) -> Checkpoint
 
 
 def put_aside(folder: Path, *, beyond: int) -> Path | None:
-    """Move the checkpoints of more than `beyond` iterations, and such evaluations, to a folder in `folder`.
+    """Move the checkpoints of more than `beyond` iterations to a new folder in `folder`, and drop such evaluations.
 
-    They belong to an earlier run, or to the part of a run that is about to be repeated.
+    They belong to an earlier run, or to the part of a run that is about to be repeated. The whole record of evaluations
+    is copied to the new folder.
 
     Returns:
-        That folder; None if there is nothing to move.
+        The new folder; None if there is nothing to move.
     """
     moved = [file for file in numbered(folder) if iterations_of(file) > beyond]
     link, record = folder / LATEST, folder / EVALUATIONS

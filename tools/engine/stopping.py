@@ -14,10 +14,10 @@ from tools.engine.process import Place, gather
 
 
 class Stop:
-    """Note that Ctrl-C, SIGTERM or a closed terminal asked this process to end; nothing else happens at first.
+    """Note a signal that asks this process to end (Ctrl-C, SIGTERM, a closed terminal); `agreed` tells it.
 
-    A second Ctrl-C ends a process without a launcher immediately. (A launcher passes each signal on, so that its
-    processes get it twice.)
+    Without a launcher a second Ctrl-C ends the process immediately. (With one, processes get each signal twice, as it
+    passes them on.)
     """
 
     def __init__(self, place: Place):
