@@ -106,21 +106,15 @@ def test_only_what_should_train_has_changed(trained):
     assert changed == {name for name in before if name.startswith('decode_head') or 'prompt' in name}
 
 
-def test_the_same_seed_gives_the_same_losses_with_other_workers_and_the_best_is_kept(call, trained, tiny_configs,
-                                                                                     tmp_path):
+def test_the_same_seed_gives_the_same_losses_with_other_workers(call, trained, tiny_configs, tmp_path):
     call('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--seed', 3, '--cfg-options',
         'data.workers_per_gpu=2', 'evaluation.interval=2', 'evaluation.save_best=hIoU', 'evaluation.metric=mIoU')
     again, first = losses(tmp_path), losses(trained)
     for iteration in (1, 2):
         assert again[iteration] == pytest.approx(first[iteration], rel=1e-5)
-    [best] = tmp_path.glob('best_hIoU_iter_*.pth')
     entries = [json.loads(line) for line in max(tmp_path.glob('*.log.json')).read_text().splitlines()]
     evaluations = [entry for entry in entries if entry.get('mode') == 'val']
     assert len(evaluations) == 2 and set(SCORES) <= set(evaluations[0])
-    highest = max(range(2), key=lambda index: evaluations[index]['hIoU'])
-    assert best.stem == f'best_hIoU_iter_{2 * (highest + 1)}'
-    message = load(tmp_path / 'latest.pth')['meta']['hook_msgs']
-    assert message['best_score'] == evaluations[highest]['hIoU'] and Path(message['best_ckpt']).name == best.name
 
 
 def test_transductive_from_an_inductive_checkpoint(call, trained, tiny_configs, tmp_path):

@@ -100,41 +100,30 @@ def uninterrupted(whole: dict, train_here: Run, settings=(), options=()) -> tupl
     return whole[key]
 
 
-@pytest.mark.parametrize('place', [1, 4, ITERATIONS - 1])
-def test_stopped_at_any_iteration(whole, train_here, tmp_path, place):
-    folder, expected = uninterrupted(whole, train_here)
-    before = train_here(tmp_path, at={place: ask()})
-    assert train_here.ended.signal == signal.SIGTERM and list(before) == list(range(1, place + 1))
-    assert (tmp_path / 'latest.pth').resolve().name == f'stopped_iter_{place}.pth'
-    after = train_here(tmp_path, '--auto-resume', settings=NO_CLIP)
-    assert {**before, **after} == expected and list(after) == list(range(place + 1, ITERATIONS + 1))
-    assert_same_run(folder, tmp_path)
-    assert not list(tmp_path.glob('stopped_*')), 'it is obsolete'
-    assert all(math.isfinite(value) for losses in expected.values() for value in losses.values())
+BFLOAT16 = ['amp.dtype=bfloat16', 'data.workers_per_gpu=2']
+ACCUMULATED = ['--total-batch-size', 6]  # 3 iterations a step
 
 
-@pytest.mark.parametrize('settings', [('amp.dtype=float16',), ('amp.dtype=bfloat16', 'data.workers_per_gpu=2')])
-def test_scaler_and_workers(whole, train_here, tmp_path, settings, caplog):
-    folder, expected = uninterrupted(whole, train_here, settings)
-    before = train_here(tmp_path, at={4: ask(signal.SIGINT)}, settings=settings)
-    assert train_here.ended.signal == signal.SIGINT and settings[0].replace('amp.dtype=', 'products in ') in caplog.text
-    assert ('grad_scaler' in content(tmp_path, 'stopped_iter_4.pth')['meta']) == (settings[0] == 'amp.dtype=float16')
-    after = train_here(tmp_path, '--auto-resume', settings=settings)
-    assert {**before, **after} == expected
-    assert_same_run(folder, tmp_path)
-    assert content(tmp_path)['meta'].get('grad_scaler') == content(folder)['meta'].get('grad_scaler')
-
-
-@pytest.mark.parametrize('amp', [[], ['amp.dtype=float16']])
-def test_accumulated_gradients_are_not_lost(whole, train_here, tmp_path, amp):
-    """The run continues to the optimizer's next step, since no checkpoint holds half of one."""
-    options, settings, name = ['--total-batch-size', 6], ['runner.max_iters=4', *amp], 'iter_12.pth'
+@pytest.mark.parametrize(('stop', 'number', 'settings', 'options'), [
+    (1, signal.SIGTERM, [], []), (4, signal.SIGTERM, [], []), (ITERATIONS - 1, signal.SIGTERM, [], []),
+    (4, signal.SIGINT, ['amp.dtype=float16'], []), (4, signal.SIGINT, BFLOAT16, []),
+    (4, signal.SIGTERM, ['runner.max_iters=4'], ACCUMULATED),
+    (4, signal.SIGTERM, ['runner.max_iters=4', 'amp.dtype=float16'], ACCUMULATED)])
+def test_stopped_and_resumed(whole, train_here, tmp_path, caplog, stop, number, settings, options):
+    """With accumulated gradients it stops at the optimizer's next step, since no checkpoint holds half of one."""
     folder, expected = uninterrupted(whole, train_here, settings, options)
-    before = train_here(tmp_path, *options, at={4: ask()}, settings=settings)
-    assert list(before) == list(range(1, 7)) and (tmp_path / 'stopped_iter_6.pth').exists()
-    after = train_here(tmp_path, '--auto-resume', *options, settings=settings)
-    assert {**before, **after} == expected
-    assert_same_run(folder, tmp_path, name)
+    assert all(math.isfinite(value) for losses in expected.values() for value in losses.values())
+    done, last = 6 if options else stop, f'iter_{max(expected)}.pth'
+    before = train_here(tmp_path, *options, at={stop: ask(number)}, settings=settings)
+    assert train_here.ended.signal == number and list(before) == list(range(1, done + 1))
+    assert (tmp_path / 'latest.pth').resolve().name == f'stopped_iter_{done}.pth'
+    after = train_here(tmp_path, '--auto-resume', *options, settings=[*settings, *NO_CLIP])
+    assert {**before, **after} == expected and list(after) == list(range(done + 1, max(expected) + 1))
+    assert_same_run(folder, tmp_path, last)
+    assert not list(tmp_path.glob('stopped_*')), 'it is obsolete'
+    scalers = [content(each, last)['meta'].get('grad_scaler') for each in (folder, tmp_path)]
+    assert scalers[0] == scalers[1] and (scalers[0] is not None) == ('amp.dtype=float16' in settings)
+    assert ('products in' in caplog.text) == any('amp.' in setting for setting in settings)
 
 
 def evaluations(folder: Path) -> list[dict]:

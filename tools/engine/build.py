@@ -11,7 +11,6 @@ from datasets import DatasetFacts
 from models import CLIPRC, plugins
 from models.builder import build, compile_layers
 from models.errors import UserError
-from models.training_labels import setting_of
 from models.weights import clip, cliprc, files, metadata
 from models.weights.clip_variant import text_options
 from models.weights.files import Checkpoint
@@ -141,17 +140,14 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
 
 
 def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint | None = None) -> None:
-    """Set the model's classes: those of the config's dataset, with their split and their text embeddings.
+    """Set the text embeddings of a model from `build_model`, which has the classes and split of the config's dataset.
 
     Raises:
         UserError: there are no embeddings, or they do not fit.
     """
     facts = dataset_facts(config)
     rows, source = _text_embeddings(config, facts, checkpoint)
-    seen, count = class_lists(config, facts.split)['base_class'], len(facts.split.names)
-    model.decode_head.class_head.set_classes(
-        count, rows, seen=seen, source=source,
-        setting=setting_of(count, seen, self_training=config.model.get('self_training', False)))
+    model.class_head.set_classes(len(facts.split.names), rows, source=source)
 
 
 def _text_embeddings(config: Config, facts: DatasetFacts, checkpoint: Checkpoint | None) -> tuple[torch.Tensor, str]:

@@ -143,13 +143,6 @@ def test_the_clip_file_comes_last(config, clip_file):
     assert not torch.allclose(rows, given(config, official_checkpoint(seed=8)))
 
 
-def test_without_any_source_the_error_names_the_command(config, tmp_path):
-    config.model.pretrained = config.model.pretrained_text = str(tmp_path / 'missing.pt')
-    config.model.load_text_embedding = str(tmp_path / 'missing.npy')
-    with pytest.raises(ValueError, match='missing.pt(.|\n)*python tools/download.py'):
-        given(config)
-
-
 # ---- the cache
 
 def test_computed_once_for_each_tower_class_list_and_prompt_set(config, own_cache, monkeypatch):
