@@ -100,12 +100,6 @@ def test_what_a_checkpoint_holds(trained):
     json.dumps(meta['clip_rc'], allow_nan=False)
 
 
-def test_only_what_should_train_has_changed(trained):
-    before, after = (load(trained / f'iter_{number}.pth')['state_dict'] for number in (2, 4))
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {name for name in before if name.startswith('decode_head') or 'prompt' in name}
-
-
 def test_the_same_seed_gives_the_same_losses_with_other_workers(call, trained, tiny_configs, tmp_path):
     call('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path, '--seed', 3, '--cfg-options',
         'data.workers_per_gpu=2', 'evaluation.interval=2', 'evaluation.save_best=hIoU', 'evaluation.metric=mIoU')
@@ -211,9 +205,6 @@ def test_another_dataset_without_training(call, tiny_configs, opinionated, tmp_p
     assert 'setting' not in done.stderr and 'unseen ' not in done.stderr.split('| class')[1]
     refused = call('tools/train.py', config, '--work-dir', tmp_path / 'work', check=False)
     assert refused.returncode == 1 and 'train with a config of configs/coco' in refused.stderr
-    other = call('test.py', tiny_configs['inductive'], opinionated, '--eval', 'mIoU', '--cfg-options',
-                'data.test.classes=[' + ','.join(names) + ']', 'data.test.unseen=[]', check=False)
-    assert other.returncode == 1 and 'was trained on 20 classes' in other.stderr
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh'])

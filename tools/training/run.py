@@ -112,7 +112,7 @@ def choose_seed(args: argparse.Namespace, config: Config, resumed: Checkpoint | 
 
 
 def set_precision(config: Config, model: CLIPRC, place: process.Place, logger: logging.Logger) -> None:
-    """Log the type of matrix products; float16 needs scaled losses."""
+    """Log the type of matrix products; set the hook that scales losses for float16."""
     dtype = supported(model.amp_dtype, place.device)
     if dtype is not None:
         name = str(dtype).removeprefix('torch.')

@@ -57,7 +57,8 @@ def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, 'atomic_path', lambda path: nullcontext(Path('/dev/full')))
     with pytest.raises(OSError, match='No space') as caught:
         write(CONTENT, tmp_path / 'iter_2.pth')
-    assert f'the disk is full ({tmp_path}/iter_2.pth)' in errors.plain_message(caught.value)
+    assert errors.plain_message(caught.value) == f'the disk is full ({tmp_path}/iter_2.pth). Make room and run this ' \
+        'again; a training continues with --auto-resume.'
 
 
 def test_which_is_newest(tmp_path, caplog):

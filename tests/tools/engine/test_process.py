@@ -53,22 +53,6 @@ def test_message_of_a_registry(message, plain):
     assert errors.plain_message(ValueError(message)) == plain
 
 
-ROOM = 'Make room and run this again; a training continues with --auto-resume.'
-
-
-@pytest.mark.parametrize(('error', 'lines'), [
-    (UserError('no file x.pth.'), ['error: no file x.pth.']),
-    (OSError(28, 'No space left on device', '/x'), [f'error: the disk is full (/x). {ROOM}'])])
-def test_run_ends_with_one_error(monkeypatch, error, lines):
-    def main():
-        raise error
-
-    monkeypatch.delenv('CLIPRC_TRACEBACK', raising=False)
-    with pytest.raises(SystemExit) as caught:
-        errors.run(main)
-    assert caught.value.code.splitlines() == lines
-
-
 def test_ctrl_c_ends_as_the_shell_expects(capsys):
     def main():
         raise KeyboardInterrupt
