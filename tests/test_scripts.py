@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, logged
 from tests.tools.one_process import torchrun
 from tools.engine.panels import LINE, MARGIN
 from tools.testing import run as testing
@@ -23,10 +23,8 @@ SCORES = ['aAcc', 'mIoU', 'mAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU']
 
 
 def losses(folder: Path) -> dict[int, dict[str, float]]:
-    """Iteration -> losses, of the newest log."""
-    lines = max(folder.glob('*.log.json')).read_text().splitlines()
-    entries = [entry for entry in map(json.loads, lines) if entry.get('mode') == 'train']
-    return {entry['iter']: {key: value for key, value in entry.items() if 'loss' in key} for entry in entries}
+    """Iteration -> losses."""
+    return {entry['iter']: {key: value for key, value in entry.items() if 'loss' in key} for entry in logged(folder)}
 
 
 def log(folder: Path) -> str:
@@ -106,8 +104,7 @@ def test_the_same_seed_gives_the_same_losses_with_other_workers(call, trained, t
     again, first = losses(tmp_path), losses(trained)
     for iteration in (1, 2):
         assert again[iteration] == pytest.approx(first[iteration], rel=1e-5)
-    entries = [json.loads(line) for line in max(tmp_path.glob('*.log.json')).read_text().splitlines()]
-    evaluations = [entry for entry in entries if entry.get('mode') == 'val']
+    evaluations = logged(tmp_path, 'val')
     assert len(evaluations) == 2 and set(SCORES) <= set(evaluations[0])
 
 

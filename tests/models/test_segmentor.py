@@ -26,16 +26,6 @@ def total(losses: dict) -> torch.Tensor:
     return sum(value for name, value in losses.items() if 'loss' in name)
 
 
-@pytest.fixture
-def rows(tmp_path):
-    """Writes a table of embeddings and returns the arguments of a model that uses it."""
-    def write(count: int, width: int = 32, seed: int = 0) -> dict:
-        table = (0.9995 * unit(count, width, dim=1, seed=seed)).half()
-        np.save(tmp_path / 'classes.npy', table.numpy())
-        return {'load_text_embedding': str(tmp_path / 'classes.npy')}
-    return write
-
-
 @pytest.mark.parametrize('case', ['inductive', 'transductive', 'fully', 'text'])
 def test_trainable_parameters(case):
     model = build(case)
@@ -50,9 +40,10 @@ def test_trainable_parameters(case):
 
 
 @torch.no_grad()
-def test_a_named_file_is_read_once_and_used_as_stored(rows, tmp_path):
-    model = build(**rows(6)).eval()
-    stored = np.load(tmp_path / 'classes.npy')
+def test_a_named_file_is_read_once_and_used_as_stored(tmp_path):
+    stored = (0.9995 * unit(6, 32, dim=1)).half().numpy()
+    np.save(tmp_path / 'classes.npy', stored)
+    model = build(load_text_embedding=str(tmp_path / 'classes.npy')).eval()
     (tmp_path / 'classes.npy').unlink()
     assert model.text_encoder is None, 'a text tower was built though a file is named'
     model.encode_decode(fill.image(1, (1, 3, 64, 64)), None)

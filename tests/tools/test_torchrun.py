@@ -1,5 +1,4 @@
 """dist_train.sh under the stock torchrun: restarts, user errors, several machines, no orphans."""
-import json
 import os
 import re
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, logged
 from tests.kills import until
 from tests.long_run import children
 from tests.test_scripts import free_port, losses
@@ -35,9 +34,7 @@ def alive(process: int) -> bool:
 
 
 def iterations(folder: Path) -> list[int]:
-    """All iterations that the first process has logged, in order of time."""
-    lines = [line for file in sorted(folder.glob('*.log.json')) for line in file.read_text().splitlines()]
-    return [entry['iter'] for entry in map(json.loads, lines) if entry.get('mode') == 'train']
+    return [entry['iter'] for entry in logged(folder)]
 
 
 def command(config: Path, folder: Path, processes: int, *settings: str) -> list:

@@ -1,5 +1,4 @@
 """A config's model for its dataset: split, sizes, sources of text embeddings, cache, classes of a checkpoint."""
-
 import numpy as np
 import pytest
 import torch
