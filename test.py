@@ -31,7 +31,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--opacity', type=float, default=0.5,
                         help='of the class colours in images, in (0, 1] (default: 0.5)')
     parser.add_argument('--aug-test', action='store_true', help='average six scales and their mirror images')
-    parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to test on')
     parser.add_argument('--gpu-collect', action='store_true',
                         help='without effect, as --tmpdir: results are always collected without files')
     parser.add_argument('--tmpdir', help='without effect')

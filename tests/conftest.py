@@ -158,6 +158,12 @@ def trained(run, tiny_configs, tmp_path_factory) -> Path:
     return folder
 
 
+def logged(folder: Path, mode: str = 'train') -> list[dict]:
+    """Read all entries of the logs of a run, in order of time."""
+    lines = [line for file in sorted(folder.glob('*.log.json')) for line in file.read_text().splitlines()]
+    return [entry for entry in map(json.loads, lines) if entry.get('mode') == mode]
+
+
 def forget_loggers() -> None:
     """mmcv's loggers keep the stderr and the file that they were made with."""
     from mmcv.utils.logging import logger_initialized

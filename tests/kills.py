@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,12 +25,11 @@ import torch
 
 from models.weights import files
 from tools.engine.config import REPOSITORY
-from tools.engine.run_folder import LATEST, NUMBER, numbered
+from tools.engine.run_folder import LATEST, iterations_of, numbered
 from tools.miniature import CLIP
 from tools.miniature.world import write_world
 
 INTERVAL = 3  # iterations from one checkpoint to the next
-PATIENCE = 300  # seconds
 PARTS = '.*.part.pth'  # of checkpoints that are being written
 RESUMED = re.compile(r'resumed from epoch: \d+, iter (\d+)')  # counted from 0, as mmcv does
 
@@ -42,12 +42,12 @@ def command(folder: Path, world: Path, iterations: int) -> list[str]:
             f'evaluation.interval={4 * INTERVAL}', 'evaluation.save_best=hIoU', 'log_config.interval=1']
 
 
-def until(condition, process: subprocess.Popen) -> bool:
-    """Wait for a condition; False if the process ends first."""
-    end = time.monotonic() + PATIENCE
+def until(condition: Callable[[], bool], process: subprocess.Popen | None = None, *, seconds: float = 300) -> bool:
+    """Wait for a condition; False if the process ends first, or if it takes too long."""
+    end = time.monotonic() + seconds
     while not condition():
-        if process.poll() is not None or time.monotonic() > end:
-            return False
+        if process and process.poll() is not None or time.monotonic() > end:
+            return condition()
         time.sleep(0.0005)
     return True
 
@@ -69,11 +69,10 @@ def killed(arguments: list[str], folder: Path, draws: random.Random, writing: bo
     return log.read_text(), any(folder.glob(PARTS))
 
 
-def whole(file: Path) -> bool:
-    try:
-        return bool(files.read(file).weights)
-    except ValueError:
-        return False
+def differences(one: Path, other: Path) -> list[str]:
+    """List the parts of two checkpoints that differ, of weights, optimizer and random states."""
+    one, other = (torch.load(file, weights_only=True) for file in (one, other))
+    return [part for part in ('state_dict', 'optimizer', 'random_states') if not same(one[part], other[part])]
 
 
 def same(one, other) -> bool:
@@ -87,54 +86,42 @@ def same(one, other) -> bool:
     return one == other
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description='Kills the miniature\'s training at random moments.')
     parser.add_argument('--kills', type=int, default=30)
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--work-dir', help='folder for the files (default: a temporary one, removed)')
     args = parser.parse_args()
-    draws, failures, while_writing, from_iterations = random.Random(args.seed), [], 0, []
+    draws, while_writing = random.Random(args.seed), 0
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(args.work_dir or temporary)
         work.mkdir(parents=True, exist_ok=True)
         write_world(work / 'world', train=40, val=4, seed=0)
         folder, last = work / 'killed', 4 * INTERVAL * args.kills  # more iterations than the killed runs reach
         for number in range(1, args.kills + 1):
-            have = [file for file in numbered(folder) if whole(file)] if folder.exists() else []
+            expected = next(map(iterations_of, numbered(folder)), 0)
             output, part = killed(command(folder, work / 'world', last), folder, draws, writing=number % 2 == 0)
             while_writing += part
             found = RESUMED.search(output)
             resumed = int(found[1]) + 1 if found else 0
-            expected = int(NUMBER.search(have[0].name)[1]) if have else 0
-            from_iterations.append(resumed)
-            latest = folder / LATEST
-            for fails, what in ((resumed != expected, f'resumed from {resumed}, not {expected}'),
-                                ('Skipped' in output, 'found a damaged checkpoint'),
-                                ('error:' in output or 'Traceback' in output, f'failed: {output[-2000:]}'),
-                                ('Iter [' not in output, f'did not train: {output[-2000:]}'),
-                                (latest.is_symlink() != any(numbered(folder)), 'has no latest.pth'),
-                                (latest.is_symlink() and not whole(latest), 'left a damaged latest.pth'),
-                                (not all(map(whole, numbered(folder))), 'left a damaged checkpoint')):
-                if fails:
-                    failures.append(f'run {number} {what}')
+            saved = numbered(folder)
+            assert 'error:' not in output and 'Traceback' not in output and 'Iter [' in output, output[-2000:]
+            assert resumed == expected and 'Skipped' not in output, f'resumed from {resumed}, not {expected}'
+            assert (folder / LATEST).is_symlink() == bool(saved), 'no latest.pth'
+            for file in (*saved, *([folder / LATEST] if saved else [])):
+                assert files.read(file).weights
             print(f'kill {number}: resumed from {resumed}, killed{" while writing" if part else ""}, newest '
-                  f'{numbered(folder)[0].name if any(numbered(folder)) else None}', flush=True)
-        for each in (folder, work / 'uninterrupted'):
+                  f'{saved[0].name if saved else None}', flush=True)
+        runs = folder, work / 'uninterrupted'
+        for each in runs:
             subprocess.run(command(each, work / 'world', last), check=True, capture_output=True)
-        one, other = (torch.load(each / f'iter_{last}.pth', weights_only=True)
-                      for each in (folder, work / 'uninterrupted'))
-        for part in ('state_dict', 'optimizer', 'random_states'):
-            if not same(one[part], other[part]):
-                failures.append(f'in the end the {part} differs from that of an uninterrupted run')
-        best = [sorted(file.name for file in each.glob('best_*.pth')) for each in (folder, work / 'uninterrupted')]
-        if best[0] != best[1]:
-            failures.append(f'the best checkpoint is {best[0]}, without kills {best[1]}')
-    for failure in failures:
-        print(f'FAILED: {failure}')
-    print(f'{args.kills} kills: {while_writing} of them while a checkpoint was written, {len(failures)} failures, '
-          f'after {last} iterations equal to an uninterrupted run: {not failures}')
-    return bool(failures)
+        different = differences(*(each / f'iter_{last}.pth' for each in runs))
+        assert not different, f'{different} differ from those of an uninterrupted run'
+        best = [sorted(file.name for file in each.glob('best_*.pth')) for each in runs]
+        assert best[0] == best[1], f'the best checkpoint is {best[0]}, without kills {best[1]}'
+    print(f'{args.kills} kills: {while_writing} of them while a checkpoint was written, after {last} iterations equal '
+          'to an uninterrupted run')
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

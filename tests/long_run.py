@@ -42,10 +42,13 @@ class Sample(NamedTuple):
     processes: int
 
 
+def children(process: int) -> list[int]:
+    return [int(child) for task in Path(f'/proc/{process}/task').iterdir()
+            for child in (task / 'children').read_text().split()]
+
+
 def tree(process: int) -> list[int]:
-    below = [int(child) for task in Path(f'/proc/{process}/task').iterdir()
-             for child in (task / 'children').read_text().split()]
-    return [process, *(found for child in below for found in tree(child))]
+    return [process, *(found for child in children(process) for found in tree(child))]
 
 
 def look(process: int) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""CLIP-RC without shortcuts: tests compare its numbers with the fast model's, the benchmark its time.
+"""CLIP-RC without shortcuts: tests compare its numbers with the fast model's.
 
 Every score matrix is kept, every map has the full size and all classes, one window goes through at a time. It has a
 model's own parameters, so that gradients land there, and shares no code with it.
@@ -11,6 +11,24 @@ from torch import Tensor
 
 from models import CLIPRC
 from models.clip_layers import QuickGELU
+from tests.models.naive import region_mask
+
+
+def mask_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Sum the focal and dice losses of masks (B, C, H, W) over the masks, and count the (image, class) pairs.
+
+    Labels (B, H, W) that are not an index of C belong to no class.
+    """
+    classes = logits.shape[1]
+    targets = F.one_hot(labels.clamp(max=classes), classes + 1)[..., :classes].movedim(3, 1).to(logits.dtype)
+    present = targets.flatten(2).any(dim=2)
+    probability = logits.sigmoid()
+    right = targets * probability + (1 - targets) * (1 - probability)
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
+    focal = (0.25 * targets + 0.75 * (1 - targets)) * (1 - right)**2 * entropy
+    p, t = probability[present].flatten(1), targets[present].flatten(1)
+    dice = 1 - (2 * (p * t).sum(dim=1) + 1) / (p.sum(dim=1) + t.sum(dim=1) + 1)
+    return focal.mean(dim=(2, 3)).sum(), dice.sum(), int(present.sum())
 
 
 class Oracle:
@@ -44,22 +62,6 @@ class Oracle:
             weights = self.dropout(weights, dropout)
         return (weights @ v).transpose(1, 2).flatten(2)
 
-    def mask(self, grid: tuple[int, int], like: Tensor) -> Tensor:
-        """0 where a row's token sees a column's, else -inf."""
-        side, first = self.backbone.side, 1 + self.backbone.num_tokens
-        others = first + grid[0] * grid[1]
-        mask = like.new_full((others + side**2,) * 2, -math.inf)
-        mask[:others, :others] = 0
-        for i in range(side):
-            for j in range(side):
-                region = others + i * side + j
-                mask[region, region] = 0
-                for y in range(i * grid[0] // side, (i + 1) * grid[0] // side):
-                    for x in range(j * grid[1] // side, (j + 1) * grid[1] // side):
-                        patch = first + y * grid[1] + x
-                        mask[region, patch] = mask[patch, region] = 0
-        return mask
-
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, H, W) -> CLS (B, E), patches (B, E, Gh, Gw), regions (B, E, r, r)."""
         encoder, batch, prompts = self.backbone, len(image), self.backbone.num_tokens
@@ -73,7 +75,8 @@ class Oracle:
                        self['backbone.region_level_bridge'].expand(batch, -1, -1)], dim=1)
         x = self.norm(x, 'backbone.ln_pre')
         x = torch.cat([x[:, :1], x.new_zeros(batch, prompts, x.shape[2]), x[:, 1:]], dim=1)
-        mask = self.mask(grid, x)
+        seen = torch.tensor(region_mask(grid, encoder.side, prompts))
+        mask = x.new_zeros(seen.shape).masked_fill(~seen, -math.inf)
         tables = [self['backbone.prompt_embeddings'][0], *self['backbone.deep_prompt_embeddings']]
         for depth, prompt in enumerate(tables):
             name = f'backbone.transformer.resblocks.{depth}'
@@ -166,19 +169,9 @@ class Oracle:
         logits, queries, pixels, aligned, patches = self.decode(*self.encode(image))
         labels = self.labels(labels[:, 0], logits)
         logits = self.resized(logits, tuple(labels.shape[1:]))
-        classes = logits.shape[1]
-        targets = F.one_hot(torch.where(labels == 255, classes, labels), classes + 1)[..., :classes]
-        targets = targets.movedim(3, 1).to(logits.dtype)
-        present = targets.flatten(2).any(dim=2)
-        pairs = present.sum().clamp(min=1)
-        probability = logits.sigmoid()
-        right = targets * probability + (1 - targets) * (1 - probability)
-        entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
-        focal = (0.25 * targets + 0.75 * (1 - targets)) * (1 - right)**2 * entropy
-        p, t = probability[present].flatten(1), targets[present].flatten(1)
-        dice = 1 - (2 * (p * t).sum(dim=1) + 1) / (p.sum(dim=1) + t.sum(dim=1) + 1)
-        losses = {'loss_mask': weights.mask_weight * focal.mean(dim=(2, 3)).sum() / pairs,
-                  'loss_dice': weights.dice_weight * dice.sum() / pairs}
+        focal, dice, pairs = mask_losses(logits, labels)
+        losses = {'loss_mask': weights.mask_weight * focal / max(pairs, 1),
+                  'loss_dice': weights.dice_weight * dice / max(pairs, 1)}
         if self.head.recovery_decoder is not None:
             name = 'decode_head.recovery_decoder'
             x, y = self.linear(queries, f'{name}.linear_q_in'), self.linear(pixels, f'{name}.linear_k_in')

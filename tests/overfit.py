@@ -73,8 +73,7 @@ def main() -> None:
                                         names=work / 'names.txt', iterations=args.iterations))
         for command in (['tools/train.py', config, '--work-dir', work, '--no-validate', '--seed', '0'],
                         ['test.py', config, work / 'latest.pth', '--out', work / 'labels.pkl']):
-            script, *arguments = command
-            subprocess.run([sys.executable, REPOSITORY / script, *arguments, '--device', args.device], check=True)
+            subprocess.run([sys.executable, *command, '--device', args.device], check=True, cwd=REPOSITORY)
         predictions = pickle.loads((work / 'labels.pkl').read_bytes())
     right = total = 0
     for name, prediction in zip(names, predictions, strict=True):

@@ -24,7 +24,6 @@ def parse_arguments() -> argparse.Namespace:
                         help='images per step over all processes, reached by accumulating gradients')
     parser.add_argument('--seed', type=int, help='the same seed gives the same images (default: a random one)')
     parser.add_argument('--deterministic', action='store_true', help='use only deterministic algorithms of cuDNN')
-    parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to train on')
     return parser.parse_args()
 
 

@@ -21,6 +21,13 @@ def randomized(module: nn.Module) -> nn.Module:
     return module
 
 
+def without_dropout(module: nn.Module) -> nn.Module:
+    for each in module.modules():
+        if isinstance(each, nn.Dropout):
+            each.p = 0.
+    return module
+
+
 def encoder(**changes) -> CLIPVisionEncoder:
     return randomized(CLIPVisionEncoder(**{**SIZES, **changes})).eval()
 
@@ -69,22 +76,6 @@ def check_uniform(values: Tensor, bound: float) -> None:
 def check_pytorch_default(layer: nn.Linear) -> None:
     check_uniform(layer.weight, layer.in_features**-0.5)
     check_uniform(layer.bias, layer.in_features**-0.5)
-
-
-def bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., h, w) -> (..., *size): each new pixel's centre falls between four old ones (align_corners=False)."""
-    def neighbours(index, new, old):
-        place = min(max((index + 0.5) * old / new - 0.5, 0), old - 1)
-        low = math.floor(place)
-        return (low, 1 - (place - low)), (min(low + 1, old - 1), place - low)
-
-    resized = torch.zeros(*maps.shape[:-2], *size, dtype=torch.float64)
-    for y in range(size[0]):
-        for x in range(size[1]):
-            for row, height in neighbours(y, size[0], maps.shape[-2]):
-                for column, width in neighbours(x, size[1], maps.shape[-1]):
-                    resized[..., y, x] += height * width * maps[..., row, column].double()
-    return resized
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm, eps: float = 1e-5) -> Tensor:

@@ -12,7 +12,7 @@ from models.resizing import Resizing
 from models.text_encoder import tokenize
 from models.weights.cliprc import DEAD
 from tests.conftest import GOLDEN, golden_config
-from tests.models.naive import inputs_of
+from tests.models.naive import inputs_of, without_dropout
 
 IGNORE = 255
 
@@ -28,15 +28,12 @@ def case(request):
     """(name, model with the recorded weights and no dropout, recorded arrays, window size, classes)."""
     name = request.param
     config = golden_config(name)
-    model = build(ConfigDict(config))
+    model = without_dropout(build(ConfigDict(config)))
     keys = 'voc' if name == 'voc_inductive' else file_stem(name)
     shapes = json.loads((GOLDEN / f'{keys}_checkpoint_keys.json').read_text())
     model.load_state_dict(fill.fill_state_dict(shapes))
     if model.text_encoder is not None:
         model.embed_class_names()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.
     recorded = dict(np.load(GOLDEN / f'{file_stem(name)}.npz'))
     return name, model, recorded, config['backbone']['input_resolution'], len(config['both_class'])
 

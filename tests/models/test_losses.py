@@ -1,6 +1,4 @@
-"""The mask losses against loops over pixels, and how they are counted."""
-import math
-
+"""The mask losses against their formulas, and how they are counted."""
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,6 +7,7 @@ from models import resizing
 from models.losses import MaskLoss, MaskTerms, pair_count
 from models.resizing import Resizing
 from tests.models.naive import close
+from tests.oracle import mask_losses
 
 B, C, H, W = 2, 3, 4, 5
 
@@ -21,26 +20,6 @@ def example():
     return 3 * torch.randn(B, C, H, W, generator=generator, dtype=torch.float64), labels
 
 
-def naive_losses(logits, labels):
-    """(focal, dice, present pairs), neither divided by the number of pairs."""
-    focal = dice = 0.
-    pairs = 0
-    for b in range(len(logits)):
-        for c in range(logits.shape[1]):
-            overlap = probabilities = truths = 0.
-            for y in range(logits.shape[2]):
-                for x in range(logits.shape[3]):
-                    p = 1 / (1 + math.exp(-float(logits[b, c, y, x])))
-                    truth = int(labels[b, y, x]) == c
-                    focal += (-0.25 * (1 - p)**2 * math.log(p) if truth else
-                              -0.75 * p**2 * math.log(1 - p)) / (logits.shape[2] * logits.shape[3])
-                    overlap, probabilities, truths = overlap + p * truth, probabilities + p, truths + truth
-            if truths:
-                pairs += 1
-                dice += 1 - (2 * overlap + 1) / (probabilities + truths + 1)
-    return focal, dice, pairs
-
-
 def as_they_are(logits):
     return Resizing((H, W), (H, W), like=logits)
 
@@ -51,12 +30,12 @@ def chunk_classes(request, monkeypatch):
     monkeypatch.setitem(resizing.CHUNK_ELEMENTS, 'cpu', request.param * H * W)
 
 
-def test_terms_match_loops(chunk_classes):
+def test_terms(chunk_classes):
     logits, labels = example()
     focal, dice, present, correct = MaskTerms.apply(logits, labels, as_they_are(logits))
-    naive_focal, naive_dice, pairs = naive_losses(logits, labels)
-    assert float(focal) == pytest.approx(naive_focal, rel=1e-12)
-    assert float(dice) == pytest.approx(naive_dice, rel=1e-12)
+    naive_focal, naive_dice, pairs = mask_losses(logits, labels)
+    assert float(focal) == pytest.approx(float(naive_focal), rel=1e-12)
+    assert float(dice) == pytest.approx(float(naive_dice), rel=1e-12)
     assert float(present) == pairs == 3
     assert int(correct) == int((logits.argmax(dim=1) == labels).sum()) > 0
 
@@ -66,16 +45,9 @@ def test_more_classes_than_labels_of_a_byte():
     labels = torch.tensor([[[0, 255, 299], [65535, 299, 7]]])
     logits = torch.randn(1, 300, 2, 3, dtype=torch.float64)
     focal, dice, present, _ = MaskTerms.apply(logits, labels, Resizing((2, 3), (2, 3), like=logits))
-    targets = torch.zeros(1, 300, 2, 3, dtype=torch.float64)
-    for y in range(2):
-        for x in range(3):
-            targets[0, min(int(labels[0, y, x]), 299), y, x] = labels[0, y, x] != 65535
-    p, chosen = logits.sigmoid(), [0, 7, 255, 299]
-    right = targets * p + (1 - targets) * (1 - p)
-    expected = ((0.75 - 0.5 * targets) * (1 - right)**2 * -right.log()).mean(dim=(2, 3)).sum()
-    overlap, sums = (p * targets)[0, chosen].sum(dim=(1, 2)), (p + targets)[0, chosen].sum(dim=(1, 2))
-    assert float(present) == 4 and float(focal) == pytest.approx(float(expected), rel=1e-9)
-    assert float(dice) == pytest.approx(float((1 - (2 * overlap + 1) / (sums + 1)).sum()), rel=1e-9)
+    naive_focal, naive_dice, pairs = mask_losses(logits, labels)
+    assert float(present) == pairs == 4 and float(focal) == pytest.approx(float(naive_focal), rel=1e-9)
+    assert float(dice) == pytest.approx(float(naive_dice), rel=1e-9)
 
 
 @pytest.mark.parametrize('labels', [example()[1], torch.full((B, H, W), 255), torch.full((B, H, W), 1)])
@@ -104,9 +76,9 @@ def test_weighted_losses_per_pair(weights, mask, dice):
     logits, labels = example()
     losses = MaskLoss(**weights)(logits, labels, as_they_are(logits))
     del losses['acc_seg']
-    naive_focal, naive_dice, pairs = naive_losses(logits, labels)
+    focal, dice_loss, pairs = mask_losses(logits, labels)
     assert {name: float(value) for name, value in losses.items()} == pytest.approx(
-        {'loss_mask': mask * naive_focal / pairs, 'loss_dice': dice * naive_dice / pairs}, rel=1e-6)
+        {'loss_mask': mask * float(focal) / pairs, 'loss_dice': dice * float(dice_loss) / pairs}, rel=1e-6)
 
 
 def test_loss_weight_leaves_the_recovery_alone():
@@ -124,15 +96,9 @@ def test_without_labelled_or_without_empty_pixels(labels):
     losses = MaskLoss()(logits, labels, as_they_are(logits))
     (losses['loss_mask'] + losses['loss_dice']).backward()
     assert all(value.isfinite() for value in losses.values()) and logits.grad.isfinite().all()
-    if labels[0, 0, 0] == 255:
-        assert float(losses['loss_dice']) == 0
-        assert float(losses['loss_mask']) == pytest.approx(100 * naive_focal_of_negatives(logits), rel=1e-4)
-
-
-def naive_focal_of_negatives(logits):
-    """Divided by 1, the least number of pairs; log(1 - p) without overflow."""
-    return sum(0.75 / (1 + math.exp(-x))**2 * (max(x, 0) + math.log1p(math.exp(-abs(x))))
-               for x in logits.flatten().tolist()) / (H * W)
+    focal, dice, pairs = (float(value) for value in mask_losses(logits.double(), labels))
+    assert float(losses['loss_dice']) == pytest.approx(dice / max(pairs, 1), rel=1e-4)
+    assert float(losses['loss_mask']) == pytest.approx(100 * focal / max(pairs, 1), rel=1e-4)
 
 
 @pytest.mark.parametrize(('own', 'other', 'pairs'), [(3, 0, 1.5), (3, 4, 3.5), (0, 0, 1)])

@@ -13,12 +13,12 @@ if __name__ == '__main__':
 import torch
 from mmcv import Config
 from mmcv.parallel import DataContainer
-from mmcv.runner import LogBuffer
+from mmcv.runner import LogBuffer, set_random_seed
 from mmseg.datasets import build_dataset
 from torch import nn
 
 from datasets.zero_shot import ZeroShotDataset
-from models import CLIPRC, losses
+from models import CLIPRC
 from tools.engine import process
 from tools.engine.data import evaluation_loader
 from tools.engine.evaluation import Evaluation, collect, predict
@@ -57,9 +57,9 @@ def images(classes: list[list[int]], seed: int) -> dict[str, DataContainer]:
 
 def model_of(config: Config) -> CLIPRC:
     """Build the same model in every process, without dropout and with weights that tell classes apart."""
-    process.set_seed(0)
+    set_random_seed(0)
     model = initial_model(config, None)
-    process.set_seed(1)  # the first process embeds the class names, which draws
+    set_random_seed(1)  # the first process embeds the class names, which draws
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.
@@ -107,18 +107,13 @@ def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tupl
 
 def main(folder: Path) -> None:
     """Test, and with two processes train, as one of them; the first one saves the results."""
-    args = SimpleNamespace(launcher='pytorch', local_rank=0, device='cpu')
-    place = process.start(args)
+    place = process.start(SimpleNamespace(launcher='pytorch', local_rank=0, device='cpu', gpu_id=None))
     configs = {setting: Config.fromfile(folder / f'{setting}.py') for setting in SETTINGS}
     results = {'scored': scored(configs['inductive'], place, folder)}
     if place.world_size == 2:
         for setting, config in configs.items():
             for name, batches in BATCHES.items():
                 results[setting, name] = one_step(config, images(batches[place.rank], place.rank), place)
-            counted_together, losses.pair_count = losses.pair_count, lambda present: present.clamp(min=1)
-            results[setting, 'uneven'] = one_step(config, images(BATCHES['other numbers'][place.rank], place.rank),
-                                                 place)
-            losses.pair_count = counted_together
     if place.rank == 0:
         torch.save(results, folder / f'{place.world_size}.pt')
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv import Config
-from mmcv.runner import build_optimizer
+from mmcv.runner import build_optimizer, set_random_seed
 from mmseg.datasets import build_dataset
 from PIL import Image
 
@@ -157,7 +157,7 @@ def test_training_learns_seen_classes_and_by_their_names_unseen_ones(tmp_path):
         'model.pretrained_text': str(CLIP), 'model.decode_head.class_head': {'seen_penalty': 0.},
         'model.decode_head.num_layers': 1, 'data.samples_per_gpu': 2})
     place, iterations = Place(torch.device('cpu')), 350
-    process.set_seed(0)
+    set_random_seed(0)
     model = initial_model(config, None)
     wrapped = process.wrap(model, place)
     dataset = build_dataset(config.data.val, {'test_mode': True})

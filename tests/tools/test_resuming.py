@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from models.errors import UserError
 from tests.conftest import forget_loggers
-from tests.kills import same
+from tests.kills import differences
 from tests.tools.one_process import torchrun
 from tools import train
 from tools.engine import errors, process, runner, stopping
@@ -26,7 +26,10 @@ NO_CLIP = ['model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
 
 
 class Run:
-    """Train in this process. `at` maps iterations (from 1) to functions that are called just before them."""
+    """Train in this process, with evaluations if a setting is about them.
+
+    `at` maps iterations (from 1) to functions that are called just before them.
+    """
 
     def __init__(self, monkeypatch, config: Path):
         self.monkeypatch, self.config = monkeypatch, config
@@ -45,6 +48,8 @@ class Run:
                     losses[number] = dict(this.outputs['log_vars'])
 
         self.ended = None
+        if not any(setting.startswith('evaluation.') for setting in settings):
+            options = *options, '--no-validate'
         settings = [f'runner.max_iters={ITERATIONS}', 'checkpoint_config.interval=100', *settings]
         with self.monkeypatch.context() as patch:
             patch.setattr(runner.TrainingRunner, 'train', spied)
@@ -78,9 +83,7 @@ def content(folder: Path, name: str = f'iter_{ITERATIONS}.pth') -> dict:
 
 
 def assert_same_run(one: Path, other: Path, name: str = f'iter_{ITERATIONS}.pth') -> None:
-    """Check that the files of two runs hold the same weights, optimizer and random states."""
-    for part in ('state_dict', 'optimizer', 'random_states'):
-        assert same(content(one, name)[part], content(other, name)[part]), part
+    assert not differences(one / name, other / name)
 
 
 @pytest.fixture(scope='module')
@@ -93,55 +96,58 @@ def uninterrupted(whole: dict, train_here: Run, settings=(), options=()) -> tupl
     key = (*settings, *options)
     if key not in whole:
         folder = whole['folder'] / str(len(whole))
-        whole[key] = folder, train_here(folder, '--no-validate', *options, settings=settings)
+        whole[key] = folder, train_here(folder, *options, settings=settings)
     return whole[key]
 
 
-@pytest.mark.parametrize('place', [1, 4, ITERATIONS - 1])
-def test_stopped_at_any_iteration(whole, train_here, tmp_path, place):
-    folder, expected = uninterrupted(whole, train_here)
-    before = train_here(tmp_path, '--no-validate', at={place: ask()})
-    assert train_here.ended.signal == signal.SIGTERM and list(before) == list(range(1, place + 1))
-    assert (tmp_path / 'latest.pth').resolve().name == f'stopped_iter_{place}.pth'
-    after = train_here(tmp_path, '--no-validate', '--auto-resume', settings=NO_CLIP)
-    assert {**before, **after} == expected and list(after) == list(range(place + 1, ITERATIONS + 1))
-    assert_same_run(folder, tmp_path)
-    assert not list(tmp_path.glob('stopped_*')), 'it is obsolete'
-    assert all(math.isfinite(value) for losses in expected.values() for value in losses.values())
+BFLOAT16 = ['amp.dtype=bfloat16', 'data.workers_per_gpu=2']
+ACCUMULATED = ['--total-batch-size', 6]  # 3 iterations a step
 
 
-@pytest.mark.parametrize('settings', [('amp.dtype=float16',), ('amp.dtype=bfloat16', 'data.workers_per_gpu=2')])
-def test_scaler_and_workers(whole, train_here, tmp_path, settings):
-    folder, expected = uninterrupted(whole, train_here, settings)
-    before = train_here(tmp_path, '--no-validate', at={4: ask(signal.SIGINT)}, settings=settings)
-    assert train_here.ended.signal == signal.SIGINT
-    scaler = content(tmp_path, 'stopped_iter_4.pth')['meta'].get('grad_scaler')
-    assert (scaler is None) == (settings[0] != 'amp.dtype=float16')
-    after = train_here(tmp_path, '--no-validate', '--auto-resume', settings=settings)
-    assert {**before, **after} == expected
-    assert_same_run(folder, tmp_path)
-    if scaler:
-        assert content(tmp_path)['meta']['grad_scaler'] == content(folder)['meta']['grad_scaler']
-
-
-def test_accumulated_gradients_are_not_lost(whole, train_here, tmp_path):
-    """The run continues to the optimizer's next step, since no checkpoint holds half of one."""
-    options = ['--total-batch-size', 6]
-    settings = ['runner.max_iters=4']
-    name = 'iter_12.pth'
+@pytest.mark.parametrize(('stop', 'number', 'settings', 'options'), [
+    (1, signal.SIGTERM, [], []), (4, signal.SIGTERM, [], []), (ITERATIONS - 1, signal.SIGTERM, [], []),
+    (4, signal.SIGINT, ['amp.dtype=float16'], []), (4, signal.SIGINT, BFLOAT16, []),
+    (4, signal.SIGTERM, ['runner.max_iters=4'], ACCUMULATED),
+    (4, signal.SIGTERM, ['runner.max_iters=4', 'amp.dtype=float16'], ACCUMULATED)])
+def test_stopped_and_resumed(whole, train_here, tmp_path, caplog, stop, number, settings, options):
+    """With accumulated gradients it stops at the optimizer's next step, since no checkpoint holds half of one."""
     folder, expected = uninterrupted(whole, train_here, settings, options)
-    before = train_here(tmp_path, '--no-validate', *options, at={4: ask()}, settings=settings)
-    assert list(before) == list(range(1, 7)) and (tmp_path / 'stopped_iter_6.pth').exists()
-    after = train_here(tmp_path, '--no-validate', '--auto-resume', *options, settings=settings)
-    assert {**before, **after} == expected
-    assert_same_run(folder, tmp_path, name)
+    assert all(math.isfinite(value) for losses in expected.values() for value in losses.values())
+    done, last = 6 if options else stop, f'iter_{max(expected)}.pth'
+    before = train_here(tmp_path, *options, at={stop: ask(number)}, settings=settings)
+    assert train_here.ended.signal == number and list(before) == list(range(1, done + 1))
+    assert (tmp_path / 'latest.pth').resolve().name == f'stopped_iter_{done}.pth'
+    after = train_here(tmp_path, '--auto-resume', *options, settings=[*settings, *NO_CLIP])
+    assert {**before, **after} == expected and list(after) == list(range(done + 1, max(expected) + 1))
+    assert_same_run(folder, tmp_path, last)
+    assert not list(tmp_path.glob('stopped_*')), 'it is obsolete'
+    scalers = [content(each, last)['meta'].get('grad_scaler') for each in (folder, tmp_path)]
+    assert scalers[0] == scalers[1] and (scalers[0] is not None) == ('amp.dtype=float16' in settings)
+    assert ('products in' in caplog.text) == any('amp.' in setting for setting in settings)
 
 
 def evaluations(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / 'evaluations.jsonl').read_text().splitlines()]
 
 
-def test_evaluation_neither_changes_the_run_nor_is_lost(whole, train_here, tmp_path, monkeypatch):
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Numbers of evaluations in which a signal comes; they are counted from 1 once there are any."""
+    from tools.engine import evaluation
+    predict, begun, interrupted = evaluation.predict, [], []
+
+    def interrupting(*args):
+        begun.extend(interrupted[:1])
+        for number, result in enumerate(predict(*args)):
+            if number == 1 and len(begun) in interrupted:
+                ask()()
+            yield result
+
+    monkeypatch.setattr(evaluation, 'predict', interrupting)
+    return interrupted
+
+
+def test_evaluation_neither_changes_the_run_nor_is_lost(whole, train_here, tmp_path, interrupt):
     """Stopped while evaluating after iteration 8, the run evaluates when it is resumed."""
     folder, expected = uninterrupted(whole, train_here)
     settings = ['evaluation.interval=4', 'evaluation.save_best=hIoU']
@@ -150,30 +156,17 @@ def test_evaluation_neither_changes_the_run_nor_is_lost(whole, train_here, tmp_p
     assert_same_run(folder, scored)
     assert [line['iter'] for line in evaluations(scored)] == [4, 8]
 
-    from tools.engine import evaluation
-    predict, asked = evaluation.predict, []
-
-    def interrupted(*args):
-        for number, result in enumerate(predict(*args)):
-            if number == 1 and (tmp_path / 'evaluations.jsonl').exists() and not asked:
-                asked.append(number)
-                ask()()
-            yield result
-
-    monkeypatch.setattr(evaluation, 'predict', interrupted)
+    interrupt.append(2)
     before = train_here(tmp_path, settings=settings)
-    assert asked and train_here.ended and list(before)[-1] == 8
+    assert train_here.ended and list(before)[-1] == 8
     assert [line['iter'] for line in evaluations(tmp_path)] == [4]
-    with (tmp_path / 'evaluations.jsonl').open('a') as file:
-        file.write('{"iter": 8, "mIo')  # cut off by a kill
     after = train_here(tmp_path, '--auto-resume', settings=settings)
     assert {**before, **after} == expected
     assert_same_run(folder, tmp_path)
-    lines = (tmp_path / 'evaluations.jsonl').read_text().splitlines()
-    assert json.loads(lines[-1]) == evaluations(scored)[1]
-    best, = tmp_path.glob('best_*.pth')
-    assert [best.name] == [file.name for file in scored.glob('best_*.pth')]
-    assert_same_run(scored, tmp_path, best.name)
+    assert evaluations(tmp_path) == evaluations(scored)
+    best, = best_of(tmp_path)
+    assert [best] == best_of(scored)
+    assert_same_run(scored, tmp_path, best)
 
 
 def best_of(folder: Path) -> list[str]:
@@ -226,27 +219,17 @@ def test_the_best_is_of_the_folder_not_of_the_checkpoint(train_here, tmp_path, s
     assert best_of(first) == ['best_hIoU_iter_2.pth', 'best_mIoU_iter_6.pth']
 
 
-def test_the_last_evaluation_is_interrupted_twice(train_here, tmp_path, monkeypatch):
+def test_the_last_evaluation_is_interrupted_twice(train_here, tmp_path, interrupt):
     """The run is not complete without it, though no iteration is left."""
-    from tools.engine import evaluation
-    predict, rounds = evaluation.predict, []
-
-    def interrupted(*args):
-        rounds.append(1)
-        for result in predict(*args):
-            if len(rounds) < 3:
-                ask(signal.SIGINT)()
-            yield result
-
-    monkeypatch.setattr(evaluation, 'predict', interrupted)
+    interrupt += [1, 2]
     settings = ['runner.max_iters=2', 'evaluation.interval=2', 'evaluation.save_best=hIoU']
     for _ in range(2):
         train_here(tmp_path, '--auto-resume', settings=settings)
-        assert train_here.ended.signal == signal.SIGINT and not (tmp_path / 'evaluations.jsonl').exists()
+        assert train_here.ended and not (tmp_path / 'evaluations.jsonl').exists()
     assert train_here(tmp_path, '--auto-resume', settings=settings) == {} and train_here.ended is None
     assert [line['iter'] for line in evaluations(tmp_path)] == [2]
-    best, = tmp_path.glob('best_*.pth')
-    assert same(content(tmp_path, best.name)['random_states'], content(tmp_path, 'iter_2.pth')['random_states'])
+    best, = best_of(tmp_path)
+    assert differences(tmp_path / best, tmp_path / 'iter_2.pth') == ['optimizer'], 'the learning rate is set later'
 
 
 def test_a_damaged_best_checkpoint_is_ignored(train_here, tmp_path, scored, caplog):
@@ -280,12 +263,14 @@ def test_the_first_process_decides_whether_an_evaluation_is_missing(train_here, 
     assert not (tmp_path / 'evaluations.jsonl').exists()
 
 
+EVERY_2_OF_4 = ['runner.max_iters=4', 'checkpoint_config.interval=2']
+
+
 def test_a_kill_between_a_checkpoint_and_its_link(train_here, tmp_path):
-    settings = ['runner.max_iters=4', 'checkpoint_config.interval=2']
-    train_here(tmp_path, '--no-validate', settings=settings)
+    train_here(tmp_path, settings=EVERY_2_OF_4)
     (tmp_path / 'latest.pth').unlink()
     (tmp_path / 'latest.pth').symlink_to('iter_2.pth')
-    assert train_here(tmp_path, '--no-validate', '--auto-resume', settings=settings) == {}
+    assert train_here(tmp_path, '--auto-resume', settings=EVERY_2_OF_4) == {}
     assert os.readlink(tmp_path / 'latest.pth') == 'iter_4.pth'
 
 
@@ -294,14 +279,14 @@ def test_a_file_system_without_links(train_here, tmp_path, monkeypatch, caplog):
         raise OSError(errno.EPERM, 'Operation not permitted')
 
     monkeypatch.setattr(Path, 'symlink_to', refuse)
-    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=4', 'checkpoint_config.interval=2'])
+    train_here(tmp_path, settings=EVERY_2_OF_4)
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'iter_4.pth']
     assert caplog.text.count('latest.pth cannot link to it (Operation not permitted)') == 1
 
 
 def test_what_a_run_writes_down_is_the_run(train_here, tmp_path):
     """With accumulated gradients, which multiply lengths: its config and the same options repeat it."""
-    options, settings = ['--no-validate', '--total-batch-size', 4], ['runner.max_iters=3']
+    options, settings = ['--total-batch-size', 4], ['runner.max_iters=3']
     train_here(tmp_path / 'one', *options, settings=settings)
     assert content(tmp_path / 'one', 'iter_6.pth')['meta']['clip_rc']['config']['runner']['max_iters'] == 3
     train_here.config = tmp_path / 'one' / train_here.config.name
@@ -309,25 +294,30 @@ def test_what_a_run_writes_down_is_the_run(train_here, tmp_path):
     assert_same_run(tmp_path / 'one', tmp_path / 'two', 'iter_6.pth')
 
 
-def test_another_task_cannot_be_resumed(train_here, tmp_path):
-    train_here(tmp_path, '--no-validate', at={2: ask()})
+def test_other_settings(train_here, tmp_path):
+    """A resumed run takes the optimizer's options from the config; its kind and the split must be the same."""
+    train_here(tmp_path, at={2: ask()})
     split = content(tmp_path, 'stopped_iter_2.pth')['meta']['clip_rc']['split']
     other = ','.join(f"'{name}'" for name in split['seen'][:1])
     with pytest.raises(ValueError, match='another split than the config'):
-        train_here(tmp_path, '--no-validate', '--auto-resume', settings=[
+        train_here(tmp_path, '--auto-resume', settings=[
             f'data.{part}.unseen=[{other}]' for part in ('train', 'val', 'test')])
     with pytest.raises(ValueError, match='is not the SGD of the config'):
-        train_here(tmp_path, '--no-validate', '--auto-resume', settings=[
+        train_here(tmp_path, '--auto-resume', settings=[
             'optimizer.type=SGD', 'optimizer.momentum=0.9', 'optimizer.fused=False'])
+    train_here(tmp_path, '--auto-resume', settings=['optimizer.lr=1e-5', 'optimizer.weight_decay=0.5',
+                                                    'lr_config.power=0'])
+    group = content(tmp_path)['optimizer']['param_groups'][0]
+    assert group['lr'] == pytest.approx(1e-5, rel=1e-3) and group['weight_decay'] == 0.5
 
 
 def test_a_damaged_checkpoint_is_skipped(whole, train_here, tmp_path):
     folder, expected = uninterrupted(whole, train_here)
-    train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=3'])
+    train_here(tmp_path, settings=['checkpoint_config.interval=3'])
     for name, damage in (('iter_11', b''), ('iter_9', (tmp_path / 'iter_9.pth').read_bytes()[:-1000])):
         (tmp_path / f'{name}.pth').write_bytes(damage)
     (tmp_path / '.iter_12.99.part.pth').write_bytes(b'half')
-    after = train_here(tmp_path, '--no-validate', '--auto-resume')
+    after = train_here(tmp_path, '--auto-resume')
     assert list(after) == list(range(7, ITERATIONS + 1))
     assert after == {number: losses for number, losses in expected.items() if number > 6}
     assert_same_run(folder, tmp_path)
@@ -336,29 +326,30 @@ def test_a_damaged_checkpoint_is_skipped(whole, train_here, tmp_path):
 
 def test_an_earlier_run_is_put_aside(train_here, tmp_path):
     settings = ['runner.max_iters=2']
+    (tmp_path / 'mine.pth').touch()
     for number in (0, 1, 2):
-        train_here(tmp_path, '--no-validate', settings=settings)
+        train_here(tmp_path, settings=settings)
         names = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob('*.pth')}
-        assert names == {f'{folder}{name}' for name in ('iter_2.pth', 'latest.pth')
+        assert names == {'mine.pth'} | {f'{folder}{name}' for name in ('iter_2.pth', 'latest.pth')
                          for folder in ['', *(f'earlier_{each}/' for each in range(1, number + 1))]}
-    assert train_here(tmp_path, '--no-validate', '--auto-resume', settings=settings) == {}
+    assert train_here(tmp_path, '--auto-resume', settings=settings) == {}
 
 
 @pytest.mark.parametrize(('began', 'options', 'trained'), [
     (-3600, [], [3]), (3600, [], [1, 2, 3]), (3600, ['--auto-resume'], [3])])
 def test_a_restarted_job_resumes_from_what_it_saved(train_here, tmp_path, monkeypatch, began, options, trained):
     """Files from before the job began are resumed with --auto-resume only."""
-    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
+    train_here(tmp_path, settings=['runner.max_iters=2'])
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
     monkeypatch.setenv(process.JOB_BEGAN, str(time.time() + began))
-    assert list(train_here(tmp_path, '--no-validate', *options, settings=['runner.max_iters=3'])) == trained
+    assert list(train_here(tmp_path, *options, settings=['runner.max_iters=3'])) == trained
 
 
 def test_a_restart_before_the_first_checkpoint_of_a_job_that_took_weights_from_its_folder(
         train_here, tmp_path, monkeypatch):
     """The first attempt has moved them."""
-    train_here(tmp_path, '--no-validate', settings=['runner.max_iters=2'])
-    options = ['--no-validate', '--load-from', tmp_path / 'iter_2.pth']
+    train_here(tmp_path, settings=['runner.max_iters=2'])
+    options = ['--load-from', tmp_path / 'iter_2.pth']
     monkeypatch.setattr(runner.TrainingRunner, 'run', lambda *args, **kwargs: None)
     train_here(tmp_path, *options)
     assert not (tmp_path / 'iter_2.pth').exists()
@@ -386,24 +377,15 @@ def test_resuming_from_an_older_checkpoint(whole, train_here, tmp_path):
     assert {line['iter']: line for line in evaluations(tmp_path)} == before
 
 
-def test_another_learning_rate(train_here, tmp_path):
-    """A resumed run takes the optimizer's options from the config."""
-    train_here(tmp_path, '--no-validate', at={3: ask()})
-    train_here(tmp_path, '--no-validate', '--auto-resume', settings=['optimizer.lr=1e-5', 'optimizer.weight_decay=0.5',
-                                                                     'lr_config.power=0'])
-    group = content(tmp_path)['optimizer']['param_groups'][0]
-    assert group['lr'] == pytest.approx(1e-5, rel=1e-3) and group['weight_decay'] == 0.5
-
-
 def test_another_batch(train_here, tmp_path, caplog):
     """The images continue where they were; the iterations per step must be the same."""
-    train_here(tmp_path, '--no-validate', at={3: ask()})
-    train_here(tmp_path, '--no-validate', '--auto-resume', settings=['data.samples_per_gpu=1'])
+    train_here(tmp_path, at={3: ask()})
+    train_here(tmp_path, '--auto-resume', settings=['data.samples_per_gpu=1'])
     assert content(tmp_path)['meta']['progress'] == {
         'images': 3 * 2 + 8, 'images_per_iteration': 1, 'iterations_per_step': 1}
     assert 'the run had 2 images per iteration and continues with 1' in caplog.text
     with pytest.raises(ValueError, match='with 1 iteration.* per step, now there are 3'):
-        train_here(tmp_path, '--no-validate', '--auto-resume', '--total-batch-size', 6)
+        train_here(tmp_path, '--auto-resume', '--total-batch-size', 6)
 
 
 def test_a_signal_while_processes_agree(monkeypatch):
@@ -429,13 +411,13 @@ def test_a_loss_that_is_not_finite(train_here, tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(MaskLoss, 'forward', spoiled)
     with pytest.raises(ValueError, match='the loss is not finite at iteration 6') as caught:
-        train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=2'])
+        train_here(tmp_path, settings=['checkpoint_config.interval=2'])
     message = str(caught.value)
     assert message.count('.jpg') == 4 and 'JPEGImages/' in message
     assert f'the last checkpoint is {tmp_path}/iter_4.pth: resume with --auto-resume' in caplog.text
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'iter_4.pth', 'latest.pth']
     assert all(tensor.isfinite().all() for tensor in content(tmp_path, 'latest.pth')['state_dict'].values())
-    after = train_here(tmp_path, '--no-validate', '--auto-resume')
+    after = train_here(tmp_path, '--auto-resume')
     assert list(after) == list(range(5, ITERATIONS + 1))
 
 
@@ -450,17 +432,17 @@ def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeyp
 
     monkeypatch.setattr(torch.optim.AdamW, 'step', spoiled)
     with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 4') as caught:
-        train_here(tmp_path, '--no-validate', settings=['checkpoint_config.interval=2'])
+        train_here(tmp_path, settings=['checkpoint_config.interval=2'])
     assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in caplog.text
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'latest.pth']
 
 
 def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path, request):
     request.addfinalizer(partial(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN)))
-    train_here(tmp_path / 'nohup', '--no-validate', at={2: ask(signal.SIGHUP)}, settings=['runner.max_iters=3'])
+    train_here(tmp_path / 'nohup', at={2: ask(signal.SIGHUP)}, settings=['runner.max_iters=3'])
     assert train_here.ended is None
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    train_here(tmp_path, '--no-validate', at={2: ask(signal.SIGHUP)})
+    train_here(tmp_path, at={2: ask(signal.SIGHUP)})
     assert train_here.ended.signal == signal.SIGHUP and (tmp_path / 'stopped_iter_2.pth').exists()
 
 
@@ -484,7 +466,7 @@ if 'TWO_PROCESSES' in os.environ:  # each of two processes runs this file with p
         initialise = dist.init_process_group
         monkeypatch.setattr(dist, 'init_process_group',
                             lambda *args, **kwargs: dist.is_initialized() or initialise(*args, **kwargs))
-        train_here.config, options = config, ['--launcher', 'pytorch', '--no-validate']
+        train_here.config, options = config, ['--launcher', 'pytorch']
         expected = train_here(folder / 'whole', *options)
         before = train_here(folder / 'stopped', *options, at={5: ask()} if os.environ['RANK'] == '1' else {})
         assert train_here.ended and list(before) == [1, 2, 3, 4, 5]

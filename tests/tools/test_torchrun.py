@@ -1,18 +1,18 @@
 """dist_train.sh under the stock torchrun: restarts, user errors, several machines, no orphans."""
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, logged
+from tests.kills import until
+from tests.long_run import children
 from tests.test_scripts import free_port, losses
 
 
@@ -26,19 +26,6 @@ def start(folder: Path, *command, **variables) -> subprocess.Popen:
             **{name: str(value) for name, value in variables.items()}})
 
 
-def until(happened, *, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, 'it did not happen'
-        time.sleep(0.05)
-
-
-def workers(launcher: subprocess.Popen) -> list[int]:
-    """The processes that a launcher has started."""
-    return [int(child) for task in Path(f'/proc/{launcher.pid}/task').iterdir()
-            for child in (task / 'children').read_text().split()]
-
-
 def alive(process: int) -> bool:
     try:
         return Path(f'/proc/{process}/stat').read_text().split(')')[-1].split()[0] != 'Z'
@@ -47,9 +34,7 @@ def alive(process: int) -> bool:
 
 
 def iterations(folder: Path) -> list[int]:
-    """All iterations that the first process has logged, in order of time."""
-    lines = [line for file in sorted(folder.glob('*.log.json')) for line in file.read_text().splitlines()]
-    return [entry['iter'] for entry in map(json.loads, lines) if entry.get('mode') == 'train']
+    return [entry['iter'] for entry in logged(folder)]
 
 
 def command(config: Path, folder: Path, processes: int, *settings: str) -> list:
@@ -61,8 +46,8 @@ def test_a_killed_process_is_restarted_and_resumes(tiny_configs, tmp_path, cache
     """Both processes begin again from the newest checkpoint, without --auto-resume."""
     run = start(tmp_path, *command(tiny_configs['inductive'], tmp_path / 'work', 2, 'runner.max_iters=40'),
                 RESTARTS=1, CLIPRC_CACHE=cache)
-    until(lambda: 5 in iterations(tmp_path / 'work'))
-    os.kill(workers(run)[1], signal.SIGKILL)
+    assert until(lambda: 5 in iterations(tmp_path / 'work'), run)
+    os.kill(children(run.pid)[1], signal.SIGKILL)
     assert run.wait(timeout=240) == 0, (tmp_path / 'output').read_text()
     done = iterations(tmp_path / 'work')
     again = next(place for place in range(1, len(done)) if done[place] != done[place - 1] + 1)
@@ -72,12 +57,12 @@ def test_a_killed_process_is_restarted_and_resumes(tiny_configs, tmp_path, cache
 def test_a_killed_launcher_leaves_no_orphans(tiny_configs, tmp_path, cache):
     run = start(tmp_path, *command(tiny_configs['inductive'], tmp_path / 'work', 2, 'runner.max_iters=1000',
                                    'data.workers_per_gpu=1'), CLIPRC_CACHE=cache)
-    until(lambda: 1 in iterations(tmp_path / 'work'))
-    processes = workers(run)
+    assert until(lambda: 1 in iterations(tmp_path / 'work'), run)
+    processes = children(run.pid)
     assert len(processes) == 2 and all(map(alive, processes))
     run.kill()
     run.wait()
-    until(lambda: not any(map(alive, processes)), seconds=20)
+    assert until(lambda: not any(map(alive, processes)), seconds=20)
 
 
 @pytest.mark.parametrize('launched', [False, True])
@@ -89,7 +74,7 @@ def test_sigterm_to_all_processes_with_loader_workers(tiny_configs, tmp_path, ca
         arguments = [sys.executable, REPOSITORY / 'tools/train.py', arguments[2], '--work-dir', *arguments[3:4],
                      *arguments[5:]]
     run = start(tmp_path, *arguments, CLIPRC_CACHE=cache)
-    until(lambda: 3 in iterations(tmp_path / 'work'))
+    assert until(lambda: 3 in iterations(tmp_path / 'work'), run)
     os.killpg(run.pid, signal.SIGTERM)
     run.wait(timeout=60)
     output, saved = (tmp_path / 'output').read_text(), (tmp_path / 'work/latest.pth').resolve()
@@ -108,7 +93,10 @@ def test_two_machines_train_as_two_processes(run, tiny_configs, tmp_path, cache)
             for number in range(2)]
     assert [each.wait(timeout=240) for each in both] == [0, 0], [
         (tmp_path / str(number) / 'output').read_text() for number in range(2)]
-    run('dist_train.sh', *command(tiny_configs['inductive'], tmp_path / 'alone', 2)[2:], env={'OMP_NUM_THREADS': '1'})
+    run('dist_train.sh', tiny_configs['inductive'], tmp_path / 'alone', 2, '--seed', 3, '--cfg-options',
+        'evaluation.interval=4', 'lr_config.power=0', env={'OMP_NUM_THREADS': '1', 'PORT': str(port)})
+    log, = (tmp_path / 'alone').glob('*.log')  # of one process
+    assert 'total batch: 4 images' in log.read_text() and 'mIoU unseen' in log.read_text()
     alone, together = losses(tmp_path / 'alone'), losses(tmp_path / 'shared')
     assert list(alone) == list(together) == [1, 2, 3, 4]
     for iteration, values in alone.items():
@@ -123,11 +111,12 @@ def test_a_machine_that_does_not_come(tmp_path):
 
 
 @pytest.mark.parametrize('several', [{}, {'NNODES': '2', 'NODE_RANK': '0', 'MASTER_ADDR': 'localhost'}])
-def test_a_port_that_another_program_has(several):
+def test_a_port_that_another_program_has(run, several):
     with socket.socket() as other:
         other.bind(('', 0))
         other.listen()
-        done = dist_train(PORT=str(other.getsockname()[1]), **several)
+        done = run('dist_train.sh', 'config.py', 'work', 1, check=False,
+                   env={'PORT': str(other.getsockname()[1]), **several})
     assert done.returncode == 1 and 'address already in use' in done.stderr.lower()
 
 
@@ -140,12 +129,8 @@ NEEDED = 'an integer from .* is needed.'
     ({'WAIT': '1m'}, f'WAIT=1m: {NEEDED}'), ({'RESTARTS': '-1'}, f'RESTARTS=-1: {NEEDED}'),
     ({'NNODES': '2'}, 'NNODES=2 needs MASTER_ADDR: .*'),
     ({'NNODES': '2', 'MASTER_ADDR': 'a', 'NODE_RANK': '2'}, 'NODE_RANK=2: with NNODES=2 it goes from 0 to 1.')])
-def test_invalid_variables(variables, error):
-    done = dist_train(**variables)
+def test_invalid_variables(run, variables, error):
+    done = run('dist_train.sh', 'config.py', 'work', 1, check=False, env={'MASTER_ADDR': '', **variables})
     assert done.returncode == 2 and re.fullmatch(f'error: {error}\n', done.stderr)
 
 
-def dist_train(**variables) -> subprocess.CompletedProcess:
-    kept = {name: value for name, value in os.environ.items() if name != 'MASTER_ADDR'}
-    return subprocess.run(['bash', REPOSITORY / 'dist_train.sh', 'config.py', 'work', '1'], capture_output=True,
-                          text=True, env={**kept, 'PYTHON': sys.executable, **variables}, timeout=120)

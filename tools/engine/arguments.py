@@ -35,6 +35,7 @@ def add_launch_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by older launchers')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto',
                         help='auto: a GPU if there is one, else the CPU')
+    parser.add_argument('--gpu-id', type=int, help='without a launcher: the GPU to use')
 
 
 def add_hang_arguments(parser: ArgumentParser) -> None:

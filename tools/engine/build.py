@@ -1,4 +1,4 @@
-"""Builds a config's model for its dataset: class names, split and prompt set pass from the data to the model here."""
+"""Build a config's model for its dataset: class names, split and prompt set pass from the data to the model here."""
 import os
 
 import torch
@@ -11,7 +11,6 @@ from datasets import DatasetFacts
 from models import CLIPRC, plugins
 from models.builder import build, compile_layers
 from models.errors import UserError
-from models.training_labels import setting_of
 from models.weights import clip, cliprc, files, metadata
 from models.weights.clip_variant import text_options
 from models.weights.files import Checkpoint
@@ -30,7 +29,7 @@ def dataset_facts(config: Config) -> DatasetFacts:
 
 
 def common_facts(config: Config) -> DatasetFacts:
-    """Read them for a training run and check that training, evaluation and test data agree.
+    """Read class names, split and prompt set for a training run; training, evaluation and test data must agree.
 
     Raises:
         UserError: their class names, splits or prompt sets differ.
@@ -101,9 +100,9 @@ def own_modules(checkpoint: Checkpoint) -> list[str]:
 
 
 def warn_of_other_parts(checkpoint: Checkpoint, config: Config) -> None:
-    """Warn when the config's encoder or head is of another type than the checkpoint was trained with.
+    """Warn if the checkpoint was trained with another type of encoder or head than the config's.
 
-    Loading the weights does not show it when both types have tensors of the same names.
+    Loading the weights does not show this if both types have tensors of the same names.
     """
     description = metadata.description(checkpoint)
     for part in ('backbone', 'decode_head') if description else ():
@@ -141,17 +140,14 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
 
 
 def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint | None = None) -> None:
-    """Set the model's classes: those of the config's dataset, with their split and their text embeddings.
+    """Set the text embeddings of a model from `build_model`, which has the classes and split of the config's dataset.
 
     Raises:
         UserError: there are no embeddings, or they do not fit.
     """
     facts = dataset_facts(config)
     rows, source = _text_embeddings(config, facts, checkpoint)
-    seen, count = class_lists(config, facts.split)['base_class'], len(facts.split.names)
-    model.decode_head.class_head.set_classes(
-        count, rows, seen=seen, source=source,
-        setting=setting_of(count, seen, self_training=config.model.get('self_training', False)))
+    model.class_head.set_classes(len(facts.split.names), rows, source=source)
 
 
 def _text_embeddings(config: Config, facts: DatasetFacts, checkpoint: Checkpoint | None) -> tuple[torch.Tensor, str]:

@@ -3,7 +3,6 @@
 A file holds `state_dict`, `optimizer` and `meta` as mmcv's do, and `random_states`, one for each process.
 """
 import random
-import re
 import time
 import zipfile
 from collections import OrderedDict
@@ -12,12 +11,11 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import torch
-import torch.distributed as dist
 from mmcv.runner import BaseRunner, CheckpointHook
 
 from tools.engine.files import atomic_path
-from tools.engine.process import Place
-from tools.engine.run_folder import LATEST, NUMBER, STOPPED, numbered, point_latest_to
+from tools.engine.process import Place, gather
+from tools.engine.run_folder import LATEST, STOPPED, iterations_of, numbered, point_latest_to
 
 
 def write(content: dict, path: Path) -> None:
@@ -28,7 +26,7 @@ def write(content: dict, path: Path) -> None:
     """
     try:
         with atomic_path(path) as part:
-            with part.open('wb') as file:  # torch's own way of writing to a path hides the errors of a disk
+            with part.open('wb') as file:  # given a path, torch.save hides the errors of a disk
                 torch.save(content, file)
             with zipfile.ZipFile(part) as archive:
                 if damaged := archive.testzip():
@@ -42,37 +40,22 @@ def write(content: dict, path: Path) -> None:
 
 def random_state(device: torch.device) -> dict:
     """Return the state of every random generator of this process, as plain values and tensors."""
-    version, keys, gauss = random.getstate()
-    name, numbers, position, *rest = np.random.get_state()
-    state = {'python': [version, torch.tensor(keys), gauss],
-             'numpy': [name, torch.from_numpy(numbers.astype(np.int64)), int(position), *map(float, rest)],
-             'torch': torch.get_rng_state()}
+    name, keys, *rest = np.random.get_state()
+    state = {'python': random.getstate(), 'numpy': (name, keys.tolist(), *rest), 'torch': torch.get_rng_state()}
     return {**state, 'cuda': torch.cuda.get_rng_state(device)} if device.type == 'cuda' else state
 
 
 def set_random_state(state: dict, device: torch.device) -> None:
     """Restore the states of `random_state`."""
-    version, keys, gauss = state['python']
-    random.setstate((version, tuple(keys.tolist()), gauss))
-    name, numbers, position, has_gauss, cached = state['numpy']
-    np.random.set_state((name, numbers.numpy().astype(np.uint32), position, int(has_gauss), cached))
+    random.setstate(state['python'])
+    np.random.set_state(state['numpy'])
     torch.set_rng_state(state['torch'])
     if device.type == 'cuda' and 'cuda' in state:
         torch.cuda.set_rng_state(state['cuda'], device)
 
 
-def random_states(place: Place) -> list[dict] | None:
-    """Return each process's `random_state` on the first process, None on the others. All processes must call it."""
-    mine = random_state(place.device)
-    if not place.distributed:
-        return [mine]
-    gathered = [None] * place.world_size if place.rank == 0 else None
-    dist.gather_object(mine, gathered, group=place.control)
-    return gathered
-
-
 def save(runner: BaseRunner, path: Path, states: list[dict], done: int) -> None:
-    """Write the checkpoint of a run after `done` iterations, with the `random_states` of its processes."""
+    """Write the checkpoint of a run after `done` iterations, with the `random_state` of each process."""
     model = getattr(runner.model, 'module', runner.model)
     meta = {**runner.meta, 'epoch': 1, 'iter': done - 1, 'progress': runner.progress(done),
             'mmcv_version': mmcv.__version__, 'time': time.asctime()}
@@ -82,7 +65,7 @@ def save(runner: BaseRunner, path: Path, states: list[dict], done: int) -> None:
 
 
 class Checkpoints(CheckpointHook):
-    """mmcv's hook, by `write` and with random states; `max_keep_ckpts` removes the oldest files, never the best."""
+    """Save checkpoints by `write`, with random states; `max_keep_ckpts` removes the oldest, never `best_*.pth`."""
 
     def __init__(self, place: Place, *, filename_tmpl: str = 'iter_{}.pth', create_symlink: bool = True, **options):
         super().__init__(**{'by_epoch': False, **options})
@@ -97,7 +80,7 @@ class Checkpoints(CheckpointHook):
                 part.unlink(missing_ok=True)
             resumed = runner.last_good and runner.last_good.resolve()
             if resumed and resumed.parent == Path(self.out_dir).resolve() and not resumed.name.startswith('best'):
-                self.link(runner, resumed)  # the run may have been killed before it did
+                self.link(runner, resumed)  # the run may have been killed between checkpoint and link
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         if self.every_n_iters(runner, self.interval) or (self.save_last and self.is_last_iter(runner)):
@@ -107,7 +90,7 @@ class Checkpoints(CheckpointHook):
         """Write a checkpoint after `done` iterations; all processes must call it."""
         path = Path(self.out_dir) / template.format(done)
         runner.check_weights()
-        states = random_states(self.place)
+        states = gather(random_state(self.place.device), self.place)
         runner.meta['hook_msgs']['last_ckpt'] = str(path)
         if self.place.rank == 0:
             save(runner, path, states, done)
@@ -130,7 +113,7 @@ class Checkpoints(CheckpointHook):
         for stopped in path.parent.glob(STOPPED.format('*')):
             if stopped != path:
                 stopped.unlink()
-        own = [file for file in numbered(path.parent) if re.fullmatch(
-            re.escape(self.template).replace(r'\{\}', r'\d+'), file.name) and int(NUMBER.search(file.name)[1]) <= done]
+        own = [file for file in numbered(path.parent)
+               if file.name == self.template.format(iterations_of(file)) and iterations_of(file) <= done]
         for file in own[self.max_keep_ckpts:] if self.max_keep_ckpts > 0 else ():
             file.unlink()

@@ -1,4 +1,4 @@
-"""CLIP's sizes that a config leaves out, from the checkpoint or from the CLIP file."""
+"""Fill in CLIP's sizes that a config leaves out, from the checkpoint or from the CLIP file."""
 from pathlib import Path
 
 from mmcv import Config, ConfigDict
@@ -22,15 +22,15 @@ NOT_IN_TENSORS = {'heads': 12, 'gelu': 'quick'}  # with the encoder's defaults
 
 
 def fill_in(config: Config, checkpoint: Checkpoint | None = None) -> None:
-    """Write the sizes, heads and GELU of its CLIP into a config that leaves them out (or sets them to None).
+    """Add the sizes, heads and GELU of its CLIP to a config that leaves them out or sets them to None.
 
-    They come from the checkpoint, by its metadata or its tensors; without one, from the CLIP file `model.pretrained`.
-    Where that is missing too, a config that gives `model.backbone.width` gets the encoder's defaults, ViT-B/16, as
-    official configs do: FLOPs can be counted without any file.
+    They come from the metadata or the tensors of the checkpoint, or without one from the CLIP file `model.pretrained`.
+    If that is missing too and the config gives `model.backbone.width`, the encoder's defaults (ViT-B/16) apply: FLOPs
+    can be counted without any file.
 
     Raises:
-        UserError: the width is left out and neither file shows it; the CLIP file is of an unknown kind, or its GELU is
-            unknown: a question; the config's heads or GELU differ from those that the checkpoint was trained with.
+        UserError: the width is left out, and neither file shows it; the kind of the CLIP file or its GELU is unknown;
+            the config's heads or GELU differ from those of the checkpoint's training.
     """
     model = config.model
     for part, keys in SIZES.items():
@@ -76,7 +76,7 @@ def _as_config(variant: Variant) -> dict:
 
 
 def _check_same(model: ConfigDict, trained: dict, checkpoint: Checkpoint) -> None:
-    """Compare heads and GELU with those of the checkpoint, whose tensors would fit others as well."""
+    """Check that heads and GELU are those of the checkpoint's training; its tensors do not show them."""
     for key, default in NOT_IN_TENSORS.items():
         used = trained['backbone'].get(key, default)
         asked = model.backbone.get(key, used)
@@ -90,8 +90,8 @@ def require_clip(path: str | None, option: str = '--cfg-options model.pretrained
     """Return the path of the config's CLIP file.
 
     Raises:
-        UserError: the config names none, or it is missing; the message names the command that fetches it, and the
-            `option` that names another.
+        UserError: the config names none, or the file is missing. The message has the command that downloads it, and
+            the `option` for another file.
     """
     if path is None:
         raise UserError('the config names no CLIP file (model.pretrained, model.pretrained_text).')

@@ -47,8 +47,6 @@ def load_config(args: Namespace) -> Config:
     for dataset in dataset_configs(config.data):
         if isinstance(dataset.get('pipeline'), list):
             dataset.pipeline = with_pairs(dataset.pipeline)
-    set_image_size(config)
-    for dataset in dataset_configs(config.data):
         if args.data_root is not None:
             dataset.data_root = str(Path(args.data_root).absolute())
         elif dataset.get('data_root') is not None:
@@ -56,6 +54,7 @@ def load_config(args: Namespace) -> Config:
         for name in TEXT_FILES:
             if isinstance(dataset.get(name), str) and (REPOSITORY / dataset[name]).is_file():
                 dataset[name] = str(REPOSITORY / dataset[name])
+    set_image_size(config)
     for name in FILES:
         if config.model.get(name) is not None:
             config.model[name] = str(_weights_path(config.model[name]))

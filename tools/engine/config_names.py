@@ -8,12 +8,12 @@ from mmcv import Config
 from models.errors import UserError
 from models.text_files import read_text
 
-# All settings; every other variable must be a helper for these.
+# All settings; every other variable must be used by the config file itself.
 SETTINGS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config', 'evaluation',
             'log_config', 'log_level', 'amp', 'compile', 'cross_dataset', 'seed', 'work_dir', 'load_from',
             'resume_from', 'cudnn_benchmark', 'find_unused_parameters', 'custom_hooks', 'image_size',
             'total_batch_size', 'total_batch_size_source', 'protocol', 'published')
-# Settings of mmcv and mmseg: their values without effect (None and False never have one), and the remedy.
+# Unsupported settings of mmcv and mmseg: the values that change nothing (None and False never do), and the remedy.
 OTHERS = {
     'workflow': ([[('train', 1)], [['train', 1]]],
                  "only [('train', 1)] is supported. To score data.val while training: evaluation=dict(interval=N)"),

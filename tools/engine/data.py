@@ -93,7 +93,7 @@ def worker_count(config: Config) -> int:
 
 
 def start_worker(worker: int) -> None:
-    """Prepare a loader worker: one thread; a signal that stops the training lets it work until the last step."""
+    """Prepare a loader worker: one thread, and no end by signals, as the training still needs batches then."""
     end_with_parent()
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

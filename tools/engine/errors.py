@@ -56,7 +56,7 @@ def _run(main: Callable[[], None]) -> None:
     try:
         try:
             main()
-        except (ConnectionError, EOFError):  # if a loader worker died, the signal that comes now raises the error of it
+        except (ConnectionError, EOFError):  # of a dead loader worker: its signal comes next, and raises a clear error
             time.sleep(1)
             raise
     except Exception as error:

@@ -10,7 +10,6 @@ from pathlib import Path
 import mmcv.runner
 import numpy as np
 import torch
-import torch.distributed as dist
 from mmcv.runner import LoggerHook
 from mmseg.core import EvalHook
 from mmseg.utils import get_root_logger
@@ -22,12 +21,12 @@ from models.errors import UserError
 from models.label_format import label_format
 from models.weights import files
 from tools.engine import hang, process
-from tools.engine.checkpoints import random_states, save
+from tools.engine.checkpoints import random_state, save
 from tools.engine.process import Place
-from tools.engine.run_folder import EVALUATIONS, add_evaluation, evaluations
+from tools.engine.run_folder import EVALUATIONS, evaluations, write_evaluations
 from tools.engine.runner import TrainingRunner
 
-IMAGES_PER_GROUP = 8  # whose windows a GPU gets together
+IMAGES_PER_GROUP = 8  # images whose windows go to a GPU together
 
 
 def predict(model: nn.Module, loader: DataLoader, place: Place) -> Iterator[tuple[int, np.ndarray]]:
@@ -70,15 +69,12 @@ def label_maps(model: nn.Module, batches: list[dict], place: Place) -> list[np.n
 
 def collect(parts: list, count: int, place: Place) -> list | None:
     """Collect the `count` results of all processes in the dataset's order, on the first process; None on the others."""
-    if not place.distributed:
-        return parts
-    gathered = [None] * place.world_size if place.rank == 0 else None
-    dist.gather_object(parts, gathered, group=place.control)
-    return [part for each in zip(*gathered, strict=True) for part in each][:count] if place.rank == 0 else None
+    gathered = process.gather(parts, place)
+    return gathered and [part for each in zip(*gathered, strict=True) for part in each][:count]
 
 
 class Evaluation(EvalHook):
-    """mmseg's evaluation while training, by the same code as test.py; `options` are those of its `EvalHook`."""
+    """Evaluate while training, by the same code as test.py; `options` are those of mmseg's `EvalHook`."""
 
     OPTIONS = {'metric', *signature(EvalHook).parameters, *signature(mmcv.runner.EvalHook).parameters} - {
         'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn', 'by_epoch', 'out_dir'}
@@ -99,7 +95,7 @@ class Evaluation(EvalHook):
                 if re.fullmatch(rf'best_{key}_iter_\d+\.pth', file.name)]
 
     def _know_best(self, runner: TrainingRunner) -> None:
-        """Take the best score from the folder's best checkpoint; the one in the resumed checkpoint may be outdated."""
+        """Read the best score from the folder's best checkpoints; that in the resumed checkpoint may be outdated."""
         messages = runner.meta['hook_msgs']
         for name in ('best_score', 'best_ckpt'):
             messages.pop(name, None)
@@ -123,7 +119,7 @@ class Evaluation(EvalHook):
         done = runner.iter in evaluations(Path(runner.work_dir) / EVALUATIONS)
         if process.of_first(done, self.place):
             return
-        runner._iter -= 1  # as at that time
+        runner._iter -= 1  # as when the evaluation was due
         runner.mode = 'train'
         if self._should_evaluate(runner):
             self._do_evaluate(runner)
@@ -136,7 +132,7 @@ class Evaluation(EvalHook):
         if not self._should_evaluate(runner):
             return
         runner.check_weights()
-        states = random_states(self.place)
+        states = process.gather(random_state(self.place.device), self.place)
         dataset, parts = self.dataloader.dataset, []
         for index, labels in predict(runner.model, self.dataloader, self.place):
             if runner.stop.signal:
@@ -152,10 +148,11 @@ class Evaluation(EvalHook):
             if self.save_best:
                 self._save_best(runner, score, states)
             scores = {name: value for name, value in runner.log_buffer.output.items() if '.' not in name}
-            add_evaluation(Path(runner.work_dir) / EVALUATIONS, runner.iter + 1, scores)
+            record = Path(runner.work_dir) / EVALUATIONS
+            write_evaluations(record, {**evaluations(record), runner.iter + 1: scores})
 
     def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
-        """Save this checkpoint if it is the best so far, and remove the one before."""
+        """Save a checkpoint if its score is the best so far, and remove the previous best checkpoint."""
         messages = runner.meta['hook_msgs']
         if math.isnan(score):
             runner.logger.warning('%s is not a number (do the masks have such classes?): the checkpoint is not saved '

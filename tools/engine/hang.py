@@ -17,14 +17,14 @@ _timeout, _ends = 0, False
 
 
 def watch(args: Namespace) -> None:
-    """Report as the arguments of `add_hang_arguments` say, from the first `progressed` on."""
+    """Set the time-out, and whether it ends the process, by the arguments of `add_hang_arguments`."""
     global _timeout, _ends
     _timeout, _ends = args.hang_timeout, args.end_on_hang
     AT_END.append(_stop)
 
 
 def progressed() -> None:
-    """Start the time-out anew."""
+    """Start the time-out, or start it anew."""
     if _timeout > 0:
         apart = 0.5 * int(os.environ.get('LOCAL_RANK', 0))  # seconds, so that the reports of processes do not mix
         faulthandler.dump_traceback_later(_timeout + apart, repeat=True, exit=_ends, file=STDERR)

@@ -1,4 +1,4 @@
-"""Checks the settings of a config's model against each other and against the dataset's split."""
+"""Check the settings of a config's model against each other and against the dataset's split."""
 import torch
 from mmcv import Config
 

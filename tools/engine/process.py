@@ -1,7 +1,6 @@
-"""Processes and devices: rank and device of this process, values for all processes, random seeds."""
+"""Processes and devices: rank and device of this process, and values that processes share."""
 import ctypes
 import os
-import random
 import signal
 import sys
 from argparse import Namespace
@@ -9,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from mmcv.parallel import MMDataParallel, MMDistributedDataParallel
@@ -41,17 +39,16 @@ class Place(NamedTuple):
 
 
 def end_with_parent() -> None:
-    """Make Linux kill this process when the one that started it has ended, for example by SIGKILL."""
+    """Let Linux kill this process when its parent has ended, for example by SIGKILL."""
     PR_SET_PDEATHSIG = 1
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def start(args: Namespace, gpu_id: int | None = None, *, timeout: timedelta | None = None) -> Place:
+def start(args: Namespace, *, timeout: timedelta | None = None) -> Place:
     """Join the other processes and choose the device, by the arguments of `arguments.add_launch_arguments`.
 
     Args:
-        gpu_id: index of the GPU that the user asked for, if any.
         timeout: of collective operations; None is torch's own.
 
     Raises:
@@ -62,8 +59,8 @@ def start(args: Namespace, gpu_id: int | None = None, *, timeout: timedelta | No
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     gpus = torch.cuda.device_count()
     local_rank = int(os.environ['LOCAL_RANK'])
-    wanted = gpu_id if gpu_id is not None else local_rank if args.launcher != 'none' else 0
-    if gpus == 0 and args.device != 'cpu' and (args.device == 'cuda' or gpu_id is not None):
+    wanted = args.gpu_id if args.gpu_id is not None else local_rank if args.launcher != 'none' else 0
+    if gpus == 0 and args.device != 'cpu' and (args.device == 'cuda' or args.gpu_id is not None):
         raise UserError('a GPU was asked for, but PyTorch sees none. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or '
                         'use --device cpu.')
     use_cuda = gpus > 0 and args.device != 'cpu'
@@ -97,19 +94,13 @@ def wrap(model: nn.Module, place: Place, *, find_unused_parameters: bool = False
         MMDataParallel(model, device_ids=ids)
 
 
-def set_seed(seed: int, *, deterministic: bool = False) -> None:
-    """Seed Python's, numpy's and torch's generators."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    if deterministic:
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-
-
-def common_seed(seed: int | None, place: Place) -> int:
-    """Return the first process's `seed`, or without one a random number that all processes share."""
-    return of_first(int.from_bytes(os.urandom(4), 'little') >> 1 if seed is None else seed, place)
+def gather(value: Any, place: Place) -> list | None:
+    """Collect the values of all processes, by rank, on the first process; None on the others. All must call it."""
+    if not place.distributed:
+        return [value]
+    values = [None] * place.world_size if place.rank == 0 else None
+    dist.gather_object(value, values, group=place.control)
+    return values
 
 
 def of_first(value: Any, place: Place) -> Any:
@@ -121,24 +112,20 @@ def of_first(value: Any, place: Place) -> Any:
 
 
 def restarted_job(place: Place) -> float | None:
-    """Return the start of the job (as `time.time`) if torchrun has restarted it; else None.
+    """Return the start of the job (as `time.time`) on the first process if torchrun has restarted the job; else None.
 
     A replaced machine has a new launcher, so one process that knows of a restart is enough; the earliest start counts.
     """
-    own = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0, float(os.environ.get(JOB_BEGAN, 'inf'))
-    gathered = [own]
-    if place.distributed:
-        gathered *= place.world_size
-        dist.all_gather_object(gathered, own, group=place.control)
-    began = min(start for _, start in gathered)
-    return began if any(restarted for restarted, _ in gathered) and began < float('inf') else None
+    restarts, starts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)), float(os.environ.get(JOB_BEGAN, 'inf'))
+    restarted, began = zip(*gather((restarts > 0, starts), place) or [(False, starts)])
+    return min(began) if any(restarted) and min(began) < float('inf') else None
 
 
 def hold(folder: Path, patience: float = 120) -> None:
     """Keep other runs out of a folder as long as this process lives.
 
     Args:
-        patience: seconds to wait for another run, which may be a lost one whose lock has not expired yet.
+        patience: seconds to wait for another run. It may have died on another machine, and its lock not yet expired.
 
     Raises:
         UserError: the other run does not end in time.

@@ -14,21 +14,26 @@ from tools.engine.files import atomic_path
 LATEST = 'latest.pth'  # a link to the newest checkpoint
 STOPPED = 'stopped_iter_{}.pth'  # written between two intervals; removed when the next one is written
 EVALUATIONS = 'evaluations.jsonl'  # a line for each evaluation of a run: its iteration and scores
-NUMBER = re.compile(r'_(\d+)\.pth$')  # iterations done
+NUMBER = re.compile(r'_(\d+)\.pth$')  # at the end of a checkpoint's name: its iterations
 
 
 def point_latest_to(path: Path) -> None:
-    """Make `latest.pth` beside a checkpoint a link to it. If there was one before, it exists at any moment."""
+    """Make `latest.pth` a link to a checkpoint beside it. An earlier link is replaced in one step."""
     link = path.with_name(f'.latest.{os.getpid()}.part.pth')
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
     link.replace(path.with_name(LATEST))
 
 
+def iterations_of(file: Path) -> int:
+    """Read the number of iterations in the name of a checkpoint."""
+    return int(NUMBER.search(file.name)[1])
+
+
 def numbered(folder: Path) -> list[Path]:
-    """List the checkpoints of a folder, most iterations first; with equal iterations the best one's copy last."""
+    """List the checkpoints of a folder, most iterations first; of equally many, `best_*.pth` comes last."""
     found = [file for file in folder.glob('*.pth') if NUMBER.search(file.name) and not file.is_symlink()]
-    return sorted(found, key=lambda file: (-int(NUMBER.search(file.name)[1]), file.name.startswith('best')))
+    return sorted(found, key=lambda file: (-iterations_of(file), file.name.startswith('best')))
 
 
 def newest(folder: Path, logger: logging.Logger, since: float = 0) -> Checkpoint | None:
@@ -51,14 +56,15 @@ def newest(folder: Path, logger: logging.Logger, since: float = 0) -> Checkpoint
 
 
 def put_aside(folder: Path, *, beyond: int) -> Path | None:
-    """Move the checkpoints of more than `beyond` iterations, and such evaluations, to a folder in `folder`.
+    """Move the checkpoints of more than `beyond` iterations to a new folder in `folder`, and drop such evaluations.
 
-    They belong to an earlier run, or to the part of a run that is about to be repeated.
+    They belong to an earlier run, or to the part of a run that is about to be repeated. The whole record of evaluations
+    is copied to the new folder.
 
     Returns:
-        That folder; None if there is nothing to move.
+        The new folder; None if there is nothing to move.
     """
-    moved = [file for file in numbered(folder) if int(NUMBER.search(file.name)[1]) > beyond]
+    moved = [file for file in numbered(folder) if iterations_of(file) > beyond]
     link, record = folder / LATEST, folder / EVALUATIONS
     aside, number = None, 1
     if moved:
@@ -75,29 +81,17 @@ def put_aside(folder: Path, *, beyond: int) -> Path | None:
                 point_latest_to(kept[0])
     lines = evaluations(record)
     if any(done > beyond for done in lines):
-        with atomic_path(record) as part:
-            part.write_text(''.join(line_of(done, scores) for done, scores in lines.items() if done <= beyond))
+        write_evaluations(record, {done: scores for done, scores in lines.items() if done <= beyond})
     return aside
 
 
 def evaluations(file: Path) -> dict[int, dict]:
-    """Read the scores by iteration; a line that was cut off does not count."""
-    found = {}
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            entry = json.loads(line)
-            found[entry.pop('iter')] = entry
-        except ValueError:
-            continue
-    return found
+    """Read the scores by iteration."""
+    entries = map(json.loads, file.read_text().splitlines() if file.exists() else ())
+    return {entry.pop('iter'): entry for entry in entries}
 
 
-def add_evaluation(file: Path, done: int, scores: dict) -> None:
-    """Add a line, even if the last one was cut off."""
-    whole = not file.exists() or file.read_text().endswith('\n')
-    with file.open('a') as stream:
-        stream.write(f'{"" if whole else chr(10)}{line_of(done, scores)}')
-
-
-def line_of(done: int, scores: dict) -> str:
-    return f'{json.dumps({"iter": done, **scores})}\n'
+def write_evaluations(file: Path, lines: dict[int, dict]) -> None:
+    """Write the scores by iteration, so that the file always holds whole lines."""
+    with atomic_path(file) as part:
+        part.write_text(''.join(f'{json.dumps({"iter": done, **scores})}\n' for done, scores in lines.items()))

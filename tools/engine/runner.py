@@ -23,7 +23,7 @@ class TrainingRunner(IterBasedRunner):
 
     Args:
         images_per_iteration: of all processes.
-        iterations_per_step: of the optimizer; between them gradients are accumulated, which no checkpoint holds.
+        iterations_per_step: of the optimizer. Gradients that accumulate between steps are in no checkpoint.
     """
 
     def __init__(self, *args, place: Place, checkpoints: Checkpoints, images_per_iteration: int,
@@ -33,11 +33,11 @@ class TrainingRunner(IterBasedRunner):
         self.images_per_iteration, self.iterations_per_step = images_per_iteration, iterations_per_step
         self.began = 0, 0  # iterations and images done before this process started
         self.stop = Stop(place)
-        self.files = []  # of the batches of this step and of the last one of the step before
+        self.files = []  # names of the images of this step's batches and of the last batch before
         self.random_states = []
-        self.of_config = []  # hooks of the config, which `begin_hooks` starts
-        self.tensors = self._model.state_dict().keys()  # which must not change
-        self.last_good: Path | None = None  # checkpoint
+        self.of_config = []  # the config's hooks, which `begin_hooks` starts
+        self.tensors = self._model.state_dict().keys()  # their names must not change
+        self.last_good: Path | None = None  # the last checkpoint
         self.register_hook(checkpoints, priority='NORMAL')
         self.register_hook(CheckLoss(), priority='HIGHEST')
 
@@ -45,7 +45,7 @@ class TrainingRunner(IterBasedRunner):
         """Register the hooks of a config.
 
         Raises:
-            UserError: the type of one is unknown, an argument is unknown, or a package is missing.
+            UserError: a type or an argument is unknown, or a package is missing.
         """
         ours, settings = [*self.hooks], deepcopy({name: config.get(name) for name in (  # mmcv pops their items
             'lr_config', 'optimizer_config', 'log_config', 'custom_hooks')})
@@ -53,14 +53,12 @@ class TrainingRunner(IterBasedRunner):
             if isinstance(options, dict):
                 options.setdefault('by_epoch', False)
         self.register_timer_hook(IterTimerHook())
-        with building('lr_config'):
-            self.register_lr_hook(settings['lr_config'])
-        with building('optimizer_config'):
-            self.register_optimizer_hook(settings['optimizer_config'] or {})
-        with building('log_config'):
-            self.register_logger_hooks(settings['log_config'])
-        with building('custom_hooks'):
-            self.register_custom_hooks(settings['custom_hooks'])
+        settings['optimizer_config'] = settings['optimizer_config'] or {}  # not none: the default hook
+        for name, register in (('lr_config', self.register_lr_hook), ('log_config', self.register_logger_hooks),
+                               ('optimizer_config', self.register_optimizer_hook),
+                               ('custom_hooks', self.register_custom_hooks)):
+            with building(name):
+                register(settings[name])
         self.of_config = [hook for hook in self.hooks if hook not in ours]
 
     def begin_hooks(self) -> None:
@@ -91,7 +89,7 @@ class TrainingRunner(IterBasedRunner):
                 'images_per_iteration': self.images_per_iteration, 'iterations_per_step': self.iterations_per_step}
 
     def resume(self, checkpoint: str, done: int, images: int) -> None:
-        """Load weights, optimizer, scaler and random states of a checkpoint after `done` iterations and so many images.
+        """Load weights, optimizer, scaler and random states after `done` iterations and `images` images.
 
         Options of the optimizer, such as its learning rate, are the config's.
         """
@@ -105,7 +103,7 @@ class TrainingRunner(IterBasedRunner):
         for group, options in zip(self.optimizer.param_groups, options_of_groups, strict=True):
             group.pop('initial_lr', None)  # the schedule sets it from the learning rate
             group.update(options)
-        self._iter = self._inner_iter = done  # mmcv would do the last one again
+        self._iter = self._inner_iter = done  # mmcv would repeat the last iteration
         self.began, self.last_good = (done, images), Path(checkpoint)
 
     def load_checkpoint(self, filename: str, **options) -> dict:

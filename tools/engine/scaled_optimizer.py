@@ -10,13 +10,13 @@ SCALER_OPTIONS = {'init_scale', 'growth_factor', 'backoff_factor', 'growth_inter
 
 @HOOKS.register_module()
 class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
-    """mmcv's gradient accumulation (1 for none) around torch's gradient scaler, whose state goes into checkpoints.
+    """Scale the loss by torch's gradient scaler, with mmcv's accumulation of gradients (over 1 iteration for none).
 
-    (mmcv's own hook uses CUDA's deprecated interface only.)
+    The scaler's state goes into checkpoints. (mmcv's own hook supports CUDA alone, by a deprecated interface.)
 
     Args:
-        loss_scale: 'dynamic', the scaler's initial value, or its arguments. The scale always adapts, unlike mmcv's
-            constant one, with which too large gradients would silently stop the training.
+        loss_scale: 'dynamic', the initial scale, or arguments of the scaler. The scale always adapts. (With a constant
+            scale, as in mmcv, too large gradients silently stop the training.)
     """
 
     def __init__(self, *, loss_scale: str | float | dict = 'dynamic', **options):

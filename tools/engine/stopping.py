@@ -10,14 +10,14 @@ from mmcv.runner import Hook, IterBasedRunner
 
 from models.errors import UserError
 from tools.engine.errors import AT_END
-from tools.engine.process import Place
+from tools.engine.process import Place, gather
 
 
 class Stop:
-    """Note that Ctrl-C, SIGTERM or a closed terminal asked this process to end; nothing else happens at first.
+    """Note a signal that asks this process to end (Ctrl-C, SIGTERM, a closed terminal); `agreed` tells it.
 
-    A second Ctrl-C ends a process without a launcher immediately. (A launcher passes each signal on, so that its
-    processes get it twice.)
+    Without a launcher a second Ctrl-C ends the process immediately. (With one, processes get each signal twice, as it
+    passes them on.)
     """
 
     def __init__(self, place: Place):
@@ -56,10 +56,7 @@ class CheckLoss(Hook):
             return
         place, bad = runner.place, not runner.outputs['loss'].isfinite().all()
         mine = [f'  process {place.rank}: {line.strip()}' if place.distributed else line for line in runner.files]
-        gathered = [(bool(bad), mine)]
-        if place.distributed:
-            gathered *= place.world_size
-            dist.all_gather_object(gathered, (bool(bad), mine), group=place.control)
+        gathered = gather((bool(bad), mine), place) or []
         where = [line for bad, lines in gathered if bad for line in reversed(lines)]
         raise UserError(runner.not_finite('the loss is', where))
 

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmcv.runner import set_random_seed
 from mmcv.utils import get_logger
 from torch import Tensor, nn
 
@@ -31,7 +32,6 @@ from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
 from tools.engine.arguments import positive_int
 from tools.engine.errors import run
 from tools.engine.files import atomic_path, make_folder
-from tools.engine.process import set_seed
 from tools.miniature.world import draw_scene
 
 SIZE, PATCH = 64, 8  # pixels
@@ -153,7 +153,7 @@ def main() -> None:
         raise UserError(f'{args.file} is a folder: name a file in it, such as {args.file / "clip.pt"}.')
     make_folder(args.file.absolute().parent)
     logger = get_logger('mmseg')
-    set_seed(args.seed)
+    set_random_seed(args.seed)
     random = np.random.default_rng(args.seed)
     image_tower = ImageTower(width=args.width, layers=args.layers, embed_dim=args.embed_dim)
     text_encoder = CLIPTextEncoder(transformer_width=64, transformer_heads=1, transformer_layers=3,

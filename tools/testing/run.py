@@ -37,7 +37,7 @@ from tools.engine.panels import side_by_side
 def test(args: argparse.Namespace) -> None:
     check_options(args)
     config = load_config(args)
-    place = process.start(args, args.gpu_id, timeout=hang.group_timeout(args))
+    place = process.start(args, timeout=hang.group_timeout(args))
     checkpoint = files.read(args.checkpoint)
     folder = make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
     prefix = dict(option.split('=', 1) for option in args.eval_options).get(

@@ -1,6 +1,7 @@
 """One training run, from the command line's arguments to the last checkpoint."""
 import argparse
 import logging
+import random
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import mmseg
 import torch
 from mmcv import Config
-from mmcv.runner import Hook, build_optimizer
+from mmcv.runner import build_optimizer, set_random_seed
 from mmseg.utils import get_root_logger
 from torch import nn
 
@@ -29,23 +30,13 @@ from tools.training.settings import check_settings, set_batch, set_optimizer_hoo
 from tools.training.start import check_same_task, images_done, initial_model, starting_point
 
 
-class DescribeCheckpoints(Hook):
-    """Put our entry into the meta of every checkpoint, after the loggers have written the rest into their logs."""
-
-    def __init__(self, description: dict):
-        self.description = description
-
-    def before_run(self, runner: TrainingRunner) -> None:
-        runner.meta['clip_rc'] = self.description
-
-
 def train(args: argparse.Namespace) -> None:
     config = load_config(args)
     if config.get('cross_dataset'):
         raise UserError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
                         'config of configs/coco, and test with this one.')
     check_settings(config)
-    place = process.start(args, args.gpu_id, timeout=hang.group_timeout(args))
+    place = process.start(args, timeout=hang.group_timeout(args))
     work_dir = make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
     if place.rank == 0:
         process.hold(work_dir)
@@ -58,7 +49,7 @@ def train(args: argparse.Namespace) -> None:
     config.seed = seed = choose_seed(args, config, checkpoint if resumes else None, place, logger)
     config.work_dir = str(work_dir)
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
-    process.set_seed(seed, deterministic=args.deterministic)
+    set_random_seed(seed, deterministic=args.deterministic)
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
     as_given = deepcopy(config)  # the config that this run writes down: with the same options it repeats this run
     batch = set_batch(config, place.world_size, args.total_batch_size, logger)
@@ -85,18 +76,18 @@ def train(args: argparse.Namespace) -> None:
     meta = {'CLASSES': list(model.CLASSES), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
     wrapped = process.wrap(model, place, find_unused_parameters=bool(config.get('find_unused_parameters')))
-    process.set_seed(seed + place.rank + done, deterministic=args.deterministic)  # each process has its own dropout
+    set_random_seed(seed + place.rank + done, deterministic=args.deterministic)  # each process has its own dropout
     runner = build_runner(config, wrapped, place, batch, work_dir=str(work_dir), logger=logger, meta=meta)
     runner.timestamp = timestamp
     if evaluation is not None:
         runner.register_hook(evaluation, priority='LOW')
-    runner.register_hook(DescribeCheckpoints(description), priority='VERY_LOW')
     if resumes:
         runner.resume(checkpoint.path, done, images)
     if done >= config.runner.max_iters:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)
-    runner.begin_hooks()
+    runner.begin_hooks()  # loggers write down the rest of the metadata
+    runner.meta['clip_rc'] = description
     if place.rank == 0:  # only now that nothing else can fail: the folder may hold an earlier run's files
         same_run = resumes and Path(checkpoint.path).resolve().parent == work_dir.resolve()
         if aside := run_folder.put_aside(work_dir, beyond=done if same_run else 0):
@@ -110,17 +101,17 @@ def train(args: argparse.Namespace) -> None:
 
 def choose_seed(args: argparse.Namespace, config: Config, resumed: Checkpoint | None, place: process.Place,
                 logger: logging.Logger) -> int:
-    """Take the seed of the command line, the config or the resumed run, in this order; else a random one."""
+    """Take the seed of the command line, the config or the resumed run, in this order; else a random number."""
     then = resumed.meta.get('seed') if resumed else None
     if resumed and args.seed not in (None, then):
         logger.warning('the run began with seed %s and continues with %d: from here on its images differ', then,
                        args.seed)
     seeds = [seed for seed in (args.seed, config.get('seed'), then) if seed is not None]
-    return process.common_seed(seeds[0] if seeds else None, place)
+    return process.of_first(seeds[0] if seeds else random.SystemRandom().getrandbits(31), place)
 
 
 def set_precision(config: Config, model: CLIPRC, place: process.Place, logger: logging.Logger) -> None:
-    """Log the type of matrix products; float16 needs scaled losses."""
+    """Log the type of matrix products; set the hook that scales losses for float16."""
     dtype = supported(model.amp_dtype, place.device)
     if dtype is not None:
         name = str(dtype).removeprefix('torch.')

@@ -1,19 +1,22 @@
 """Checkpoints are never there in part, are found again, and are pruned."""
 import logging
 import os
+import random
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pytest
 import torch
+from mmcv.runner import set_random_seed
 
 from models.weights.metadata import FORMAT
 from tests.conftest import REPOSITORY
-from tools.engine import checkpoints, errors, process
+from tools.engine import checkpoints, errors
 from tools.engine.checkpoints import write
-from tools.engine.run_folder import LATEST, newest, numbered, point_latest_to, put_aside
+from tools.engine.run_folder import newest, numbered, point_latest_to
 
 LOGGER = logging.getLogger('test')
 CONTENT = {'state_dict': {'weight': torch.arange(300_000.)}, 'meta': {'clip_rc': {'format': FORMAT}}}
@@ -54,7 +57,8 @@ def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, 'atomic_path', lambda path: nullcontext(Path('/dev/full')))
     with pytest.raises(OSError, match='No space') as caught:
         write(CONTENT, tmp_path / 'iter_2.pth')
-    assert f'the disk is full ({tmp_path}/iter_2.pth)' in errors.plain_message(caught.value)
+    assert errors.plain_message(caught.value) == f'the disk is full ({tmp_path}/iter_2.pth). Make room and run this ' \
+        'again; a training continues with --auto-resume.'
 
 
 def test_which_is_newest(tmp_path, caplog):
@@ -71,22 +75,8 @@ def test_which_is_newest(tmp_path, caplog):
     assert newest(tmp_path, LOGGER, since=time.time() + 50).path == str(tmp_path / 'iter_9.pth')
 
 
-def test_putting_aside(tmp_path):
-    assert put_aside(tmp_path, beyond=0) is None and not list(tmp_path.iterdir())
-    (tmp_path / 'mine.pth').touch()
-    for number in (1, 2):
-        (tmp_path / 'iter_5.pth').write_text(str(number))
-        point_latest_to(tmp_path / 'iter_5.pth')
-        assert put_aside(tmp_path, beyond=0) == tmp_path / f'earlier_{number}'
-        assert (tmp_path / f'earlier_{number}' / LATEST).read_text() == str(number)
-    assert (tmp_path / 'mine.pth').exists() and not list(tmp_path.glob('iter*'))
-
-
 def test_random_states():
-    import random
-
-    import numpy as np
-    process.set_seed(3)
+    set_random_seed(3)
     np.random.randn(), random.gauss(0, 1)  # both keep a second number for the next call
     state = checkpoints.random_state(torch.device('cpu'))
 

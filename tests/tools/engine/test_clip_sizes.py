@@ -52,14 +52,6 @@ def test_all_sizes_come_from_the_file(config):
     assert torch.equal(model.backbone.conv1.weight, clip_weights(**OTHER)['visual.conv1.weight'].float())
 
 
-def test_a_file_of_openai_asks_nothing(config, tmp_path):
-    torch.save(clip_weights(**OTHER), tmp_path / 'openai.pt')
-    config.model.backbone.gelu = None
-    config.model.pretrained = config.model.pretrained_text = str(tmp_path / 'openai.pt')
-    found = filled(config)
-    assert found['backbone'] == {**OF_OTHER, 'gelu': 'quick'} and found['text_encoder']['gelu'] == 'quick'
-
-
 def test_what_the_config_says_stays(config):
     config.model.backbone.heads = 4
     config.model.text_encoder.transformer_heads = 2

@@ -12,12 +12,12 @@ from tools.engine.arguments import add_launch_arguments
 from tools.engine.files import make_folder
 
 
-def start(monkeypatch, *arguments, gpus: int = 0, gpu_id: int | None = None):
+def start(monkeypatch, *arguments, gpus: int = 0):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
     monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
     parser = argparse.ArgumentParser()
     add_launch_arguments(parser)
-    return process.start(parser.parse_args(list(arguments)), gpu_id)
+    return process.start(parser.parse_args(list(arguments)))
 
 
 @pytest.fixture(autouse=True)
@@ -27,21 +27,21 @@ def environment(monkeypatch):
         monkeypatch.delenv(name)
 
 
-@pytest.mark.parametrize(('arguments', 'gpus', 'gpu_id', 'device'), [
-    ([], 0, None, 'cpu'), ([], 2, None, 'cuda:0'), ([], 2, 1, 'cuda:1'), (['--device', 'cpu'], 2, None, 'cpu')])
-def test_device(monkeypatch, arguments, gpus, gpu_id, device):
-    place = start(monkeypatch, *arguments, gpus=gpus, gpu_id=gpu_id)
+@pytest.mark.parametrize(('arguments', 'gpus', 'device'), [
+    ([], 0, 'cpu'), ([], 2, 'cuda:0'), (['--gpu-id', '1'], 2, 'cuda:1'), (['--device', 'cpu'], 2, 'cpu')])
+def test_device(monkeypatch, arguments, gpus, device):
+    place = start(monkeypatch, *arguments, gpus=gpus)
     assert (str(place.device), place.rank, place.world_size, place.distributed) == (device, 0, 1, False)
 
 
-@pytest.mark.parametrize(('arguments', 'gpus', 'gpu_id', 'message'), [
-    (['--device', 'cuda'], 0, None, 'a GPU was asked for.*none'), ([], 0, 0, 'a GPU was asked for.*none'),
-    ([], 2, 2, 'GPU 2 .* sees 2'), (['--launcher', 'pytorch'], 0, None, 'torchrun'),
-    (['--launcher', 'pytorch', '--local_rank', '3'], 2, None, 'GPU 3 .* sees 2'),
+@pytest.mark.parametrize(('arguments', 'gpus', 'message'), [
+    (['--device', 'cuda'], 0, 'a GPU was asked for.*none'), (['--gpu-id', '0'], 0, 'a GPU was asked for.*none'),
+    (['--gpu-id', '2'], 2, 'GPU 2 .* sees 2'), (['--launcher', 'pytorch'], 0, 'torchrun'),
+    (['--launcher', 'pytorch', '--local_rank', '3'], 2, 'GPU 3 .* sees 2'),
 ])
-def test_devices_that_are_missing(monkeypatch, arguments, gpus, gpu_id, message):
+def test_devices_that_are_missing(monkeypatch, arguments, gpus, message):
     with pytest.raises(ValueError, match=message):
-        start(monkeypatch, *arguments, gpus=gpus, gpu_id=gpu_id)
+        start(monkeypatch, *arguments, gpus=gpus)
 
 
 @pytest.mark.parametrize(('message', 'plain'), [
@@ -51,22 +51,6 @@ def test_devices_that_are_missing(monkeypatch, arguments, gpus, gpu_id, message)
 ])
 def test_message_of_a_registry(message, plain):
     assert errors.plain_message(ValueError(message)) == plain
-
-
-ROOM = 'Make room and run this again; a training continues with --auto-resume.'
-
-
-@pytest.mark.parametrize(('error', 'lines'), [
-    (UserError('no file x.pth.'), ['error: no file x.pth.']),
-    (OSError(28, 'No space left on device', '/x'), [f'error: the disk is full (/x). {ROOM}'])])
-def test_run_ends_with_one_error(monkeypatch, error, lines):
-    def main():
-        raise error
-
-    monkeypatch.delenv('CLIPRC_TRACEBACK', raising=False)
-    with pytest.raises(SystemExit) as caught:
-        errors.run(main)
-    assert caught.value.code.splitlines() == lines
 
 
 def test_ctrl_c_ends_as_the_shell_expects(capsys):
