@@ -18,7 +18,7 @@ from mmseg.datasets import build_dataset
 from torch import nn
 
 from datasets.zero_shot import ZeroShotDataset
-from models import CLIPRC
+from models import CLIPRC, losses
 from tools.engine import process
 from tools.engine.data import evaluation_loader
 from tools.engine.evaluation import Evaluation, collect, predict
@@ -114,6 +114,10 @@ def main(folder: Path) -> None:
         for setting, config in configs.items():
             for name, batches in BATCHES.items():
                 results[setting, name] = one_step(config, images(batches[place.rank], place.rank), place)
+            counted_together, losses.pair_count = losses.pair_count, lambda present: present.clamp(min=1)
+            results[setting, 'uneven'] = one_step(config, images(BATCHES['other numbers'][place.rank], place.rank),
+                                                 place)
+            losses.pair_count = counted_together
     if place.rank == 0:
         torch.save(results, folder / f'{place.world_size}.pt')
 

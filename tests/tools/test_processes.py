@@ -77,6 +77,13 @@ def test_two_processes_train_as_one(together, folder, setting, name):
     assert distance(alone, shared) < 1e-5
 
 
+@pytest.mark.parametrize('setting', SETTINGS)
+def test_it_would_show_if_each_counted_its_own_pairs(together, folder, setting):
+    right, wrong = together[2][setting, 'other numbers'], together[2][setting, 'uneven']
+    assert distance(right, wrong) > 0.01
+    assert wrong[0]['decode.loss_dice'] != pytest.approx(right[0]['decode.loss_dice'], rel=1e-4)
+
+
 @pytest.fixture(scope='module')
 def alone(folder, together) -> dict[int, tuple]:
     return scored(Config.fromfile(folder / 'inductive.py'), ALONE, folder)
