@@ -1,11 +1,13 @@
-"""Random-weight CLIP files of any size in OpenAI's formats, and of Hugging Face's transformers."""
+"""Random-weight CLIP files in several formats. Run it to write one: `python tests/clip_files.py FILE`."""
+import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from models.weights.clip import INTEGERS_OF_OPENAI
-from models.weights.files import Checkpoint
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+from models.weights.clip import INTEGERS_OF_OPENAI  # noqa: E402
+from models.weights.files import Checkpoint  # noqa: E402
 
 VIT_B_16 = {'width': 768, 'layers': 12, 'embed': 512, 'patch': 16, 'resolution': 224, 'text_width': 512,
             'text_layers': 12, 'vocabulary': 49408}
@@ -122,3 +124,9 @@ def save_torchscript(weights: dict[str, Tensor], path: str | Path) -> None:
             module = getattr(module, parent)
         module.register_buffer(leaf, tensor)
     torch.jit.script(root).save(str(path))
+
+
+if __name__ == '__main__':
+    if len(sys.argv) != 2 or sys.argv[1].startswith('-'):
+        sys.exit('usage: python tests/clip_files.py FILE.pt   # a ViT-B/16 of random weights, 300 MB')
+    torch.save(clip_weights(**VIT_B_16), sys.argv[1])

@@ -12,6 +12,9 @@ import pytest
 from mmcv import Config
 
 from datasets import COCOStuff164k, PascalVOC20
+from models.weights import files
+from models.weights.clip_names import known_variants
+from models.weights.clip_variant import variant_of
 from tests.conftest import REPOSITORY
 from tools.preparation.sources import BENCHMARKS
 
@@ -43,13 +46,20 @@ def help_of(script: str) -> str:
 @pytest.mark.parametrize('page', PAGES)
 def test_commands(page):
     for script, arguments in commands(PAGES[page]):
-        assert (REPOSITORY / script).is_file(), script
+        text = (REPOSITORY / script).read_text()
+        assert re.search('__main__|ArgumentParser', text) or script.endswith('.sh'), f'{script} is not a command'
         options = re.findall(r'(?<=\s)--[\w-]+', arguments)
         unknown = [option for option in options if option not in re.findall(r'--[\w-]+', help_of(script))]
         assert not unknown, f'{page}: {script} has no {unknown}'
         for word in shlex.split(arguments, comments=True) if arguments.count('"') % 2 == 0 else ():
             if word.startswith('configs/') and word.endswith('.py'):
                 assert (REPOSITORY / word).is_file(), f'{page}: {word}'
+
+
+def test_a_clip_of_random_weights(tmp_path):
+    file = tmp_path / 'ViT-B-16.pt'
+    subprocess.run([sys.executable, 'tests/clip_files.py', file], cwd=REPOSITORY, check=True)
+    assert variant_of(files.read(file)) == known_variants()['ViT-B-16/openai']
 
 
 @pytest.mark.parametrize('page', PAGES)
