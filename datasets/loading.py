@@ -77,6 +77,9 @@ class LoadLabels:
     def __init__(self, *, reduce_zero_label: bool | None = None):
         pass
 
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
     def __call__(self, results: dict) -> dict:
         if 'ann_info' not in results:  # in testing the masks are loaded for the scores alone
             return results
