@@ -1,4 +1,4 @@
-"""Images of a dataset side by side, with the colours of their labels and a legend of the classes."""
+"""Images of a dataset as they are and as the model gets them, with the colours of their labels and a legend."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,3 +37,16 @@ def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], datase
     entries = [(f'{split.names[index]} (unseen)' if index in split.unseen else split.names[index], palette[index])
                for index in present if index < len(split.names)]
     return stack([row, legend(entries, row.width)])
+
+
+def model_input(sample: dict) -> tuple[np.ndarray, np.ndarray | None]:
+    """Undo the normalisation of a sample: image (H, W, 3) uint8, RGB, and, in training, its mask (H, W)."""
+    image, meta = sample['img'], sample['img_metas']
+    image, meta = (image[0], meta[0]) if isinstance(image, list) else (image, meta)  # a test pipeline's list of views
+    pixels, norm = image.data.numpy().transpose(1, 2, 0), meta.data['img_norm_cfg']
+    shown = np.round(pixels * norm['std'] + norm['mean']).clip(0, 255).astype(np.uint8)
+    shown = shown if norm['to_rgb'] else shown[..., ::-1]
+    height, width = meta.data['img_shape'][:2]
+    shown[height:] = shown[:, width:] = 0  # padding
+    labels = sample.get('gt_semantic_seg')
+    return shown, None if labels is None else labels.data.numpy()[0]
