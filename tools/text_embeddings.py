@@ -77,8 +77,9 @@ def main() -> None:
     directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     pairs = np.stack(np.triu_indices(len(names), k=1), axis=1)  # (pairs, 2)
     similarity = directions[pairs].prod(axis=1).sum(axis=1)
-    logger.info('most alike: %s', '; '.join(f'{names[a]} ~ {names[b]} {similarity[pair]:.3f}' for pair in (
-        -similarity).argsort()[:5] for a, b in [pairs[pair]]))
+    alike = (-similarity).argsort()[:5]
+    logger.info('most alike: %s', '; '.join(f'{names[first]} ~ {names[second]} {cosine:.3f}' for (first, second), cosine
+                                            in zip(pairs[alike], similarity[alike])))
 
 
 if __name__ == '__main__':

@@ -7,8 +7,7 @@ from PIL import Image
 from datasets import ZeroShotDataset
 from models.inference.drawing import caption, legend, overlay, stack
 
-MARGIN = 8  # pixels
-LINE = 22  # pixels, of a title
+MARGIN, TITLE = 8, 14  # pixels; the size of a title's letters
 
 
 def beside(images: Sequence[Image.Image], margin: int = MARGIN) -> Image.Image:
@@ -31,7 +30,7 @@ def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], datase
         opacity: of the colours over the image, in (0, 1].
     """
     split, palette = dataset.facts.split, dataset.PALETTE
-    row = beside([stack([caption(title, size=LINE * 2 // 3), Image.fromarray(image) if labels is None else
+    row = beside([stack([caption(title, size=TITLE), Image.fromarray(image) if labels is None else
                          overlay(image, labels, palette, opacity)]) for title, (image, labels) in panels.items()])
     present = sorted({index for _, labels in panels.values() if labels is not None for index in np.unique(labels)})
     entries = [(f'{split.names[index]} (unseen)' if index in split.unseen else split.names[index], palette[index])
