@@ -22,6 +22,7 @@ from models.inference import read_image
 from models.weights import files, metadata
 from tests.clip_files import clip_weights, save_torchscript
 from tests.conftest import REPOSITORY
+from tools.preparation.unpack import Task, write
 from tools.results.inspection import inspect, lines
 
 MEMORY = 400_000_000  # bytes that reading one may take, of files of less than 1 MB
@@ -74,7 +75,8 @@ def read_data(path: Path) -> None:
     """Read as an image, as a mask of ids and as a mask of colours."""
     for step in (lambda: LoadImage()({'img_prefix': str(path.parent), 'img_info': {'filename': path.name}}),
                  lambda: load_mask(str(path), MaskIds('abcde')),
-                 lambda: load_mask(str(path), MaskColours([(1, 2, 3), (4, 5, 6)]))):
+                 lambda: load_mask(str(path), MaskColours([(1, 2, 3), (4, 5, 6)])),
+                 lambda: write(Task('it', path.with_name('labels.png'), 'coco_stuff', path.read_bytes()), path)):
         with suppress(ValueError):
             step()
     read_image(path, max_pixels=20_000_000)

@@ -16,7 +16,7 @@ CODE = [*COMMANDS, *(file for folder in ('models', 'datasets', 'tools/*')
 OF_MODELS = {'class_names', 'image_io', 'errors', 'label_format', 'file_kinds', 'text_files'}  # for `datasets`
 SEARCH_PATHS = {'models/plugins.py', 'tools/exporting/onnx_example.py',  # modules of a config lie beside it;
                 'tools/miniature/world.py'}  # the others are scripts
-SHARED = {'tools/web_page/examples.py': 'miniature'}  # drawings
+SHARED = {'tools/web_page/server.py': 'miniature'}  # drawings
 
 
 def imports(file: Path) -> Iterator[str]:

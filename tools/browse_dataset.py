@@ -27,14 +27,37 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    import numpy as np
+    from mmseg.utils import get_root_logger
+
+    from datasets import SeededSamples
+    from datasets.several import parts_of, warn_of_missing_classes
     from models.errors import UserError
+    from tools.engine.build import dataset_facts
     from tools.engine.config import load_config
+    from tools.engine.data import evaluation_dataset, training_dataset
     from tools.engine.files import make_folder
-    from tools.visualization.samples import browse
+    from tools.engine.panels import model_input, side_by_side
     if not 0 < args.opacity <= 1:
         raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
-    config = load_config(args)
-    browse(config, args.part, make_folder(args.out), count=args.count, seed=args.seed, opacity=args.opacity)
+    config, logger = load_config(args), get_root_logger()
+    folder = make_folder(args.out)
+    split = dataset_facts(config).split  # its message is clearer than mmseg's
+    train = args.part == 'train'
+    datasets = [*parts_of(training_dataset(config) if train else evaluation_dataset(config, args.part, scored=False))]
+    if all(dataset.ann_dir is not None for dataset in datasets):
+        warn_of_missing_classes(datasets, split.seen if train else range(len(split.names)), logger)
+    places = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
+    chosen = np.linspace(0, len(places) - 1, min(args.count, len(places))).round().astype(int)
+    for dataset, index in (places[place] for place in chosen):
+        name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
+        sample = SeededSamples(dataset, args.seed)[0, index]  # first: its error names a damaged file
+        image, labels = model_input(sample)
+        drawn = side_by_side({'on the disk': (dataset.image(index), dataset.true_labels(index)),
+                              f'as the model gets it, {image.shape[1]}x{image.shape[0]}': (image, labels)},
+                             dataset, args.opacity)
+        drawn.save(folder / '_'.join(name.parts))
+    logger.info('%d of %d images of data.%s: %s', len(chosen), len(places), args.part, folder)
 
 
 if __name__ == '__main__':

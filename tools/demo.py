@@ -46,7 +46,7 @@ def main() -> None:
         raise UserError(f'no image, folder or video {args.source}.')
     options = segment_options(args)
     is_folder = args.source.is_dir()
-    sources = images.find_images(args.source, args.out) if is_folder else [images.Source(args.source, args.source.stem)]
+    files = images.find_images(args.source, args.out) if is_folder else {args.source.stem: args.source}
     model = load_segmenter(args)
     model.warned = True  # unreliable results are reported at the end
     folder, logger = make_folder(args.out), get_root_logger()
@@ -56,17 +56,16 @@ def main() -> None:
             return
         if not is_folder:
             read_image(args.source)  # raises if it is not an image
-        unreadable = images.segment_images(model, sources, args, options, folder)
-        done = [source for source in sources if source not in unreadable]
-        summaries = [images.read_summary(folder, source.name) for source in done]
-        if len(sources) == len(done) == 1:
-            images.log_classes(summaries[0])
-        images.warn_of_unreliable(summaries)
-        if is_folder and done:
-            logger.info('contact sheet: %s', ', '.join(map(str, images.contact_sheets(done, summaries, folder))))
-        logger.info('%d image%s: %s', len(done), '' if len(done) == 1 else 's', folder)
-        if unreadable:
-            raise UserError(f'{len(unreadable)} of {len(sources)} images could not be read; they are named above.')
+        summaries = images.segment_images(model, files, args, options, folder)
+        if len(files) == len(summaries) == 1:
+            images.log_classes(*summaries.values())
+        images.warn_of_unreliable([*summaries.values()])
+        if is_folder and summaries:
+            logger.info('contact sheet: %s', ', '.join(map(str, images.contact_sheets(summaries, folder))))
+        logger.info('%d image%s: %s', len(summaries), '' if len(summaries) == 1 else 's', folder)
+        if len(summaries) < len(files):
+            raise UserError(f'{len(files) - len(summaries)} of {len(files)} images could not be read; they are named '
+                            'above.')
 
 
 if __name__ == '__main__':

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # so that this repository's packages come first
-from tools.engine.arguments import IS_RUN
 from tools.engine.errors import run
+from tools.engine.model_arguments import add_source_arguments
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,11 +30,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--onnx', action='store_true', help='write model.onnx and model.json (float32)')
     parser.add_argument('--onnx-text', action='store_true',
                         help='write text.onnx, from CLIP\'s tokens to embeddings (float32)')
-    parser.add_argument('--config', metavar='CONFIG',
-                        help=f'config of its training; {IS_RUN} (default: the one in the checkpoint, which is read as '
-                             'data)')
-    parser.add_argument('--clip', metavar='FILE', help='CLIP file for the text tower, if the checkpoint has none '
-                                                       '(default: the one of the config)')
+    add_source_arguments(parser)
     parser.add_argument('--image', nargs='+', metavar='FILE', default=[],
                         help='images to compare results on (default: drawn shapes on noise)')
     args = parser.parse_args()

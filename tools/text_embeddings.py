@@ -40,28 +40,46 @@ def main() -> None:
     import numpy as np
     from mmseg.utils import get_root_logger
 
+    from datasets import BY_NAME, ClassSplit, DatasetFacts
+    from models.class_names import lines_of
+    from models.errors import UserError
     from models.weights import files
     from models.weights.clip_variant import text_options
-    from tools.embedding.class_lists import facts_of, nearest
+    from tools.engine.build import dataset_facts
     from tools.engine.clip_sizes import require_clip
-    from tools.engine.config import REPOSITORY
+    from tools.engine.config import REPOSITORY, load_config
     from tools.engine.embeddings import cached_embeddings
     from tools.engine.files import atomic_path, make_folder
-    facts, config = facts_of(args.classes, args.prompts)
-    model = config.model if config is not None else {}
+    model = {}
+    if args.classes in BY_NAME:
+        facts = BY_NAME[args.classes].describe()
+    elif args.classes.endswith('.py'):
+        config = load_config(argparse.Namespace(config=args.classes, data_root=None, cfg_options=[]))
+        facts, model = dataset_facts(config), config.model
+    elif Path(args.classes).is_file():
+        facts = DatasetFacts(ClassSplit(tuple(lines_of(args.classes, 'class names'))), 'coco15')
+    else:
+        raise UserError(f'{args.classes} is not a dataset ({", ".join(BY_NAME)}), a config or a text file of class '
+                        'names.')
+    if args.prompts is not None:
+        facts = DatasetFacts(facts.split, args.prompts)
     clip = args.clip or require_clip(model.get('pretrained_text') or model.get('pretrained') or str(REPOSITORY / CLIP),
                                      '--clip FILE')
-    logger = get_root_logger()
     source = files.read(clip)
     variant = {} if args.clip else text_options(model)  # the config does not describe another file
     if args.clip_name:
         variant['name'] = args.clip_name
     make_folder(args.file.absolute().parent)
-    rows = cached_embeddings(source, facts, **variant).numpy()
+    rows, names, logger = cached_embeddings(source, facts, **variant).numpy(), facts.split.names, get_root_logger()
     with atomic_path(args.file) as part:
         np.save(part, rows)
     logger.info('text embeddings %s: %s', rows.shape, args.file)
-    logger.info('most alike: %s', '; '.join(nearest(rows, facts.split.names)))
+    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    pairs = np.stack(np.triu_indices(len(names), k=1), axis=1)  # (pairs, 2)
+    similarity = directions[pairs].prod(axis=1).sum(axis=1)
+    alike = (-similarity).argsort()[:5]
+    logger.info('most alike: %s', '; '.join(f'{names[first]} ~ {names[second]} {cosine:.3f}' for (first, second), cosine
+                                            in zip(pairs[alike], similarity[alike])))
 
 
 if __name__ == '__main__':

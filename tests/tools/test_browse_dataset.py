@@ -10,7 +10,7 @@ from PIL import Image
 
 from datasets import SeededSamples
 from tests.conftest import REPOSITORY
-from tools.visualization.samples import browse, model_input
+from tools.engine.panels import model_input
 
 EXAMPLE = REPOSITORY / 'configs/custom/example.py'
 
@@ -24,8 +24,8 @@ def test_images_are_drawn(call, tmp_path):
 
 
 @pytest.mark.parametrize(('part', 'counts'), [('train', {'aug': 4, 'train': 4}), ('val', {'val': 3})])
-def test_both_lists_of_voc_and_another_part(tiny_configs, tmp_path, part, counts):
-    browse(Config.fromfile(str(tiny_configs['inductive'])), part, tmp_path, count=100, seed=0, opacity=0.5)
+def test_both_lists_of_voc_and_another_part(call, tiny_configs, tmp_path, part, counts):
+    call('tools/browse_dataset.py', tiny_configs['inductive'], '--part', part, '--out', tmp_path, '--count', 100)
     assert Counter(file.name.split('_')[0] for file in tmp_path.iterdir()) == counts
 
 

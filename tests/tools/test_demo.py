@@ -197,7 +197,7 @@ def test_a_broken_image_does_not_stop_the_others(demo, folder, tmp_path):
     log = demo(folder, '--classes', NAMES, '--out', tmp_path / 'out', check=False)
     assert 'INFO - 4 images' in log
     assert log.splitlines()[-1] == 'error: 4 of 8 images could not be read; they are named above.'
-    for text in ('broken.jpg is not an image', 'link.png cannot be read', 'long.png is empty',
+    for text in ('broken.jpg is not an image', f'no file {folder}/link.png', 'long.png is empty',
                  'thread.png is 2000x3 pixels'):
         assert text in log
 

@@ -137,6 +137,11 @@ def test_only_the_archives_of_missing_files_are_needed(case):
     assert again.pop(lost)[1] == tree.pop(lost)[1] and again == tree, 'nothing else was written'
 
 
+def test_pycocotools_is_missing(case, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pycocotools', None)
+    case('context').fails('pip install -r tools/preparation/requirements.txt')
+
+
 # ---- downloads; test_download.py has connections that drop
 
 def test_the_second_address_is_tried_when_the_first_is_gone(case):
@@ -199,8 +204,8 @@ MAPS, DETAIL, SBD = 'stuffthingmaps_trainval2017.zip', 'trainval_merged.json', '
     ('context', DETAIL, '', half, ''),
     ('context', DETAIL, '', replaced(b'{', b'[{'), ''),
     ('context', DETAIL, '', replaced(b'"annos_segmentation"', b'"annotations"'), "KeyError: 'annos_segmentation'"),
-    ('context', DETAIL, '', replaced(b'"counts": "', b'"counts": "~'), '2008_000003 in'),
-    ('context', DETAIL, '', replaced(b'"size": [14, 16]', b'"size": [16, 14]'), '2008_000003 has size [16, 14]')])
+    ('context', DETAIL, '', replaced(b'"counts": "', b'"counts": "~'), '2008_000003.jpg in'),
+    ('context', DETAIL, '', replaced(b'"size": [14, 16]', b'"size": [16, 14]'), '2008_000003.jpg has size [16, 14]')])
 def test_damage_in_an_archive_is_named(case, name, archive, inside, change, words):
     """In archives that have the published hash, or none."""
     case = case(name)

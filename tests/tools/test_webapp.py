@@ -35,7 +35,7 @@ from tests.conftest import REPOSITORY
 from tools.miniature.world import SIZE, draw_scene
 from tools.web_page import answers, server
 from tools.web_page.answers import Deadline, Limits, answer
-from tools.web_page.examples import SCENES
+from tools.web_page.server import SCENES
 
 MINIATURE = REPOSITORY / 'tools/miniature/model.safetensors'
 LIMITS = Limits(pixels=4_000_000, names=300, seconds=20)

@@ -75,13 +75,9 @@ def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> 
     jobs = make_subjects(model, subjects.drawn_image(model, config, folder), args, place)
     vit = subjects.plain_vit(model).to(place.device)
     square = torch.randn(1, 3, *vit.patch_embed.img_size, device=place.device)
-    with tqdm(total=(1 + args.repeats) * len(jobs), unit='measurement', disable=None) as progress:
-        peaks = {}
-        for name, job in jobs.items():
-            peaks[name] = peak_memory(job, place.device)  # before other jobs fill the process's memory
-            progress.update()
-        timings, plain_seconds = measure(jobs, torch.no_grad()(lambda: vit(square)), args.repeats, place.device,
-                                         progress.update)
+    peaks = {name: peak_memory(job, place.device)  # before the timed runs fill the process's memory
+             for name, job in tqdm(jobs.items(), unit='warm-up', disable=None)}
+    timings, plain_seconds = measure(jobs, torch.no_grad()(lambda: vit(square)), args.repeats, place.device)
     floor = floors(model)
     rates = {dtype: matrix_rate(place.device, supported(dtype, place.device) or torch.float32)
              for dtype in {job.dtype for job in jobs.values()}}

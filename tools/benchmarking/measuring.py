@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from models.precision import cpu_has
 from tools.engine.process import Place
@@ -25,24 +26,21 @@ def seconds(job: Job, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.device,
-            report: Callable[[], object] = lambda: None) -> tuple[dict[str, dict], list[float]]:
+def measure(jobs: dict[str, Job], yardstick: Job, repeats: int, device: torch.device
+            ) -> tuple[dict[str, dict], list[float]]:
     """Time all jobs in turn; give the median and the spread of each, and all times of the yardstick.
 
     Each job, warmed up before by `peak_memory`, is timed between two runs of the yardstick, so that a machine that
-    becomes slower or faster shifts both. Times are in seconds, and ratios of the mean of these two. `report` is called
-    after each.
+    becomes slower or faster shifts both. Times are in seconds, and ratios of the mean of these two.
     """
     yardstick()
     times = {name: {'seconds': [], 'ratio': []} for name in jobs}
     all_yardsticks = []
-    for _ in range(repeats):
-        for name, job in jobs.items():
-            before, took, after = (seconds(each, device) for each in (yardstick, job, yardstick))
-            times[name]['seconds'].append(took)
-            times[name]['ratio'].append(2 * took / (before + after))
-            all_yardsticks += [before, after]
-            report()
+    for name in tqdm([*jobs] * repeats, unit='measurement', disable=None):
+        before, took, after = (seconds(each, device) for each in (yardstick, jobs[name], yardstick))
+        times[name]['seconds'].append(took)
+        times[name]['ratio'].append(2 * took / (before + after))
+        all_yardsticks += [before, after]
     return {name: {key: statistics.median(values) for key, values in taken.items()} |
             {f'{key}_spread': [min(values), max(values)] for key, values in taken.items()}
             for name, taken in times.items()}, all_yardsticks

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from mmseg.utils import get_root_logger
 from PIL import Image, ImageOps
@@ -18,20 +17,17 @@ from models.class_names import templates_of
 from models.errors import UserError
 from models.image_io import ENDINGS
 from models.inference import Result, Segmenter, drawing, read_image
+from tools.engine.panels import beside
 
 OWN_RESULT = re.compile(r'\.(overlay|labels)\.png$|^contact_sheet(_\d+)?\.png$')
 IMAGES_PER_BATCH = 8  # on a GPU
 THUMBNAIL, COLUMNS, ROWS, MARGIN = 256, 6, 8, 6  # of a contact sheet, in pixels and images
 
 
-class Source(NamedTuple):
-    """An image file, and the name of its results in the output folder."""
-    file: Path
-    name: str
+def find_images(folder: Path, out: Path) -> dict[str, Path]:
+    """Find all images in a folder and below, except results, by the names of their results.
 
-
-def find_images(folder: Path, out: Path) -> list[Source]:
-    """List all images in a folder and below, except results. Their names lose the ending where that is unambiguous.
+    Names lose the ending where that is unambiguous.
 
     Raises:
         UserError: there is none.
@@ -46,16 +42,18 @@ def find_images(folder: Path, out: Path) -> list[Source]:
     stems = Counter(file.with_suffix('') for file in files)
     names = [file.with_suffix('') if stems[file.with_suffix('')] == 1 else file for file in files]
     names = names if len({*names}) == len(names) else files  # an a.png.jpg beside an a.png and an a.jpg
-    return [Source(file, str(name.relative_to(folder))) for file, name in zip(files, names, strict=True)]
+    return {str(name.relative_to(folder)): file for file, name in zip(files, names, strict=True)}
 
 
 def inputs_of(file: Path, args: Namespace, options: dict) -> dict:
     """Describe all that a result depends on, in plain values: a result with the same inputs is up to date."""
-    def stamp(path: str | Path) -> list:
+    def stamp(path: str | Path | None) -> list | None:
+        if path is None or not os.path.exists(path):  # not given, or a broken link
+            return None
         stat = os.stat(path)
         return [Path(path).name, stat.st_size, stat.st_mtime_ns]
-    return {'image': stamp(file), 'checkpoint': stamp(args.checkpoint), 'config': args.config and stamp(args.config),
-            'clip': args.clip and stamp(args.clip), 'amp': args.amp, 'opacity': args.opacity, **options,
+    return {'image': stamp(file), 'checkpoint': stamp(args.checkpoint), 'config': stamp(args.config),
+            'clip': stamp(args.clip), 'amp': args.amp, 'opacity': args.opacity, **options,
             'prompts': args.prompts and list(templates_of(args.prompts))}
 
 
@@ -68,34 +66,32 @@ def is_up_to_date(folder: Path, name: str, inputs: dict, parts: Sequence[str] = 
         return False
 
 
-def segment_images(model: Segmenter, sources: Sequence[Source], args: Namespace, options: dict, folder: Path
-                   ) -> list[Source]:
-    """Write the results that are not up to date; returns the unreadable images, each of which is logged."""
-    logger, unreadable, inputs = get_root_logger(), [], {}
-    for source in sources:
-        try:
-            inputs[source] = inputs_of(source.file, args, options)
-        except OSError as error:  # a broken link
-            logger.warning('%s cannot be read: %s', source.file, error.strerror)
-            unreadable.append(source)
-    waiting = [source for source in inputs if not is_up_to_date(folder, source.name, inputs[source])]
-    if len(waiting) < len(inputs):
-        logger.info('%d of %d are up to date', len(inputs) - len(waiting), len(inputs))
+def segment_images(model: Segmenter, files: dict[str, Path], args: Namespace, options: dict, folder: Path
+                   ) -> dict[str, dict]:
+    """Write the results that are not up to date; return the summaries of all. Each unreadable image is logged.
+
+    Args:
+        files: by the names of their results in the folder.
+    """
+    logger, readable = get_root_logger(), [*files]
+    inputs = {name: inputs_of(file, args, options) for name, file in files.items()}
+    waiting = [name for name in files if not is_up_to_date(folder, name, inputs[name])]
+    if len(waiting) < len(files):
+        logger.info('%d of %d are up to date', len(files) - len(waiting), len(files))
     rest = iter(waiting)
     with logging_redirect_tqdm([logger]), tqdm(total=len(waiting), unit='image', disable=None) as progress:
         while batch := list(islice(rest, IMAGES_PER_BATCH if model.device.type == 'cuda' else 1)):
             images = {}
-            for source in batch:
+            for name in batch:
                 try:
-                    images[source] = read_image(source.file)
+                    images[name] = read_image(files[name])
                 except UserError as error:
                     logger.warning('%s', error)
-                    unreadable.append(source)
-            results = model.segment(list(images.values()), **options)
-            for source, result in zip(images, results, strict=True):
-                save(result, folder, source.name, inputs[source], args.opacity)
+                    readable.remove(name)
+            for name, result in zip(images, model.segment(list(images.values()), **options), strict=True):
+                save(result, folder, name, inputs[name], args.opacity)
             progress.update(len(batch))
-    return unreadable
+    return {name: read_summary(folder, name) for name in readable}
 
 
 def save(result: Result, folder: Path, name: str, inputs: dict, opacity: float | None = None) -> None:
@@ -105,24 +101,20 @@ def save(result: Result, folder: Path, name: str, inputs: dict, opacity: float |
     result.save((folder / name).parent, Path(name).name, opacity=opacity)
 
 
-def contact_sheets(sources: Sequence[Source], summaries: Sequence[dict], folder: Path) -> list[Path]:
+def contact_sheets(summaries: dict[str, dict], folder: Path) -> list[Path]:
     """Draw all overlays as thumbnails with their names and one legend: `contact_sheet.png`, or several if many."""
-    files, per_sheet = [], COLUMNS * ROWS
-    for start in range(0, len(sources), per_sheet):
-        chunk = list(zip(sources, summaries, strict=True))[start:start + per_sheet]
-        columns, captions = min(COLUMNS, len(chunk)), [drawing.caption(source.name, THUMBNAIL) for source, _ in chunk]
-        height = THUMBNAIL + captions[0].height + MARGIN
-        sheet = Image.new('RGB', (columns * (THUMBNAIL + MARGIN) + MARGIN, -(-len(chunk) // columns) * height + MARGIN),
-                          'white')
-        for place, (source, summary) in enumerate(chunk):
-            left, top = MARGIN + place % columns * (THUMBNAIL + MARGIN), MARGIN + place // columns * height
-            with Image.open(folder / f'{source.name}.overlay.png') as image:
-                image = image.crop((0, 0, summary['width'], summary['height']))  # without its legend
-            sheet.paste(ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), color='white'), (left, top))
-            sheet.paste(captions[place], (left, top + THUMBNAIL))
-        number = '' if len(sources) <= per_sheet else f'_{start // per_sheet + 1}'
+    files, names, per_sheet = [], list(summaries), COLUMNS * ROWS
+    for start in range(0, len(names), per_sheet):
+        cells = []
+        for name in names[start:start + per_sheet]:
+            with Image.open(folder / f'{name}.overlay.png') as image:
+                image = image.crop((0, 0, summaries[name]['width'], summaries[name]['height']))  # without its legend
+            cells.append(drawing.stack([ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), color='white'),
+                                        drawing.caption(name, THUMBNAIL)]))
+        rows = [beside(cells[first:first + COLUMNS], MARGIN) for first in range(0, len(cells), COLUMNS)]
+        number = '' if len(names) <= per_sheet else f'_{start // per_sheet + 1}'
         files.append(folder / f'contact_sheet{number}.png')
-        drawing.stack([sheet, drawing.legend(legend_entries(summaries[0]), sheet.width)]).save(files[-1])
+        drawing.stack([*rows, drawing.legend(legend_entries(summaries[names[0]]), rows[0].width)]).save(files[-1])
     return files
 
 

@@ -29,12 +29,17 @@ def add_model_arguments(parser: ArgumentParser, default: Path | None = None) -> 
     parser.add_argument('--checkpoint', metavar='CKPT', required=default is None, default=default and str(default),
                         help='a checkpoint of this project or of the authors, or a slim one made by tools/export.py'
                              + (' (default: the miniature\'s model)' if default else ''))
+    add_source_arguments(parser)
+    parser.add_argument('--device', help='for example cuda:1 or cpu (default: a GPU if there is one)')
+    parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='autocast to this type (default: float32)')
+
+
+def add_source_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that name a checkpoint's config and CLIP file."""
     parser.add_argument('--config', help=f'config of its training; {IS_RUN} (default: the one in the checkpoint, which '
                                          'is read as data)')
     parser.add_argument('--clip', metavar='FILE', help='CLIP file for new class names, if the checkpoint has no text '
                                                        'tower (default: the one of the config)')
-    parser.add_argument('--device', help='for example cuda:1 or cpu (default: a GPU if there is one)')
-    parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='autocast to this type (default: float32)')
 
 
 def add_class_arguments(parser: ArgumentParser) -> None:

@@ -1,12 +1,23 @@
-"""Images of a dataset side by side, with the colours of their labels and a legend of the classes."""
+"""Images of a dataset as they are and as the model gets them, with the colours of their labels and a legend."""
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
 from datasets import ZeroShotDataset
 from models.inference.drawing import caption, legend, overlay, stack
 
-MARGIN = 8  # pixels
-LINE = 22  # pixels, of a title
+MARGIN, TITLE = 8, 14  # pixels; the size of a title's letters
+
+
+def beside(images: Sequence[Image.Image], margin: int = MARGIN) -> Image.Image:
+    """Put images beside each other, on white, with a margin between, above, left and right of them."""
+    size = sum(image.width + margin for image in images) + margin, margin + max(image.height for image in images)
+    canvas, left = Image.new('RGB', size, 'white'), margin
+    for image in images:
+        canvas.paste(image, (left, margin))
+        left += image.width + margin
+    return canvas
 
 
 def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], dataset: ZeroShotDataset, opacity: float
@@ -19,18 +30,22 @@ def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], datase
         opacity: of the colours over the image, in (0, 1].
     """
     split, palette = dataset.facts.split, dataset.PALETTE
-    drawn = {title: Image.fromarray(image) if labels is None else overlay(image, labels, palette, opacity)
-             for title, (image, labels) in panels.items()}
-    titles = [caption(title, size=LINE * 2 // 3) for title in panels]
-    widths = [max(panel.width, title.width) for panel, title in zip(drawn.values(), titles, strict=True)]
-    total = sum(widths) + MARGIN * (len(panels) + 1)
-    row = Image.new('RGB', (total, LINE + max(panel.height for panel in drawn.values()) + MARGIN), 'white')
-    left = MARGIN
-    for title, panel, width in zip(titles, drawn.values(), widths, strict=True):
-        row.paste(title, (left, 0))
-        row.paste(panel, (left, LINE))
-        left += width + MARGIN
+    row = beside([stack([caption(title, size=TITLE), Image.fromarray(image) if labels is None else
+                         overlay(image, labels, palette, opacity)]) for title, (image, labels) in panels.items()])
     present = sorted({index for _, labels in panels.values() if labels is not None for index in np.unique(labels)})
     entries = [(f'{split.names[index]} (unseen)' if index in split.unseen else split.names[index], palette[index])
                for index in present if index < len(split.names)]
-    return stack([row, legend(entries, total)])
+    return stack([row, legend(entries, row.width)])
+
+
+def model_input(sample: dict) -> tuple[np.ndarray, np.ndarray | None]:
+    """Undo the normalisation of a sample: image (H, W, 3) uint8, RGB, and, in training, its mask (H, W)."""
+    image, meta = sample['img'], sample['img_metas']
+    image, meta = (image[0], meta[0]) if isinstance(image, list) else (image, meta)  # a test pipeline's list of views
+    pixels, norm = image.data.numpy().transpose(1, 2, 0), meta.data['img_norm_cfg']
+    shown = np.round(pixels * norm['std'] + norm['mean']).clip(0, 255).astype(np.uint8)
+    shown = shown if norm['to_rgb'] else shown[..., ::-1]
+    height, width = meta.data['img_shape'][:2]
+    shown[height:] = shown[:, width:] = 0  # padding
+    labels = sample.get('gt_semantic_seg')
+    return shown, None if labels is None else labels.data.numpy()[0]

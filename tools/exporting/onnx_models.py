@@ -4,9 +4,8 @@ B windows, C classes, S side of a window in pixels, E CLIP space, K texts of L t
 """
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -93,31 +92,21 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], file: Path, inputs: 
     program.save(file, external_data=False)
 
 
-class Comparison(NamedTuple):
-    """Differences between ONNX and PyTorch."""
-    pixels: int
-    other_labels: int  # pixels whose label differs, except near ties
-    difference: float  # of scores, the largest
-
-    def __str__(self) -> str:
-        return (f'of {self.pixels} pixels, {self.other_labels} labels differ; scores differ by at most '
-                f'{self.difference:.1e}')
-
-
-def compare_windows(scores: WindowScores, file: Path, windows: Tensor, text: Tensor) -> dict[int, Comparison]:
+def compare_windows(scores: WindowScores, file: Path, windows: Tensor, text: Tensor
+                    ) -> Iterator[tuple[int, int, float]]:
     """Compare both on windows (n, 3, S, S), for 1, 2, C and 2C + 1 classes from `text` (C, E) and random rows.
 
-    A label counts as different if PyTorch scores it lower than its own label by more than `NEAR_TIE`.
+    Yields:
+        the number of classes, of pixels whose label differs, and the largest difference of scores. A label counts as
+        different if PyTorch scores it lower than its own label by more than `NEAR_TIE`.
     """
     random = torch.Generator().manual_seed(0)
     more = F.normalize(torch.randn(len(text) + 1, text.shape[1], generator=random), dim=1)
     rows = torch.cat([text, more])
     penalties = 0.1 * torch.randint(2, (len(rows),), generator=random)
     session = _session(file)
-    comparisons = {}
     for count in sorted({1, 2, len(text), len(rows)}):
-        pixels = others = 0
-        difference = 0.
+        others, difference = 0, 0.
         for batch in windows.split(2):  # the last batch may be a single window
             inputs = {'image': batch, 'text': rows[:count], 'penalty': penalties[:count]}
             with torch.no_grad():
@@ -125,10 +114,9 @@ def compare_windows(scores: WindowScores, file: Path, windows: Tensor, text: Ten
             found, = session.run(None, {name: value.numpy() for name, value in inputs.items()})
             found = torch.from_numpy(found)
             behind = expected.amax(dim=1) - expected.gather(1, found.argmax(dim=1, keepdim=True))[:, 0]
-            pixels, others = pixels + behind.numel(), others + int((behind > NEAR_TIE).sum())
+            others += int((behind > NEAR_TIE).sum())
             difference = max(difference, float((found - expected).abs().max()))
-        comparisons[count] = Comparison(pixels, others, difference)
-    return comparisons
+        yield count, others, difference
 
 
 def compare_text(encoder: CLIPTextEncoder, file: Path, texts: Sequence[str]) -> float:

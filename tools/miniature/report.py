@@ -14,19 +14,21 @@ import models  # noqa: F401  first: silences the notices of mmcv's import
 
 # isort: split
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from prettytable import PrettyTable
 
 from datasets.miniature import Miniature
 from models.errors import UserError
+from models.inference.drawing import caption, stack
 from tools.engine.errors import run
 from tools.engine.files import atomic_path
+from tools.engine.panels import beside
 from tools.miniature.world import SIZE, swatch
 
 SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 TITLES = {'inductive': 'inductive', 'transductive': 'transductive',
           'control': 'control: inductive, unseen names swapped'}  # by folder
-MARGIN, LINE = 10, 44  # pixels
+MARGIN, TITLE = 10, 110  # pixels; the width of a row's title
 IGNORED = (236, 236, 236)  # colour of pixels of no class
 
 
@@ -74,25 +76,13 @@ def results_image(world: Path, label_files: dict[str, Path], count: int = 8) -> 
         labels = pickle.loads(file.read_bytes())  # our own, written by test.py
         rows[title] = [patterned(np.where(truths[index] == 255, 255, labels[index])) for index in chosen]
 
-    font, title_width, columns = ImageFont.load_default(size=16), 120, 5
-    width = title_width + len(chosen) * (SIZE + MARGIN)
-    legend = (-(-len(Miniature.CLASSES) // columns) + 1) * LINE
-    canvas = Image.new('RGB', (width, MARGIN + len(rows) * (SIZE + MARGIN) + legend + MARGIN), 'white')
-    draw = ImageDraw.Draw(canvas)
-    for row, (title, images) in enumerate(rows.items()):
-        top = MARGIN + row * (SIZE + MARGIN)
-        draw.text((MARGIN, top + SIZE // 2 - 8), title, fill='black', font=font)
-        for place, image in enumerate(images):
-            canvas.paste(image, (title_width + place * (SIZE + MARGIN), top))
-    top = MARGIN + len(rows) * (SIZE + MARGIN) + MARGIN
-    for index, name in enumerate(Miniature.CLASSES):
-        place = MARGIN + index // 4 * (width // columns), top + index % 4 * LINE
-        canvas.paste(Image.fromarray(swatch(index)).crop((0, 0, 36, 36)), place)
-        draw.text((place[0] + 44, place[1] + 8), f'{name} (unseen)' if index in unseen else name, fill='black',
-                  font=font, stroke_width=0.4 if index in unseen else 0)
+    drawn = [beside([caption(title, TITLE, 16), *images], MARGIN) for title, images in rows.items()]
+    looks = [beside([Image.fromarray(swatch(index)).crop((0, 0, 36, 36)), caption(
+        f'{name} (unseen)' if index in unseen else name, 190, 16)], MARGIN)
+        for index, name in enumerate(Miniature.CLASSES)]
+    legend = [beside(looks[row::4], 0) for row in range(4)]
     note = 'Grey: background, which is no class and is not scored. Outlines are those of the truth in all rows.'
-    draw.text((MARGIN, top + legend - LINE + 8), note, fill='black', font=font)
-    return canvas
+    return stack([*drawn, *legend, beside([caption(note, size=16)], MARGIN)])
 
 
 def main() -> None:

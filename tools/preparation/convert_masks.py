@@ -8,6 +8,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from models.image_io import opened
+from tools.preparation.context import context_labels
 
 # COCO-Stuff's maps count COCO's 91 things and 91 stuffs from 0. These things have no masks: street sign, hat, shoe, eye
 # glasses, plate, mirror, window, desk, door, blender, hair brush. mmseg numbers the others without gaps.
@@ -48,4 +49,4 @@ def sbd_labels(content: bytes) -> np.ndarray:
     return labels
 
 
-CONVERTERS = {'coco_stuff': coco_stuff_labels, 'sbd': sbd_labels}  # as sources.py names them
+CONVERTERS = {'coco_stuff': coco_stuff_labels, 'sbd': sbd_labels, 'context': context_labels}  # see sources.py

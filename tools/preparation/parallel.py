@@ -23,17 +23,15 @@ def parallel(function: Callable[[Any], Any], tasks: Iterable, count: int, worker
     Raises:
         UserError: a worker was killed.
     """
-    bar, tasks = tqdm(total=count, unit=unit, disable=None), iter(tasks)
-    with bar, ExitStack() as stack:
+    tasks = iter(tasks)
+    with ExitStack() as stack:
         results = map(function, tasks)
         if workers > 1:
             pool = stack.enter_context(ProcessPoolExecutor(workers, get_context('fork'), _start_worker))
             batches = iter(lambda: list(islice(tasks, BATCH)), [])
             results = chain.from_iterable(pool.map(function, batch, chunksize=CHUNK) for batch in batches)
         try:
-            for result in results:
-                bar.update()
-                yield result
+            yield from tqdm(results, total=count, unit=unit, disable=None)
         except BrokenProcessPool as error:
             raise UserError('a worker process was killed, probably because memory ran out. Run this again with '
                             '--workers 1.') from error

@@ -1,13 +1,12 @@
 """Make the missing folders of a benchmark from its archives."""
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from models.errors import UserError
 from tools.engine import downloads
-from tools.engine.files import lock_folder, make_folder
-from tools.preparation.context import make_context
-from tools.preparation.files import write_list
-from tools.preparation.sources import SBD_LISTS, VOC_LISTS, Benchmark
+from tools.engine.files import atomic_path, lock_folder, make_folder
+from tools.preparation.sources import CONTEXT_MASKS, SBD_LISTS, VOC_LISTS, Benchmark
 from tools.preparation.unpack import unpack
 from tools.preparation.verify import incomplete_folders
 
@@ -16,13 +15,16 @@ def prepare(benchmark: Benchmark, root: Path, *, download: bool, workers: int) -
     """Make the missing folders of a benchmark under `root`, from archives in `root/downloads`.
 
     Raises:
-        UserError: an archive is missing or damaged, or the disk has too little space.
+        UserError: an archive or pycocotools is missing, an archive is damaged, or the disk has too little space.
         OSError: an archive cannot be downloaded or is another file, or a file cannot be written.
     """
     incomplete = incomplete_folders(benchmark, root)
-    archives = [archive for archive in benchmark.archives if archive.targets & incomplete]
+    archives = [archive for archive in benchmark.archives
+                if not incomplete.isdisjoint(folder.target for folder in archive.folders)]
     if not archives:
         return
+    if CONTEXT_MASKS in incomplete and find_spec('pycocotools') is None:
+        raise UserError('PASCAL Context needs pycocotools: pip install -r tools/preparation/requirements.txt')
     folder = root / 'downloads'
     missing = [archive for archive in archives if not (folder / archive.name).exists()]
     if missing and not download:
@@ -33,16 +35,13 @@ def prepare(benchmark: Benchmark, root: Path, *, download: bool, workers: int) -
             downloads.obtain(folder / archive.name, archive.urls, archive.published)
         for archive in archives:
             sys.stderr.write(f'unpacking {folder / archive.name}\n')
-            if archive.makes:
-                make_context(folder / archive.name, root, workers)
-            else:
-                unpack(archive, folder / archive.name, root, workers)
+            unpack(archive, folder / archive.name, root, workers)
         if any(split.name == 'aug' for split in benchmark.splits):
             list_aug(benchmark, root)
 
 
 def list_aug(benchmark: Benchmark, root: Path) -> None:
-    """Write aug.txt: the images of SBD that VOC's own train.txt and val.txt do not list.
+    """Write aug.txt unless it exists: the images of SBD that VOC's own train.txt and val.txt do not list.
 
     Raises:
         UserError: one of these lists is incomplete.
@@ -56,4 +55,7 @@ def list_aug(benchmark: Benchmark, root: Path) -> None:
                                 'it and run this again.')
             own.update(names)
     sbd = {name for part in ('train', 'val') for name in (root / SBD_LISTS / f'{part}.txt').read_text().split()}
-    write_list(root / VOC_LISTS / 'aug.txt', sbd - own)
+    aug = root / VOC_LISTS / 'aug.txt'
+    if not aug.exists():
+        with atomic_path(aug) as file:
+            file.write_text(''.join(f'{name}\n' for name in sorted(sbd - own)))

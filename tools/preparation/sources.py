@@ -29,18 +29,11 @@ class Archive(NamedTuple):
         published: 'size' in bytes, 'md5', 'sha1' or 'sha256', as far as known. Sizes and SHA-256 are from TensorFlow
             Datasets (url_checksums/), MD5 from torchvision (datasets/), SHA-1 from GluonCV (scripts/datasets/).
         folders: folders taken from it.
-        makes: folders under the root that are made from it in another way.
     """
     name: str
     urls: tuple[str, ...]
     published: dict[str, int | str]
-    folders: tuple[Folder, ...] = ()
-    makes: tuple[str, ...] = ()
-
-    @property
-    def targets(self) -> set[str]:
-        """Return the folders under the root that are made from it."""
-        return {*self.makes, *(folder.target for folder in self.folders)}
+    folders: tuple[Folder, ...]
 
 
 class Split(NamedTuple):
@@ -121,7 +114,8 @@ VOC10_ARCHIVE = Archive(
 DETAIL_URL = 'https://codalabuser.blob.core.windows.net/public/trainval_merged.json'
 DETAIL_ARCHIVE = Archive(  # the owners' server is reported gone; the second address is the Internet Archive's copy
     'trainval_merged.json', (DETAIL_URL, f'https://web.archive.org/web/20251122105902id_/{DETAIL_URL}'),
-    {'sha1': '169325d9f7e9047537fedca7b04de4dddf10b881'}, makes=(CONTEXT_MASKS,))
+    {'sha1': '169325d9f7e9047537fedca7b04de4dddf10b881'},
+    (Folder('.', CONTEXT_MASKS, ('.jpg', '.png'), 'context'), Folder('.', CONTEXT_LISTS, TXT)))
 
 ADE_ARCHIVE = Archive(
     'ADEChallengeData2016.zip', ('http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',),

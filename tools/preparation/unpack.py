@@ -1,30 +1,34 @@
 """Unpack the files of zip and tar archives that a benchmark needs; existing files are left as they are."""
+import errno
 import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
+
+from PIL import Image
 
 from models.errors import UserError
+from tools.engine.files import atomic_path
+from tools.preparation.context import context_files
 from tools.preparation.convert_masks import CONVERTERS
-from tools.preparation.files import naming_damage, remove_unfinished, write_file, write_mask
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Archive
 
 MOST_BYTES = 32 * 2**20  # of a file in an archive: five times the largest published image
 
 
-class Member(NamedTuple):
-    """A file in an archive, and the path and converter (see `sources.Folder`) for it."""
-    info: zipfile.ZipInfo | tarfile.TarInfo
-    name: str
-    size: int  # bytes
+class Task(NamedTuple):
+    """A file of an archive to write, and the path and converter (see `sources.Folder`) for it."""
+    name: str  # in the archive
     target: Path
     labels: str | None
+    content: bytes = b''
 
 
 def unpack(archive: Archive, path: Path, root: Path, workers: int) -> None:
@@ -36,63 +40,86 @@ def unpack(archive: Archive, path: Path, root: Path, workers: int) -> None:
         UserError: the archive or a file in it is damaged, or the disk has too little space.
         OSError: a file cannot be written.
     """
-    is_zip = path.suffix == '.zip'
     with ExitStack() as stack:
         with naming_damage(path):
-            if is_zip:
+            if path.suffix == '.json':
+                files = [(name, len(content), partial(BytesIO, content)) for name, content in context_files(path)]
+            elif path.suffix == '.zip':
                 opened = stack.enter_context(zipfile.ZipFile(path))
-                found = [(info, info.filename, info.file_size) for info in opened.infolist()]
+                files = [(info.filename, info.file_size, partial(opened.open, info)) for info in opened.infolist()]
             else:
                 opened = stack.enter_context(tarfile.open(path))
-                found = [(info, info.name, info.size) for info in opened.getmembers() if info.isreg()]
-        members = missing_members(archive, found, root)
-        needed, free = sum(member.size for member in members), shutil.disk_usage(root).free
+                files = [(info.name, info.size, partial(opened.extractfile, info)) for info in opened.getmembers()
+                         if info.isreg()]
+        missing = missing_files(archive, files, root)
+        needed, free = sum(size for _, size, _ in missing), shutil.disk_usage(root).free
         if needed > free:
             raise UserError(f'to unpack {path.name}, {needed / 1e9:.2f} GB are needed in {root} and {free / 1e9:.2f} '
                             'GB are free. Make room, or name a folder on a larger disk with --root.')
 
-        def contents() -> Iterator[tuple[Member, bytes]]:
-            for member in members:
-                with naming_damage(path, member.name):
-                    if member.size > MOST_BYTES:
-                        raise ValueError(f'{member.size:,} bytes, no published file is as large')
-                    with opened.open(member.info) if is_zip else opened.extractfile(member.info) as file:
-                        content = file.read(member.size + 1)  # no more, even if the size is wrong
-                yield member._replace(info=None), content
+        def tasks() -> Iterator[Task]:
+            for task, size, open_file in missing:
+                with naming_damage(path, task.name):
+                    if size > MOST_BYTES:
+                        raise ValueError(f'{size:,} bytes, no published file is as large')
+                    with open_file() as file:
+                        content = file.read(size + 1)  # no more, even if the size is wrong
+                yield task._replace(content=content)
 
         converts = any(folder.labels for folder in archive.folders)  # copying alone needs one process
-        for _ in parallel(partial(write, origin=path), contents(), len(members), workers if converts else 1, 'files'):
+        for _ in parallel(partial(write, origin=path), tasks(), len(missing), workers if converts else 1, 'files'):
             pass
 
 
-def missing_members(archive: Archive, found: Iterable[tuple], root: Path) -> list[Member]:
-    """Choose the files of an archive, (info, name, size) each, that are missing under `root`; make their folders."""
+def missing_files(archive: Archive, files: Iterable[tuple[str, int, Callable[[], IO[bytes]]]], root: Path
+                  ) -> list[tuple[Task, int, Callable[[], IO[bytes]]]]:
+    """Choose the files of an archive, (name, size, opener) each, that are missing under `root`; make their folders."""
     folders = {(folder.inside, folder.endings[0]): folder for folder in archive.folders}
     present = {}
-    for target in {folder.target for folder in archive.folders}:
-        (root / target).mkdir(parents=True, exist_ok=True)
-        remove_unfinished(root / target)
-        present[target] = {*os.listdir(root / target)}
-    members = []
-    for info, name, size in found:
+    for target in {root / folder.target for folder in archive.folders}:
+        target.mkdir(parents=True, exist_ok=True)
+        for unfinished in target.glob('.*.part*'):  # of a run that was killed
+            unfinished.unlink()
+        present[target] = {*os.listdir(target)}
+    missing = []
+    for name, size, open_file in files:
         inside = PurePosixPath(name)
         folder = folders.get((str(inside.parent), inside.suffix))
-        if folder and inside.name[0] != '.' and inside.stem + folder.endings[1] not in present[folder.target]:
+        if folder and inside.name[0] != '.':
             target = root / folder.target / (inside.stem + folder.endings[1])
-            members.append(Member(info, name, size, target, folder.labels))
-    return members
+            if target.name not in present[target.parent]:
+                missing.append((Task(name, target, folder.labels), size, open_file))
+    return missing
 
 
-def write(task: tuple[Member, bytes], origin: Path) -> None:
-    """Write a file, or the label ids of the mask that it holds.
+def write(task: Task, origin: Path) -> None:
+    """Write a file that never exists in part, or the label ids of the mask that it holds, as PNG.
+
+    The many files of a dataset are not forced to the disk one by one.
 
     Raises:
         UserError: the mask is damaged; names the file and its archive, `origin`.
     """
-    member, content = task
-    if member.labels is None:
-        write_file(member.target, content)
-        return
-    with naming_damage(origin, member.name):
-        labels = CONVERTERS[member.labels](content)
-    write_mask(member.target, labels)
+    with naming_damage(origin, task.name):
+        labels = task.labels and CONVERTERS[task.labels](task.content)
+    with atomic_path(task.target, sync=False) as path:
+        if labels is None:
+            path.write_bytes(task.content)
+        else:
+            Image.fromarray(labels).save(path)
+
+
+@contextmanager
+def naming_damage(path: Path, name: str = '') -> Iterator[None]:
+    """Turn any error of reading an archive into a UserError that names it, and the file `name` in it.
+
+    The libraries trust the archive: errors may be of any type.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not a wrong offset
+            raise
+        where = f'{name[:80]} in {path}' if name else path
+        raise UserError(f'{where} is damaged, truncated or another file ({type(error).__name__}: {error}). '
+                        f'Delete {path} and get it again.') from error

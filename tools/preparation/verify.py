@@ -9,11 +9,15 @@ import datasets
 from datasets.loading import LoadImage, check_size, load_mask
 from datasets.masks import MaskIds
 from models.errors import UserError
-from tools.preparation.files import stems
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Benchmark, Split
 
 SHOWN = 5  # files of a kind that are listed
+
+
+def stems(folder: Path, ending: str) -> set[str]:
+    """List the files in a folder that have this ending, without it; hidden files are left out."""
+    return {path.name.removesuffix(ending) for path in folder.glob(f'[!.]*{ending}')}
 
 
 def survey(split: Split, root: Path, mask_ending: str) -> tuple[list[str], set[str], set[str]]:

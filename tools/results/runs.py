@@ -15,7 +15,6 @@ FACTS = {'config', 'checkpoint', 'iteration', 'images', 'protocol', 'setting', '
 
 class Run(NamedTuple):
     """A test of a run."""
-    folder: Path
     config: str  # path as it was given to test.py
     scores: dict[str, float | None]  # fractions; those of classes as 'IoU.<class>'
     classes: tuple[str, ...]
@@ -67,7 +66,7 @@ def read_test(file: Path, folder: Path) -> Run:
     classes = tuple(dict.fromkeys(name.split('.', 1)[1] for name in scores if '.' in name))  # 'IoU.cat', 'Dice.cat'
     multi_scale = file.name.startswith('eval_multi')
     kind = classes, tuple(facts['unseen_names']), multi_scale, facts['images']
-    return Run(folder, facts['config'], scores, classes, multi_scale, kind, facts, seconds_per_iteration(folder))
+    return Run(facts['config'], scores, classes, multi_scale, kind, facts, seconds_per_iteration(folder))
 
 
 def seconds_per_iteration(folder: Path) -> float | None:

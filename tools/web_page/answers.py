@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import time
 import zlib
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +48,7 @@ class Deadline(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[str] | None = None, *,
+def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: Sequence[str] = (), *,
            background: str = '', prompts: str = '', threshold: float = 0) -> dict:
     """Return the image and a result for each list of class names as JSON values; or `{'error': message}`.
 
@@ -63,7 +64,26 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
         classes, low byte first), followed by all scores, from 0 to 255.
     """
     try:
-        return _answer(segmenter, limits, file, lists or [], background, prompts, threshold)
+        if not file:
+            raise UserError('no image: drop one, choose one, or use an example.')
+        if not all(isinstance(text, str) for text in (*lists, background)):
+            raise UserError('class names must be text.')
+        parsed = [clean_class_names(parse_class_names(text)) for text in lists]
+        background_names = clean_class_names(parse_class_names(background), allow_empty=True)
+        count = sum(len(synonyms(name)) for names in [*parsed, background_names] for name in names)
+        if count > limits.names:
+            raise UserError(f'{count:,} class names are too many: the limit is {limits.names:,} in all lists together.')
+        characters = sum(map(len, [*lists, background]))
+        if characters > CHARACTERS:
+            raise UserError(f'{characters:,} characters are too many: the limit is {CHARACTERS:,} in all lists '
+                            'together.')
+        image = _read(Path(file), limits.pixels)
+        with torch.no_grad(), Deadline(limits.seconds):
+            results = [segmenter.segment(image, names, prompts=prompts or None, background=background_names,
+                                         threshold=threshold or None) for names in parsed]
+        height, width = image.shape[:2]
+        return {'name': Path(file).stem, 'image': _data_url(Image.fromarray(image), 'JPEG', quality=95, subsampling=0),
+                'width': width, 'height': height, 'results': [_as_json(result) for result in results]}
     except UserError as error:
         message, name = str(error), Path(file or '').name
         return {'error': message if name and message.startswith(name) else message[0].upper() + message[1:]}
@@ -72,29 +92,6 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[s
     except Exception:
         get_root_logger().exception('a request failed')
         return {'error': 'The request failed because of an error in the server; its log has the details.'}
-
-
-def _answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: list[str], background: str, prompts: str,
-            threshold: float) -> dict:
-    if not file:
-        raise UserError('no image: drop one, choose one, or use an example.')
-    if not all(isinstance(text, str) for text in (*lists, background)):
-        raise UserError('class names must be text.')
-    parsed = [clean_class_names(parse_class_names(text)) for text in lists]
-    background_names = clean_class_names(parse_class_names(background), allow_empty=True)
-    count = sum(len(synonyms(name)) for names in [*parsed, background_names] for name in names)
-    if count > limits.names:
-        raise UserError(f'{count:,} class names are too many: the limit is {limits.names:,} in all lists together.')
-    characters = sum(map(len, [*lists, background]))
-    if characters > CHARACTERS:
-        raise UserError(f'{characters:,} characters are too many: the limit is {CHARACTERS:,} in all lists together.')
-    image = _read(Path(file), limits.pixels)
-    with torch.no_grad(), Deadline(limits.seconds):
-        results = [segmenter.segment(image, names, prompts=prompts or None, background=background_names,
-                                     threshold=threshold or None) for names in parsed]
-    height, width = image.shape[:2]
-    return {'name': Path(file).stem, 'image': _data_url(Image.fromarray(image), 'JPEG', quality=95, subsampling=0),
-            'width': width, 'height': height, 'results': [_as_json(result) for result in results]}
 
 
 def _read(file: Path, max_pixels: int) -> np.ndarray:

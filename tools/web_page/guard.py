@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
@@ -27,10 +28,6 @@ GET = re.compile(r'/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|
                  r'(info|config|theme\.css|startup-events|heartbeat/\w+|queue/data|call/\w+/\w+|upload_progress|'
                  r'app_id|file=/.*))')
 HIDDEN = re.compile(rb'forwarded|x-forwarded-(?!proto$).*|x-gradio-server')  # which Gradio trusts
-
-
-class Refused(Exception):
-    """A refused request: status and message."""
 
 
 class Guard:
@@ -68,9 +65,8 @@ class Guard:
                 headers = [pair for pair in scope['headers'] if pair[0] != b'content-length']
                 scope['headers'] = [*headers, (b'content-length', str(len(body)).encode())]
                 messages.append({'type': 'http.request', 'body': body, 'more_body': False})
-        except Refused as refusal:
-            status, message = refusal.args
-            return await PlainTextResponse(message, status)(scope, receive, send)
+        except HTTPException as refusal:
+            return await PlainTextResponse(refusal.detail, refusal.status_code)(scope, receive, send)
         except ClientDisconnect:
             return
         await self.app(scope, replay, send)
@@ -81,23 +77,23 @@ class Guard:
         host, origin = headers.get('host', ''), headers.get('origin')
         name = _name(host)
         if not (name in self.own or _is_loopback(name) or (self.open and _address(name) is not None)):
-            raise Refused(400, 'The page is not served under this host name: start it with --allowed-host NAME.')
+            raise HTTPException(400, 'The page is not served under this host name: start it with --allowed-host NAME.')
         same = origin is None or origin.partition('://')[2].lower() == host.lower()
         if not same and _name(origin) not in self.names:
-            raise Refused(403, 'Requests from other websites are refused.')
+            raise HTTPException(403, 'Requests from other websites are refused.')
         allowed = {'GET': GET, 'HEAD': GET, 'POST': POST}.get(scope['method'])
         if allowed is None or not allowed.fullmatch(scope['path']):
-            raise Refused(404, 'Not found.')
+            raise HTTPException(404, 'Not found.')
         scope['headers'] = [pair for pair in scope['headers'] if not HIDDEN.fullmatch(pair[0])]
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Receive and check the body: one file, or JSON that refers to no file but uploads, within the size limits."""
         upload, length = scope['path'] == UPLOAD, Headers(scope=scope).get('content-length', '')
         if not length.isdecimal():
-            raise Refused(411, 'The request must have a Content-Length.')
+            raise HTTPException(411, 'The request must have a Content-Length.')
         if int(length) > (self.file_bytes + limits.FORM_BYTES if upload else limits.MAX_JSON):
-            raise Refused(413, f'Too large: the limit for a file is {self.file_bytes / 2**20:g} MB.' if upload else
-                          'Too large: use fewer class names.')
+            raise HTTPException(413, 'Too large: use fewer class names.' if not upload else
+                                f'Too large: the limit for a file is {self.file_bytes / 2**20:g} MB.')
 
         async def without_pauses() -> Message:
             return await asyncio.wait_for(receive(), limits.TIMEOUT)
@@ -107,28 +103,28 @@ class Guard:
             try:
                 body = await asyncio.wait_for(request.body(), limits.EXTRA_SECONDS + int(length) / limits.MIN_SPEED)
             except asyncio.TimeoutError:
-                raise Refused(408, 'The request was too slow: try again.') from None
+                raise HTTPException(408, 'The request was too slow: try again.') from None
             if not upload:
                 return self._check_json(body)
             if await asyncio.to_thread(_size, self.folder) + len(body) > self.kept_bytes:
-                raise Refused(507, 'There is no space for more images now: try again in an hour.')
+                raise HTTPException(507, 'There is no space for more images now: try again in an hour.')
             try:
                 async with request.form(max_files=1, max_fields=0):
                     return body
             except (MultiPartException, KeyError):
-                raise Refused(400, 'An upload must be one file.') from None
+                raise HTTPException(400, 'An upload must be one file.') from None
 
     def _check_json(self, body: bytes) -> bytes:
         """Check the JSON and write it again, so that duplicate keys cannot hide a path from the check."""
         def check(entry: dict) -> dict:
             if 'path' in entry and not Path(entry['path']).resolve().is_relative_to(self.folder):
-                raise Refused(403, 'Only uploaded files are read.')
+                raise HTTPException(403, 'Only uploaded files are read.')
             return entry
 
         try:
             return json.dumps(json.loads(body, object_hook=check)).encode()
         except (ValueError, TypeError, RecursionError):
-            raise Refused(400, 'The request is not valid JSON of this page.') from None
+            raise HTTPException(400, 'The request is not valid JSON of this page.') from None
 
 
 def _name(host: str) -> str:

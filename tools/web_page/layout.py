@@ -13,7 +13,6 @@ import gradio
 from models.class_names import PROMPT_SETS
 from models.inference import Segmenter
 from tools.web_page.answers import Limits, answer
-from tools.web_page.examples import Example
 from tools.web_page.limits import CHARACTERS, KEPT
 
 HERE = Path(__file__).parent
@@ -24,12 +23,13 @@ THEME = gradio.themes.Default(
 CSS = (HERE / 'page.css').read_text(encoding='utf-8')
 
 
-def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Example]) -> gradio.Blocks:
+def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: dict[str, str]) -> gradio.Blocks:
     """Build the page of a model.
 
     Args:
         name: of its file, to be shown.
-        examples: the first one is shown when the page opens; without any the model is one for photographs.
+        examples: image file -> class names; the first one is shown when the page opens. Without any the model is one
+            for photographs.
     """
     worker = ThreadPoolExecutor(1)  # always the same thread, as each would keep memory of its own
     text = {'lines': 1, 'max_lines': 6, 'max_length': 5 * CHARACTERS}  # `answer` reports what is too long
@@ -58,11 +58,11 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
                                               info='The texts that class names are put into')
                 buttons = []
                 if examples:
-                    gradio.set_static_paths(examples[0].file.parent)  # kept as long as the server runs
+                    gradio.set_static_paths([*examples])  # kept as long as the server runs
                     gradio.HTML('Examples', elem_classes='caption')
                     with gradio.Row(elem_id='examples'):
-                        buttons = [gradio.Button(example.class_names, icon=str(example.file), size='sm', min_width=60)
-                                   for example in examples]
+                        buttons = [gradio.Button(names, icon=example, size='sm', min_width=60)
+                                   for example, names in examples.items()]
             with gradio.Column(scale=5, min_width=320):
                 viewer = gradio.HTML(None, html_template=(HERE / 'viewer.html').read_text(encoding='utf-8'),
                                      js_on_load=(HERE / 'viewer.js').read_text(encoding='utf-8'), elem_id='viewer')
@@ -75,8 +75,8 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
             return worker.submit(answer, segmenter, limits, file, lists, background=background or '', prompts=prompts,
                                  threshold=threshold).result()  # the value of an untouched box is None
 
-        def use(example: Example):
-            return str(example.file), example.class_names, ''
+        def use(file, class_names):
+            return file, class_names, ''
 
         request = dict(fn=segment, inputs=[file, class_names, compared_names, background, prompts, threshold],
                        outputs=viewer, **queue)
@@ -84,10 +84,10 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: list[Exa
         for box in (class_names, compared_names, background):
             box.submit(**request, api_visibility='private')
         file.upload(look, file, viewer, api_name='look', **queue)
-        starts = [*((page.load, example) for example in examples[:1]),
-                  *((button.click, example) for button, example in zip(buttons, examples, strict=True))]
+        starts = [*zip([page.load], examples.items()),
+                  *zip([button.click for button in buttons], examples.items(), strict=True)]
         for event, example in starts:
-            event(partial(use, example), outputs=[file, class_names, compared_names], api_visibility='private'
+            event(partial(use, *example), outputs=[file, class_names, compared_names], api_visibility='private'
                   ).then(**request, api_visibility='private')
     return page
 

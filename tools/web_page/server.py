@@ -10,15 +10,24 @@ from argparse import Namespace
 from pathlib import Path
 
 from mmseg.utils import get_root_logger
+from PIL import Image
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from datasets.miniature import Miniature
 from models.errors import UserError
 from tools.engine.files import make_folder
 from tools.engine.model_arguments import load_segmenter
+from tools.miniature.world import draw_scene
 from tools.web_page import limits
 from tools.web_page.answers import Limits
 from tools.web_page.guard import Guard
+
+SCENES = {  # examples for the miniature's model: seed -> class names, in an order that gives most a colour like theirs
+    1000: 'red dots, blue stripes, yellow stripes, yellow checks',
+    1003: 'red paint, purple stripes, green dots, purple checks',
+    1014: 'red paint, blue dots, green dots, purple checks, blue stripes',
+    1020: 'red stripes, purple stripes, yellow paint, purple checks',
+}
 
 
 class TimeoutProtocol(H11Protocol):
@@ -72,13 +81,17 @@ def serve(args: Namespace, listener: socket.socket, folder: Path) -> None:
     import uvicorn
     from fastapi import FastAPI
 
-    from tools.web_page import examples, layout
+    from tools.web_page import layout
 
     name = Path(args.checkpoint).name
-    segmenter = load_segmenter(args)
-    drawn = examples.draw(make_folder(folder / 'examples')) if segmenter.class_names == Miniature.CLASSES else []
+    segmenter, examples = load_segmenter(args), {}
+    if segmenter.class_names == Miniature.CLASSES:
+        for number, (seed, class_names) in enumerate(SCENES.items(), 1):
+            file = make_folder(folder / 'examples') / f'drawn_{number}.png'
+            Image.fromarray(draw_scene(seed).image).save(file)
+            examples[str(file)] = class_names
     page = layout.build(segmenter, Limits(args.max_pixels, args.max_classes, args.max_seconds), name=name,
-                        examples=drawn).queue(max_size=args.max_waiting, api_open=False)
+                        examples=examples).queue(max_size=args.max_waiting, api_open=False)
     app = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, '/', footer_links=[], show_error=True,
                                   max_file_size=f'{args.max_upload_mb}mb', ssr_mode=False, enable_monitoring=False,
                                   run_history=False, mcp_server=False, app_kwargs={'openapi_url': None},
