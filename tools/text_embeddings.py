@@ -41,7 +41,7 @@ def main() -> None:
     from mmseg.utils import get_root_logger
 
     from models.weights import files
-    from models.weights.clip_variant import text_options
+    from models.weights.clip_variant import text_encoder_of
     from tools.embedding.class_lists import facts_of, nearest
     from tools.engine.clip_sizes import require_clip
     from tools.engine.config import REPOSITORY
@@ -52,12 +52,12 @@ def main() -> None:
     clip = args.clip or require_clip(model.get('pretrained_text') or model.get('pretrained') or str(REPOSITORY / CLIP),
                                      '--clip FILE')
     logger = get_root_logger()
-    source = files.read(clip)
-    variant = {} if args.clip else text_options(model)  # the config does not describe another file
+    described = {} if args.clip else {**model}  # the config does not describe another file
     if args.clip_name:
-        variant['name'] = args.clip_name
+        described['clip_name'] = args.clip_name
+    encoder = text_encoder_of(files.read(clip), described)
     make_folder(args.file.absolute().parent)
-    rows = cached_embeddings(source, facts, **variant).numpy()
+    rows = cached_embeddings(encoder, facts, clip).numpy()
     with atomic_path(args.file) as part:
         np.save(part, rows)
     logger.info('text embeddings %s: %s', rows.shape, args.file)

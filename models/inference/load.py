@@ -11,7 +11,6 @@ from ..errors import UserError
 from ..plugins import read_config
 from ..training_labels import Setting
 from ..weights import cliprc, files, metadata
-from ..weights.clip_variant import text_options
 from ..weights.config_text import read_config_text
 from ..weights.files import Checkpoint
 from .limits import check_image_sizes, check_parts
@@ -53,9 +52,9 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
         config = _complete(config, checkpoint, known, trusted=trusted)
         model = _model(config, checkpoint, trusted=trusted)
         names, seen, prompts = _training(checkpoint, config, known, trusted=trusted)
-        options = {**text_options(config.model), **({'name': clip_name} if clip_name else {})}
         clip_files = [clip] if clip else [config.model.get('pretrained_text'), config.model.get('pretrained')]
-        tower = TextTower(checkpoint, [*filter(None, clip_files)], options, named=clip is not None)
+        tower = TextTower(checkpoint, [*filter(None, clip_files)],
+                          {**config.model, **({'clip_name': clip_name} if clip_name else {})}, named=clip is not None)
         if amp not in (None, 'bfloat16', 'float16'):
             raise UserError(f'amp={amp!r} is neither bfloat16 nor float16.')
         model.amp_dtype = amp and getattr(torch, amp)

@@ -9,7 +9,7 @@ from ..errors import UserError
 from ..vision_encoder import CLIPVisionEncoder, resize_positions
 from .checks import check, check_numbers, depth, single
 from .files import Checkpoint
-from .names import TEXT_TOWER, part_below
+from .names import TEXT_TOWER, hidden_part
 
 # Tensors of CLIP that CLIP-RC does not use. Files of OpenAI hold the three integers.
 INTEGERS_OF_OPENAI = ('input_resolution', 'context_length', 'vocab_size')
@@ -31,6 +31,11 @@ def saved_by_openai(checkpoint: Checkpoint) -> bool:
     return all(name in checkpoint.weights for name in INTEGERS_OF_OPENAI)
 
 
+def is_clip_rc(checkpoint: Checkpoint) -> bool:
+    """Tell whether a file holds CLIP-RC's weights, not CLIP's."""
+    return any(name.startswith(('backbone.', 'text_encoder.')) for name in checkpoint.weights)
+
+
 def holds_text_tower(checkpoint: Checkpoint) -> bool:
     """Tell whether a CLIP-RC checkpoint holds CLIP's text tower too, as official ones do."""
     return 'text_encoder.token_embedding.weight' in checkpoint.weights
@@ -41,14 +46,8 @@ def check_names(clip: Checkpoint) -> None:
     known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
     unknown = [name for name in clip.weights if not name.startswith(known)]
     if unknown:
-        raise UserError(f'{clip.path} is not a CLIP ViT{hidden_part(clip)}: {SUPPORTED}. Not known here: '
+        raise UserError(f'{clip.path} is not a CLIP ViT{hidden_part(clip.weights)}: {SUPPORTED}. Not known here: '
                         f'{", ".join(unknown[:8])}.')
-
-
-def hidden_part(checkpoint: Checkpoint) -> str:
-    """Name, in brackets, the prefix of a CLIP or a CLIP-RC in a larger model; empty if there is none."""
-    prefix = part_below(checkpoint.weights)
-    return prefix and f' (the part below {prefix!r} in it is one: save those tensors alone, without that prefix)'
 
 
 # ---- sizes
@@ -60,7 +59,7 @@ def sizes_of(checkpoint: Checkpoint) -> Variant:
         UserError: it is not a CLIP ViT.
     """
     weights = checkpoint.weights
-    if any(name.startswith(('backbone.', 'text_encoder.')) for name in weights):  # CLIP-RC: positions were resized
+    if is_clip_rc(checkpoint):  # its positions were resized
         return Variant(_vision_sizes(weights, 'backbone.') or {}, _text_sizes(weights, 'text_encoder.') or {}, None)
     check_names(checkpoint)
     vision, text, resolution = _vision_sizes(weights, 'visual.'), _text_sizes(weights, ''), None
@@ -111,7 +110,7 @@ def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
                if name.startswith('visual.')}
     if 'positional_embedding' not in weights or 'class_embedding' not in weights:
         raise UserError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding)'
-                        f'{hidden_part(clip)}: a CLIP ViT file is needed.')
+                        f'{hidden_part(clip.weights)}: a CLIP ViT file is needed.')
     check_names(clip)
     own = {name: tensor for name, tensor in encoder.state_dict().items()
            if 'prompt' not in name and name != 'region_level_bridge'}
@@ -138,7 +137,8 @@ def text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
     missing = [part for part in TEXT_TOWER if not any(name.startswith(part) for name in tower)]
     if missing:
         parts = f': {", ".join(missing)} missing' if tower else ''
-        raise UserError(f'{checkpoint.path} holds no CLIP text encoder{parts}{hidden_part(checkpoint)}. CLIP files '
-                        'hold one, and the checkpoints of the authors; those of this code hold the embeddings alone.')
+        raise UserError(f'{checkpoint.path} holds no CLIP text encoder{parts}{hidden_part(checkpoint.weights)}. CLIP '
+                        'files hold one, and the checkpoints of the authors; those of this code hold the embeddings '
+                        'alone.')
     check_numbers(tower, checkpoint.path)
     return tower

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from .checks import check, depth, first_of
-from .clip import hidden_part, sizes_of
+from .clip import is_clip_rc, sizes_of
 from .files import Checkpoint
-from .names import TEXT_TOWER, own_names
+from .names import TEXT_TOWER, hidden_part, own_names
 
 # Tensors of official checkpoints that no computation uses.
 DEAD = re.compile(r'decode_head\.(decoder_[qv]\.layers|recovery_decoder\.decouple_[qv])\.\d+\.'
@@ -16,11 +16,6 @@ DEAD = re.compile(r'decode_head\.(decoder_[qv]\.layers|recovery_decoder\.decoupl
 # Parts of official checkpoints that a model may be built without.
 TRAINING_ONLY = 'decode_head.recovery_decoder.'
 OPTIONAL_PARTS = (*(f'text_encoder.{name}' for name in TEXT_TOWER), TRAINING_ONLY)
-
-
-def is_clip_rc(checkpoint: Checkpoint) -> bool:
-    """Tell whether a file holds CLIP-RC's weights, not CLIP's."""
-    return any(name.startswith(('backbone.', 'text_encoder.')) for name in checkpoint.weights)
 
 
 def is_official(checkpoint: Checkpoint) -> bool:
@@ -36,7 +31,7 @@ def check_clip_rc(checkpoint: Checkpoint) -> None:
         raise UserError(f'{checkpoint.path} is CLIP itself, not a CLIP-RC checkpoint: use it as model.pretrained, or '
                         'after --clip.')
     raise UserError(f'{checkpoint.path} is not a CLIP-RC checkpoint, but of another model: it has '
-                    f'{first_of([*checkpoint.weights], 3)}{hidden_part(checkpoint)}.')
+                    f'{first_of([*checkpoint.weights], 3)}{hidden_part(checkpoint.weights)}.')
 
 
 def sizes_of_clip_rc(checkpoint: Checkpoint) -> dict[str, int] | None:

@@ -12,7 +12,7 @@ from models import CLIPRC, plugins
 from models.builder import build, compile_layers
 from models.errors import UserError
 from models.weights import clip, cliprc, files, metadata
-from models.weights.clip_variant import text_options
+from models.weights.clip_variant import text_encoder_of
 from models.weights.files import Checkpoint
 from tools.engine.clip_sizes import fill_in, require_clip
 from tools.engine.config import as_data, dataset_configs
@@ -173,4 +173,4 @@ def _text_embeddings(config: Config, facts: DatasetFacts, checkpoint: Checkpoint
     in_checkpoint = checkpoint is not None and clip.holds_text_tower(checkpoint)
     tower = checkpoint if in_checkpoint else files.read(require_clip(
         config.model.get('pretrained_text') or config.model.get('pretrained')))
-    return cached_embeddings(tower, facts, **text_options(config.model)), tower.path
+    return cached_embeddings(text_encoder_of(tower, config.model), facts, tower.path), tower.path

@@ -9,12 +9,12 @@ from models.errors import UserError
 from models.training_labels import setting_of
 from models.weights import metadata
 from models.weights.checks import check_numbers, depth, first_of
-from models.weights.clip import UNUSED_OF_CLIP, hidden_part, saved_by_openai, sizes_of
-from models.weights.clip_names import names_alike
-from models.weights.clip_variant import variant_of
-from models.weights.cliprc import DEAD, is_clip_rc, is_official, sizes_of_clip_rc
+from models.weights.clip import UNUSED_OF_CLIP, is_clip_rc, saved_by_openai, sizes_of
+from models.weights.clip_variant import variant_of, variants_alike
+from models.weights.cliprc import DEAD, is_official, sizes_of_clip_rc
 from models.weights.config_text import read_config_text
 from models.weights.files import Checkpoint
+from models.weights.names import hidden_part
 from tools.results.leaves import leaves
 
 SHOWN = 10  # names of a long list
@@ -32,7 +32,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
              'dead_tensors': sum(bool(DEAD.match(name)) for name in weights)}
     try:
         facts |= _clip_rc(checkpoint) or _clip(checkpoint) or {
-            'kind': f'neither CLIP-RC nor CLIP{hidden_part(checkpoint)}',
+            'kind': f'neither CLIP-RC nor CLIP{hidden_part(weights)}',
             'sizes': {name: [*tensor.shape] for name, tensor in weights.items()}}
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f'{path}: its metadata (meta) are damaged. Copy it again.') from error
@@ -98,7 +98,7 @@ def _clip(checkpoint: Checkpoint) -> dict | None:
         gelu = variant_of(checkpoint).vision['gelu']
     except UserError:  # the file does not show it
         gelu = None
-    return {'kind': 'CLIP', 'gelu': gelu, **({} if gelu else {'open_clip_names': names_alike(sizes)}),
+    return {'kind': 'CLIP', 'gelu': gelu, **({} if gelu else {'open_clip_names': [*variants_alike(sizes)]}),
             'format': ('OpenAI' if saved_by_openai(checkpoint) else
                        'Hugging Face\'s transformers' if checkpoint.hugging_face else 'open_clip'),
             'sizes': {**sizes.vision, 'resolution': sizes.resolution},
