@@ -22,9 +22,8 @@ from models.inference import read_image
 from models.weights import files, metadata
 from tests.clip_files import clip_weights, save_torchscript
 from tests.conftest import REPOSITORY
-from tools.inspect_checkpoint import lines
 from tools.preparation import convert_masks
-from tools.results.inspection import inspect
+from tools.results.inspection import inspect, lines
 
 MEMORY = 400_000_000  # bytes that reading one may take, of files of less than 1 MB
 OF_IMAGES = 3_000_000_000  # 100 million pixels, in the numbers of bytes that libraries make of them
