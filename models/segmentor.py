@@ -103,8 +103,6 @@ class CLIPRC(EncoderDecoder):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Adapt the names of official and own weights; every loader (torch's, mmcv's, mmseg's) is strict here."""
-        if not prefix:
-            cliprc.rename(state_dict)
         cliprc.adapt(state_dict, self.state_dict(), prefix)
         if self.text_encoder is not None:
             self.class_head.embeddings = None  # of other weights: call `embed_class_names` again

@@ -41,9 +41,9 @@ def main() -> None:
     from mmseg.utils import get_root_logger
 
     from models.weights import files
+    from models.weights.clip_sizes import require_clip
     from models.weights.clip_variant import text_encoder_of
     from tools.embedding.class_lists import facts_of, nearest
-    from tools.engine.clip_sizes import require_clip
     from tools.engine.config import REPOSITORY
     from tools.engine.embeddings import cached_embeddings
     from tools.engine.files import atomic_path, make_folder

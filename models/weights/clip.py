@@ -14,6 +14,11 @@ from .names import TEXT_TOWER, hidden_part
 # Tensors of CLIP that CLIP-RC does not use. Files of OpenAI hold the three integers.
 INTEGERS_OF_OPENAI = ('input_resolution', 'context_length', 'vocab_size')
 UNUSED_OF_CLIP = ('logit_scale', 'logit_bias', *INTEGERS_OF_OPENAI)
+# Tensors of a tower -> the sizes that its dimensions are, as arguments of the encoder.
+VISION = {'conv1.weight': ('width', None, None, 'patch_size'), 'class_embedding': (None,), 'ln_pre.weight': (None,),
+          'positional_embedding': (None, None), 'proj': (None, 'output_dim')}
+TEXT = {'positional_embedding': ('context_length', None), 'token_embedding.weight': ('vocab_size', 'transformer_width'),
+        'text_projection': (None, 'embed_dim')}
 SUPPORTED = 'supported are the CLIPs of OpenAI and open_clip whose image tower is a plain ViT'
 
 
@@ -60,39 +65,27 @@ def sizes_of(checkpoint: Checkpoint) -> Variant:
     """
     weights = checkpoint.weights
     if is_clip_rc(checkpoint):  # its positions were resized
-        return Variant(_vision_sizes(weights, 'backbone.') or {}, _text_sizes(weights, 'text_encoder.') or {}, None)
+        return Variant(_measured(weights, 'backbone.', VISION, 'layers'),
+                       _measured(weights, 'text_encoder.', TEXT, 'transformer_layers'), None)
     check_names(checkpoint)
-    vision, text, resolution = _vision_sizes(weights, 'visual.'), _text_sizes(weights, ''), None
-    if vision is not None:
+    vision, text = _measured(weights, 'visual.', VISION, 'layers'), _measured(weights, '', TEXT, 'transformer_layers')
+    resolution = None
+    if vision:
         resolution = math.isqrt(len(weights['visual.positional_embedding']) - 1) * vision['patch_size']
-    elif any(name.startswith('visual.') for name in weights) or text is None:
+    elif not text or any(name.startswith('visual.') for name in weights):
         raise UserError(f'{checkpoint.path} is not a CLIP ViT: {SUPPORTED}.')
-    return Variant(vision or {}, text or {}, resolution)
+    return Variant(vision, text, resolution)
 
 
-def _vision_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int] | None:
-    shapes = _shapes(weights, prefix, {'conv1.weight': 4, 'class_embedding': 1, 'positional_embedding': 2, 'proj': 2,
-                                       'ln_pre.weight': 1})
-    if shapes is None:
-        return None
-    (width, _, _, patch), *_, (_, space), _ = shapes
-    return {'patch_size': patch, 'width': width, 'layers': depth(weights, f'{prefix}transformer.resblocks'),
-            'output_dim': space}
-
-
-def _text_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int] | None:
-    shapes = _shapes(weights, prefix, {'token_embedding.weight': 2, 'positional_embedding': 2, 'text_projection': 2})
-    if shapes is None:
-        return None
-    (vocabulary, width), (length, _), (_, space) = shapes
-    return {'context_length': length, 'vocab_size': vocabulary, 'transformer_width': width,
-            'transformer_layers': depth(weights, f'{prefix}transformer.resblocks'), 'embed_dim': space}
-
-
-def _shapes(weights: Mapping[str, Tensor], prefix: str, dimensions: dict[str, int]) -> list[tuple[int, ...]] | None:
-    """Return the shapes of these tensors; None unless all are there with these numbers of dimensions."""
-    shapes = [tuple(weights[prefix + name].shape) for name in dimensions if prefix + name in weights]
-    return shapes if [len(shape) for shape in shapes] == [*dimensions.values()] else None
+def _measured(weights: Mapping[str, Tensor], prefix: str, tensors: dict[str, tuple[str | None, ...]],
+              layers: str) -> dict[str, int]:
+    """Read a tower's sizes from these tensors; {} unless all are there with these numbers of dimensions."""
+    shapes = [weights[prefix + name].shape if prefix + name in weights else None for name in tensors]
+    if [shape and len(shape) for shape in shapes] != [len(names) for names in tensors.values()]:
+        return {}
+    sizes = {name: size for names, shape in zip(tensors.values(), shapes, strict=True)
+             for name, size in zip(names, shape, strict=True) if name}
+    return {**sizes, layers: depth(weights, f'{prefix}transformer.resblocks')}
 
 
 # ---- towers

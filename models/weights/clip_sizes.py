@@ -3,12 +3,12 @@ from pathlib import Path
 
 from mmcv import Config, ConfigDict
 
-from models.errors import UserError
-from models.weights import files, metadata
-from models.weights.clip import is_clip_rc
-from models.weights.clip_variant import variant_of
-from models.weights.files import Checkpoint
-from models.weights.openai_files import MODELS
+from ..errors import UserError
+from . import files, metadata
+from .clip import is_clip_rc
+from .clip_variant import variant_of
+from .files import Checkpoint
+from .openai_files import MODELS
 
 # Settings of a config's `model` that are CLIP's.
 SIZES = {

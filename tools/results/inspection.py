@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets import BY_NAME
-from models import plugins
 from models.errors import UserError
 from models.training_labels import setting_of
 from models.weights import metadata
 from models.weights.checks import check_numbers, depth, first_of
 from models.weights.clip import UNUSED_OF_CLIP, is_clip_rc, saved_by_openai, sizes_of
 from models.weights.clip_variant import variant_of, variants_alike
-from models.weights.cliprc import DEAD, is_official, sizes_of_clip_rc
+from models.weights.cliprc import DEAD, sizes_of_clip_rc
 from models.weights.config_text import read_config_text
 from models.weights.files import Checkpoint
 from models.weights.names import hidden_part
@@ -61,11 +60,11 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
         unseen = None if novel is None else [names[index] for index in novel]
         setting = None if novel is None else setting_of(
             len(names), [*{*names} - {*unseen}], self_training=model.get('self_training', False)).value
-    own_modules, best = plugins.names(config) if ours else [], meta.get('hook_msgs') or {}
+    own_modules, best = metadata.own_modules(checkpoint), meta.get('hook_msgs') or {}
     return {
         'kind': 'CLIP-RC, ' + (
             'exported for inference' if metadata.is_slim(checkpoint) else 'trained by this code' if ours else
-            'saved by the published code' if is_official(checkpoint) else 'without metadata'),
+            'saved by the published code' if any(map(DEAD.match, checkpoint.weights)) else 'without metadata'),
         'class_names': names,
         'unseen_names': unseen,
         'setting': setting,

@@ -6,12 +6,12 @@ from mmcv import Config
 
 from models.text_encoder import embed_class_names
 from models.weights.clip import INTEGERS_OF_OPENAI
+from models.weights.clip_sizes import SIZES, fill_in
 from models.weights.clip_variant import text_encoder_of
 from models.weights.files import Checkpoint
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
 from tools.engine.build import build_model, describe
-from tools.engine.clip_sizes import SIZES, fill_in
 
 LEFT_OUT = {part: dict.fromkeys(keys) for part, keys in SIZES.items()}
 OTHER = {'width': 128, 'layers': 2, 'embed': 48, 'patch': 8, 'resolution': 40, 'text_width': 64, 'text_layers': 1}
