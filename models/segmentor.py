@@ -176,10 +176,6 @@ class CLIPRC(EncoderDecoder):
                     logits = self.decode_head(self.extract_feat(images)).logits
                 yield from logits
 
-    def class_embeddings(self) -> np.ndarray:
-        """Copy the text embeddings to the CPU, (C, E) float32."""
-        return self.class_head.embeddings.cpu().numpy().astype(np.float32)
-
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
         """List the parameters that require gradients."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -65,10 +65,10 @@ def sizes_of(checkpoint: Checkpoint) -> Variant:
     """
     weights = checkpoint.weights
     if is_clip_rc(checkpoint):  # its positions were resized
-        return Variant(_measured(weights, 'backbone.', VISION, 'layers'),
-                       _measured(weights, 'text_encoder.', TEXT, 'transformer_layers'), None)
+        return Variant(measured(weights, 'backbone.', VISION, 'layers'),
+                       measured(weights, 'text_encoder.', TEXT, 'transformer_layers'), None)
     check_names(checkpoint)
-    vision, text = _measured(weights, 'visual.', VISION, 'layers'), _measured(weights, '', TEXT, 'transformer_layers')
+    vision, text = measured(weights, 'visual.', VISION, 'layers'), measured(weights, '', TEXT, 'transformer_layers')
     resolution = None
     if vision:
         resolution = math.isqrt(len(weights['visual.positional_embedding']) - 1) * vision['patch_size']
@@ -77,9 +77,9 @@ def sizes_of(checkpoint: Checkpoint) -> Variant:
     return Variant(vision, text, resolution)
 
 
-def _measured(weights: Mapping[str, Tensor], prefix: str, tensors: dict[str, tuple[str | None, ...]],
-              layers: str) -> dict[str, int]:
-    """Read a tower's sizes from these tensors; {} unless all are there with these numbers of dimensions."""
+def measured(weights: Mapping[str, Tensor], prefix: str, tensors: dict[str, tuple[str | None, ...]],
+             layers: str) -> dict[str, int]:
+    """Read the sizes that a table such as `VISION` names, and the layers; {} unless all tensors have its dimensions."""
     shapes = [weights[prefix + name].shape if prefix + name in weights else None for name in tensors]
     if [shape and len(shape) for shape in shapes] != [len(names) for names in tensors.values()]:
         return {}

@@ -38,9 +38,9 @@ def fill_in(config: Config, checkpoint: Checkpoint | None = None) -> None:
                 del model[part][key]
     known = _model_of_clip(model, checkpoint)
     for part in ('backbone', 'text_encoder'):
-        for key in SIZES[part]:
-            if isinstance(model.get(part), dict) and (known.get(part) or {}).get(key) is not None:
-                model[part].setdefault(key, known[part][key])
+        for key, value in (known.get(part) or {}).items() if isinstance(model.get(part), dict) else ():
+            if key in SIZES[part] and value is not None:
+                model[part].setdefault(key, value)
     if known.get('clip_name') is not None and model.get('clip_name') is None:
         model.clip_name = known['clip_name']
     if 'output_dim' in model.backbone:

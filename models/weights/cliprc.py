@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from . import metadata
 from .checks import check, depth, first_of
-from .clip import is_clip_rc, sizes_of
+from .clip import VISION, is_clip_rc, measured
 from .files import Checkpoint
 from .names import TEXT_TOWER, hidden_part, own_names
 
@@ -16,6 +16,7 @@ DEAD = re.compile(r'decode_head\.(decoder_[qv]\.layers|recovery_decoder\.decoupl
                   r'(self_attn\.(in_proj_|out_proj\.)|norm1\.)(weight|bias)$')
 # Parts of official checkpoints that a model may be built without.
 TRAINING_ONLY = 'decode_head.recovery_decoder.'
+TOKENS = {**VISION, 'prompt_embeddings': (None, 'prompts', None), 'region_level_bridge': ('regions', None)}
 OPTIONAL_PARTS = (*(f'text_encoder.{name}' for name in TEXT_TOWER), TRAINING_ONLY)
 
 
@@ -30,20 +31,17 @@ def check_clip_rc(checkpoint: Checkpoint) -> None:
                     f'{first_of([*checkpoint.weights], 3)}{hidden_part(checkpoint.weights)}.')
 
 
-def sizes_of_clip_rc(checkpoint: Checkpoint) -> dict[str, int] | None:
+def sizes_of_clip_rc(checkpoint: Checkpoint) -> dict[str, int]:
     """Measure a CLIP-RC by its tensors: P, R, resolution in pixels, layers, and the sizes of its vision tower.
 
     Returns:
-        None if the file does not hold a model with CLIP-RC's vision encoder.
+        {} if the file does not hold a model with CLIP-RC's vision encoder.
     """
-    weights, vision = checkpoint.weights, sizes_of(checkpoint).vision if is_clip_rc(checkpoint) else {}
-    tokens = [weights.get(f'backbone.{name}') for name in ('prompt_embeddings', 'region_level_bridge')]
-    if not vision or [None if tensor is None else tensor.ndim for tensor in tokens] != [3, 2]:
-        return None
-    prompts, regions = tokens
-    side = math.isqrt(len(weights['backbone.positional_embedding']) - 1)
-    return {**vision, 'prompts': prompts.shape[1], 'regions': regions.shape[0], 'resolution': side * vision[
-        'patch_size'], 'decoder_layers': depth(weights, 'decode_head.decoder_q.layers'),
+    weights = checkpoint.weights
+    sizes = measured(weights, 'backbone.', TOKENS, 'layers')
+    return sizes and {
+        **sizes, 'resolution': math.isqrt(len(weights['backbone.positional_embedding']) - 1) * sizes['patch_size'],
+        'decoder_layers': depth(weights, 'decode_head.decoder_q.layers'),
         'recovery_layers': depth(weights, f'{TRAINING_ONLY}decouple_q')}
 
 

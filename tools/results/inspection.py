@@ -48,7 +48,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
 def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     sizes, meta = sizes_of_clip_rc(checkpoint), checkpoint.meta
     ours = metadata.description(checkpoint)
-    if sizes is None or not (ours or 'decode_head.q_proj.weight' in checkpoint.weights):
+    if not sizes or not (ours or 'decode_head.q_proj.weight' in checkpoint.weights):
         return None
     if ours:
         names, unseen, setting, prompt_set, config, _ = ours
