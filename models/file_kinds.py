@@ -35,6 +35,8 @@ def kind_of(path: Path) -> tuple[str, str]:
     """
     with path.open('rb') as file:
         start = file.read(LENGTH)
+    if start[8:9] == b'{' and start[6:8] == b'\0\0':  # before them the header's length, which may begin as any file
+        return WEIGHTS, 'a safetensors file'
     if start.lstrip().lower().startswith((b'<!doctype html', b'<html', b'<?xml')):
         return OTHER, 'a web page, as failed downloads leave. Fetch the file itself'
     if known := next((known for begin, known in STARTS.items() if start.startswith(begin)), None):
@@ -44,8 +46,6 @@ def kind_of(path: Path) -> tuple[str, str]:
     if start[:1] == b'\x80' and len(start) > 40:
         return (WEIGHTS, 'a checkpoint of PyTorch') if MAGIC_OF_LEGACY in start[:40] else (
             OTHER, 'a pickle that torch.save did not write, such as the label maps of test.py --out')
-    if start[8:9] == b'{' and start[6:8] == b'\0\0':
-        return WEIGHTS, 'a safetensors file'
     if start.startswith((b'\xff\xfe', b'\xfe\xff')) or start and not CONTROL.search(start) and start.decode(
             errors='replace').count('\ufffd') < len(start) / 10:  # UTF-16, UTF-8, or an older encoding of mostly ASCII
         first = start.decode(errors='replace').strip().split('\n')[0][:40]

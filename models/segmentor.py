@@ -103,8 +103,6 @@ class CLIPRC(EncoderDecoder):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Adapt the names of official and own weights; every loader (torch's, mmcv's, mmseg's) is strict here."""
-        if not prefix:
-            cliprc.rename(state_dict)
         cliprc.adapt(state_dict, self.state_dict(), prefix)
         if self.text_encoder is not None:
             self.class_head.embeddings = None  # of other weights: call `embed_class_names` again
@@ -177,10 +175,6 @@ class CLIPRC(EncoderDecoder):
                 with autocast(images.device, self.amp_dtype):
                     logits = self.decode_head(self.extract_feat(images)).logits
                 yield from logits
-
-    def class_embeddings(self) -> np.ndarray:
-        """Copy the text embeddings to the CPU, (C, E) float32."""
-        return self.class_head.embeddings.cpu().numpy().astype(np.float32)
 
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
         """List the parameters that require gradients."""

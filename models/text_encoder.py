@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from .clip_layers import LayerNorm, Transformer
 from .errors import UserError
-from .weights.checks import check, depth
 
 if TYPE_CHECKING:
     from open_clip import SimpleTokenizer
@@ -50,26 +49,6 @@ class CLIPTextEncoder(BaseModule):
         causal = torch.ones(context_length, context_length, dtype=torch.bool).tril()
         self.register_buffer('causal', causal, persistent=False)  # (L, L)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-
-    @classmethod
-    def like(cls, weights: dict[str, Tensor], heads: int | None = None, gelu: str = 'quick') -> 'CLIPTextEncoder':
-        """Build the encoder that `weights` (names without prefix) were saved from, and load them.
-
-        Args:
-            heads: attention heads; None for one per 64 of width, as in OpenAI's CLIPs. Weights do not show it.
-            gelu: 'quick' or 'plain'. Weights do not show it.
-
-        Raises:
-            UserError: tensors are missing, unknown or do not fit each other; the message names them.
-        """
-        context_length, width = weights['positional_embedding'].shape
-        layers = depth(weights, 'transformer.resblocks')
-        encoder = cls(context_length=context_length, vocab_size=len(weights['token_embedding.weight']),
-                      transformer_width=width, transformer_heads=heads or max(1, width // 64),
-                      transformer_layers=layers, embed_dim=weights['text_projection'].shape[1], gelu=gelu)
-        check(weights, encoder.state_dict(), 'the text encoder')
-        encoder.load_state_dict(weights)
-        return encoder.eval().requires_grad_(False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode token ids (K, L), without columns after the end of all texts if wished, to (K, E), not normalised."""

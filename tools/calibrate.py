@@ -43,7 +43,7 @@ def main() -> None:
     from models.weights import files
     from tools.calibrating.seen_penalty import measure, plot
     from tools.engine import process
-    from tools.engine.build import build_model, check_classes, give_text_embeddings, load_weights
+    from tools.engine.build import trained_model
     from tools.engine.config import load_config
     from tools.engine.data import evaluation_dataset, evaluation_loader
     from tools.engine.files import make_folder
@@ -54,13 +54,10 @@ def main() -> None:
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     dataset = evaluation_dataset(config, 'test', scored=True)
     split = dataset.facts.split
-    model = build_model(config, checkpoint)
+    model = trained_model(config, checkpoint)
     if not len(model.class_head.unseen):
         raise UserError('every class of this config counts as seen (fully supervised, or cross-dataset): there are no '
                         'unseen classes to balance against.')
-    check_classes(checkpoint, config)
-    load_weights(model, checkpoint)
-    give_text_embeddings(model, config, checkpoint)
     used = 0. if model.setting is Setting.TRANSDUCTIVE else model.class_head.seen_penalty
     penalties = sorted({*args.penalties, used})
     loader = evaluation_loader(config, dataset, place)

@@ -44,9 +44,9 @@ def main() -> None:
     from models.class_names import lines_of
     from models.errors import UserError
     from models.weights import files
-    from models.weights.clip_variant import text_options
+    from models.weights.clip_sizes import require_clip
+    from models.weights.clip_variant import text_encoder_of
     from tools.engine.build import dataset_facts
-    from tools.engine.clip_sizes import require_clip
     from tools.engine.config import REPOSITORY, load_config
     from tools.engine.embeddings import cached_embeddings
     from tools.engine.files import atomic_path, make_folder
@@ -65,21 +65,21 @@ def main() -> None:
         facts = DatasetFacts(facts.split, args.prompts)
     clip = args.clip or require_clip(model.get('pretrained_text') or model.get('pretrained') or str(REPOSITORY / CLIP),
                                      '--clip FILE')
-    source = files.read(clip)
-    variant = {} if args.clip else text_options(model)  # the config does not describe another file
+    described = {} if args.clip else {**model}  # the config does not describe another file
     if args.clip_name:
-        variant['name'] = args.clip_name
+        described['clip_name'] = args.clip_name
+    encoder = text_encoder_of(files.read(clip), described)
     make_folder(args.file.absolute().parent)
-    rows, names, logger = cached_embeddings(source, facts, **variant).numpy(), facts.split.names, get_root_logger()
+    rows, names, logger = cached_embeddings(encoder, facts, clip).numpy(), facts.split.names, get_root_logger()
     with atomic_path(args.file) as part:
         np.save(part, rows)
     logger.info('text embeddings %s: %s', rows.shape, args.file)
     directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    pairs = np.stack(np.triu_indices(len(names), k=1), axis=1)  # (pairs, 2)
-    similarity = directions[pairs].prod(axis=1).sum(axis=1)
-    alike = (-similarity).argsort()[:5]
-    logger.info('most alike: %s', '; '.join(f'{names[first]} ~ {names[second]} {cosine:.3f}' for (first, second), cosine
-                                            in zip(pairs[alike], similarity[alike])))
+    cosines = np.triu(directions @ directions.T + 2, k=1)  # + 2: above the zeros of the lower triangle
+    alike = (-cosines).argsort(axis=None)[:min(5, len(names) * (len(names) - 1) // 2)]
+    logger.info('most alike: %s', '; '.join(
+        f'{names[first]} ~ {names[second]} {cosines[first, second] - 2:.3f}'
+        for first, second in zip(*np.unravel_index(alike, cosines.shape))))
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..plugins import read_config
 from ..training_labels import Setting
 from ..weights import cliprc, files, metadata
-from ..weights.clip_variant import text_options
+from ..weights.clip_sizes import fill_in
 from ..weights.config_text import read_config_text
 from ..weights.files import Checkpoint
 from .limits import check_image_sizes, check_parts
@@ -50,12 +50,12 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
             config = Config(known.config if known else read_config_text(checkpoint.meta.get('config') or ''))
         elif not isinstance(config, Config):
             config = read_config(config)
-        config = _complete(config, checkpoint, known, trusted=trusted)
+        _complete(config, checkpoint, trusted=trusted)
         model = _model(config, checkpoint, trusted=trusted)
         names, seen, prompts = _training(checkpoint, config, known, trusted=trusted)
-        options = {**text_options(config.model), **({'name': clip_name} if clip_name else {})}
         clip_files = [clip] if clip else [config.model.get('pretrained_text'), config.model.get('pretrained')]
-        tower = TextTower(checkpoint, [*filter(None, clip_files)], options, named=clip is not None)
+        tower = TextTower(checkpoint, [*filter(None, clip_files)],
+                          {**config.model, **({'clip_name': clip_name} if clip_name else {})}, named=clip is not None)
         if amp not in (None, 'bfloat16', 'float16'):
             raise UserError(f'amp={amp!r} is neither bfloat16 nor float16.')
         model.amp_dtype = amp and getattr(torch, amp)
@@ -86,10 +86,7 @@ def _model(config: Config, checkpoint: Checkpoint, *, trusted: bool) -> torch.nn
                                      'parts of your own, name the config that imports them: config=FILE '
                                      '(--config FILE).')
         raise UserError(f'{error}{remedy}') from error
-    try:
-        model.load_state_dict(checkpoint.weights)
-    except UserError as error:
-        raise UserError(f'{checkpoint.path}: {error}') from error
+    cliprc.load_weights(model, checkpoint)
     return model
 
 
@@ -104,7 +101,7 @@ def _device(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def _complete(config: Config, checkpoint: Checkpoint, known: metadata.Description | None, *, trusted: bool) -> Config:
+def _complete(config: Config, checkpoint: Checkpoint, *, trusted: bool) -> None:
     """Check that a config has model and test data, keep the first of several test datasets, and add CLIP's sizes."""
     source = 'the config' if trusted else checkpoint.path
     if not isinstance(config.get('model'), dict) or not isinstance(config.get('data'), dict):
@@ -118,10 +115,7 @@ def _complete(config: Config, checkpoint: Checkpoint, known: metadata.Descriptio
         raise UserError(f'{source} has no data.test with a pipeline for the images: name the config of its '
                         'training.')
     config.data.test = tests
-    for part in ('backbone', 'text_encoder', 'decode_head') if known else ():  # a config may leave CLIP's sizes out
-        given = {key: value for key, value in (config.model.get(part) or {}).items() if value is not None}
-        config.model[part] = {**(known.config['model'].get(part) or {}), **given}
-    return config
+    fill_in(config, checkpoint)
 
 
 def _training(checkpoint: Checkpoint, config: Config, known: metadata.Description | None, *,

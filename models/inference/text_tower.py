@@ -1,6 +1,6 @@
 """The source of the text encoder: the checkpoint itself, or a CLIP file."""
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
@@ -19,16 +19,16 @@ class TextTower:
 
     Args:
         clip_files: relative paths are looked up in the current folder, the repository and its `pretrained/`.
-        options: heads, gelu and name, as for `text_encoder_of`.
+        model: a config's `model`, as for `text_encoder_of`.
         named: the user named the file, so it must exist.
     """
 
-    def __init__(self, checkpoint: Checkpoint, clip_files: Sequence[str | os.PathLike], options: dict, *, named: bool):
+    def __init__(self, checkpoint: Checkpoint, clip_files: Sequence[str | os.PathLike], model: Mapping, *, named: bool):
         self.checkpoint = None
         if holds_text_tower(checkpoint):  # the model has its own copies of all other weights
             self.checkpoint = checkpoint._replace(weights={name: tensor for name, tensor in checkpoint.weights.items()
                                                            if name.startswith('text_encoder.')})
-        self.source, self.options = checkpoint.path, options
+        self.source, self.model = checkpoint.path, model
         self.files = [*clip_files] or [USUAL_CLIP]
         if named:
             self._file()  # fails now, not at the first new class name
@@ -41,7 +41,7 @@ class TextTower:
         """
         source = self.checkpoint or files.read(self._file())
         self.source = source.path
-        return text_encoder_of(source, **self.options)
+        return text_encoder_of(source, self.model)
 
     def _file(self) -> Path:
         for file in self.files:

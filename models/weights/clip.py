@@ -9,11 +9,16 @@ from ..errors import UserError
 from ..vision_encoder import CLIPVisionEncoder, resize_positions
 from .checks import check, check_numbers, depth, single
 from .files import Checkpoint
-from .names import TEXT_TOWER, part_below
+from .names import TEXT_TOWER, hidden_part
 
 # Tensors of CLIP that CLIP-RC does not use. Files of OpenAI hold the three integers.
 INTEGERS_OF_OPENAI = ('input_resolution', 'context_length', 'vocab_size')
 UNUSED_OF_CLIP = ('logit_scale', 'logit_bias', *INTEGERS_OF_OPENAI)
+# Tensors of a tower -> the sizes that its dimensions are, as arguments of the encoder.
+VISION = {'conv1.weight': ('width', None, None, 'patch_size'), 'class_embedding': (None,), 'ln_pre.weight': (None,),
+          'positional_embedding': (None, None), 'proj': (None, 'output_dim')}
+TEXT = {'positional_embedding': ('context_length', None), 'token_embedding.weight': ('vocab_size', 'transformer_width'),
+        'text_projection': (None, 'embed_dim')}
 SUPPORTED = 'supported are the CLIPs of OpenAI and open_clip whose image tower is a plain ViT'
 
 
@@ -31,6 +36,11 @@ def saved_by_openai(checkpoint: Checkpoint) -> bool:
     return all(name in checkpoint.weights for name in INTEGERS_OF_OPENAI)
 
 
+def is_clip_rc(checkpoint: Checkpoint) -> bool:
+    """Tell whether a file holds CLIP-RC's weights, not CLIP's."""
+    return any(name.startswith(('backbone.', 'text_encoder.')) for name in checkpoint.weights)
+
+
 def holds_text_tower(checkpoint: Checkpoint) -> bool:
     """Tell whether a CLIP-RC checkpoint holds CLIP's text tower too, as official ones do."""
     return 'text_encoder.token_embedding.weight' in checkpoint.weights
@@ -41,14 +51,8 @@ def check_names(clip: Checkpoint) -> None:
     known = ('visual.', *TEXT_TOWER, *UNUSED_OF_CLIP)
     unknown = [name for name in clip.weights if not name.startswith(known)]
     if unknown:
-        raise UserError(f'{clip.path} is not a CLIP ViT{hidden_part(clip)}: {SUPPORTED}. Not known here: '
+        raise UserError(f'{clip.path} is not a CLIP ViT{hidden_part(clip.weights)}: {SUPPORTED}. Not known here: '
                         f'{", ".join(unknown[:8])}.')
-
-
-def hidden_part(checkpoint: Checkpoint) -> str:
-    """Name, in brackets, the prefix of a CLIP or a CLIP-RC in a larger model; empty if there is none."""
-    prefix = part_below(checkpoint.weights)
-    return prefix and f' (the part below {prefix!r} in it is one: save those tensors alone, without that prefix)'
 
 
 # ---- sizes
@@ -60,40 +64,28 @@ def sizes_of(checkpoint: Checkpoint) -> Variant:
         UserError: it is not a CLIP ViT.
     """
     weights = checkpoint.weights
-    if any(name.startswith(('backbone.', 'text_encoder.')) for name in weights):  # CLIP-RC: positions were resized
-        return Variant(_vision_sizes(weights, 'backbone.') or {}, _text_sizes(weights, 'text_encoder.') or {}, None)
+    if is_clip_rc(checkpoint):  # its positions were resized
+        return Variant(measured(weights, 'backbone.', VISION, 'layers'),
+                       measured(weights, 'text_encoder.', TEXT, 'transformer_layers'), None)
     check_names(checkpoint)
-    vision, text, resolution = _vision_sizes(weights, 'visual.'), _text_sizes(weights, ''), None
-    if vision is not None:
+    vision, text = measured(weights, 'visual.', VISION, 'layers'), measured(weights, '', TEXT, 'transformer_layers')
+    resolution = None
+    if vision:
         resolution = math.isqrt(len(weights['visual.positional_embedding']) - 1) * vision['patch_size']
-    elif any(name.startswith('visual.') for name in weights) or text is None:
+    elif not text or any(name.startswith('visual.') for name in weights):
         raise UserError(f'{checkpoint.path} is not a CLIP ViT: {SUPPORTED}.')
-    return Variant(vision or {}, text or {}, resolution)
+    return Variant(vision, text, resolution)
 
 
-def _vision_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int] | None:
-    shapes = _shapes(weights, prefix, {'conv1.weight': 4, 'class_embedding': 1, 'positional_embedding': 2, 'proj': 2,
-                                       'ln_pre.weight': 1})
-    if shapes is None:
-        return None
-    (width, _, _, patch), *_, (_, space), _ = shapes
-    return {'patch_size': patch, 'width': width, 'layers': depth(weights, f'{prefix}transformer.resblocks'),
-            'output_dim': space}
-
-
-def _text_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int] | None:
-    shapes = _shapes(weights, prefix, {'token_embedding.weight': 2, 'positional_embedding': 2, 'text_projection': 2})
-    if shapes is None:
-        return None
-    (vocabulary, width), (length, _), (_, space) = shapes
-    return {'context_length': length, 'vocab_size': vocabulary, 'transformer_width': width,
-            'transformer_layers': depth(weights, f'{prefix}transformer.resblocks'), 'embed_dim': space}
-
-
-def _shapes(weights: Mapping[str, Tensor], prefix: str, dimensions: dict[str, int]) -> list[tuple[int, ...]] | None:
-    """Return the shapes of these tensors; None unless all are there with these numbers of dimensions."""
-    shapes = [tuple(weights[prefix + name].shape) for name in dimensions if prefix + name in weights]
-    return shapes if [len(shape) for shape in shapes] == [*dimensions.values()] else None
+def measured(weights: Mapping[str, Tensor], prefix: str, tensors: dict[str, tuple[str | None, ...]],
+             layers: str) -> dict[str, int]:
+    """Read the sizes that a table such as `VISION` names, and the layers; {} unless all tensors have its dimensions."""
+    shapes = [weights[prefix + name].shape if prefix + name in weights else None for name in tensors]
+    if [shape and len(shape) for shape in shapes] != [len(names) for names in tensors.values()]:
+        return {}
+    sizes = {name: size for names, shape in zip(tensors.values(), shapes, strict=True)
+             for name, size in zip(names, shape, strict=True) if name}
+    return {**sizes, layers: depth(weights, f'{prefix}transformer.resblocks')}
 
 
 # ---- towers
@@ -111,7 +103,7 @@ def load_vision_tower(encoder: CLIPVisionEncoder, clip: Checkpoint) -> None:
                if name.startswith('visual.')}
     if 'positional_embedding' not in weights or 'class_embedding' not in weights:
         raise UserError(f'{clip.path} holds no CLIP image transformer (no visual.class_embedding)'
-                        f'{hidden_part(clip)}: a CLIP ViT file is needed.')
+                        f'{hidden_part(clip.weights)}: a CLIP ViT file is needed.')
     check_names(clip)
     own = {name: tensor for name, tensor in encoder.state_dict().items()
            if 'prompt' not in name and name != 'region_level_bridge'}
@@ -138,7 +130,8 @@ def text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
     missing = [part for part in TEXT_TOWER if not any(name.startswith(part) for name in tower)]
     if missing:
         parts = f': {", ".join(missing)} missing' if tower else ''
-        raise UserError(f'{checkpoint.path} holds no CLIP text encoder{parts}{hidden_part(checkpoint)}. CLIP files '
-                        'hold one, and the checkpoints of the authors; those of this code hold the embeddings alone.')
+        raise UserError(f'{checkpoint.path} holds no CLIP text encoder{parts}{hidden_part(checkpoint.weights)}. CLIP '
+                        'files hold one, and the checkpoints of the authors; those of this code hold the embeddings '
+                        'alone.')
     check_numbers(tower, checkpoint.path)
     return tower

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import plugins
 from ..class_names import PROMPT_SETS
 from ..errors import UserError
 from .files import Checkpoint
@@ -18,26 +19,21 @@ SLIM = 'slim'  # entry of checkpoints from tools/export.py: the number format of
 
 class Description(NamedTuple):
     """The metadata of a checkpoint of ours."""
-    class_names: list[str]
-    unseen_names: list[str]
+    class_names: Sequence[str]
+    unseen_names: Sequence[str]
     setting: str  # a value of `Setting`
-    prompt_set: str | tuple[str, ...]
-    config: dict  # of its training, as data
+    prompt_set: str | Sequence[str]
+    config: dict  # of its training, as plain JSON values
     embeddings: Tensor  # (C, E) of its class names
 
 
-def describe(*, class_names: Sequence[str], unseen_names: Sequence[str], setting: str,
-             prompt_set: str | Sequence[str], config: dict, embeddings: np.ndarray) -> dict:
-    """Make the entry `clip_rc` of a checkpoint's meta.
+def entry_of(description: Description) -> dict:
+    """Make the entry `clip_rc` of a checkpoint's meta, which `description` reads.
 
     The text embeddings are stored as base64 of little-endian float32, with their hash: a test needs no text tower.
-
-    Args:
-        setting: a value of `Setting`.
-        config: of the training, as plain JSON values.
-        embeddings: (C, E) of the class names.
     """
-    table = embeddings.astype('<f4')
+    class_names, unseen_names, setting, prompt_set, config, embeddings = description
+    table = embeddings.numpy().astype('<f4')
     return {
         'format': FORMAT,
         'class_names': list(class_names),
@@ -103,12 +99,7 @@ def description(checkpoint: Checkpoint) -> Description | None:
                        torch.from_numpy(table))
 
 
-def embeddings(checkpoint: Checkpoint, class_names: Sequence[str], prompt_set: str | tuple[str, ...]) -> Tensor | None:
-    """Read the text embeddings (C, E) in a checkpoint of ours; None if it is not ours or has other classes.
-
-    Raises:
-        UserError: the metadata are damaged.
-    """
+def own_modules(checkpoint: Checkpoint) -> list[str]:
+    """List the user's own modules (`custom_imports`) that a checkpoint of ours was trained with."""
     known = description(checkpoint)
-    return known.embeddings if known and (known.class_names, known.prompt_set) == (
-        list(class_names), prompt_set) else None
+    return plugins.names(known.config) if known else []

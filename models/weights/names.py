@@ -93,9 +93,10 @@ def shared_prefix(weights: dict[str, Tensor]) -> str:
     return prefix if any(name.startswith(KNOWN, len(prefix)) for name in names) else ''
 
 
-def part_below(weights: dict[str, Tensor]) -> str:
-    """Find the prefix of a CLIP or a CLIP-RC that is a part of a larger model; empty if there is none."""
-    return next((name.removesuffix(sign) for name in weights for sign in SIGNS if name.endswith(f'.{sign}')), '')
+def hidden_part(weights: dict[str, Tensor]) -> str:
+    """Name, in brackets, the prefix of a CLIP or a CLIP-RC that is a part of a larger model; empty without one."""
+    prefix = next((name.removesuffix(sign) for name in weights for sign in SIGNS if name.endswith(f'.{sign}')), '')
+    return prefix and f' (the part below {prefix!r} in it is one: save those tensors alone, without that prefix)'
 
 
 def is_hugging_face(weights: dict[str, Tensor]) -> bool:

@@ -85,6 +85,13 @@ def test_a_checkpoint_in_place_of_others(tmp_path, zip_format):
         read_config(tmp_path)
 
 
+def test_a_header_of_any_length(tmp_path):
+    """The length of a safetensors header comes first; as 0x80 it looks like a pickle."""
+    for length in range(0, 256, 8):
+        save_file({'a': torch.ones(3)}, tmp_path / 'it', {'meta': length * ' '})
+        assert kind_of(tmp_path / 'it')[0] == WEIGHTS
+
+
 @pytest.mark.parametrize('content', [b'\x80\x02', b'\x87\xbd\xc1\xf7z', bytes(300), b'PK\x03\x04'])
 def test_unknown_kinds(tmp_path, content):
     (tmp_path / 'it').write_bytes(content)

@@ -11,9 +11,10 @@ import torch
 
 from models import plugins
 from models.weights import files
+from models.weights.cliprc import load_weights
 from tests.conftest import REPOSITORY
 from tools.engine import errors
-from tools.engine.build import build_model, load_weights
+from tools.engine.build import build_model
 from tools.engine.config import load_config
 from tools.results.inspection import inspect, lines
 

@@ -47,25 +47,25 @@ def test_a_named_file_is_read_once_and_used_as_stored(tmp_path):
     (tmp_path / 'classes.npy').unlink()
     assert model.text_encoder is None, 'a text tower was built though a file is named'
     model.encode_decode(fill.image(1, (1, 3, 64, 64)), None)
-    assert model.class_embeddings().dtype == np.float32
-    assert np.array_equal(model.class_embeddings(), stored.astype(np.float32)), 'normalised again'
+    assert model.class_head.embeddings.numpy().dtype == np.float32
+    assert np.array_equal(model.class_head.embeddings.numpy(), stored.astype(np.float32)), 'normalised again'
     model.load_state_dict(model.state_dict())
-    assert np.array_equal(model.class_embeddings(), stored.astype(np.float32)), 'lost with other weights'
+    assert np.array_equal(model.class_head.embeddings.numpy(), stored.astype(np.float32)), 'lost with other weights'
 
 
 @torch.no_grad()
 def test_embeddings_follow_the_weights_of_the_text_tower():
     model = build('text').eval()
     model.embed_class_names()
-    before = model.class_embeddings()
+    before = model.class_head.embeddings.numpy()
     other = {name: value + 0.1 * torch.randn_like(value) for name, value in model.state_dict().items()}
     model.load_state_dict(other)
     with pytest.raises(ValueError, match='no text embeddings'):
         model.encode_decode(torch.zeros(1, 3, 64, 64), None)
     model.embed_class_names()
     expected = embed_class_names(model.text_encoder, model.class_names, ['a photo of a {}'])
-    assert np.array_equal(model.class_embeddings(), expected.numpy())
-    assert np.abs(model.class_embeddings() - before).max() > 0.01
+    assert np.array_equal(model.class_head.embeddings.numpy(), expected.numpy())
+    assert np.abs(model.class_head.embeddings.numpy() - before).max() > 0.01
 
 
 def test_clip_is_loaded_for_training_only(clip_file):
@@ -74,12 +74,12 @@ def test_clip_is_loaded_for_training_only(clip_file):
         missing.init_weights()
     model = build('text', pretrained=str(clip_file), pretrained_text=str(clip_file))
     model.embed_class_names()
-    before = model.class_embeddings()
+    before = model.class_head.embeddings.numpy()
     model.init_weights()
     clip = read(clip_file)
     assert torch.equal(model.backbone.proj, clip.weights['visual.proj'].float())
     assert all(torch.equal(value, text_tower(clip)[name]) for name, value in model.text_encoder.state_dict().items())
-    assert not np.array_equal(model.class_embeddings(), before)
+    assert not np.array_equal(model.class_head.embeddings.numpy(), before)
 
 
 @torch.no_grad()

@@ -26,16 +26,6 @@ def test_what_follows_the_end_of_text_has_no_influence(encoder):
     assert close(second, first) and not close(other, first)
 
 
-@pytest.mark.parametrize(('heads', 'expected'), [(None, 2), (4, 4)])
-def test_like_reads_its_sizes_from_the_weights(heads, expected):
-    sizes = SIZES | {'transformer_width': 128, 'transformer_layers': 3, 'transformer_heads': expected}
-    source = randomized(CLIPTextEncoder(**sizes)).eval()
-    copy = CLIPTextEncoder.like(source.state_dict(), heads)
-    tokens = torch.tensor([[48, 3, 7, END, 0, 0, 0]])
-    assert torch.equal(copy(tokens), source(tokens))
-    assert not copy.training and not any(parameter.requires_grad for parameter in copy.parameters())
-
-
 def fake_tokenizer(seen: list[str]):
     """Notes the texts; its tokens are the text's first letters."""
     def tokenizer(texts, length):

@@ -59,7 +59,7 @@ def test_an_official_file_with_its_config(said, tmp_path, setting):
     found = said(path)
     assert found['kind'] == 'CLIP-RC, saved by the published code'
     assert (found['tensors'], found['dead tensors']) == ('496', '48')
-    assert found['sizes'] == ('patch_size 16, width 768, layers 12, output_dim 512, prompts 10, regions 16, resolution '
+    assert found['sizes'] == ('width 768, patch_size 16, output_dim 512, prompts 10, regions 16, layers 12, resolution '
                               '512, decoder_layers 3, recovery_layers 1'), 'recovery also where its weight was 0'
     assert found['dataset'] == 'PascalVOC20' and found['setting'].startswith(setting)
     assert found['class names'].startswith('20: aeroplane; bicycle; ') and found['class names'].endswith('; ...')

@@ -17,10 +17,9 @@ from mmseg.datasets import build_dataset
 from PIL import Image
 
 from datasets.miniature import COLOURS, PATTERNS, Miniature
-from models import CLIPTextEncoder
 from models.text_encoder import embed_class_names
 from models.weights import files
-from models.weights.clip import text_tower
+from models.weights.clip_variant import text_encoder_of
 from tests.conftest import REPOSITORY
 from tools.engine import process
 from tools.engine.data import evaluation_loader, training_loader
@@ -108,8 +107,7 @@ def test_the_shipped_clip_names_images(clip):
     tower = ImageTower(width=len(weights['class_embedding']), layers=layers, embed_dim=weights['proj'].shape[1])
     tower.load_state_dict(weights)
     drawn, classes = zip(*(train_clip.draw(2, index, most=1) for index in range(150)))
-    names = embed_class_names(CLIPTextEncoder.like(text_tower(clip)), Miniature.CLASSES,
-                              ['a photo of a {}'])
+    names = embed_class_names(text_encoder_of(clip), Miniature.CLASSES, ['a photo of a {}'])
     found = (tower(train_clip.normalised(torch.from_numpy(np.stack(drawn)))) @ names.T).argmax(dim=1)
     right = found == torch.tensor(classes)[:, 0]
     of_unseen = torch.isin(torch.tensor(classes)[:, 0], torch.tensor(UNSEEN))

@@ -7,9 +7,9 @@ import torch
 
 from datasets import BY_NAME, COCOStuff164k, PascalVOC20
 from models.class_names import PROMPT_SETS, templates_of
-from models.text_encoder import CLIPTextEncoder, embed_class_names, tokenize
+from models.text_encoder import embed_class_names, tokenize
 from models.weights import files
-from models.weights.clip import text_tower
+from models.weights.clip_variant import text_encoder_of
 from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
@@ -19,8 +19,7 @@ DATA = REPOSITORY / 'tests/data'
 
 
 def expected(clip, names, templates) -> np.ndarray:
-    tower = text_tower(files.read(clip))
-    return embed_class_names(CLIPTextEncoder.like(tower), names, templates).numpy()
+    return embed_class_names(text_encoder_of(files.read(clip)), names, templates).numpy()
 
 
 # ---- against reality
@@ -87,8 +86,8 @@ def test_names_and_prompts_from_files_by_an_official_checkpoint(rows_of, tmp_pat
 
 def test_a_config_brings_its_clip_and_classes(rows_of, tiny_configs, clip_file):
     """Four heads of eight, which the weights alone do not tell."""
-    tower = text_tower(files.read(clip_file))
-    rows = embed_class_names(CLIPTextEncoder.like(tower, 4), PascalVOC20.CLASSES, templates_of('single')).numpy()
+    encoder = text_encoder_of(files.read(clip_file), {'text_encoder': {'transformer_heads': 4}})
+    rows = embed_class_names(encoder, PascalVOC20.CLASSES, templates_of('single')).numpy()
     assert np.abs(rows_of(tiny_configs['inductive'])[0] - rows).max() < 1e-6
     assert np.abs(rows - expected(clip_file, PascalVOC20.CLASSES, templates_of('single'))).max() > 1e-3
 

@@ -8,13 +8,14 @@ from mmseg.datasets import DATASETS
 from mmseg.models.builder import MODELS
 
 from datasets import DatasetFacts
-from models import CLIPRC, plugins
+from models import CLIPRC
 from models.builder import build, compile_layers
 from models.errors import UserError
-from models.weights import clip, cliprc, files, metadata
-from models.weights.clip_variant import text_options
+from models.weights import clip, files, metadata
+from models.weights.clip_sizes import fill_in, require_clip
+from models.weights.clip_variant import text_encoder_of
+from models.weights.cliprc import load_weights
 from models.weights.files import Checkpoint
-from tools.engine.clip_sizes import fill_in, require_clip
 from tools.engine.config import as_data, dataset_configs
 from tools.engine.embeddings import cached_embeddings
 from tools.engine.model_settings import amp_type, check_sizes, class_lists
@@ -76,27 +77,17 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     return built
 
 
-def load_weights(model: CLIPRC, checkpoint: Checkpoint) -> None:
-    """Load the checkpoint's weights into the model, strictly; a UserError names the tensors that do not fit.
+def trained_model(config: Config, checkpoint: Checkpoint) -> CLIPRC:
+    """Build the config's model with the weights of a checkpoint of its classes, and with text embeddings.
 
-    A slim checkpoint has no recovery decoder: the model's own, needed for training only, keeps its values.
+    Raises:
+        UserError: the checkpoint does not fit the config, or there are no embeddings.
     """
-    cliprc.check_clip_rc(checkpoint)
-    weights = checkpoint.weights
-    if metadata.is_slim(checkpoint):
-        weights = cliprc.completed(weights, model.state_dict())
-    try:
-        model.load_state_dict(weights)
-    except UserError as error:
-        own = own_modules(checkpoint)
-        hint = f'\nIt was trained with modules of the user\'s own: {", ".join(own)} (custom_imports).' if own else ''
-        raise UserError(f'{checkpoint.path}: {error}{hint}') from error
-
-
-def own_modules(checkpoint: Checkpoint) -> list[str]:
-    """List the user's own modules (`custom_imports`) that a checkpoint of ours was trained with."""
-    description = metadata.description(checkpoint)
-    return plugins.names(description.config) if description else []
+    model = build_model(config, checkpoint)
+    check_classes(checkpoint, config)
+    load_weights(model, checkpoint)
+    give_text_embeddings(model, config, checkpoint)
+    return model
 
 
 def warn_of_other_parts(checkpoint: Checkpoint, config: Config) -> None:
@@ -115,9 +106,9 @@ def warn_of_other_parts(checkpoint: Checkpoint, config: Config) -> None:
 def describe(model: CLIPRC, config: Config) -> dict:
     """Make the metadata of a checkpoint of the config's training."""
     facts = dataset_facts(config)
-    return metadata.describe(class_names=facts.split.names, unseen_names=facts.split.unseen_names,
-                             setting=model.setting.value, prompt_set=facts.prompt_set, config=as_data(config),
-                             embeddings=model.class_embeddings())
+    return metadata.entry_of(metadata.Description(
+        facts.split.names, facts.split.unseen_names, model.setting.value, facts.prompt_set, as_data(config),
+        model.class_head.embeddings.cpu()))
 
 
 def check_classes(checkpoint: Checkpoint, config: Config) -> None:
@@ -142,35 +133,30 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
 def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint | None = None) -> None:
     """Set the text embeddings of a model from `build_model`, which has the classes and split of the config's dataset.
 
+    They come from the first of these that exists: the file `load_text_embedding`; a checkpoint of ours of the same
+    classes; the text encoder in an official checkpoint; the CLIP file `pretrained_text`. Computed ones are cached.
+
     Raises:
         UserError: there are no embeddings, or they do not fit.
     """
-    facts = dataset_facts(config)
-    rows, source = _text_embeddings(config, facts, checkpoint)
-    model.class_head.set_classes(len(facts.split.names), rows, source=source)
-
-
-def _text_embeddings(config: Config, facts: DatasetFacts, checkpoint: Checkpoint | None) -> tuple[torch.Tensor, str]:
-    """Find embeddings (C, E) and name their source: the first of the following that exists.
-
-    The file `load_text_embedding`; a checkpoint of ours of the same classes; the text encoder in an official
-    checkpoint; the CLIP file `pretrained_text`. Computed embeddings are cached.
-    """
-    logger, named = get_logger('mmseg'), config.model.get('load_text_embedding')
-    stored = None if checkpoint is None else metadata.embeddings(checkpoint, facts.split.names, facts.prompt_set)
-    if named is not None and os.path.exists(named):
-        rows = files.read_embeddings(named)
+    logger, facts, named = get_logger('mmseg'), dataset_facts(config), config.model.get('load_text_embedding')
+    known = checkpoint and metadata.description(checkpoint)
+    stored = known.embeddings if known and (tuple(known.class_names), known.prompt_set) == (
+        facts.split.names, facts.prompt_set) else None
+    if named is not None and not os.path.exists(named):
+        logger.warning('no embedding file %s: those of the checkpoint are taken, or new ones are computed', named)
+        named = None
+    if named is not None:
+        rows, source = files.read_embeddings(named), named
         logger.info('text embeddings: %s', named)
         if stored is not None and not torch.equal(stored, rows):
             logger.warning('%s differs from the embeddings that the checkpoint was trained with; the file is used. '
                            'Remove load_text_embedding to use the checkpoint\'s.', named)
-        return rows, named
-    if named is not None:
-        logger.warning('no embedding file %s: those of the checkpoint are taken, or new ones are computed', named)
-    if stored is not None:
-        logger.info('text embeddings: those in %s', checkpoint.path)
-        return stored, checkpoint.path
-    in_checkpoint = checkpoint is not None and clip.holds_text_tower(checkpoint)
-    tower = checkpoint if in_checkpoint else files.read(require_clip(
-        config.model.get('pretrained_text') or config.model.get('pretrained')))
-    return cached_embeddings(tower, facts, **text_options(config.model)), tower.path
+    elif stored is not None:
+        rows, source = stored, checkpoint.path
+        logger.info('text embeddings: those in %s', source)
+    else:
+        tower = checkpoint if checkpoint is not None and clip.holds_text_tower(checkpoint) else files.read(
+            require_clip(config.model.get('pretrained_text') or config.model.get('pretrained')))
+        rows, source = cached_embeddings(text_encoder_of(tower, config.model), facts, tower.path), tower.path
+    model.class_head.set_classes(len(facts.split.names), rows, source=source)

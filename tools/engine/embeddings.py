@@ -10,24 +10,23 @@ from mmcv.utils import get_logger
 
 from datasets import DatasetFacts
 from models.class_names import synonyms
-from models.text_encoder import embed_class_names
-from models.weights import clip, files
-from models.weights.clip_variant import text_encoder_of, text_variant_of
-from models.weights.files import Checkpoint
+from models.text_encoder import CLIPTextEncoder, embed_class_names
+from models.weights import files
 from tools.engine.files import atomic_path
 
 
-def cached_embeddings(source: Checkpoint, facts: DatasetFacts, **variant: int | str | None) -> torch.Tensor:
-    """Compute embeddings (C, E) by a checkpoint's text encoder, once for each encoder, class list and prompt set.
+def cached_embeddings(encoder: CLIPTextEncoder, facts: DatasetFacts, source: str) -> torch.Tensor:
+    """Compute embeddings (C, E) by a text encoder, once for each encoder, class list and prompt set.
 
-    `variant` is that of `models.weights.clip_variant.text_encoder_of`.
+    Args:
+        source: file of the encoder, for messages.
     """
-    tower, sizes = clip.text_tower(source), text_variant_of(source, **variant)
-    digest = hashlib.sha256(json.dumps([facts.split.names, facts.templates, sizes['transformer_heads'],
-                                        sizes['gelu']]).encode())
-    for name in sorted(tower):
+    block = encoder.transformer.resblocks[0]
+    digest = hashlib.sha256(json.dumps([facts.split.names, facts.templates, block.attn.heads,
+                                        str(block.mlp.gelu)]).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tower[name].numpy().tobytes())
+        digest.update(tensor.numpy().tobytes())
     cache = Path(os.environ.get('CLIPRC_CACHE') or Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
                  / 'clip-rc') / 'text_embeddings'
     file = cache / f'{digest.hexdigest()[:32]}.npy'
@@ -37,9 +36,9 @@ def cached_embeddings(source: Checkpoint, facts: DatasetFacts, **variant: int | 
         return files.read_embeddings(file)
     logger.info('text embeddings: computing %d classes with %s from %s', len(facts.split.names),
                 f'the prompt set {facts.prompt_set!r}' if isinstance(facts.prompt_set, str) else 'your prompts',
-                source.path)
+                source)
     names = [synonyms(name) for name in facts.split.names]
-    rows = embed_class_names(text_encoder_of(source, **variant), names, facts.templates)
+    rows = embed_class_names(encoder, names, facts.templates)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as part:

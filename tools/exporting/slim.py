@@ -11,7 +11,7 @@ from models.inference.text_tower import TextTower
 from models.weights import metadata
 from models.weights.config_text import read_config_text
 from models.weights.files import Checkpoint
-from tools.engine.build import build_model, dataset_facts, describe, give_text_embeddings, load_weights
+from tools.engine.build import dataset_facts, describe, trained_model
 from tools.engine.config import REPOSITORY, as_data
 
 DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
@@ -42,9 +42,7 @@ def with_metadata(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
     names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()]
     if names and names != list(dataset_facts(config).split.names):
         raise UserError(f'{checkpoint.path} has {len(names)} classes that are not those of its config: {remedy}')
-    model = build_model(config)
-    load_weights(model, checkpoint)
-    give_text_embeddings(model, config, checkpoint)
+    model = trained_model(config, checkpoint)
     return checkpoint._replace(meta={**checkpoint.meta, 'clip_rc': describe(model, config)})
 
 

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets import BY_NAME
-from models import plugins
 from models.errors import UserError
 from models.training_labels import setting_of
 from models.weights import metadata
 from models.weights.checks import check_numbers, depth, first_of
-from models.weights.clip import UNUSED_OF_CLIP, hidden_part, saved_by_openai, sizes_of
-from models.weights.clip_names import names_alike
-from models.weights.clip_variant import variant_of
-from models.weights.cliprc import DEAD, is_clip_rc, is_official, sizes_of_clip_rc
+from models.weights.clip import UNUSED_OF_CLIP, is_clip_rc, saved_by_openai, sizes_of
+from models.weights.clip_variant import variant_of, variants_alike
+from models.weights.cliprc import DEAD, sizes_of_clip_rc
 from models.weights.config_text import read_config_text
 from models.weights.files import Checkpoint
+from models.weights.names import hidden_part
 from tools.results.leaves import leaves
 
 SHOWN = 10  # names of a long list
@@ -32,7 +31,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
              'dead_tensors': sum(bool(DEAD.match(name)) for name in weights)}
     try:
         facts |= _clip_rc(checkpoint) or _clip(checkpoint) or {
-            'kind': f'neither CLIP-RC nor CLIP{hidden_part(checkpoint)}',
+            'kind': f'neither CLIP-RC nor CLIP{hidden_part(weights)}',
             'sizes': {name: [*tensor.shape] for name, tensor in weights.items()}}
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f'{path}: its metadata (meta) are damaged. Copy it again.') from error
@@ -49,7 +48,7 @@ def inspect(checkpoint: Checkpoint) -> dict:
 def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     sizes, meta = sizes_of_clip_rc(checkpoint), checkpoint.meta
     ours = metadata.description(checkpoint)
-    if sizes is None or not (ours or 'decode_head.q_proj.weight' in checkpoint.weights):
+    if not sizes or not (ours or 'decode_head.q_proj.weight' in checkpoint.weights):
         return None
     if ours:
         names, unseen, setting, prompt_set, config, _ = ours
@@ -61,11 +60,11 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
         unseen = None if novel is None else [names[index] for index in novel]
         setting = None if novel is None else setting_of(
             len(names), [*{*names} - {*unseen}], self_training=model.get('self_training', False)).value
-    own_modules, best = plugins.names(config) if ours else [], meta.get('hook_msgs') or {}
+    own_modules, best = metadata.own_modules(checkpoint), meta.get('hook_msgs') or {}
     return {
         'kind': 'CLIP-RC, ' + (
             'exported for inference' if metadata.is_slim(checkpoint) else 'trained by this code' if ours else
-            'saved by the published code' if is_official(checkpoint) else 'without metadata'),
+            'saved by the published code' if any(map(DEAD.match, checkpoint.weights)) else 'without metadata'),
         'class_names': names,
         'unseen_names': unseen,
         'setting': setting,
@@ -98,7 +97,7 @@ def _clip(checkpoint: Checkpoint) -> dict | None:
         gelu = variant_of(checkpoint).vision['gelu']
     except UserError:  # the file does not show it
         gelu = None
-    return {'kind': 'CLIP', 'gelu': gelu, **({} if gelu else {'open_clip_names': names_alike(sizes)}),
+    return {'kind': 'CLIP', 'gelu': gelu, **({} if gelu else {'open_clip_names': [*variants_alike(sizes)]}),
             'format': ('OpenAI' if saved_by_openai(checkpoint) else
                        'Hugging Face\'s transformers' if checkpoint.hugging_face else 'open_clip'),
             'sizes': {**sizes.vision, 'resolution': sizes.resolution},

@@ -19,14 +19,7 @@ from models import plugins
 from models.errors import UserError
 from models.weights import files, metadata
 from tools.engine import hang, process
-from tools.engine.build import (
-    build_model,
-    check_classes,
-    give_text_embeddings,
-    load_weights,
-    own_modules,
-    warn_of_other_parts,
-)
+from tools.engine.build import trained_model, warn_of_other_parts
 from tools.engine.config import dataset_configs, load_config
 from tools.engine.data import evaluation_dataset, evaluation_loader
 from tools.engine.evaluation import collect, predict
@@ -52,10 +45,7 @@ def test(args: argparse.Namespace) -> None:
             settings.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
     dataset = evaluation_dataset(config, 'test', scored=bool(args.eval))
 
-    model = build_model(config, checkpoint)
-    check_classes(checkpoint, config)
-    load_weights(model, checkpoint)
-    give_text_embeddings(model, config, checkpoint)
+    model = trained_model(config, checkpoint)
     trained_in = checkpoint.meta.get('clip_rc', {}).get('setting', model.setting.value)
     if trained_in != model.setting.value and not config.get('cross_dataset'):
         logger.warning('the checkpoint was trained in the %s setting, the config is %s', trained_in,
@@ -93,7 +83,7 @@ def test(args: argparse.Namespace) -> None:
                   'images': len(dataset), 'protocol': config.get('protocol'),
                   'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
                   'unseen_names': dataset.facts.split.unseen_names,
-                  'own_modules': sorted({*plugins.names(config), *own_modules(checkpoint)}),
+                  'own_modules': sorted({*plugins.names(config), *metadata.own_modules(checkpoint)}),
                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
 

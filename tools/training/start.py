@@ -10,10 +10,11 @@ from models import CLIPRC
 from models.errors import UserError
 from models.training_labels import Setting
 from models.weights import files, metadata
+from models.weights.clip_sizes import require_clip
+from models.weights.cliprc import load_weights
 from models.weights.files import Checkpoint
 from tools.engine import process, run_folder
-from tools.engine.build import build_model, give_text_embeddings, load_weights
-from tools.engine.clip_sizes import require_clip
+from tools.engine.build import build_model, give_text_embeddings
 
 
 def starting_point(args: argparse.Namespace, config: Config, work_dir: Path, place: process.Place,

@@ -12,8 +12,8 @@ from PIL import Image
 
 from models.errors import UserError
 from models.inference import load_model
-from models.text_encoder import CLIPTextEncoder, embed_class_names
-from models.weights.clip import text_tower
+from models.text_encoder import embed_class_names
+from models.weights.clip_variant import text_encoder_of
 from models.weights.files import Checkpoint
 from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights
@@ -79,7 +79,7 @@ def test_an_official_checkpoint(official, noise):
     novel = golden_config('inductive')['novel_class']
     assert model.seen_names == tuple(name for index, name in enumerate(model.class_names) if index not in novel)
     names = ['cat', 'pot, flower pot']
-    encoder = CLIPTextEncoder.like(text_tower(official[1]), heads=4)
+    encoder = text_encoder_of(official[1], {'text_encoder': {'transformer_heads': 4}})
     wanted = embed_class_names(encoder, [['cat'], ['pot', 'flower pot']], ['a photo of a {}'])
     assert torch.allclose(model.embed(names), wanted, atol=1e-6)
     assert set(np.unique(model.segment(noise, names).labels)) <= {0, 1}
@@ -112,7 +112,7 @@ def test_another_clip_is_refused(tiny, tmp_path):
     ({'checkpoint': REPOSITORY / 'tools/miniature/clip.pt'}, 'is CLIP itself|does not say how it was trained'),
     ({'device': 'gpu'}, "device='gpu'"), ({'device': 'cuda:99'}, 'PyTorch sees'),
     ({'config': REPOSITORY / 'configs/_base_/models/clip_rc.py'}, 'no complete `model` and `data`'),
-    ({'config': REPOSITORY / 'configs/miniature/inductive.py'}, 'does not fit this model')])
+    ({'config': REPOSITORY / 'configs/miniature/inductive.py'}, 'was trained with model.backbone.heads=4')])
 def test_files_and_options_that_do_not_fit(tiny, change, message):
     with pytest.raises(ValueError, match=message):
         load_model(**{'checkpoint': tiny, **change})

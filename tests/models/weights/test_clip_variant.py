@@ -5,11 +5,11 @@ import safetensors.torch
 import torch
 
 from models import CLIPVisionEncoder
+from models.clip_layers import GELUS
 from models.text_encoder import VOCABULARY, tokenize
 from models.weights import files
 from models.weights.clip import INTEGERS_OF_OPENAI, load_vision_tower
-from models.weights.clip_names import known_variants
-from models.weights.clip_variant import text_encoder_of, text_options, variant_of
+from models.weights.clip_variant import known_variants, text_encoder_of, variant_of
 from models.weights.files import Checkpoint
 from models.weights.names import own_names
 from tests.clip_files import VIT_B_16, VIT_B_32, VIT_L_14, clip_by_shape, clip_weights
@@ -99,14 +99,21 @@ def test_another_tokenizer():
         text_encoder_of(file)
 
 
-@pytest.mark.parametrize(('model', 'options'), [
-    ({'backbone': {'gelu': 'plain'}, 'pretrained': 'a.pt', 'pretrained_text': 'a.pt'}, (None, 'plain', None)),
-    ({'backbone': {'gelu': 'plain'}, 'pretrained': 'a.pt', 'pretrained_text': 'b.pt'}, (None, None, None)),
-    ({'backbone': {'gelu': 'plain'}, 'text_encoder': {'transformer_heads': 4, 'gelu': 'quick'}}, (4, 'quick', None)),
-    ({'clip_name': 'ViT-B-32/openai', 'text_encoder': None, 'backbone': {}}, (None, None, 'ViT-B-32/openai')), ({}, (
-        None, None, None))])
-def test_options_of_a_config(model, options):
-    assert tuple(text_options(model).values()) == options
+@pytest.mark.parametrize(('model', 'heads', 'gelu'), [
+    ({'backbone': {'gelu': 'plain'}, 'pretrained': 'a.pt', 'pretrained_text': 'a.pt'}, 2, 'plain'),
+    ({'backbone': {'gelu': 'plain'}, 'pretrained': 'a.pt', 'pretrained_text': 'b.pt'}, 2, 'quick'),
+    ({'backbone': {'gelu': 'plain'}, 'text_encoder': {'transformer_heads': 4, 'gelu': 'quick'}}, 4, 'quick'),
+    ({'clip_name': 'ViT-B-33/openai', 'text_encoder': None, 'backbone': {}}, None, None), ({}, 2, 'quick')])
+def test_options_of_a_config(model, heads, gelu):
+    clip = Checkpoint(clip_weights(text_width=128, text_layers=1), {}, 'openai.pt')
+    if heads is None:
+        with pytest.raises(ValueError, match='not a known name'):
+            text_encoder_of(clip, model)
+        return
+    encoder = text_encoder_of(clip, model)
+    block = encoder.transformer.resblocks[0]
+    assert block.attn.heads == heads and isinstance(block.mlp.gelu, GELUS[gelu])
+    assert not encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
 # ---- the same numbers as open_clip
@@ -140,7 +147,8 @@ def test_text_embeddings_are_those_of_open_clip(theirs, gelu, tmp_path, write):
             for name, value in weights.items()}, file)
     clip = files.read(file)
     tokens = tokenize(['a photo of a cat', 'two dogs, and a sofa in the garden'])
-    ours, other = (text_encoder_of(clip, gelu=kind) for kind in (gelu, {'quick': 'plain', 'plain': 'quick'}[gelu]))
+    ours, other = (text_encoder_of(clip, {'text_encoder': {'gelu': kind}})
+                   for kind in (gelu, {'quick': 'plain', 'plain': 'quick'}[gelu]))
     assert close(ours(tokens), theirs.encode_text(tokens), 1e-5)
     assert not close(other(tokens), theirs.encode_text(tokens), 1e-4), 'the test cannot distinguish them'
 

@@ -22,10 +22,6 @@ def described(tiny_configs):
     return {'iter': 3, 'clip_rc': describe(model, config)}, facts, table
 
 
-def known(facts):
-    return facts.split.names, facts.prompt_set
-
-
 def test_contents(described):
     entry = described[0]['clip_rc']
     assert entry['class_names'][:2] == ['aeroplane', 'bicycle'] and len(entry['class_names']) == 20
@@ -42,31 +38,33 @@ def test_read_without_running_code(described, tmp_path):
     assert json.loads(json.dumps(meta, allow_nan=False)) == meta
     save_checkpoint(torch.nn.Linear(2, 2), str(tmp_path / 'it.pth'), meta=meta)
     assert torch.load(tmp_path / 'it.pth', weights_only=True)['meta']['clip_rc'] == meta['clip_rc']
-    assert torch.equal(metadata.embeddings(files.read(tmp_path / 'it.pth'), *known(facts)), table)
+    read = metadata.description(files.read(tmp_path / 'it.pth'))
+    assert torch.equal(read.embeddings, table)
+    assert (tuple(read.class_names), read.prompt_set) == (facts.split.names, facts.prompt_set)
 
 
 @pytest.mark.parametrize('place', [0, 1000, -1])
 def test_damage_is_found(described, place):
-    meta, facts, _ = described
+    meta, _, _ = described
     stored = meta['clip_rc']['text_embeddings']
     data = bytearray(base64.b64decode(stored['base64']))
     data[place] ^= 1
     stored['base64'] = base64.b64encode(data).decode()
     with pytest.raises(ValueError, match='damaged'):
-        metadata.embeddings(Checkpoint({}, meta, 'it'), *known(facts))
+        metadata.description(Checkpoint({}, meta, 'it'))
 
 
 def test_whose_it_is(described):
-    meta, facts, _ = described
+    meta, _, _ = described
     assert metadata.is_ours(Checkpoint({}, meta, 'it'))
     for other in ({}, {'CLASSES': ['cat'], 'iter': 20000}):
         assert not metadata.is_ours(Checkpoint({}, other, 'it'))
-        assert metadata.embeddings(Checkpoint({}, other, 'it'), *known(facts)) is None
+        assert metadata.description(Checkpoint({}, other, 'it')) is None
 
 
 def test_a_newer_format_is_refused(described):
-    meta, facts, _ = described
+    meta, _, _ = described
     meta['clip_rc']['format'] = 2
-    for read in (metadata.is_ours, lambda checkpoint: metadata.embeddings(checkpoint, *known(facts))):
+    for read in (metadata.is_ours, metadata.description):
         with pytest.raises(ValueError, match='format 2.*reads 1.*update'):
             read(Checkpoint({}, meta, 'it'))

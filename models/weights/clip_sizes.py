@@ -3,13 +3,12 @@ from pathlib import Path
 
 from mmcv import Config, ConfigDict
 
-from models.errors import UserError
-from models.weights import files, metadata
-from models.weights.clip import Variant
-from models.weights.clip_variant import variant_of
-from models.weights.cliprc import is_clip_rc
-from models.weights.files import Checkpoint
-from models.weights.openai_files import MODELS
+from ..errors import UserError
+from . import files, metadata
+from .clip import is_clip_rc
+from .clip_variant import variant_of
+from .files import Checkpoint
+from .openai_files import MODELS
 
 # Settings of a config's `model` that are CLIP's.
 SIZES = {
@@ -39,9 +38,9 @@ def fill_in(config: Config, checkpoint: Checkpoint | None = None) -> None:
                 del model[part][key]
     known = _model_of_clip(model, checkpoint)
     for part in ('backbone', 'text_encoder'):
-        for key in SIZES[part]:
-            if isinstance(model.get(part), dict) and (known.get(part) or {}).get(key) is not None:
-                model[part].setdefault(key, known[part][key])
+        for key, value in (known.get(part) or {}).items() if isinstance(model.get(part), dict) else ():
+            if key in SIZES[part] and value is not None:
+                model[part].setdefault(key, value)
     if known.get('clip_name') is not None and model.get('clip_name') is None:
         model.clip_name = known['clip_name']
     if 'output_dim' in model.backbone:
@@ -54,25 +53,16 @@ def fill_in(config: Config, checkpoint: Checkpoint | None = None) -> None:
 
 def _model_of_clip(model: ConfigDict, checkpoint: Checkpoint | None) -> dict:
     """Return the known settings of the model's CLIP, by the names of a config's `model`."""
-    description = None if checkpoint is None else metadata.description(checkpoint)
-    if description is not None:
-        trained = description.config['model']
-        _check_same(model, trained, checkpoint)
-        return trained
-    name, gelu = model.get('clip_name'), model.backbone.get('gelu')
-    if checkpoint is not None and is_clip_rc(checkpoint):
-        return _as_config(variant_of(checkpoint, name=name, gelu=gelu))
-    path = model.get('pretrained')
-    if 'width' in model.backbone and (path is None or not Path(path).is_file()):
-        return {}
-    variant = variant_of(files.read(require_clip(path)), name=name, gelu=gelu)
-    if model.get('pretrained_text') not in (None, path):
-        variant = variant._replace(text={})  # another file's
-    return _as_config(variant)
-
-
-def _as_config(variant: Variant) -> dict:
-    return {'backbone': variant.vision, 'text_encoder': variant.text}
+    if checkpoint is not None and (description := metadata.description(checkpoint)):
+        _check_same(model, description.config['model'], checkpoint)
+        return description.config['model']
+    source, path, own_text = checkpoint, model.get('pretrained'), True
+    if checkpoint is None or not is_clip_rc(checkpoint):
+        if 'width' in model.backbone and (path is None or not Path(path).is_file()):
+            return {}
+        source, own_text = files.read(require_clip(path)), model.get('pretrained_text') in (None, path)
+    variant = variant_of(source, name=model.get('clip_name'), gelu=model.backbone.get('gelu'))
+    return {'backbone': variant.vision, 'text_encoder': variant.text if own_text else {}}
 
 
 def _check_same(model: ConfigDict, trained: dict, checkpoint: Checkpoint) -> None:

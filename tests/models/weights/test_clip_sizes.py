@@ -4,13 +4,14 @@ import pytest
 import torch
 from mmcv import Config
 
-from models.text_encoder import CLIPTextEncoder, embed_class_names
-from models.weights.clip import INTEGERS_OF_OPENAI, text_tower
+from models.text_encoder import embed_class_names
+from models.weights.clip import INTEGERS_OF_OPENAI
+from models.weights.clip_sizes import SIZES, fill_in
+from models.weights.clip_variant import text_encoder_of
 from models.weights.files import Checkpoint
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
 from tools.engine.build import build_model, describe
-from tools.engine.clip_sizes import SIZES, fill_in
 
 LEFT_OUT = {part: dict.fromkeys(keys) for part, keys in SIZES.items()}
 OTHER = {'width': 128, 'layers': 2, 'embed': 48, 'patch': 8, 'resolution': 40, 'text_width': 64, 'text_layers': 1}
@@ -148,8 +149,7 @@ def test_text_embeddings_of_a_clip_of_open_clip(call, open_clip_file, tmp_path):
                                                       text='transformer_heads=None, gelu="plain"'))
     call('tools/text_embeddings.py', tmp_path / 'config.py', '--file', tmp_path / 'rows.npy')
     classes = ['red', 'yellow', 'green', 'blue', 'purple']
-    expected = {gelu: embed_class_names(CLIPTextEncoder.like(
-        text_tower(Checkpoint(clip_weights(**OTHER), {}, '')), gelu=gelu), classes, ['a photo of a {}']).numpy()
-        for gelu in ('quick', 'plain')}
+    expected = {gelu: embed_class_names(text_encoder_of(Checkpoint(clip_weights(**OTHER), {}, ''), {
+        'backbone': {'gelu': gelu}}), classes, ['a photo of a {}']).numpy() for gelu in ('quick', 'plain')}
     rows = np.load(tmp_path / 'rows.npy')
     assert np.abs(rows - expected['plain']).max() < 1e-5 < np.abs(rows - expected['quick']).max()
