@@ -13,8 +13,7 @@ from mmcv import Config
 
 from datasets import COCOStuff164k, PascalVOC20
 from models.weights import files
-from models.weights.clip_names import known_variants
-from models.weights.clip_variant import variant_of
+from models.weights.clip_variant import known_variants, variant_of
 from tests.conftest import REPOSITORY
 from tools.preparation.sources import BENCHMARKS
 

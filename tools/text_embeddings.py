@@ -75,11 +75,11 @@ def main() -> None:
         np.save(part, rows)
     logger.info('text embeddings %s: %s', rows.shape, args.file)
     directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    cosines = np.triu(directions @ directions.T + 2, k=1)  # + 2: above the zeros of the lower triangle
-    alike = (-cosines).argsort(axis=None)[:min(5, len(names) * (len(names) - 1) // 2)]
-    logger.info('most alike: %s', '; '.join(
-        f'{names[first]} ~ {names[second]} {cosines[first, second] - 2:.3f}'
-        for first, second in zip(*np.unravel_index(alike, cosines.shape))))
+    cosines = directions @ directions.T
+    cosines[np.tril_indices(len(names))] = -np.inf  # each pair once
+    best = zip(*np.unravel_index((-cosines).argsort(axis=None)[:5], cosines.shape))
+    logger.info('most alike: %s', '; '.join(f'{names[first]} ~ {names[second]} {cosines[first, second]:.3f}'
+                                            for first, second in best if first < second))
 
 
 if __name__ == '__main__':
