@@ -34,7 +34,7 @@ def main() -> None:
     from tools.engine.config import load_config
     from tools.engine.flop_count import Count, count
     height, width = (args.shape * 2)[:2]
-    model = build_model(load_config(args))
+    model = build_model(load_config(args.config, args.cfg_options, args.data_root))
     model.class_head.set_classes(model.num_classes, torch.ones(model.num_classes, model.class_head.embed_dims))
 
     counts = count(model, (height, width))

@@ -1,7 +1,6 @@
 """Every config builds and trains with the published settings; an official config file works unchanged."""
 import json
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,7 @@ def models():
 
     def get(leaf):
         if leaf not in built:
-            config = load_config(Namespace(config=str(CONFIGS / leaf), data_root=None, options=[], cfg_options=[]))
+            config = load_config(CONFIGS / leaf)
             if leaf in OTHER_CLIPS:  # sizes come from a checkpoint with the shapes of that CLIP
                 with torch.device('meta'):
                     built[leaf] = config, build_model(config, on_clip(OTHER_CLIPS[leaf][0]))

@@ -60,7 +60,7 @@ def main() -> None:
     from tools.engine.config import load_config
     from tools.engine.files import make_folder
     folder = make_folder(args.out) if args.out else None
-    config = load_config(args)
+    config = load_config(args.config, args.cfg_options, args.data_root)
     place = process.start(args)
     if args.amp and place.device.type == 'cpu' and not args.emulate and not cpu_has(getattr(torch, args.amp)):
         sys.stdout.write(f'this CPU has no instructions for {args.amp}: its rows are left out; --emulate times them\n')

@@ -40,7 +40,7 @@ def main() -> None:
     from tools.engine.panels import model_input, side_by_side
     if not 0 < args.opacity <= 1:
         raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
-    config, logger = load_config(args), get_root_logger()
+    config, logger = load_config(args.config, args.cfg_options, args.data_root), get_root_logger()
     folder = make_folder(args.out)
     split = dataset_facts(config).split  # its message is clearer than mmseg's
     train = args.part == 'train'

@@ -47,7 +47,7 @@ def main() -> None:
     from tools.engine.config import load_config
     from tools.engine.data import evaluation_dataset, evaluation_loader
     from tools.engine.files import make_folder
-    config = load_config(args)
+    config = load_config(args.config, args.cfg_options, args.data_root)
     place = process.start(args)
     checkpoint = files.read(args.checkpoint)
     folder = make_folder(args.out or Path(args.checkpoint).absolute().parent / 'calibration')

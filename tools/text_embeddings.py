@@ -54,7 +54,7 @@ def main() -> None:
     if args.classes in BY_NAME:
         facts = BY_NAME[args.classes].describe()
     elif args.classes.endswith('.py'):
-        config = load_config(argparse.Namespace(config=args.classes, data_root=None, cfg_options=[]))
+        config = load_config(args.classes)
         facts, model = dataset_facts(config), config.model
     elif Path(args.classes).is_file():
         facts = DatasetFacts(ClassSplit(tuple(lines_of(args.classes, 'class names'))), 'coco15')

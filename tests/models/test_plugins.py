@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-from argparse import Namespace
 
 import pytest
 import torch
@@ -47,7 +46,7 @@ def write_config(file, base, *modules, part='', imports=None):
 
 
 def read(file):
-    return load_config(Namespace(config=str(file), data_root=None, options=[], cfg_options=[]))
+    return load_config(file)
 
 
 @pytest.fixture(autouse=True)

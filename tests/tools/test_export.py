@@ -103,7 +103,7 @@ def test_a_slim_file_is_tested(run, tiny_configs, slim_file, tmp_path):
 
 
 def test_training_starts_from_a_slim_file(tiny_configs, slim_file, checkpoint, tmp_path):
-    config = load_config(Namespace(config=str(tiny_configs['inductive']), data_root=None, options=[], cfg_options=[]))
+    config = load_config(tiny_configs['inductive'])
     place = process.Place(torch.device('cpu'))
     args = Namespace(resume_from=None, auto_resume=False, load_from=str(slim_file))
     model = initial_model(config, starting_point(args, config, tmp_path, place, None)[0])

@@ -68,8 +68,6 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     model.update(class_lists(config, split), load_text_embedding=None, text_encoder=None)
     check_sizes(config)
     amp_dtype = amp_type(config)
-    if not isinstance(config.get('compile', False), bool):
-        raise UserError(f'compile={config.compile!r} is neither True nor False.')
     built = build(model)
     built.amp_dtype = amp_dtype
     if config.get('compile'):

@@ -3,6 +3,7 @@
 A file holds `state_dict`, `optimizer` and `meta` as mmcv's do, and `random_states`, one for each process.
 """
 import random
+import re
 import time
 import zipfile
 from collections import OrderedDict
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from mmcv.runner import BaseRunner, CheckpointHook
 
+from models.errors import UserError
 from tools.engine.files import atomic_path
 from tools.engine.process import Place, gather
 from tools.engine.run_folder import LATEST, STOPPED, iterations_of, numbered, point_latest_to
@@ -69,6 +71,9 @@ class Checkpoints(CheckpointHook):
 
     def __init__(self, place: Place, *, filename_tmpl: str = 'iter_{}.pth', create_symlink: bool = True, **options):
         super().__init__(**{'by_epoch': False, **options})
+        if not re.fullmatch(r'[^{}/]*_\{\}\.pth', filename_tmpl):
+            raise UserError(f'checkpoint_config.filename_tmpl={filename_tmpl!r}: it must end in _{{}}.pth, because '
+                            'resuming finds checkpoints by their numbers.')
         self.place, self.template, self.linked = place, filename_tmpl, create_symlink
         self.saved = 0  # iterations done at the last checkpoint
 

@@ -1,7 +1,7 @@
 """Read configs, override them from the command line, and make their paths absolute."""
 import json
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pprint import pformat
 
@@ -11,44 +11,38 @@ from models.errors import UserError
 from models.plugins import REPOSITORY, read_config
 from models.weights.config_text import with_pairs
 from tools.engine.config_names import SETTINGS, check_names
+from tools.engine.config_values import check_values, require
 
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # settings of a config's model
 TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # settings of a config's datasets, where they are not lists
-LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG')
-DATA_SETTINGS = ('samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test')
 # The lengths in pixels of a pipeline's steps.
 PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pad': ('size',),
           'MultiScaleFlipAug': ('img_scale',)}
 
 
-def load_config(args: Namespace) -> Config:
-    """Read the config of the command line. Relative paths in it are relative to the repository.
+def load_config(file: str | Path, options: Sequence[str] = (), data_root: str | None = None) -> Config:
+    """Read a config and check its settings. Relative paths in it are relative to the repository.
 
     A config is Python code, and is executed. Modules in its `custom_imports` are imported; they may lie beside it.
 
+    Args:
+        options: of the command line, KEY=VALUE.
+        data_root: the folder of all its datasets, instead of their own.
+
     Raises:
-        UserError: the file is missing or not a config, one of its modules cannot be imported, or a setting is unknown.
+        UserError: the file is missing or not a config, one of its modules cannot be imported, or a setting is unknown
+            or invalid.
     """
-    path = Path(args.config)
-    config = read_config(path)
-    check_names(config, path)
-    _override(config, args.cfg_options)
-    for needed in ('model', 'data', 'model.backbone', 'model.decode_head', 'data.test'):
-        part = config
-        for name in needed.split('.'):
-            part = part.get(name) if isinstance(part, (Config, dict)) else None
-        if part is None:
-            raise UserError(f'{path} has no `{needed}`: it is not a complete config, but may be a base of one.')
-    unknown = [f'data.{name}' for name in config.data if name not in DATA_SETTINGS]
-    if unknown:
-        raise UserError(f'{", ".join(unknown)}: data has {", ".join(DATA_SETTINGS)}.')
-    if config.get('log_level', 'INFO') not in LEVELS:
-        raise UserError(f'log_level={config.log_level!r}: one of {", ".join(LEVELS)} is needed.')
+    config = read_config(file)
+    check_names(config, Path(file))
+    _override(config, options)
+    require(config, file, 'model', 'data', 'model.backbone', 'model.decode_head', 'data.test', 'model.test_cfg')
+    check_values(config)
     for dataset in dataset_configs(config.data):
         if isinstance(dataset.get('pipeline'), list):
             dataset.pipeline = with_pairs(dataset.pipeline)
-        if args.data_root is not None:
-            dataset.data_root = str(Path(args.data_root).absolute())
+        if data_root is not None:
+            dataset.data_root = str(Path(data_root).absolute())
         elif dataset.get('data_root') is not None:
             dataset.data_root = str(REPOSITORY / dataset.data_root)
         for name in TEXT_FILES:
@@ -61,7 +55,7 @@ def load_config(args: Namespace) -> Config:
     return config
 
 
-def _override(config: Config, options: list[str]) -> None:
+def _override(config: Config, options: Sequence[str]) -> None:
     """Change settings by the KEY=VALUE options of a command line; the last one of a key counts."""
     parser = ArgumentParser()
     parser.add_argument('--options', nargs='*', action=DictAction, default={})
@@ -102,15 +96,10 @@ def set_image_size(config: Config) -> None:
     """Set the side of crops and windows to the config's `image_size` (pixels), and scale related lengths with it.
 
     These are the sizes of the model's inputs, the stride of windows, and the sizes in pipelines.
-
-    Raises:
-        UserError: it is not a positive integer.
     """
     model, side = config.model, config.get('image_size')
     if side is None:
         return
-    if type(side) is not int or side < 1:
-        raise UserError(f'image_size={side!r} is not a positive integer (pixels).')
     before = model.backbone.get('input_resolution', 512)
 
     def scale(settings: ConfigDict, *names: str) -> None:

@@ -3,11 +3,9 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from inspect import signature
 from itertools import islice
 from pathlib import Path
 
-import mmcv.runner
 import numpy as np
 import torch
 from mmcv.runner import LoggerHook
@@ -17,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from datasets.metrics import OF_SPLITS, check_metrics
 from models.errors import UserError
 from models.label_format import label_format
 from models.weights import files
@@ -74,14 +73,22 @@ def collect(parts: list, count: int, place: Place) -> list | None:
 
 
 class Evaluation(EvalHook):
-    """Evaluate while training, by the same code as test.py; `options` are those of mmseg's `EvalHook`."""
+    """Evaluate while training, by the same code as test.py.
 
-    OPTIONS = {'metric', *signature(EvalHook).parameters, *signature(mmcv.runner.EvalHook).parameters} - {
-        'args', 'kwargs', 'dataloader', 'eval_kwargs', 'test_fn', 'by_epoch', 'out_dir'}
+    Args:
+        options: the config's `evaluation`, options of mmseg's `EvalHook`.
+
+    Raises:
+        UserError: an unknown metric, or `save_best` is not a score.
+    """
 
     def __init__(self, loader: DataLoader, place: Place, **options):
         super().__init__(loader, **{'rule': 'greater', **options})
         self.place = place
+        metrics = check_metrics(options.get('metric', 'mIoU'))
+        known = ('auto', 'aAcc', 'mAcc', *metrics, *(OF_SPLITS if 'mIoU' in metrics else ()))
+        if self.save_best is not None and self.save_best not in known:
+            raise UserError(f'evaluation.save_best={self.save_best!r} is not a score; there are {", ".join(known)}.')
 
     def before_run(self, runner: TrainingRunner) -> None:
         super().before_run(runner)

@@ -7,8 +7,6 @@ from models.errors import UserError
 from models.sliding_window import sliding
 from tools.engine.config import dataset_configs
 
-WINDOW_SETTINGS = ('mode', 'crop_size', 'stride', 'windows_per_batch')  # of a config's model.test_cfg
-
 
 def class_lists(config: Config, split: ClassSplit) -> dict[str, list[int]]:
     """Return the class lists of the dataset's split; those that an official config repeats must equal them.
@@ -44,24 +42,14 @@ def amp_type(config: Config) -> torch.dtype | None:
 
 
 def check_sizes(config: Config) -> None:
-    """Check the window settings, and that crops and windows have the size that the model is built for.
+    """Check that crops and windows have the size that the model is built for, and that windows cover an image.
 
     Raises:
-        UserError: an unknown or invalid setting, or another size.
+        UserError: they don't.
     """
-    windows = config.model.get('test_cfg')
-    if not isinstance(windows, dict):
-        raise UserError(f'model.test_cfg={windows!r}: a dict is needed, with {", ".join(WINDOW_SETTINGS)}.')
-    unknown = [f'model.test_cfg.{name}' for name in windows if name not in WINDOW_SETTINGS]
-    if unknown:
-        raise UserError(f'{", ".join(unknown)}: test_cfg has {", ".join(WINDOW_SETTINGS)}.')
-    if windows.get('mode', 'slide') not in ('slide', 'whole'):
-        raise UserError(f'model.test_cfg.mode={windows.mode!r} is neither slide nor whole.')
+    windows = config.model.test_cfg
     if windows.get('mode', 'slide') == 'slide' and windows.get('crop_size') and windows.get('stride'):
         sliding(windows.crop_size, windows.crop_size, windows.stride)
-    batch = windows.get('windows_per_batch')
-    if batch is not None and (type(batch) is not int or batch < 1):
-        raise UserError(f'model.test_cfg.windows_per_batch={batch!r} is not a positive integer.')
     size = config.model.decode_head.get('img_size', 512)
     resolution = config.model.backbone.get('input_resolution', 512)
     if size != resolution:

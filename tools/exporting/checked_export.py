@@ -35,7 +35,7 @@ def load(args: Namespace) -> tuple[Checkpoint, Segmenter, list[np.ndarray]]:
     """Load the checkpoint, its model, and the images to compare results on."""
     checkpoint = files.read(args.checkpoint)
     cliprc.check_clip_rc(checkpoint)
-    config = None if args.config is None else load_config(Namespace(config=args.config, data_root=None, cfg_options=[]))
+    config = None if args.config is None else load_config(args.config)
     checkpoint = slim.with_metadata(checkpoint, config)
     model = load_model(checkpoint, config, clip=args.clip, device='cpu')
     images = [read_image(file) for file in args.image] or draw_images(model.model.decode_head.img_size)

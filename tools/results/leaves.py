@@ -1,5 +1,4 @@
 """The configs of this repository: the dataset and the setting of each."""
-from argparse import Namespace
 from functools import cache
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ def leaves() -> dict[str, Leaf]:
         if '_base_' in name.parts:
             continue
         try:
-            config = load_config(Namespace(config=str(path), data_root=None, options=[], cfg_options=[]))
+            config = load_config(path)
             split = dataset_facts(config).split
             setting = CROSS_DATASET if config.get('cross_dataset') else setting_of(
                 len(split.names), class_lists(config, split)['base_class'],

@@ -29,7 +29,7 @@ from tools.engine.panels import side_by_side
 
 def test(args: argparse.Namespace) -> None:
     check_options(args)
-    config = load_config(args)
+    config = load_config(args.config, args.cfg_options, args.data_root)
     place = process.start(args, timeout=hang.group_timeout(args))
     checkpoint = files.read(args.checkpoint)
     folder = make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')

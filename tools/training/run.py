@@ -22,20 +22,21 @@ from models.weights.files import Checkpoint
 from tools.engine import checkpoints, hang, process, run_folder, scaled_optimizer  # noqa: F401  registers its hook
 from tools.engine.build import common_facts, describe
 from tools.engine.config import as_text, load_config
+from tools.engine.config_values import require
 from tools.engine.data import evaluation_dataset, evaluation_loader, training_loader
 from tools.engine.evaluation import Evaluation
 from tools.engine.files import make_folder
 from tools.engine.runner import TrainingRunner
-from tools.training.settings import check_settings, set_batch, set_optimizer_hook
+from tools.training.settings import set_batch, set_optimizer_hook
 from tools.training.start import check_same_task, images_done, initial_model, starting_point
 
 
 def train(args: argparse.Namespace) -> None:
-    config = load_config(args)
+    config = load_config(args.config, args.cfg_options, args.data_root)
     if config.get('cross_dataset'):
         raise UserError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
                         'config of configs/coco, and test with this one.')
-    check_settings(config)
+    require(config, args.config, 'runner.max_iters', 'data.samples_per_gpu', 'data.workers_per_gpu', 'optimizer')
     place = process.start(args, timeout=hang.group_timeout(args))
     work_dir = make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
     if place.rank == 0:

@@ -23,7 +23,8 @@ EXAMPLE = REPOSITORY / 'configs/custom/example.py'
 def load(*arguments):
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
-    return load_config(parser.parse_args([str(argument) for argument in arguments]))
+    args = parser.parse_args([str(argument) for argument in arguments])
+    return load_config(args.config, args.cfg_options, args.data_root)
 
 
 @pytest.fixture(autouse=True)
@@ -121,8 +122,9 @@ def test_a_json_trains_on_the_same(tmp_path):
     """Lists of a JSON stand for tuples where mmseg needs these."""
     (tmp_path / 'mine.json').write_text(json.dumps(Config.fromfile(str(EXAMPLE))._cfg_dict.to_dict()))
     for build in (training_dataset, lambda config: evaluation_dataset(config, 'test', scored=True)):
-        ours, from_json = (build(load(file)) for file in (EXAMPLE, tmp_path / 'mine.json'))
-        assert repr(ours.pipeline) == repr(from_json.pipeline)
+        ours, from_json = (re.sub(' at 0x[0-9a-f]+', '', repr(build(load(file)).pipeline))
+                           for file in (EXAMPLE, tmp_path / 'mine.json'))
+        assert ours == from_json
 
 
 # ---- the size of images
@@ -147,12 +149,6 @@ def test_image_size_of_a_config_that_has_it_already(tmp_path):
     assert as_data(again)['data'] == as_data(load(LEAF))['data']
 
 
-@pytest.mark.parametrize('side', ['0', '51.2'])
-def test_invalid_image_size(side):
-    with pytest.raises(ValueError, match=f'image_size={side} is not a positive integer'):
-        load(LEAF, '--cfg-options', f'image_size={side}')
-
-
 # ---- names at the top of a config
 
 @pytest.fixture
@@ -175,8 +171,15 @@ def written(tmp_path):
     ('resume = True', 'resume is not a setting .*--auto-resume'),
     ('optim_wrapper = dict(type="AmpOptimWrapper")', 'optim_wrapper is not a setting .*MMEngine'),
     ('workflow = [("train", 1), ("val", 1)]', r"workflow is .*only \[\('train', 1\)\].*evaluation"),
-    ('data = dict(sample_per_gpu=3)', 'data.sample_per_gpu: data has samples_per_gpu'),
-    ('log_level = "VERBOSE"', "log_level='VERBOSE'.*INFO"),
+    ('data = dict(sample_per_gpu=3)', 'data has no sample_per_gpu; there are samples_per_gpu'),
+    ('log_level = "VERBOSE"', "log_level='VERBOSE': one of .*INFO"),
+    ('model = dict(test_cfg=dict(strid=(32, 32)))', 'model.test_cfg has no strid; .*stride'),
+    ('model = dict(test_cfg=dict(mode="slid"))', "test_cfg.mode='slid': one of slide, whole is needed"),
+    ('model = dict(test_cfg=dict(windows_per_batch=0))', 'windows_per_batch=0: an integer of at least 1 is needed'),
+    ('model = dict(test_cfg=None)', 'has no `model.test_cfg`'),
+    ('compile = "no"', "compile='no': one of False, True is needed"),
+    ('image_size = 0', 'image_size=0: an integer of at least 1 is needed'),
+    ('image_size = 51.2', 'image_size=51.2: an integer'),
 ])
 def test_refused(written, line, message):
     with pytest.raises(UserError, match=message):
