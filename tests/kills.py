@@ -31,7 +31,7 @@ from tools.miniature.world import write_world
 
 INTERVAL = 3  # iterations from one checkpoint to the next
 PARTS = '.*.part.pth'  # of checkpoints that are being written
-RESUMED = re.compile(r'resumed from epoch: \d+, iter (\d+)')  # counted from 0, as mmcv does
+RESUMED = re.compile(r'resumed from .* after (\d+) iterations')
 
 
 def command(folder: Path, world: Path, iterations: int) -> list[str]:
@@ -103,7 +103,7 @@ def main() -> None:
             output, part = killed(command(folder, work / 'world', last), folder, draws, writing=number % 2 == 0)
             while_writing += part
             found = RESUMED.search(output)
-            resumed = int(found[1]) + 1 if found else 0
+            resumed = int(found[1]) if found else 0
             saved = numbered(folder)
             assert 'error:' not in output and 'Traceback' not in output and 'Iter [' in output, output[-2000:]
             assert resumed == expected and 'Skipped' not in output, f'resumed from {resumed}, not {expected}'

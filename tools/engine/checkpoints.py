@@ -56,16 +56,6 @@ def set_random_state(state: dict, device: torch.device) -> None:
         torch.cuda.set_rng_state(state['cuda'], device)
 
 
-def save(runner: BaseRunner, path: Path, states: list[dict], done: int) -> None:
-    """Write the checkpoint of a run after `done` iterations, with the `random_state` of each process."""
-    model = getattr(runner.model, 'module', runner.model)
-    meta = {**runner.meta, 'epoch': 1, 'iter': done - 1, 'progress': runner.progress(done),
-            'mmcv_version': mmcv.__version__, 'time': time.asctime()}
-    weights = OrderedDict((name, tensor.detach().cpu()) for name, tensor in model.state_dict().items())
-    write({'meta': meta, 'state_dict': weights, 'optimizer': runner.optimizer.state_dict(), 'random_states': states},
-          path)
-
-
 class Checkpoints(CheckpointHook):
     """Save checkpoints by `write`, with random states; `max_keep_ckpts` removes the oldest, never `best_*.pth`."""
 
@@ -89,19 +79,29 @@ class Checkpoints(CheckpointHook):
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         if self.every_n_iters(runner, self.interval) or (self.save_last and self.is_last_iter(runner)):
-            self.save(runner, self.template, done=runner.iter + 1)
+            self.save_newest(runner, self.template, done=runner.iter + 1)
 
-    def save(self, runner: BaseRunner, template: str, done: int) -> None:
-        """Write a checkpoint after `done` iterations; all processes must call it."""
+    def save_newest(self, runner: BaseRunner, template: str, done: int) -> None:
+        """Write a checkpoint after `done` iterations, link `latest.pth` to it, and remove older ones."""
         path = Path(self.out_dir) / template.format(done)
-        runner.check_weights()
-        states = gather(random_state(self.place.device), self.place)
         runner.meta['hook_msgs']['last_ckpt'] = str(path)
+        self.save(runner, path, done)
         if self.place.rank == 0:
-            save(runner, path, states, done)
             self.link(runner, path)
             self.remove_others(path, done)
-        self.saved, runner.last_good = done, path
+        self.saved = done
+
+    def save(self, runner: BaseRunner, path: Path, done: int) -> None:
+        """Write a checkpoint after `done` iterations; all processes must call it."""
+        runner.check_weights()
+        states = gather(random_state(self.place.device), self.place)
+        if self.place.rank == 0:
+            weights = getattr(runner.model, 'module', runner.model).state_dict()
+            meta = {**runner.meta, 'epoch': 1, 'iter': done - 1, 'progress': runner.progress(done),
+                    'mmcv_version': mmcv.__version__, 'time': time.asctime()}
+            write({'meta': meta, 'state_dict': OrderedDict((name, tensor.cpu()) for name, tensor in weights.items()),
+                   'optimizer': runner.optimizer.state_dict(), 'random_states': states}, path)
+        runner.last_good = path
 
     def link(self, runner: BaseRunner, path: Path) -> None:
         """Make `latest.pth` a link to a checkpoint of this folder, if the file system has links."""

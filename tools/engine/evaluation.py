@@ -20,7 +20,6 @@ from models.errors import UserError
 from models.label_format import label_format
 from models.weights import files
 from tools.engine import hang, process
-from tools.engine.checkpoints import random_state, save
 from tools.engine.process import Place
 from tools.engine.run_folder import EVALUATIONS, evaluations, write_evaluations
 from tools.engine.runner import TrainingRunner
@@ -90,11 +89,6 @@ class Evaluation(EvalHook):
         if self.save_best is not None and self.save_best not in known:
             raise UserError(f'evaluation.save_best={self.save_best!r} is not a score; there are {", ".join(known)}.')
 
-    def before_run(self, runner: TrainingRunner) -> None:
-        super().before_run(runner)
-        if self.save_best and self.place.rank == 0:
-            self._know_best(runner)
-
     def _best_files(self) -> list[Path]:
         """List the best checkpoints of the folder, also those of a run that was interrupted."""
         key = '.+' if self.save_best == 'auto' else re.escape(self.save_best)
@@ -121,6 +115,8 @@ class Evaluation(EvalHook):
 
     def before_epoch(self, runner: TrainingRunner) -> None:
         """Evaluate now if the run was stopped while evaluating. mmcv's runner calls this before the first iteration."""
+        if self.save_best and self.place.rank == 0:
+            self._know_best(runner)
         if runner.iter == 0:
             return
         done = runner.iter in evaluations(Path(runner.work_dir) / EVALUATIONS)
@@ -139,7 +135,6 @@ class Evaluation(EvalHook):
         if not self._should_evaluate(runner):
             return
         runner.check_weights()
-        states = process.gather(random_state(self.place.device), self.place)
         dataset, parts = self.dataloader.dataset, []
         for index, labels in predict(runner.model, self.dataloader, self.place):
             if runner.stop.signal:
@@ -147,31 +142,32 @@ class Evaluation(EvalHook):
             parts += dataset.pre_eval(labels, index)
         if asked := runner.stop.agreed():
             runner.end(asked, runner.iter + 1)  # when resumed, it will evaluate
-        parts = collect(parts, len(dataset), self.place)
+        parts, best = collect(parts, len(dataset), self.place), None
         if self.place.rank == 0:
             runner.log_buffer.clear()
             runner.log_buffer.output['eval_iter_num'] = len(self.dataloader)
             score = self.evaluate(runner, parts)
-            if self.save_best:
-                self._save_best(runner, score, states)
+            best = self._new_best(runner, score) if self.save_best else None
+        if best := process.of_first(best, self.place):
+            runner.checkpoints.save(runner, best, runner.iter + 1)
+        if self.place.rank == 0:
+            for other in self._best_files() if best else ():
+                if other != best:
+                    other.unlink()
             scores = {name: value for name, value in runner.log_buffer.output.items() if '.' not in name}
             record = Path(runner.work_dir) / EVALUATIONS
             write_evaluations(record, {**evaluations(record), runner.iter + 1: scores})
 
-    def _save_best(self, runner: TrainingRunner, score: float, states: list[dict]) -> None:
-        """Save a checkpoint if its score is the best so far, and remove the previous best checkpoint."""
+    def _new_best(self, runner: TrainingRunner, score: float) -> Path | None:
+        """Note a score if it is the best so far, and name the checkpoint to write; else return None."""
         messages = runner.meta['hook_msgs']
         if math.isnan(score):
             runner.logger.warning('%s is not a number (do the masks have such classes?): the checkpoint is not saved '
                                   'as the best one', self.key_indicator)
-            return
+            return None
         if 'best_score' in messages and not self.compare_func(score, messages['best_score']):
-            return
+            return None
         path = Path(self.out_dir) / f'best_{self.key_indicator}_iter_{runner.iter + 1}.pth'
         messages['best_score'], messages['best_ckpt'] = score, str(path)
-        save(runner, path, states, runner.iter + 1)
-        runner.last_good = path
-        for other in self._best_files():
-            if other != path:
-                other.unlink()
         runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path.name)
+        return path

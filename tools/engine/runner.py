@@ -31,11 +31,10 @@ class TrainingRunner(IterBasedRunner):
         super().__init__(*args, **options)
         self.place, self.checkpoints = place, checkpoints
         self.images_per_iteration, self.iterations_per_step = images_per_iteration, iterations_per_step
-        self.began = 0, 0  # iterations and images done before this process started
+        self.images_apart = 0  # of an earlier part of the run, if an iteration had another number of images
         self.stop = Stop(place)
         self.files = []  # names of the images of this step's batches and of the last batch before
         self.random_states = []
-        self.of_config = []  # the config's hooks, which `begin_hooks` starts
         self.tensors = self._model.state_dict().keys()  # their names must not change
         self.last_good: Path | None = None  # the last checkpoint
         self.register_hook(checkpoints, priority='NORMAL')
@@ -47,7 +46,7 @@ class TrainingRunner(IterBasedRunner):
         Raises:
             UserError: a type or an argument is unknown, or a package is missing.
         """
-        ours, settings = [*self.hooks], deepcopy({name: config.get(name) for name in (  # mmcv pops their items
+        settings = deepcopy({name: config.get(name) for name in (  # mmcv pops their items
             'lr_config', 'optimizer_config', 'log_config', 'custom_hooks')})
         for options in (settings['lr_config'], *((settings['log_config'] or {}).get('hooks') or [])):
             if isinstance(options, dict):
@@ -59,15 +58,14 @@ class TrainingRunner(IterBasedRunner):
                                ('custom_hooks', self.register_custom_hooks)):
             with building(name):
                 register(settings[name])
-        self.of_config = [hook for hook in self.hooks if hook not in ours]
 
     def begin_hooks(self) -> None:
-        """Call `before_run` of the config's hooks, before any file of an earlier run is touched.
+        """Call `before_run` of the hooks, before an earlier run is put aside.
 
         Raises:
             UserError: a package is missing, or a hook adds tensors to the model, which no checkpoint may hold.
         """
-        for hook in self.of_config:
+        for hook in self.hooks:
             with building(f'hook {type(hook).__name__}'):
                 hook.before_run(self)
             self._check_tensors(type(hook).__name__)
@@ -84,8 +82,7 @@ class TrainingRunner(IterBasedRunner):
 
     def progress(self, done: int) -> dict[str, int]:
         """Count the images after `done` iterations, and those of an iteration, for a run that resumes there."""
-        iterations, images = self.began
-        return {'images': images + (done - iterations) * self.images_per_iteration,
+        return {'images': self.images_apart + done * self.images_per_iteration,
                 'images_per_iteration': self.images_per_iteration, 'iterations_per_step': self.iterations_per_step}
 
     def resume(self, checkpoint: str, done: int, images: int) -> None:
@@ -93,9 +90,11 @@ class TrainingRunner(IterBasedRunner):
 
         Options of the optimizer, such as its learning rate, are the config's.
         """
+        content = files.read_content(checkpoint)
+        self._model.load_state_dict(content['state_dict'])
         options_of_groups = [{key: value for key, value in group.items() if key != 'params'}
                              for group in self.optimizer.param_groups]
-        super().resume(checkpoint, map_location='cpu')
+        self.optimizer.load_state_dict(content['optimizer'])
         for key in ('betas', 'momentum'):
             if (key in self.optimizer.param_groups[0]) != (key in options_of_groups[0]):
                 raise UserError(f'the optimizer of {checkpoint} is not the {type(self.optimizer).__name__} of the '
@@ -103,16 +102,11 @@ class TrainingRunner(IterBasedRunner):
         for group, options in zip(self.optimizer.param_groups, options_of_groups, strict=True):
             group.pop('initial_lr', None)  # the schedule sets it from the learning rate
             group.update(options)
-        self._iter = self._inner_iter = done  # mmcv would repeat the last iteration
-        self.began, self.last_good = (done, images), Path(checkpoint)
-
-    def load_checkpoint(self, filename: str, **options) -> dict:
-        content = files.read_content(filename)  # mmcv's own reading is only as safe as torch's default
-        self._model.load_state_dict(content['state_dict'])
+        self._iter = self._inner_iter = done
+        self.images_apart, self.last_good = images - done * self.images_per_iteration, Path(checkpoint)
         self.random_states = content.get('random_states', [])
-        if 'grad_scaler' in content['meta']:
-            self.meta['grad_scaler'] = content['meta']['grad_scaler']
-        return content
+        self.meta |= {key: value for key, value in content['meta'].items() if key == 'grad_scaler'}
+        self.logger.info('resumed from %s after %d iterations', checkpoint, done)
 
     def run(self, *args, **options) -> None:
         self.stop.listen()
@@ -129,9 +123,8 @@ class TrainingRunner(IterBasedRunner):
     def call_hook(self, name: str) -> None:
         if name == 'before_epoch' and self.place.rank < len(self.random_states):  # the loader's iterator has drawn
             set_random_state(self.random_states[self.place.rank], self.place.device)
-        for hook in self.hooks:
-            if name != 'before_run' or hook not in self.of_config:
-                getattr(hook, name)(self)
+        if name != 'before_run':  # `begin_hooks` has called it
+            super().call_hook(name)
 
     def train(self, data_loader, **kwargs) -> None:
         """Do one iteration; if a signal asks for the end, write a checkpoint and raise `Stopped`."""
@@ -146,7 +139,7 @@ class TrainingRunner(IterBasedRunner):
         handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # loader workers may end from now on
         AT_END.append(partial(signal.signal, signal.SIGCHLD, handler))
         if self.checkpoints.saved != done:
-            self.checkpoints.save(self, STOPPED, done)
+            self.checkpoints.save_newest(self, STOPPED, done)
         self.logger.info('%s after iteration %d; %s', asked.name, done, self.how_to_resume())
         self.call_hook('after_run')
         raise Stopped(asked)
