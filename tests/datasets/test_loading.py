@@ -6,10 +6,9 @@ from PIL import Image
 
 from datasets.loading import LoadImage, LoadLabels
 from datasets.masks import MaskColours, MaskIds
-from models.inference import read_image
 from tests.data_archives import encoded
-from tests.datasets.custom_data import EXAMPLE, dataset_of, id_masks
-from tests.models.test_image_io import png_bomb, save_kinds
+from tests.datasets.custom_data import dataset_of, id_masks
+from tests.models.test_image_io import png_bomb
 
 IMAGE = np.zeros((128, 128, 3), np.uint8)
 JPEG, MASK = 'images/00.jpg', 'masks/00.png'
@@ -71,25 +70,15 @@ def test_a_damaged_file_is_named(tmp_path, part, file, name, damage, words):
     assert str(path) in str(caught.value)
 
 
-def test_one_reading_of_an_image_everywhere(tmp_path):
-    """Training and testing load the image that `read_image`, and thus demo.py, reads."""
-    dataset = dataset_of(EXAMPLE, colours=True)
-    (tmp_path / 'kinds').mkdir()
-    dataset.img_dir = str(tmp_path / 'kinds')
-    for path in save_kinds(tmp_path / 'kinds', np.asarray(Image.open(EXAMPLE / 'val/images/00.jpg'))):
-        expected = read_image(path)
-        loaded = LoadImage()({'img_prefix': dataset.img_dir, 'img_info': {'filename': path.name}})
-        assert loaded['img'].flags.c_contiguous and np.array_equal(loaded['img'][..., ::-1], expected), path.name
-        dataset.img_infos[0]['filename'] = path.name
-        assert np.array_equal(dataset.image(0), expected), path.name
-
-
-@pytest.mark.parametrize(('ending', 'options'), [('png', {}), ('jpg', {}), ('jpg', {'subsampling': 0, 'quality': 100}),
-                                                 ('jpg', {'progressive': True})])
-def test_plain_images_are_loaded_as_by_mmseg(tmp_path, ending, options):
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+@pytest.mark.parametrize(('ending', 'options'), [
+    ('png', {}), ('jpg', {}), ('jpg', {'subsampling': 0, 'quality': 100}), ('jpg', {'subsampling': 1, 'quality': 30}),
+    ('jpg', {'progressive': True})])
+def test_plain_images_are_loaded_as_by_mmseg(tmp_path, ending, options, mode):
     """The published pipeline, bit for bit, with all that it leaves for the next steps."""
     noise = np.random.default_rng(0).integers(0, 255, (9, 12, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((96, 72), Image.Resampling.BICUBIC).save(tmp_path / f'it.{ending}', **options)
+    Image.fromarray(noise).resize((97, 73), Image.Resampling.BICUBIC).convert(mode).save(
+        tmp_path / f'it.{ending}', **options)
     for settings in ({}, {'to_float32': True}):
         ours, theirs = (step(**settings)({'img_prefix': str(tmp_path), 'img_info': {'filename': f'it.{ending}'}})
                         for step in (LoadImage, LoadImageFromFile))
@@ -97,6 +86,7 @@ def test_plain_images_are_loaded_as_by_mmseg(tmp_path, ending, options):
             results['img_norm_cfg'] = repr(results['img_norm_cfg'])
         images = ours.pop('img'), theirs.pop('img')
         assert np.array_equal(*images) and images[0].dtype == images[1].dtype and ours == theirs
+        assert images[0].flags.c_contiguous
 
 
 def load(path, masks: MaskIds | MaskColours | None = None) -> np.ndarray:

@@ -5,8 +5,6 @@ from mmcv.runner.hooks.optimizer import GradientCumulativeOptimizerHook
 
 from models.errors import UserError
 
-SCALER_OPTIONS = {'init_scale', 'growth_factor', 'backoff_factor', 'growth_interval'}
-
 
 @HOOKS.register_module()
 class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
@@ -24,10 +22,9 @@ class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
         self.options = {'init_scale': loss_scale} if type(loss_scale) in (int, float) else loss_scale
         if loss_scale == 'dynamic':
             self.options = {}
-        elif not isinstance(self.options, dict) or {*self.options} - SCALER_OPTIONS or self.options.get(
-                'init_scale', 1) <= 0:
+        elif not isinstance(self.options, dict) or self.options.get('init_scale', 1) <= 0:
             raise UserError(f'loss_scale={loss_scale!r}: \'dynamic\' is needed, a positive number, or a dict of '
-                            f'{", ".join(sorted(SCALER_OPTIONS))}.')
+                            'arguments of torch.amp.GradScaler, such as init_scale.')
 
     def before_run(self, runner: IterBasedRunner) -> None:
         self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type, **self.options)

@@ -54,7 +54,7 @@ def train(args: argparse.Namespace) -> None:
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
     as_given = deepcopy(config)  # the config that this run writes down: with the same options it repeats this run
     batch = set_batch(config, place.world_size, args.total_batch_size, logger)
-    images = images_done(checkpoint, done, batch, logger) if resumes else 0
+    images = images_done(checkpoint, batch, logger) if resumes else 0
 
     loader = training_loader(config, place, seed, images)
     evaluation = None if args.no_validate else evaluation_hook(config, place)

@@ -61,7 +61,7 @@ def initial_model(config: Config, checkpoint: Checkpoint | None) -> CLIPRC:
     return model
 
 
-def images_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int], logger: logging.Logger) -> int:
+def images_done(checkpoint: Checkpoint, batch: tuple[int, int], logger: logging.Logger) -> int:
     """Count the images of a run before it is resumed.
 
     Args:
@@ -70,8 +70,7 @@ def images_done(checkpoint: Checkpoint, iterations: int, batch: tuple[int, int],
     Raises:
         UserError: a step of the optimizer took another number of iterations, so that these are not comparable.
     """
-    now = dict(zip(('images_per_iteration', 'iterations_per_step'), batch))
-    then = checkpoint.meta.get('progress') or {**now, 'images': iterations * batch[0]}
+    now, then = dict(zip(('images_per_iteration', 'iterations_per_step'), batch)), checkpoint.meta['progress']
     if then['iterations_per_step'] != now['iterations_per_step']:
         raise UserError(
             f'{checkpoint.path} is of a run with {then["iterations_per_step"]} iteration(s) per step, now there are '
