@@ -50,7 +50,7 @@ def main() -> None:
     model = load_segmenter(args)
     model.warned = True  # unreliable results are reported at the end
     folder, logger = make_folder(args.out), get_root_logger()
-    with lock_folder(folder, f'another run writes to {folder}: wait for its end, or name another: --out FOLDER.'):
+    with lock_folder(folder, '--out'):
         if videos.is_video(args.source):
             logger.info('video: %s', videos.segment_video(model, args.source, args, options, folder))
             return

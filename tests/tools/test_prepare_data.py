@@ -299,7 +299,7 @@ def test_one_run_at_a_time(case):
     case = case('ade20k')
     with ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool:
         pool.submit(lock, case.root / 'downloads').result(20)
-        case.fails('another run is using', case.root / 'downloads')
+        case.fails('another run writes to', case.root / 'downloads')
     assert case.run() == 0
 
 

@@ -61,8 +61,7 @@ class Run:
             except errors.Stopped as stopped:
                 self.ended = stopped
             finally:
-                while errors.AT_END:  # as at a process's end
-                    errors.AT_END.pop()()
+                errors.AT_END.close()
         return losses
 
 
@@ -447,16 +446,16 @@ def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path, re
 
 
 def test_two_runs_in_one_folder(tmp_path):
-    lock = lock_folder(tmp_path, 'it is locked')
+    lock = lock_folder(tmp_path, '--work-dir')
     if not (other := os.fork()):
         try:
-            process.hold(tmp_path, patience=0)
+            lock_folder(tmp_path, '--work-dir')
         except UserError as error:
             os._exit(3 if f'another run writes to {tmp_path}: wait' in str(error) else 1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 3
     lock.close()
-    process.hold(tmp_path, patience=0)
+    lock_folder(tmp_path, '--work-dir').close()
 
 
 if 'TWO_PROCESSES' in os.environ:  # each of two processes runs this file with pytest, to have its fixtures

@@ -30,9 +30,11 @@ OTHERS = {
     'profiler_config': ([], "use custom_hooks=[dict(type='ProfilerHook', by_epoch=False)]"),
     'total_epochs': ([], 'use runner=dict(max_iters=N)'),
     'total_iters': ([], 'use runner=dict(max_iters=N)'),
+    **dict.fromkeys(('optim_wrapper', 'param_scheduler', 'default_hooks', 'train_dataloader', 'val_dataloader',
+                     'test_dataloader', 'val_evaluator', 'test_evaluator', 'model_wrapper_cfg', 'randomness',
+                     'vis_backends'), ([], 'it is a setting of MMEngine, and configs here are those of mmsegmentation '
+                                           '0.x')),
 }
-MMENGINE = {'optim_wrapper', 'param_scheduler', 'default_hooks', 'train_dataloader', 'val_dataloader',
-            'test_dataloader', 'val_evaluator', 'test_evaluator', 'model_wrapper_cfg', 'randomness', 'vis_backends'}
 
 
 def check_names(config: Config, path: Path) -> None:
@@ -52,8 +54,6 @@ def check_names(config: Config, path: Path) -> None:
         if _is_used(name, own if strict else config.text) or remedy and config[name] in (None, False, *harmless):
             continue
         close = get_close_matches(name, SETTINGS, n=1, cutoff=0.7 if strict else 0.85)
-        if name in MMENGINE:
-            remedy = 'it is a setting of MMEngine, and configs here are those of mmsegmentation 0.x'
         if remedy or close or strict:
             advice = remedy or (f'did you mean {close[0]}?' if close else 'it has no effect. Settings of a base are '
                                 'changed in their dict, such as data=dict(train=dict(...))')

@@ -9,9 +9,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 
 LAUNCHED = 'TORCHELASTIC_RUN_ID' in os.environ  # by torchrun
-AT_END: list[Callable[[], None]] = []  # called by `run` when a command ends, the last one first
+AT_END = ExitStack()  # closed by `run` when a command ends
 LOST = re.compile(r'Connection (closed|reset) by peer|remote process exited|NCCL communicator was aborted')
 WORKER_DIED = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: [^.]+|[^.]+)')
 REMEDIES = {
@@ -80,8 +81,7 @@ def _run(main: Callable[[], None]) -> None:
             sys.stderr.write('stopped.\n')
         sys.exit(128 + getattr(stop, 'signal', signal.SIGINT))
     finally:
-        while AT_END:
-            AT_END.pop()()
+        AT_END.close()
         if distributed():
             sys.modules['torch.distributed'].destroy_process_group()
 

@@ -45,19 +45,18 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def lock_folder(folder: Path, message: str, *, patience: float = 0., waiting: str = '') -> IO:
+def lock_folder(folder: Path, option: str, *, patience: float = 0.) -> IO:
     """Lock a folder until the returned file is closed, or this process ends; child processes do not share the lock.
 
     Args:
-        message: of the error if another process has the lock.
-        patience: seconds to wait for that process.
-        waiting: printed once on stderr before waiting.
+        option: of the command line that names another folder, for messages.
+        patience: seconds to wait for another run. It may have died on another machine, and its lock not yet expired.
 
     Raises:
         UserError: another process still has the lock.
     """
     file = (folder / '.lock').open('a')
-    end, printed = time.monotonic() + patience, not waiting
+    end, printed, other = time.monotonic() + patience, False, f'another run writes to {folder}'
     while True:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,10 +66,10 @@ def lock_folder(folder: Path, message: str, *, patience: float = 0., waiting: st
                 return file
         if time.monotonic() >= end:
             file.close()
-            raise UserError(message)
+            raise UserError(f'{other}: wait for its end, or name another {option}.')
         if not printed:
             printed = True
-            os.write(2, f'{waiting}\n'.encode())
+            os.write(2, f'{other}: waiting {patience:.0f} s for its end\n'.encode())
         time.sleep(min(1, patience))
 
 

@@ -20,7 +20,7 @@ def watch(args: Namespace) -> None:
     """Set the time-out, and whether it ends the process, by the arguments of `add_hang_arguments`."""
     global _timeout, _ends
     _timeout, _ends = args.hang_timeout, args.end_on_hang
-    AT_END.append(_stop)
+    AT_END.callback(_stop)
 
 
 def progressed() -> None:

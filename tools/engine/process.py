@@ -5,7 +5,6 @@ import signal
 import sys
 from argparse import Namespace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +15,7 @@ from torch import nn
 
 from models import mmcv_compat
 from models.errors import UserError
-from tools.engine.errors import AT_END, LAUNCHED
-from tools.engine.files import lock_folder
+from tools.engine.errors import LAUNCHED
 
 JOB_BEGAN = 'CLIPRC_JOB_BEGAN'  # environment variable of dist_train.sh: the start of the job, in seconds as `time.time`
 
@@ -119,18 +117,3 @@ def restarted_job(place: Place) -> float | None:
     restarts, starts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)), float(os.environ.get(JOB_BEGAN, 'inf'))
     restarted, began = zip(*gather((restarts > 0, starts), place) or [(False, starts)])
     return min(began) if any(restarted) and min(began) < float('inf') else None
-
-
-def hold(folder: Path, patience: float = 120) -> None:
-    """Keep other runs out of a folder as long as this process lives.
-
-    Args:
-        patience: seconds to wait for another run. It may have died on another machine, and its lock not yet expired.
-
-    Raises:
-        UserError: the other run does not end in time.
-    """
-    lock = lock_folder(folder, f'another run writes to {folder}: wait for its end, or name another --work-dir.',
-                       patience=patience,
-                       waiting=f'another run writes to {folder}: waiting {patience:.0f} s for its end')
-    AT_END.append(lock.close)

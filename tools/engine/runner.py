@@ -2,7 +2,6 @@
 import signal
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -136,8 +135,8 @@ class TrainingRunner(IterBasedRunner):
 
     def end(self, asked: signal.Signals, done: int) -> None:
         """Write a checkpoint after `done` iterations and raise `Stopped`; all processes must call it."""
-        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # loader workers may end from now on
-        AT_END.append(partial(signal.signal, signal.SIGCHLD, handler))
+        # Loader workers may end from now on.
+        AT_END.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
         if self.checkpoints.saved != done:
             self.checkpoints.save_newest(self, STOPPED, done)
         self.logger.info('%s after iteration %d; %s', asked.name, done, self.how_to_resume())

@@ -1,7 +1,6 @@
 """Early ends of a run: a signal, or a loss that is not finite."""
 import math
 import signal
-from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -27,7 +26,7 @@ class Stop:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # by nohup
                 continue
-            AT_END.append(partial(signal.signal, number, signal.signal(number, self._note)))
+            AT_END.callback(signal.signal, number, signal.signal(number, self._note))
 
     def _note(self, number: int, frame) -> None:
         if self.signal == number == signal.SIGINT and not self.place.distributed:

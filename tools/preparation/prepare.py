@@ -30,7 +30,7 @@ def prepare(benchmark: Benchmark, root: Path, *, download: bool, workers: int) -
     if missing and not download:
         wanted = '; '.join(f'{archive.name} ({" or ".join(archive.urls)})' for archive in missing)
         raise UserError(f'missing in {folder}: {wanted}. Put them there, or run this with --download.')
-    with lock_folder(make_folder(folder), f'another run is using {folder}: wait until it ends.'):
+    with lock_folder(make_folder(folder), '--root'):
         for archive in archives:
             downloads.obtain(folder / archive.name, archive.urls, archive.published)
         for archive in archives:

@@ -24,8 +24,9 @@ from tools.engine.build import common_facts, describe
 from tools.engine.config import as_text, load_config
 from tools.engine.config_values import require
 from tools.engine.data import evaluation_dataset, evaluation_loader, training_loader
+from tools.engine.errors import AT_END
 from tools.engine.evaluation import Evaluation
-from tools.engine.files import make_folder
+from tools.engine.files import lock_folder, make_folder
 from tools.engine.runner import TrainingRunner
 from tools.training.settings import set_batch, set_optimizer_hook
 from tools.training.start import check_same_task, images_done, initial_model, starting_point
@@ -40,7 +41,7 @@ def train(args: argparse.Namespace) -> None:
     place = process.start(args, timeout=hang.group_timeout(args))
     work_dir = make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
     if place.rank == 0:
-        process.hold(work_dir)
+        AT_END.callback(lock_folder(work_dir, '--work-dir', patience=120).close)
     timestamp = time.strftime('%Y%m%d_%H%M%S')
     logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
     for handler in logger.handlers:
