@@ -39,7 +39,7 @@ if [ -n "${CLIPRC_ENV:-}" ] && [ -z "$apart" ]; then
   CLIPRC_ENV=$(cd "$CLIPRC_ENV" 2>/dev/null && pwd || echo "$CLIPRC_ENV")
   [ -x "$CLIPRC_ENV/bin/python" ] || fail "CLIPRC_ENV=$CLIPRC_ENV has no bin/python: name a virtual environment."
   (cd "$repo" && "$CLIPRC_ENV/bin/python" -c 'import tools, torch, mmcv.ops, mmseg') ||
-    fail "$CLIPRC_ENV lacks the package in the last line; unset CLIPRC_ENV to have an environment made."
+    fail "$CLIPRC_ENV misses the package in the last line; unset CLIPRC_ENV to have an environment made."
   [ "$CLIPRC_ENV" -ef "$repo/.venv" ] || link_venv "$CLIPRC_ENV"
   say "using $CLIPRC_ENV: source .venv/bin/activate"
   exit 0

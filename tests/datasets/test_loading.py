@@ -6,9 +6,10 @@ from PIL import Image
 
 from datasets.loading import LoadImage, LoadLabels
 from datasets.masks import MaskColours, MaskIds
+from models.inference import read_image
 from tests.data_archives import encoded
-from tests.datasets.custom_data import dataset_of, id_masks
-from tests.models.test_image_io import png_bomb
+from tests.datasets.custom_data import EXAMPLE, dataset_of, id_masks
+from tests.models.test_image_io import png_bomb, save_kinds
 
 IMAGE = np.zeros((128, 128, 3), np.uint8)
 JPEG, MASK = 'images/00.jpg', 'masks/00.png'
@@ -68,6 +69,19 @@ def test_a_damaged_file_is_named(tmp_path, part, file, name, damage, words):
     with pytest.raises(ValueError, match=words) as caught:
         read_first(dataset, part)
     assert str(path) in str(caught.value)
+
+
+def test_one_reading_of_an_image_everywhere(tmp_path):
+    """Training and testing load the image that `read_image`, and thus demo.py, reads."""
+    dataset = dataset_of(EXAMPLE, colours=True)
+    (tmp_path / 'kinds').mkdir()
+    dataset.img_dir = str(tmp_path / 'kinds')
+    for path in save_kinds(tmp_path / 'kinds', np.asarray(Image.open(EXAMPLE / 'val/images/00.jpg'))):
+        expected = read_image(path)
+        loaded = LoadImage()({'img_prefix': dataset.img_dir, 'img_info': {'filename': path.name}})
+        assert np.array_equal(loaded['img'][..., ::-1], expected), path.name
+        dataset.img_infos[0]['filename'] = path.name
+        assert np.array_equal(dataset.image(0), expected), path.name
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'L'])

@@ -55,7 +55,7 @@ def check_values(config: Config) -> None:
 
 
 def require(config: Config, file: str, *names: str) -> None:
-    """Raise a UserError if a config lacks one of these settings."""
+    """Raise a UserError if one of these settings is missing."""
     for name in names:
         if setting(config, name) is None:
             raise UserError(f'{file} has no `{name}`: it is not a complete config, but may be a base of one.')
