@@ -5,6 +5,7 @@ the weights again, in chunks of rows (FlashAttention, Dao et al. 2022, algorithm
 batch 1 takes 2.7 GiB instead of 4.4, and 10 to 20 % less time.
 B batch, H heads, Nq queries, Nk keys, d head width.
 """
+import math
 from collections.abc import Iterator
 
 import torch
@@ -30,8 +31,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.) -> Tensor:
 
 @torch.compiler.disable
 def _dropped_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    keep = torch.empty((*q.shape[:3], k.shape[2]), dtype=torch.uint8).bernoulli_(1 - dropout)
-    return DroppedAttention.apply(q, k, v, keep, dropout)
+    return DroppedAttention.apply(q, k, v, keep_mask((*q.shape[:3], k.shape[2]), dropout), dropout)
+
+
+def keep_mask(shape: tuple[int, ...], dropout: float) -> Tensor:
+    """Draw 1 with a probability of 1 - dropout, rounded to a multiple of 2**-16, else 0; uint8.
+
+    A draw of 64 bits decides about four elements: a training step on COCO-Stuff takes 12 % less time than with
+    `bernoulli_`, which draws for each element.
+    """
+    count = math.prod(shape)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-2**63, None)
+    return (draws.view(torch.int16)[:count] >= round(dropout * 2**16) - 2**15).view(torch.uint8).view(shape)
 
 
 class DroppedAttention(torch.autograd.Function):

@@ -53,3 +53,12 @@ def test_share_of_dropped_weights():
     out = attention(q, k, v, P)[..., 0]
     assert float((out == 0).float().mean()) == pytest.approx(P, abs=0.02)
     assert close(out[out != 0], torch.full_like(out[out != 0], 1 / (1 - P)))
+
+
+def test_every_lane_of_a_draw_drops_its_share():
+    """Four neighbours share a draw of 64 bits: each keeps its share, and knows nothing of the others."""
+    torch.manual_seed(0)
+    kept = module.keep_mask((100_001, 4), P).double()
+    assert kept.mean(dim=0).sub(1 - P).abs().max() < 0.006  # four deviations
+    assert (torch.corrcoef(kept.T) - torch.eye(4)).abs().max() < 0.013
+    assert module.keep_mask((1001,), 0.).all()

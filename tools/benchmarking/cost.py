@@ -73,10 +73,10 @@ def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> 
     """Measure all jobs; give the numbers as plain values. Drawn images go to `folder`."""
     model = subjects.model_of(config, place)
     jobs = make_subjects(model, subjects.drawn_image(model, config, folder), args, place)
+    peaks = {name: peak_memory(job, place.device)  # before the plain ViT and the timed runs fill the process's memory
+             for name, job in tqdm(jobs.items(), unit='warm-up', disable=None)}
     vit = subjects.plain_vit(model).to(place.device)
     square = torch.randn(1, 3, *vit.patch_embed.img_size, device=place.device)
-    peaks = {name: peak_memory(job, place.device)  # before the timed runs fill the process's memory
-             for name, job in tqdm(jobs.items(), unit='warm-up', disable=None)}
     timings, plain_seconds = measure(jobs, torch.no_grad()(lambda: vit(square)), args.repeats, place.device)
     floor = floors(model)
     rates = {dtype: matrix_rate(place.device, supported(dtype, place.device) or torch.float32)
