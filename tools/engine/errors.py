@@ -1,6 +1,7 @@
 """How a command ends: an error that a user can fix is one line, Ctrl-C is not an error, a bug shows its trace."""
 import errno
 import importlib.util
+import logging
 import os
 import re
 import signal
@@ -46,6 +47,7 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings('ignore', module='mmcv')
     warnings.filterwarnings('ignore', message='.*pkg_resources.*')
     warnings.filterwarnings('ignore', message='`torch.jit.script` is deprecated')  # fvcore calls it
+    logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)  # mmcv asks for a CUDA compiler
     if LAUNCHED:
         from torch.distributed.elastic.multiprocessing.errors import record
         record(_run)(main)
