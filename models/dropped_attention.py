@@ -2,7 +2,7 @@
 
 PyTorch's fused attention has no dropout on a CPU, and its fallback keeps every weight. Here the backward pass computes
 the weights again, in chunks of rows (FlashAttention, Dao et al. 2022, algorithm 4): a training step on COCO-Stuff at
-batch 1 takes 2.7 GiB instead of 4.4, and 10 to 20 % less time.
+batch 1 takes 2.7 GB instead of 4.4, and 10 to 20 % less time.
 B batch, H heads, Nq queries, Nk keys, d head width.
 """
 import math
