@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from models.errors import UserError
@@ -86,9 +87,13 @@ def put_aside(folder: Path, *, beyond: int) -> Path | None:
 
 
 def evaluations(file: Path) -> dict[int, dict]:
-    """Read the scores by iteration."""
-    entries = map(json.loads, file.read_text().splitlines() if file.exists() else ())
-    return {entry.pop('iter'): entry for entry in entries}
+    """Read the scores by iteration; a damaged line does not count, and keeps no run from being resumed."""
+    found = {}
+    for line in file.read_text(errors='replace').splitlines() if file.exists() else ():
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            entry = json.loads(line)
+            found[entry.pop('iter')] = entry
+    return found
 
 
 def write_evaluations(file: Path, lines: dict[int, dict]) -> None:

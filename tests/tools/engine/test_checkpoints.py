@@ -14,7 +14,7 @@ from mmcv.runner import set_random_seed
 
 from models.weights.metadata import FORMAT
 from tests.conftest import REPOSITORY
-from tools.engine import checkpoints, errors
+from tools.engine import checkpoints, errors, run_folder
 from tools.engine.checkpoints import write
 from tools.engine.run_folder import newest, numbered, point_latest_to
 
@@ -94,3 +94,11 @@ def test_kills(run, tmp_path):
     done = run('tests/kills.py', '--kills', 4, '--work-dir', tmp_path, '--seed', 0)
     assert done.stdout.splitlines()[-1].startswith('4 kills: '), done.stdout
     assert str(REPOSITORY) not in done.stdout
+
+
+def test_a_damaged_line_in_the_record_of_evaluations(tmp_path):
+    file = tmp_path / run_folder.EVALUATIONS
+    file.write_bytes(b'{"iter": 2, "mIoU": 0.5}\n[1]\n{"mIoU": 1}\n\xff\n{"iter": 4, "mIoU": 0.6}\n{"iter": 6, "mI')
+    assert run_folder.evaluations(file) == {2: {'mIoU': 0.5}, 4: {'mIoU': 0.6}}
+    run_folder.put_aside(tmp_path, beyond=2)
+    assert file.read_text() == '{"iter": 2, "mIoU": 0.5}\n'
