@@ -11,31 +11,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .precision import upcast
-from .resizing import Resizing, class_chunks
+from .resizing import Resizing, map_chunks
 
-
-def focal_terms(x: Tensor, *, positive: bool, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
-    """Compute the sigmoid focal loss of logits (Lin et al. 2017, equation 5, with gamma 2) and its derivative.
-
-    Args:
-        positive: whether the pixels belong to the class.
-    """
-    if positive:
-        missed, entropy, sign, balance = torch.sigmoid(-x), F.softplus(-x), -1., alpha
-    else:
-        missed, entropy, sign, balance = torch.sigmoid(x), F.softplus(x), 1., 1 - alpha
-    # d/dx of m^2 s, where m = sigmoid(+-x) is 1 minus the probability of the truth and s = softplus(+-x) = -log(1 - m)
-    slope = torch.addcmul(entropy, entropy, missed, value=-1).mul_(2).add_(missed)  # 2 (1 - m) s + m
-    squared = missed.square_()
-    return entropy.mul_(squared).mul_(balance), slope.mul_(squared).mul_(sign * balance)
+CHUNK_ELEMENTS = {'cpu': 2**18, 'cuda': 2**24}  # five tensors of a chunk live together, more than in testing
 
 
 class MaskTerms(torch.autograd.Function):
     """Focal and dice losses of all masks, and the number of pixels whose label has the highest logit.
 
-    The maps are resized in chunks of classes, without one-hot targets: every pixel first counts as a negative, then the
-    pixels of the class are corrected. The forward pass also computes the gradient to the small maps, so that no large
-    map is kept for the backward pass.
+    The maps are resized in chunks of images and classes. The forward pass also computes the gradient to the small maps,
+    so that no large map is kept for the backward pass. No shape depends on a value, so a GPU never waits for the host.
 
     Args:
         logits: (B, C, h, w).
@@ -52,32 +37,30 @@ class MaskTerms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: Tensor, labels: Tensor, resizing: Resizing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        classes = logits.shape[1]
-        d_focal, d_dice = torch.zeros_like(logits), torch.zeros_like(logits)
-        focal, dice, present, correct = (logits.new_zeros(()) for _ in range(4))
-        for image, (small, label) in enumerate(zip(logits, labels.flatten(1), strict=True)):  # (C, h, w), (H*W,)
-            best = logits.new_full(label.shape, -torch.inf)
-            own = torch.zeros_like(best)  # each pixel's logit of its label
-            counts = torch.bincount(label[label < classes], minlength=classes)
-            for chunk in class_chunks(classes, labels[0].numel(), logits.device):
-                x = resizing(small[chunk]).flatten(1)  # (classes of the chunk, H*W)
-                torch.maximum(best, x.amax(dim=0), out=best)
-                pixel = ((label >= chunk.start) & (label < chunk.stop)).nonzero()[:, 0]
-                place = label[pixel] - chunk.start, pixel
-                x_own = own[pixel] = x[place]
-                loss, slope = focal_terms(x, positive=False)
-                loss_own, slope_own = focal_terms(x_own, positive=True)
-                focal += loss.sum() - loss[place].sum() + loss_own.sum()
-                slope[place] = slope_own
-                d_focal[image, chunk] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
-                chosen = counts[chunk].nonzero()[:, 0]
-                if len(chosen):
-                    value, slope = dice_terms(x[chosen], counts[chunk][chosen], chosen, place)
-                    dice += value
-                    d_dice[image, chunk.start + chosen] = resizing.gradient(slope.view(-1, *labels.shape[1:]))
-            present += counts.count_nonzero()
-            correct += ((own >= best) & (label < classes)).sum()
-        pixels = labels[0].numel()
+        (batch, num_classes), pixels = logits.shape[:2], labels[0].numel()
+        indices = torch.arange(num_classes, dtype=logits.dtype, device=logits.device)[:, None]
+        d_focal, d_dice = torch.empty_like(logits), torch.empty_like(logits)
+        sums, correct = [], []
+        for images in map_chunks(batch, num_classes * pixels, logits.device, CHUNK_ELEMENTS):
+            label = labels[images].flatten(1)[:, None].to(logits.dtype)  # (images, 1, H*W)
+            best = torch.full_like(label, -torch.inf)
+            own = torch.zeros_like(label)  # each pixel's logit of its label
+            for classes in map_chunks(num_classes, label.numel(), logits.device, CHUNK_ELEMENTS):
+                x = resizing(logits[images, classes]).flatten(2)  # (images, classes, H*W)
+                torch.maximum(best, x.amax(dim=1, keepdim=True), out=best)
+                member = torch.eq(label, indices[classes], out=torch.empty_like(x))  # 1: the pixel is of the class
+                of_label = member * x
+                own += of_label.sum(dim=1, keepdim=True)
+                wrong = x.sub_(of_label, alpha=2)  # logits of the wrong answer: -x where the pixel is of the class
+                del of_label
+                entropy, missed = F.softplus(wrong), wrong.sigmoid_()  # -log(1 - m), m
+                focal, slope = focal_terms(entropy, missed, member)
+                d_focal[images, classes] = resizing.gradient(slope.unflatten(2, labels.shape[1:]))
+                dice, present, slope = dice_terms(missed, member)
+                d_dice[images, classes] = resizing.gradient(slope.unflatten(2, labels.shape[1:]))
+                sums.append((focal, dice, present))
+            correct.append(((own >= best) & (label < num_classes)).sum())
+        focal, dice, present, correct = (torch.stack(each).sum() for each in (*zip(*sums), correct))
         ctx.save_for_backward(d_focal.div_(pixels), d_dice)
         ctx.mark_non_differentiable(present, correct)
         return focal / pixels, dice, present, correct
@@ -89,24 +72,43 @@ class MaskTerms(torch.autograd.Function):
         return focal * d_focal + dice * d_dice, None, None
 
 
-def dice_terms(x: Tensor, counts: Tensor, chosen: Tensor, place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Compute the sum of the dice losses 1 - (2 o + 1) / (p + t + 1) of maps, and its derivative.
+def focal_terms(entropy: Tensor, missed: Tensor, member: Tensor, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
+    """Compute the sum of the sigmoid focal losses (Lin et al. 2017, equation 5, gamma 2), and its derivative.
 
     Args:
-        x: logits (maps, pixels).
-        counts: t, (maps,): number of pixels of each map's class.
-        chosen: (maps,) classes of the maps, ascending.
-        place: class and index of every pixel of these classes.
+        entropy: s = -log(1 - m), which is changed in place.
+        missed: m, the probability of the wrong answer.
+        member: 1 where the pixel is of the class, weighted by `alpha`; else 0, weighted by 1 - `alpha`.
+
+    Returns:
+        The sum of m^2 s, weighted, and its derivative by the logits of the class.
     """
-    probability = x.sigmoid()
-    row, pixel = torch.searchsorted(chosen, place[0]), place[1]
-    overlap = x.new_zeros(len(x)).index_add_(0, row, probability[row, pixel])
-    below = probability.sum(dim=1) + counts + 1
-    share = (2 * overlap + 1) / below
-    slope = (share / below)[:, None].repeat(1, x.shape[1])
-    slope[row, pixel] -= (2 / below)[row]
-    slope = slope.mul_(torch.addcmul(probability, probability, probability, value=-1))
-    return (1 - share).sum(), slope
+    slope = torch.addcmul(entropy, entropy, missed, value=-1)
+    slope = torch.add(missed, slope, alpha=2, out=slope)  # by the wrong answer's logit it is m^2 (2 (1 - m) s + m)
+    weight = (1 - alpha) - member  # negative for a member, whose wrong answer has the logit -x
+    slope.mul_(missed).mul_(missed).mul_(weight)
+    return entropy.mul_(missed).mul_(missed).mul_(weight.abs_()).sum(), slope
+
+
+def dice_terms(missed: Tensor, member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the sum of the dice losses of maps with members, and its derivative.
+
+    A loss is 1 - (2 o + 1) / (p + t + 1) = e / (e + 2 o + 1): o is the sum of the members' probabilities, p that of all
+    pixels, t the number of members, e = p + t - 2 o the sum of `missed`.
+
+    Args:
+        missed, member: (images, classes, pixels), as in `focal_terms`; a member's probability is 1 - missed.
+
+    Returns:
+        The sum, the number of maps with members, and the derivative by the logits of the class.
+    """
+    count, errors = member.sum(dim=2, keepdim=True), missed.sum(dim=2, keepdim=True)  # (images, classes, 1)
+    overlap = count - (missed * member).sum(dim=2, keepdim=True)
+    below, present = torch.add(errors + 1, overlap, alpha=2), count > 0
+    loss, scale = errors / below, present / below
+    slope = torch.addcmul(missed, missed, missed, value=-1)  # d/dx of the probability
+    slope.mul_(torch.addcmul((1 - loss) * scale, scale, member, value=-2))
+    return (loss * present).sum(), present.sum(), slope
 
 
 def pair_count(present: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .precision import upcast
-from .resizing import Resizing, class_chunks, resize
+from .resizing import Resizing, map_chunks, resize
 from .training_labels import training_labels
 from .two_stream_decoder import DecoderStream, RecoveryDecoder, exchange
 from .vision_encoder import ImageFeatures
@@ -120,6 +120,6 @@ class RegionClueHead(BaseModule):
         logits = self(features).logits
         resizing = self.resizing(logits, size)
         scores = logits.new_empty(*logits.shape[:2], *size)
-        for chunk in class_chunks(logits.shape[1], scores[:, 0].numel(), logits.device):
+        for chunk in map_chunks(logits.shape[1], scores[:, 0].numel(), logits.device):
             scores[:, chunk] = self.class_head.scores(resizing(logits[:, chunk]), self.class_head.penalty[chunk])
         return scores

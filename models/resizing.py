@@ -51,14 +51,15 @@ class Resizing:
             return self.rows.T @ d_resized @ self.columns
 
 
-def class_chunks(num_classes: int, elements: int, device: torch.device) -> list[slice]:
-    """Split the classes, in order, into chunks whose maps have at most `CHUNK_ELEMENTS` elements.
+def map_chunks(count: int, elements: int, device: torch.device, limits: dict[str, int] = CHUNK_ELEMENTS) -> list[slice]:
+    """Split maps, of classes or of images, in order into chunks.
 
     Args:
-        elements: of one class's map; a chunk has at least one class.
+        elements: of one map; a chunk has at least one map.
+        limits: elements in a chunk, by type of device.
     """
-    step = max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS['cpu']) // elements)
-    return [slice(start, min(start + step, num_classes)) for start in range(0, num_classes, step)]
+    step = max(1, limits.get(device.type, limits['cpu']) // elements)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 class Best(NamedTuple):
@@ -89,5 +90,5 @@ def best_class(maps: Iterable[Tensor]) -> Best:
 def resized_in_chunks(maps: Tensor, resizing: Resizing) -> Iterator[Tensor]:
     """Resize maps (B, C, h, w) and give them chunk by chunk, (B, classes of the chunk, H, W)."""
     pixels = len(resizing.rows) * len(resizing.columns)
-    for chunk in class_chunks(maps.shape[1], len(maps) * pixels, maps.device):
+    for chunk in map_chunks(maps.shape[1], len(maps) * pixels, maps.device):
         yield resizing(maps[:, chunk])

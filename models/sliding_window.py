@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .resizing import Best, Resizing, best_class, class_chunks, resize
+from .resizing import Best, Resizing, best_class, map_chunks, resize
 
 
 class Window(NamedTuple):
@@ -69,7 +69,7 @@ class Stitched:
     def chunks(self) -> Iterator[Tensor]:
         """Compute the scores chunk by chunk, (1, classes of the chunk, H0, W0)."""
         pixels = max(self.share.numel(), self.original[0] * self.original[1])
-        for chunk in class_chunks(self.logits.shape[1], pixels, self.logits.device):
+        for chunk in map_chunks(self.logits.shape[1], pixels, self.logits.device):
             summed = self.logits.new_zeros(chunk.stop - chunk.start, *self.share.shape)
             for window, logits in zip(self.windows, self.logits[:, chunk], strict=True):
                 window.of(summed).add_(self.scores(self.resizing(logits), self.penalty[chunk]))

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from models import resizing
+from models import losses as module
 from models.losses import MaskLoss, MaskTerms, pair_count
 from models.resizing import Resizing
 from tests.models.naive import close
@@ -27,7 +27,7 @@ def as_they_are(logits):
 @pytest.fixture(params=[1, 2, 3], ids=lambda classes: f'{classes}_per_chunk')
 def chunk_classes(request, monkeypatch):
     """Classes in a chunk."""
-    monkeypatch.setitem(resizing.CHUNK_ELEMENTS, 'cpu', request.param * H * W)
+    monkeypatch.setitem(module.CHUNK_ELEMENTS, 'cpu', request.param * H * W)
 
 
 def test_terms(chunk_classes):

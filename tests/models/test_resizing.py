@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from models import resizing as maps
-from models.resizing import Resizing, best_class, class_chunks, resized_in_chunks
+from models.resizing import Resizing, best_class, map_chunks, resized_in_chunks
 from models.sliding_window import sliding
 from tests.models.naive import close
 
@@ -26,7 +26,7 @@ def test_resizing(sizes):
 @pytest.mark.parametrize('classes_per_chunk', [1, 2, 7, 50])
 def test_chunks_and_the_best_class(classes_per_chunk, monkeypatch):
     monkeypatch.setitem(maps.CHUNK_ELEMENTS, 'cpu', classes_per_chunk * 2 * 12)
-    chunks = class_chunks(7, 2 * 12, torch.device('cpu'))
+    chunks = map_chunks(7, 2 * 12, torch.device('cpu'))
     assert [index for chunk in chunks for index in range(7)[chunk]] == list(range(7))
     assert max(chunk.stop - chunk.start for chunk in chunks) == min(classes_per_chunk, 7)
     small = torch.randn(2, 7, 3, 4)
