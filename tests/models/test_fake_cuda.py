@@ -1,0 +1,185 @@
+"""What a GPU will be asked to do, on fake CUDA tensors: they have shapes, types and devices, but no values.
+
+An operator that must read a value, which stops a real GPU (`.item()`, `nonzero`, boolean indices), raises here, and so
+does one that mixes devices.
+"""
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmcv import ConfigDict
+from mmcv.parallel import DataContainer
+from mmcv.parallel.scatter_gather import scatter_kwargs
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from models import CLIPRC, builder, losses, resizing, two_stream_decoder
+from tests.conftest import REPOSITORY
+from tools.engine.build import build_model
+from tools.engine.config import load_config
+
+CONFIGS = {
+    'voc_inductive': 'voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16',
+    'voc_transductive': 'voc12/clip_rc_zero_vit-b_512x512_20k_voc_10_16_st',
+    'voc_fully': 'voc12/clip_rc_fully_vit-b_512x512_40k_voc_10_16',
+    'coco_inductive': 'coco/clip_rc_zero_vit-b_512x512_80k_coco_stuff164k_100_16',
+    'coco_transductive': 'coco/clip_rc_zero_vit-b_512x512_40k_coco_stuff164k_100_16_st',
+    'coco_fully': 'coco/clip_rc_fully_vit-b_512x512_80k_coco_stuff164k_100_16',
+}
+TYPES = [None, torch.bfloat16, torch.float16]
+# Operators that only make another view of a tensor, or its memory, or ask for a type.
+NO_KERNEL = {'aten::detach', 'aten::_unsafe_view', 'aten::promote_types', 'aten::empty', 'aten::empty_like',
+             'aten::new_empty', 'aten::empty_strided'}
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that start a kernel; raises if a tensor is on the CPU."""
+
+    def __init__(self, device: str = 'cuda'):
+        super().__init__()
+        self.device, self.counts = device, Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves((args, kwargs, result)):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type != self.device:
+                raise AssertionError(f'{function} has a tensor on the {tensor.device.type}')
+        name = function._schema.name
+        if name.startswith('aten::') and name not in NO_KERNEL and not any(
+                each.alias_info is not None and not each.alias_info.is_write for each in function._schema.returns):
+            self.counts[name] += 1
+        return result
+
+
+@contextmanager
+def fake(device: str = 'cuda'):
+    with FakeTensorMode(), torch.device(device):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def autocast_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda.amp.common, 'amp_definitely_not_available', lambda: False)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda **_: True)
+
+
+def model_of(name: str, *options: str) -> CLIPRC:
+    """The config's model without values, to be called in `fake`."""
+    config = load_config(f'{REPOSITORY}/configs/{CONFIGS[name]}.py', list(options), None)
+    with torch.device('meta'):
+        return build_model(config)
+
+
+def with_tensors_here(model: CLIPRC) -> CLIPRC:
+    """Give the model new tensors, on the device of `fake`."""
+    for module in model.modules():
+        for name, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            new = torch.empty(old.shape, dtype=old.dtype)
+            setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+    model.class_head.embeddings = torch.empty(model.num_classes, model.class_head.embed_dims)
+    return model
+
+
+def train(model: CLIPRC, batch: int = 2) -> torch.Tensor:
+    """Forward pass with losses; returns their sum."""
+    labels = torch.empty(batch, 1, 512, 512, dtype=torch.long)
+    terms = model.train().forward_train(torch.empty(batch, 3, 512, 512), [{}] * batch, labels)
+    assert len(terms) in (3, 5) and all(value.dtype == torch.float32 and value.ndim == 0 for value in terms.values())
+    return sum(value for name, value in terms.items() if 'loss' in name)
+
+
+@pytest.mark.parametrize('dtype', TYPES)
+@pytest.mark.parametrize('name', CONFIGS)
+def test_training_and_testing(name, dtype):
+    model = model_of(name, 'model.backbone.layers=2', 'model.backbone.total_d_layer=1')
+    model.amp_dtype = dtype
+    with fake():
+        with_tensors_here(model)
+        products = Counter()
+        for linear in (each for each in model.modules() if type(each) is nn.Linear):
+            linear.register_forward_hook(lambda _, __, output: products.update([output.dtype]))
+        with Operators() as operators:
+            train(model)
+            model.eval()
+            with torch.no_grad():
+                for mode in ('slide', 'whole'):
+                    model.test_cfg.mode = mode
+                    images = [torch.empty(3, 512, 683), torch.empty(3, 640, 512)]
+                    metas = [{'img_shape': (512, 683, 3), 'ori_shape': (375, 500, 3)},
+                             {'img_shape': (600, 512, 3), 'ori_shape': (640, 480, 3)}]
+                    labels = model.segment(images, metas)
+                    assert [tuple(each.shape) for each in labels] == [(375, 500), (640, 480)]
+                    scores = model.slide_inference(images[0][None], metas[:1], rescale=True)
+                    assert scores.shape == (1, model.num_classes, 375, 500) and scores.dtype == torch.float32
+        assert operators.counts and set(products) == {dtype or torch.float32}
+
+
+def item(x):
+    return x * float(x.sum().item())
+
+
+def nonzero(x):
+    return x.sum() + x.detach().nonzero().sum()
+
+
+def boolean_index(x):
+    return x.sum() + x[x > 0].sum()
+
+
+def constant(x):
+    return x * torch.tensor([1., 2.], device='cpu').to(x.device).sum()
+
+
+def to_host(x):
+    return x * x.detach().cpu().to(x.device)
+
+
+@pytest.mark.parametrize('place', [(losses.MaskLoss, 'recovery'), (resizing.Resizing, '__call__')], ids=['recovery', 'resizing'])
+@pytest.mark.parametrize('read', [item, nonzero, boolean_index, constant, to_host], ids=lambda read: read.__name__)
+def test_a_host_read_in_the_step_is_found(monkeypatch, read, place):
+    original = getattr(*place)
+    monkeypatch.setattr(*place, lambda *arguments: read(original(*arguments)))
+    model = model_of('voc_inductive', 'model.backbone.layers=1', 'model.backbone.total_d_layer=0')
+    with fake(), Operators(), pytest.raises(
+            (DataDependentOutputException, DynamicOutputShapeException, AssertionError)):
+        train(with_tensors_here(model))
+
+
+class OneKernel(torch.autograd.Function):
+    """Stands for a fused attention: one operator forward, and one backward beside two that keep the shapes."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        ctx.save_for_backward(k, v)
+        return q.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        k, v = ctx.saved_tensors
+        return gradient.clone(), torch.empty_like(k), torch.empty_like(v)
+
+
+# Operators of a step at batch 8, and what they were before the losses had fixed shapes: (forward, backward).
+OPERATORS = {'voc_inductive': (600, 640), 'coco_inductive': (1700, 640)}
+BEFORE = {'voc_inductive': (1189, 621), 'coco_inductive': (2405, 621)}
+
+
+@pytest.mark.parametrize('name', OPERATORS)
+def test_operators_of_a_step(monkeypatch, name):
+    """On fake CPU tensors, because the backward pass of fake CUDA tensors does not run; with a GPU's chunks."""
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', lambda q, k, v, **_: OneKernel.apply(q, k, v))
+    monkeypatch.setattr(two_stream_decoder, 'attention', lambda q, k, v, _: OneKernel.apply(q, k, v))
+    for module in (resizing, losses):
+        monkeypatch.setitem(module.CHUNK_ELEMENTS, 'cpu', module.CHUNK_ELEMENTS['cuda'])
+    model = model_of(name)
+    with fake('cpu'):
+        with_tensors_here(model)
+        with Operators('cpu') as forward:
+            loss = train(model, batch=8)
+        with Operators('cpu') as backward:
+            loss.backward()
+    counts = forward.counts.total(), backward.counts.total()
+    assert all(0.8 * least < count <= least for count, least in zip(counts, OPERATORS[name], strict=True)), counts
