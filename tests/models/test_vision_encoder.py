@@ -7,7 +7,7 @@ from torch import nn
 
 from models import CLIPVisionEncoder
 from models.clip_layers import LayerNorm
-from models.vision_encoder import region_visibility
+from models.visibility import region_visibility
 from tests.models.naive import SIZES, check_uniform, close, encoder, inputs_of, linear, region_mask
 
 P, WIDTH = 3, 32
