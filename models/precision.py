@@ -36,18 +36,17 @@ def cpu_has(dtype: torch.dtype) -> bool:
     return seconds[1] < 8 * seconds[0]
 
 
-def in_autocast(device: torch.device) -> bool:
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-
-
 def without_autocast(device: torch.device) -> AbstractContextManager:
     """Compute products in the type of their operands, also inside `autocast`."""
-    return torch.autocast(device.type, enabled=False) if in_autocast(device) else nullcontext()
+    active = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if active else nullcontext()
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """Give the type in which linear layers and attention compute: that of `autocast`, or that of x."""
-    return torch.get_autocast_dtype(x.device.type) if in_autocast(x.device) else x.dtype
+    kind = x.device.type
+    active = kind != 'meta' and torch.is_autocast_enabled(kind)  # which has no autocast, and raises
+    return torch.get_autocast_dtype(kind) if active else x.dtype
 
 
 def checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
