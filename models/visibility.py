@@ -50,12 +50,16 @@ def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: to
     return ((~is_region[:, None] & ~is_region) | (cell[:, None] == cell))[prompts:]
 
 
-def choose_form(device: torch.device, dtype: torch.dtype, regions: int, head_width: int) -> str:
-    """Choose the form for attention on `device` in `dtype`; flash attention needs half precision."""
+def choose_form(device: torch.device, dtype: torch.dtype, regions: int, head_width: int, *, backward: bool) -> str:
+    """Choose the form for attention on `device` in `dtype`.
+
+    Flash attention needs half precision. Its backward pass is worth half as many operations again; with the forward
+    pass alone they cost more than the mask.
+    """
     if device.type != 'cuda':
         return 'plain'
-    half = dtype in (torch.float16, torch.bfloat16)
-    return 'widened' if half and head_width + 2 * regions <= WIDEST else 'aligned'
+    flash = backward and dtype in (torch.float16, torch.bfloat16) and head_width + 2 * regions <= WIDEST
+    return 'widened' if flash else 'aligned'
 
 
 def in_form(form: str, visible: Tensor, regions: int, dtype: torch.dtype, head_width: int
@@ -66,7 +70,7 @@ def in_form(form: str, visible: Tensor, regions: int, dtype: torch.dtype, head_w
     nothing is hidden.
     """
     if form == 'auto':
-        form = choose_form(visible.device, dtype, regions, head_width)
+        form = choose_form(visible.device, dtype, regions, head_width, backward=torch.is_grad_enabled())
     if form != 'plain' and regions == 0:
         return None, 0
     if form == 'widened':

@@ -97,8 +97,9 @@ def test_features_and_gradients_of_an_encoder(form, regions, size):
     (torch.float32, 64, 16, 'aligned'), (torch.float64, 64, 16, 'aligned'), (torch.float16, 64, 16, 'widened'),
     (torch.bfloat16, 64, 16, 'widened'), (torch.bfloat16, 80, 16, 'widened'), (torch.bfloat16, 64, 36, 'aligned')])
 def test_choice(dtype, head_width, regions, form):
-    assert choose_form(CUDA, dtype, regions, head_width) == form
-    assert choose_form(torch.device('cpu'), dtype, regions, head_width) == 'plain'
+    assert choose_form(CUDA, dtype, regions, head_width, backward=True) == form
+    assert choose_form(CUDA, dtype, regions, head_width, backward=False) == 'aligned'
+    assert choose_form(torch.device('cpu'), dtype, regions, head_width, backward=True) == 'plain'
 
 
 class OnGPU(TorchDispatchMode):
@@ -114,36 +115,34 @@ class OnGPU(TorchDispatchMode):
 @contextmanager
 def autocast(dtype):
     """`torch.autocast` does nothing where there is no GPU."""
-    if dtype is None:
-        yield
-        return
-    torch.set_autocast_dtype('cuda', dtype)
-    torch.set_autocast_enabled('cuda', True)
+    before = torch.get_autocast_dtype('cuda')
+    torch.set_autocast_dtype('cuda', dtype or before)
+    torch.set_autocast_enabled('cuda', dtype is not None)
     try:
         yield
     finally:
         torch.set_autocast_enabled('cuda', False)
-        torch.set_autocast_dtype('cuda', torch.float16)
+        torch.set_autocast_dtype('cuda', before)
 
 
-@pytest.mark.parametrize('size', [(512, 512), (512, 768)])
-@pytest.mark.parametrize(('dtype', 'form', 'shape'), [
-    (None, 'auto', (1056,)), (None, 'widened', (96,)), (None, 'plain', (1051,)),
-    *[(dtype, *rest) for dtype in HALF for rest in (('auto', (96,)), ('aligned', (1056,)), ('widened', (96,)))]])
-def test_on_a_fake_gpu(dtype, form, shape, size):
-    """No step needs a value or a tensor of the CPU; the kernels get widths and lengths that are multiples of 8."""
+@pytest.mark.parametrize(('train', 'size'), [(True, (512, 512)), (False, (512, 512)), (False, (512, 768))])
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('dtype', [None, *HALF])
+def test_on_a_fake_gpu(dtype, form, train, size):
+    """No step needs a value or makes a tensor on the CPU; widths, and lengths of masks, are multiples of 8."""
     with FakeTensorMode():
         with CUDA:
-            model = CLIPVisionEncoder(layers=2, attention=form).eval()
+            model = CLIPVisionEncoder(layers=2, attention=form).train(train)
             image = torch.randn(2, 3, *size)
         calls = [inputs_of(block) for block in model.transformer.resblocks]
-        with torch.no_grad(), autocast(dtype), OnGPU():
+        with torch.set_grad_enabled(train), autocast(dtype), OnGPU():
             features = model(image)
-    assert features.patches.shape == (2, 512, size[0] // 16, size[1] // 16)
+    assert features.patches.shape == (2, 512, size[0] // 16, size[1] // 16) and features.cls.requires_grad == train
+    tokens = 1 + size[0] * size[1] // 256 + 16
     for (_, visible, prompts), in calls:
-        tensors = visible if isinstance(visible, Widening) else [visible]
-        assert {each.dtype for each in tensors} == {dtype or torch.float32}
-        if isinstance(visible, Widening):
-            assert (64 + visible.q.shape[1],) == shape and prompts.shape[1] == 10
-        elif size == (512, 512):
-            assert visible.shape[1:] == shape and prompts.shape[1] + 1041 == shape[0]
+        if form == 'widened' or form == 'auto' and train and dtype:
+            assert {each.dtype for each in visible} == {dtype or torch.float32}
+            assert visible.q.shape == (tokens, 32) and visible.kv.shape == (10 + tokens, 2, 32)
+        else:
+            assert visible.dtype == (dtype or torch.float32) and visible.shape[1] == prompts.shape[1] + tokens
+            assert form == 'plain' or visible.shape[1] % 8 == 0
