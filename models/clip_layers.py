@@ -4,6 +4,7 @@ Parameter names are those of OpenAI's checkpoints (`attn.in_proj_weight`, `mlp.c
 B batch, N tokens, P prompts, W width, H heads.
 """
 from collections import OrderedDict
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,12 @@ class FeedForward(nn.Sequential):
         return torch.add(self.c_proj.bias, F.linear(hidden, self.c_proj.weight), alpha=1 / slope)
 
 
+class Widening(NamedTuple):
+    """An attention mask as X further columns of every head: q @ k.T is 0 where a token attends, else far below."""
+    q: Tensor  # (N, X)
+    kv: Tensor  # (P + N, 2, X), zeros in v
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with the parameter names of `nn.MultiheadAttention`."""
 
@@ -58,42 +65,52 @@ class SelfAttention(nn.Module):
         super().__init__()
         if width % heads:
             raise UserError(f'a width of {width} cannot be divided among {heads} attention heads.')
-        self.heads = heads
+        self.heads, self.head_width = heads, width // heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None, prompts: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | Widening | None = None, prompts: Tensor | None = None) -> Tensor:
         """Attend from the tokens to the prompts and the tokens; prompts serve as keys and values only.
 
         Args:
             x: (B, N, W).
-            visible: attention mask (N, P + N), bool (True: attends) or additive (0: attends, -inf: does not).
+            visible: attention mask (N, P + N), bool (True: attends) or additive (0: attends, -inf: does not), or as
+                columns.
             prompts: (B, P, W).
         """
-        mixed = F.scaled_dot_product_attention(*self._project(x, prompts), attn_mask=visible)  # (B, H, N, W/H)
+        q, k, v = self._project(x, visible, prompts)
+        if isinstance(visible, Widening):
+            mixed = F.scaled_dot_product_attention(q, k, v, scale=self.head_width**-0.5)[..., :self.head_width]
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (B, H, N, W/H)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Tensor, visible: Tensor, prompts: Tensor | None = None, *, rows: slice) -> Tensor:
+    def weights(self, x: Tensor, visible: Tensor | Widening, prompts: Tensor | None = None, *, rows: slice) -> Tensor:
         """Compute the attention weights of selected tokens, (B, H, rows, P + N); each row sums to 1.
 
         Args:
-            x, visible, prompts: as in `forward`; `visible` is additive.
+            x, visible, prompts: as in `forward`; a mask is additive.
             rows: the selected ones of the N tokens.
         """
-        q, k, _ = self._project(x, prompts)
-        return (upcast(q[:, :, rows] * q.shape[3]**-0.5 @ k.transpose(2, 3)) + visible[rows]).softmax(dim=3)
+        q, k, _ = self._project(x, visible, prompts)
+        scores = upcast(q[:, :, rows] * self.head_width**-0.5 @ k.transpose(2, 3))
+        return (scores if isinstance(visible, Widening) else scores + visible[rows]).softmax(dim=3)
 
-    def _project(self, x: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Project tokens to q, (B, H, N, W/H), prompts and tokens to k and v, (B, H, P + N, W/H)."""
+    def _project(self, x: Tensor, visible: Tensor | Widening | None,
+                 prompts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Project tokens to q, (B, H, N, W/H [+ X]), prompts and tokens to k and v, (B, H, P + N, W/H [+ X])."""
         context = x if prompts is None else torch.cat([prompts, x], dim=1)
         width = x.shape[2]
-        q = F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        q = F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width]).unflatten(2, (self.heads, -1))
         kv = F.linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])  # (B, P + N, 2W)
-        q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q, *kv.chunk(2, dim=2)))
-        return q, k, v
+        kv = kv.unflatten(2, (2, self.heads, -1))
+        if isinstance(visible, Widening):
+            q, kv = (torch.cat([each, columns.unsqueeze(-2).expand(*each.shape[:-1], -1)], dim=-1)
+                     for each, columns in ((q, visible.q), (kv, visible.kv)))
+        return q.transpose(1, 2), *(each.transpose(1, 2) for each in kv.unbind(2))
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -106,7 +123,7 @@ class ResidualAttentionBlock(nn.Module):
         self.mlp = FeedForward(width, gelu)
         self.ln_2 = LayerNorm(width)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None, prompts: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | Widening | None = None, prompts: Tensor | None = None) -> Tensor:
         """Transform tokens (B, N, W); `visible` and `prompts` as in `SelfAttention`."""
         x = x + self.attn(self.ln_1(x), visible, None if prompts is None else self.ln_1(prompts))
         return x + self.mlp(self.ln_2(x))

@@ -42,6 +42,13 @@ def without_autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, enabled=False) if active else nullcontext()
 
 
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Give the type in which linear layers and attention compute: that of `autocast`, or that of x."""
+    kind = x.device.type
+    active = kind != 'meta' and torch.is_autocast_enabled(kind)  # which has no autocast, and raises
+    return torch.get_autocast_dtype(kind) if active else x.dtype
+
+
 def checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
     """Run the module with activation checkpointing: the backward pass computes its activations again."""
     return checkpoint(module, *inputs, use_reentrant=False)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from .clip_layers import LayerNorm, Transformer
 from .errors import UserError
-from .precision import checkpointed, upcast
+from .precision import checkpointed, product_dtype, upcast
+from .visibility import FORMS, in_form, region_visibility
 
 
 class ImageFeatures(NamedTuple):
@@ -26,35 +27,6 @@ class ImageFeatures(NamedTuple):
     cls: Tensor  # (B, E)
     patches: Tensor  # (B, E, Gh, Gw)
     regions: Tensor  # (B, E, r, r); (B, E, 1, 1) zeros where there are no region tokens
-
-
-def region_visibility(grid: tuple[int, int], side: int, prompts: int, device: torch.device | None = None) -> Tensor:
-    """Make the attention mask, bool: rows [CLS | patches | regions] attend to columns [prompts | the same].
-
-    CLS and patches attend to each other and to the prompts. A region token and the patches of its cell attend to each
-    other. A region token also attends to itself, and no other token attends to it.
-
-    Args:
-        grid: patches in height and width.
-        side: r, the regions in height and in width; 0 for none.
-
-    Raises:
-        UserError: the regions do not divide the grid.
-    """
-    height, width = grid
-    if side == 0:
-        return torch.ones(1 + height * width, prompts + 1 + height * width, dtype=torch.bool, device=device)
-    if height % side or width % side:
-        raise UserError(f'a grid of {height}x{width} patches cannot be divided into {side}x{side} regions: '
-                        'use an image or crop size whose sides in patches are multiples of '
-                        f'{side}, or another region_level_bridge_size.')
-    row = torch.arange(height, device=device) // (height // side)
-    column = torch.arange(width, device=device) // (width // side)
-    cell_of_patch = (row[:, None] * side + column).flatten()  # (Gh*Gw,)
-    nowhere = torch.full((prompts + 1,), -1, device=device)
-    cell = torch.cat([nowhere, cell_of_patch, torch.arange(side * side, device=device)])
-    is_region = torch.arange(len(cell), device=device) >= len(cell) - side * side
-    return ((~is_region[:, None] & ~is_region) | (cell[:, None] == cell))[prompts:]
 
 
 def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -81,21 +53,26 @@ class CLIPVisionEncoder(BaseModule):
         region_level_bridge_size: R, the number of region tokens, a square; 0 leaves the region clues out.
         with_cp: activation checkpointing (mmseg's name): training keeps only the tokens between blocks, and computes
             every block twice.
+        attention: form in which kernels get the mask: 'plain', 'aligned', 'widened' (see `visibility.py`), or 'auto' by
+            device and number type. Results are the same.
         prompt_dim, total_d_layer: official configs have them; only `width` and `layers - 1` are supported.
         drop_path_rate, get_embeddings, out_indices, style: official configs have them; ignored, as in the published
             code, which never applies stochastic depth and uses the last block only.
 
     Raises:
-        UserError: sizes that do not fit each other.
+        UserError: sizes that do not fit each other, an unknown `attention`.
     """
 
     def __init__(self, *, input_resolution: int = 512, patch_size: int = 16, width: int = 768, layers: int = 12,
                  heads: int = 12, output_dim: int = 512, num_tokens: int = 10, region_level_bridge_size: int = 16,
                  prompt_dim: int | None = None, total_d_layer: int | None = None, drop_path_rate: float = 0.,
                  get_embeddings: bool = True, out_indices: list[int] | None = None, style: str = 'pytorch',
-                 gelu: str = 'quick', with_cp: bool = False, init_cfg: dict | None = None):
+                 gelu: str = 'quick', with_cp: bool = False, attention: str = 'auto',
+                 init_cfg: dict | None = None):
         super().__init__(init_cfg)
-        self.with_cp = with_cp
+        if attention not in FORMS:
+            raise UserError(f'attention={attention!r} is none of {", ".join(FORMS)}.')
+        self.with_cp, self.attention = with_cp, attention
         self.side = math.isqrt(region_level_bridge_size)  # r
         if self.side**2 != region_level_bridge_size:
             raise UserError(f'region_level_bridge_size={region_level_bridge_size} is not a square: R = r*r.')
@@ -145,13 +122,16 @@ class CLIPVisionEncoder(BaseModule):
         visible = self.visible
         if grid != (self.input_resolution // self.patch_size,) * 2:
             visible = region_visibility(grid, self.side, self.num_tokens, image.device)
-        visible = torch.zeros_like(visible, dtype=image.dtype).masked_fill_(~visible, -math.inf)  # once for all blocks
+        visible, padding = in_form(self.attention, visible, self.side**2, product_dtype(image),
+                                   self.transformer.resblocks[0].attn.head_width)  # once for all blocks
 
         x = self.ln_pre(self._embed(image, grid))  # (B, N, D)
         run = checkpointed if self.with_cp and self.training else nn.Module.__call__
         tables = torch.cat([self.prompt_embeddings, self.deep_prompt_embeddings])
         for block, table in zip(self.transformer.resblocks, tables, strict=True):
             prompts = self.prompt_dropout(upcast(self.prompt_proj(table)).expand(x.shape[0], -1, -1))  # (B, P, D)
+            if padding:
+                prompts = F.pad(prompts, (0, 0, padding, 0))
             x = run(block, x, visible, prompts)
         return self._read_out(x, grid)
 

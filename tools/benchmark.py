@@ -35,6 +35,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='measure autocast to this type too')
     parser.add_argument('--emulate', action='store_true',
                         help='also measure a type of --amp that this CPU has no instructions for')
+    parser.add_argument('--attention', action='store_true',
+                        help="also measure windows and steps with each form of the encoder's attention mask")
     parser.add_argument('--batch', type=positive_int, default=1, help='windows, and images of a step (default: 1)')
     parser.add_argument('--repeats', type=positive_int, default=5, help='after one to warm up (default: 5)')
     parser.add_argument('--out', metavar='FOLDER', help='write benchmark.json into this folder')

@@ -23,11 +23,15 @@ def file_stem(case: str) -> str:
     return case if case == 'voc_inductive' else f'tiny_{case}'
 
 
-@pytest.fixture(scope='module', params=CASES)
+@pytest.fixture(scope='module', params=[*CASES, 'inductive aligned', 'inductive widened'])
 def case(request):
-    """(name, model with the recorded weights and no dropout, recorded arrays, window size, classes)."""
-    name = request.param
+    """(name, model with the recorded weights and no dropout, recorded arrays, window size, classes).
+
+    After a name a form of the encoder's mask may stand.
+    """
+    name, _, attention = request.param.partition(' ')
     config = golden_config(name)
+    config['backbone']['attention'] = attention or 'auto'
     model = without_dropout(build(ConfigDict(config)))
     keys = 'voc' if name == 'voc_inductive' else file_stem(name)
     shapes = json.loads((GOLDEN / f'{keys}_checkpoint_keys.json').read_text())

@@ -7,21 +7,13 @@ from torch import nn
 
 from models import CLIPVisionEncoder
 from models.clip_layers import LayerNorm
-from models.vision_encoder import region_visibility
-from tests.models.naive import SIZES, check_uniform, close, encoder, inputs_of, linear, region_mask
+from tests.models.naive import SIZES, check_uniform, close, encoder, inputs_of, linear
 
 P, WIDTH = 3, 32
 
 
 def random_image(height: int = 64, width: int = 64, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(5))
-
-
-@pytest.mark.parametrize(('grid', 'side', 'prompts'), [
-    ((4, 4), 2, 3), ((4, 4), 4, 0), ((6, 9), 3, 1), ((8, 4), 2, 10), ((2, 6), 1, 2), ((32, 32), 4, 10)])
-def test_region_mask(grid, side, prompts):
-    """CLS and prompts change places, which look alike; prompts have no rows."""
-    assert region_visibility(grid, side, prompts).tolist() == region_mask(grid, side, prompts)[prompts:]
 
 
 @pytest.mark.parametrize(('height', 'width', 'message'), [
@@ -87,6 +79,7 @@ def test_norms():
     ({'region_level_bridge_size': 6}, ValueError, 'region_level_bridge_size=6'),
     ({'region_level_bridge_size': 9}, ValueError, '4x4 patches .* 3x3 regions'),
     ({'input_resolution': 70}, ValueError, 'input_resolution=70'), ({'heads': 5}, ValueError, '5 attention heads'),
+    ({'attention': 'flash'}, ValueError, "attention='flash' is none of auto, plain, aligned, widened"),
     ({'num_token': 5}, TypeError, 'num_token')])
 def test_arguments_that_do_not_fit(changes, error, message):
     with pytest.raises(error, match=message):

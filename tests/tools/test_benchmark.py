@@ -1,6 +1,7 @@
 """tools/benchmark.py: ratios, memory, floors, and the command end to end."""
 import json
 import platform
+from argparse import Namespace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from fvcore.nn import FlopCountAnalysis
 from mmcv import Config
 
 from tests.conftest import LEAVES, REPOSITORY
-from tools.benchmarking import measuring, subjects
+from tests.models.naive import inputs_of
+from tools.benchmarking import cost, measuring, subjects
 from tools.engine.flop_count import attention_flops, count, floors
 from tools.engine.process import Place
 
@@ -71,6 +73,22 @@ def test_the_script(output, tiny_configs, tmp_path):
                                                'step' in name else 1 / row['images_per_second'])
         assert ('floor' in row) == ('whole' not in name)
     assert {'name', 'threads', 'cpu_has_bfloat16', 'torch'} <= report['machine'].keys()
+
+
+def test_rows_for_each_form_of_the_mask(tmp_path, tiny_configs):
+    """A job runs with its own form, whatever ran before."""
+    config = Config.fromfile(str(tiny_configs['inductive']))
+    model = subjects.model_of(config, CPU)
+    args = Namespace(test=True, train=True, amp=None, batch=1, attention=True)
+    jobs = cost.make_subjects(model, subjects.drawn_image(model, config, tmp_path), args, CPU)
+    forms = {name.partition(', attention=')[::2]: job for name, job in jobs.items() if ', attention=' in name}
+    assert list(forms) == [(title, form) for title in ('a window -> scores, float32', 'training step, batch 1, float32')
+                           for form in ('plain', 'aligned', 'widened')]
+    used = inputs_of(model.backbone.transformer.resblocks[0])
+    for job in (*forms.values(), jobs['a window -> scores, float32']):
+        job()
+    kinds = [getattr(visible, 'shape', None) for _, visible, _ in used]
+    assert kinds == [(21, 24), (21, 24), None] * 2 + [(21, 24)]
 
 
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='the variable is for x86')

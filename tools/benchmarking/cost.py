@@ -13,6 +13,7 @@ from tqdm import tqdm
 from datasets import ZeroShotDataset
 from models import CLIPRC
 from models.precision import supported
+from models.visibility import FORMS
 from tools.benchmarking import subjects
 from tools.benchmarking.measuring import Job, matrix_rate, measure, peak_memory
 from tools.engine import process
@@ -22,25 +23,27 @@ from tools.engine.process import Place
 
 
 class Subject(NamedTuple):
-    """One job to time; it runs with the model's `training`, `amp_dtype` and `test_cfg.mode` set to these."""
+    """One job to time; it runs with the model's `training`, `amp_dtype`, ... set to these."""
     model: CLIPRC
     job: Job
     dtype: torch.dtype | None
     images: int  # that it processes
     multiply_adds: int | None  # of its floor
     mode: str
+    attention: str  # the encoder's
     train: bool = False
 
     def __call__(self) -> None:
         self.model.train(self.train)
         self.model.amp_dtype, self.model.test_cfg.mode = self.dtype, self.mode
+        self.model.backbone.attention = self.attention
         with torch.set_grad_enabled(self.train):
             self.job()
 
 
 def make_subjects(model: CLIPRC, dataset: ZeroShotDataset, args: Namespace, place: Place) -> dict[str, Subject]:
     """Make the jobs to time, by the names that the table shows."""
-    wrapped, usual = process.wrap(model, place), model.test_cfg.mode
+    wrapped, usual, form = process.wrap(model, place), model.test_cfg.mode, model.backbone.attention
     side, batch, floor = model.backbone.input_resolution, args.batch, floors(model)
     images = torch.randn(batch, 3, side, side, device=place.device)
     metas = [{'img_shape': (side, side), 'ori_shape': (side, side)}] * batch
@@ -61,11 +64,14 @@ def make_subjects(model: CLIPRC, dataset: ZeroShotDataset, args: Namespace, plac
                     (f'{count} -> labels', lambda: model.segment(images, metas), batch, batch * floor.window),
                     ('test image of 2 windows, file -> scores', test, 1, 2 * floor.window),
                     ('  the same, whole in one pass', test, 1, None)):
-                jobs[f'{title}, {name}'] = Subject(model, job, dtype, number, work, usual if work else 'whole')
+                jobs[f'{title}, {name}'] = Subject(model, job, dtype, number, work, usual if work else 'whole', form)
         if args.train:
             jobs[f'training step, batch {batch}, {name}'] = Subject(
                 model, lambda: subjects.training_step(model, images, labels), dtype, batch, batch * floor.step,
-                usual, train=True)
+                usual, form, train=True)
+    if args.attention:
+        jobs |= {f'{title}, attention={each}': job._replace(attention=each) for title, job in jobs.items()
+                 if title.startswith((f'{count} -> scores', 'training step')) for each in FORMS[1:]}
     return jobs
 
 

@@ -59,6 +59,16 @@ def test_attention_of_region_tokens(grid):
         assert close(total, torch.ones(3))
 
 
+@pytest.mark.parametrize('form', ['aligned', 'widened'])
+@torch.no_grad()
+def test_attention_in_every_form_of_the_mask(form):
+    model, image = encoder(), torch.randn(1, 3, 64, 96)
+    _, expected = encode_with_attention(model, image)
+    model.attention = form
+    _, attention = encode_with_attention(model, image)
+    assert close(attention.patches, expected.patches) and close(attention.itself, expected.itself)
+
+
 @torch.no_grad()
 def test_ablation_equals_a_model_built_without_region_tokens():
     model = encoder()
