@@ -9,14 +9,13 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
-from mmcv import ConfigDict
 from mmcv.parallel import DataContainer
 from mmcv.parallel.scatter_gather import scatter_kwargs
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import CLIPRC, builder, losses, resizing, two_stream_decoder
+from models import CLIPRC, losses, resizing, two_stream_decoder
 from tests.conftest import REPOSITORY
 from tools.engine.build import build_model
 from tools.engine.config import load_config
@@ -137,7 +136,8 @@ def to_host(x):
     return x * x.detach().cpu().to(x.device)
 
 
-@pytest.mark.parametrize('place', [(losses.MaskLoss, 'recovery'), (resizing.Resizing, '__call__')], ids=['recovery', 'resizing'])
+@pytest.mark.parametrize('place', [(losses.MaskLoss, 'recovery'), (resizing.Resizing, '__call__')],
+                         ids=['recovery', 'resizing'])
 @pytest.mark.parametrize('read', [item, nonzero, boolean_index, constant, to_host], ids=lambda read: read.__name__)
 def test_a_host_read_in_the_step_is_found(monkeypatch, read, place):
     original = getattr(*place)
@@ -162,9 +162,9 @@ class OneKernel(torch.autograd.Function):
         return gradient.clone(), torch.empty_like(k), torch.empty_like(v)
 
 
-# Operators of a step at batch 8, and what they were before the losses had fixed shapes: (forward, backward).
-OPERATORS = {'voc_inductive': (600, 640), 'coco_inductive': (1700, 640)}
-BEFORE = {'voc_inductive': (1189, 621), 'coco_inductive': (2405, 621)}
+# Operators of a step at batch 8, at most: (forward, backward). Before the losses had fixed shapes there were 1189 and
+# 2405 of them forward, beside 16 and 48 host reads.
+OPERATORS = {'voc_inductive': (620, 610), 'coco_inductive': (1700, 610)}
 
 
 @pytest.mark.parametrize('name', OPERATORS)
@@ -182,4 +182,64 @@ def test_operators_of_a_step(monkeypatch, name):
         with Operators('cpu') as backward:
             loss.backward()
     counts = forward.counts.total(), backward.counts.total()
-    assert all(0.8 * least < count <= least for count, least in zip(counts, OPERATORS[name], strict=True)), counts
+    assert all(0.9 * most < count <= most for count, most in zip(counts, OPERATORS[name], strict=True)), counts
+
+
+# Operators, and derivatives of operators, without a deterministic version on CUDA, by the documentation of
+# torch.use_deterministic_algorithms; those that a segmentation model may meet.
+NOT_DETERMINISTIC = {'aten::put_', 'aten::histc', 'aten::median', 'aten::cumsum', 'aten::bincount', 'aten::kthvalue',
+                     'aten::nll_loss_forward', 'aten::nll_loss2d_forward', 'aten::scatter_reduce'}
+NOT_DETERMINISTIC_BACKWARD = {
+    'UpsampleLinear1DBackward0', 'UpsampleBilinear2DBackward0', 'UpsampleBicubic2DBackward0', 'GridSampler2DBackward0',
+    'AdaptiveAvgPool2DBackward0', 'AdaptiveMaxPool2DBackward0', 'ReflectionPad2DBackward0', 'ReplicationPad2DBackward0',
+    'NllLossBackward0', 'NllLoss2DBackward0'}
+
+
+def nodes(output: torch.Tensor) -> set[str]:
+    """The names of all nodes of an output's backward pass."""
+    found, waiting = {output.grad_fn}, [output.grad_fn]
+    while waiting:
+        following = {node for node, _ in waiting.pop().next_functions if node is not None} - found
+        found |= following
+        waiting += following
+    return {node.name() for node in found}
+
+
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_deterministic_step_has_no_operator_without_a_deterministic_version(name, deterministic):
+    model = model_of(name, 'model.backbone.layers=2', 'model.backbone.total_d_layer=1')
+    with fake():
+        with_tensors_here(model)
+        with Operators() as operators:
+            loss = train(model)
+    assert operators.counts and not NOT_DETERMINISTIC & set(operators.counts)
+    assert 'MaskTermsBackward' in nodes(loss) and not NOT_DETERMINISTIC_BACKWARD & nodes(loss)
+
+
+def test_without_the_setting_the_same_step_has_such_operators():
+    """The regions are resized to the pixels: the test above is no test of nothing."""
+    model = model_of('voc_inductive', 'model.backbone.layers=1', 'model.backbone.total_d_layer=0')
+    with fake():
+        assert 'UpsampleBilinear2DBackward0' in nodes(train(with_tensors_here(model)))
+
+
+def test_a_batch_goes_to_the_gpu_in_one_copy_for_each_tensor(monkeypatch):
+    """mmcv unpacks the containers of a loader; its streams need a GPU and are left out."""
+    for name in ('device', 'stream'):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
+    monkeypatch.setattr('mmcv.parallel._functions._get_stream', lambda _: None)
+    monkeypatch.setattr('mmcv.parallel._functions.synchronize_stream', lambda *_: None)
+    with FakeTensorMode():
+        batch = {'img': DataContainer([torch.empty(2, 3, 8, 8)], stack=True),
+                 'gt_semantic_seg': DataContainer([torch.empty(2, 1, 8, 8, dtype=torch.long)], stack=True),
+                 'img_metas': DataContainer([[{'filename': 'a'}, {'filename': 'b'}]], cpu_only=True)}
+        (_,), (moved,) = scatter_kwargs((), batch, [0])
+    assert moved['img'].device.type == moved['gt_semantic_seg'].device.type == 'cuda'
+    assert [meta['filename'] for meta in moved['img_metas']] == ['a', 'b']
