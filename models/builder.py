@@ -1,4 +1,4 @@
-"""Builds a model from a config's `model`, and compiles its layers."""
+"""Builds a model from a config's `model`, and compiles it."""
 import getpass
 import inspect
 import os
@@ -11,7 +11,7 @@ from mmseg.models import build_segmentor
 from mmseg.models.builder import MODELS
 
 from .clip_layers import ResidualAttentionBlock
-from .errors import building
+from .errors import UserError, building
 from .segmentor import CLIPRC
 from .two_stream_decoder import CrossAttentionLayer
 
@@ -57,3 +57,18 @@ def compile_layers(model: CLIPRC) -> None:
     for layer in model.modules():
         if isinstance(layer, (ResidualAttentionBlock, CrossAttentionLayer)):
             layer.compile()
+
+
+def compile_windows(model: CLIPRC) -> None:
+    """Compile the way from windows to mask logits, in tests, as one function that replays CUDA graphs.
+
+    A graph is compiled for the first size of a batch, one for all other sizes, and one for a single window. A CUDA
+    graph is recorded for each size. Other classes are compiled again; after eight numbers of classes torch refuses.
+
+    Raises:
+        UserError: there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("compile='reduce-overhead' replays CUDA graphs, and PyTorch sees no GPU: use compile=True.")
+    replayed = torch.compile(model.window_logits, mode='reduce-overhead', fullgraph=True)
+    model.window_logits = lambda images: replayed(images).clone()  # the next call overwrites what the last one gave

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .precision import upcast
 
@@ -26,12 +25,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.) -> Tensor:
     """
     if dropout == 0 or q.device.type != 'cpu':
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    return _dropped_attention(q, k, v, dropout)
-
-
-@torch.compiler.disable
-def _dropped_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    return DroppedAttention.apply(q, k, v, keep_mask((*q.shape[:3], k.shape[2]), dropout), dropout)
+    return dropped_attention(q, k, v, dropout)[0]
 
 
 def keep_mask(shape: tuple[int, ...], dropout: float) -> Tensor:
@@ -45,36 +39,57 @@ def keep_mask(shape: tuple[int, ...], dropout: float) -> Tensor:
     return (draws.view(torch.int16)[:count] >= round(dropout * 2**16) - 2**15).view(torch.uint8).view(shape)
 
 
-class DroppedAttention(torch.autograd.Function):
-    """Attention whose weights are multiplied by `keep` (B, H, Nq, Nk), uint8, and divided by 1 - dropout."""
+@torch.library.custom_op('clip_rc::dropped_attention', mutates_args=(), tags=[torch.Tag.nondeterministic_seeded])
+def dropped_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+    """Attend as `attention`, and give also which weights were kept, (B, H, Nq, Nk) uint8.
 
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, keep: Tensor, dropout: float) -> Tensor:
-        out = torch.empty_like(q)
-        for head, rows in _chunks(q):
-            weights = _weights(q[head][rows], k[head])
-            out[head][rows] = weights.mul_(keep[head][rows].to(weights.dtype)).to(v.dtype) @ v[head]
-        out.mul_(1 / (1 - dropout))
-        ctx.save_for_backward(q, k, v, keep, out)
-        ctx.dropout = dropout
-        return out
+    It and its gradient are operators of their own: torch.compile and torch.export would unroll their loops.
+    """
+    keep, out = keep_mask((*q.shape[:3], k.shape[2]), dropout), torch.empty_like(q)
+    for head, rows in _chunks(q):
+        weights = _weights(q[head][rows], k[head])
+        out[head][rows] = weights.mul_(keep[head][rows].to(weights.dtype)).to(v.dtype) @ v[head]
+    return out.mul_(1 / (1 - dropout)), keep
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, keep, out = ctx.saved_tensors
-        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        inner = (d_out * out).sum(dim=3, keepdim=True)
-        d_kept = d_out * (1 / (1 - ctx.dropout))
-        for head, rows in _chunks(q):
-            weights = _weights(q[head][rows], k[head])
-            kept = keep[head][rows].to(weights.dtype)
-            d_scores = (d_kept[head][rows] @ v[head].T).mul(kept).sub_(inner[head][rows]).mul_(weights).to(q.dtype)
-            d_v[head].addmm_(weights.mul_(kept).to(v.dtype).T, d_kept[head][rows])
-            d_q[head][rows] = d_scores @ k[head]
-            d_k[head].addmm_(d_scores.T, q[head][rows])
-        scale = q.shape[-1]**-0.5
-        return d_q.mul_(scale), d_k.mul_(scale), d_v, None, None
+
+@dropped_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty(*q.shape[:3], k.shape[2], dtype=torch.uint8)
+
+
+@torch.library.custom_op('clip_rc::dropped_attention_gradient', mutates_args=())
+def _gradient(d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, keep: Tensor, dropout: float
+              ) -> tuple[Tensor, Tensor, Tensor]:
+    d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    inner = (d_out * out).sum(dim=3, keepdim=True)
+    d_kept = d_out * (1 / (1 - dropout))
+    for head, rows in _chunks(q):
+        weights = _weights(q[head][rows], k[head])
+        kept = keep[head][rows].to(weights.dtype)
+        d_scores = (d_kept[head][rows] @ v[head].T).mul(kept).sub_(inner[head][rows]).mul_(weights).to(q.dtype)
+        d_v[head].addmm_(weights.mul_(kept).to(v.dtype).T, d_kept[head][rows])
+        d_q[head][rows] = d_scores @ k[head]
+        d_k[head].addmm_(d_scores.T, q[head][rows])
+    scale = q.shape[-1]**-0.5
+    return d_q.mul_(scale), d_k.mul_(scale), d_v
+
+
+@_gradient.register_fake
+def _(d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.dropout = inputs
+    ctx.set_materialize_grads(False)  # that of `keep` would be large, and is not used
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _backward(ctx, d_out: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    return *_gradient(d_out, *ctx.saved_tensors, ctx.dropout), None
+
+
+dropped_attention.register_autograd(_backward, setup_context=_save)
 
 
 def _chunks(q: Tensor) -> Iterator[tuple[tuple[int, int], slice]]:

@@ -173,8 +173,12 @@ class CLIPRC(EncoderDecoder):
         for _, alike in groupby(views, key=lambda view: view.shape):
             for images in torch.stack(list(alike)).split(batch):
                 with autocast(images.device, self.amp_dtype):
-                    logits = self.decode_head(self.extract_feat(images)).logits
+                    logits = self.window_logits(images)
                 yield from logits
+
+    def window_logits(self, images: Tensor) -> Tensor:
+        """Windows (B, 3, h, w) -> mask logits (B, C, Gh, Gw)."""
+        return self.decode_head(self.extract_feat(images)).logits
 
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
         """List the parameters that require gradients."""

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models import dropped_attention as module
-from models.dropped_attention import DroppedAttention, attention
+from models.dropped_attention import attention, dropped_attention
 from tests.models.naive import close
 
 P = 0.3
@@ -18,25 +18,37 @@ def literal(q, k, v, keep, dropout=P):
     return (weights * keep / (1 - dropout)) @ v
 
 
-def keep_mask(*shape: int, dropout: float = P) -> torch.Tensor:
-    return torch.empty(shape, dtype=torch.uint8).bernoulli_(1 - dropout)
+def seeded(*qkv):
+    """Attention, and the weights that were kept: the same ones in each call."""
+    torch.manual_seed(4)
+    return dropped_attention(*qkv, P)
 
 
 @pytest.mark.parametrize('rows', [2, 3, 100])
 def test_attention_and_its_gradient(rows, monkeypatch):
     monkeypatch.setattr(module, 'ROWS', rows)
-    tensors, keep = qkv(), keep_mask(2, 3, 7, 5)
-    assert close(DroppedAttention.apply(*tensors, keep, P), literal(*tensors, keep))
-    assert torch.autograd.gradcheck(lambda *qkv: DroppedAttention.apply(*qkv, keep, P), tensors)
+    tensors = qkv()
+    out, keep = seeded(*tensors)
+    assert close(out, literal(*tensors, keep)) and 0 < keep.sum() < keep.numel()
+    assert torch.autograd.gradcheck(lambda *qkv: seeded(*qkv)[0], tensors, check_undefined_grad=False)
 
 
 def test_attention_in_float32():
-    tensors, keep = qkv(130, 90, torch.float32), keep_mask(2, 3, 130, 90, dropout=0.1)
+    tensors = qkv(130, 90, torch.float32)
     d_out = torch.randn(2, 3, 130, 4)
-    gradients = torch.autograd.grad(DroppedAttention.apply(*tensors, keep, 0.1), tensors, d_out)
+    out, keep = seeded(*tensors)
+    gradients = torch.autograd.grad(out, tensors, d_out)
     wide = [x.detach().double().requires_grad_() for x in tensors]
-    expected = torch.autograd.grad(literal(*wide, keep, 0.1), wide, d_out.double())
+    expected = torch.autograd.grad(literal(*wide, keep), wide, d_out.double())
     assert all(close(one, other) for one, other in zip(gradients, expected))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_the_operator_is_registered_rightly(dtype):
+    """Except that its results are those of its fake: the draws differ."""
+    tensors = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in qkv(dtype=dtype)]  # as the heads are split
+    torch.library.opcheck(dropped_attention, (*tensors, P), test_utils=(
+        'test_schema', 'test_autograd_registration', 'test_faketensor'))
 
 
 def test_the_seed_decides():

@@ -227,6 +227,22 @@ def test_new_class_names_by_onnx_alone(onnx_file):
     assert np.abs(scores[0] - model.segment(image, names).scores).max() < 1e-5
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('strict', [True, False])
+def test_torch_export(strict):
+    """Not by the command, which writes ONNX: the module that it exports is one for torch.export too, traced or run."""
+    scores = onnx_models.WindowScores(load_model(MINIATURE).model).eval()
+    space, any_number = scores.head.class_head.embed_dims, {0: torch.export.Dim.DYNAMIC}
+
+    def inputs(windows: int, classes: int) -> tuple[torch.Tensor, ...]:
+        return torch.randn(windows, 3, 64, 64), torch.randn(classes, space), torch.rand(classes)
+
+    program = torch.export.export(scores, inputs(2, 3), dynamic_shapes=(any_number,) * 3, strict=strict).module()
+    for windows, classes in (2, 3), (1, 20), (5, 1):
+        example = inputs(windows, classes)
+        assert torch.allclose(program(*example), scores(*example), atol=1e-6)
+
+
 def test_the_json_beside_an_onnx_model(onnx_file):
     facts = json.loads(onnx_file.with_suffix('.json').read_text())
     model = load_model(MINIATURE)

@@ -9,7 +9,7 @@ from mmseg.models.builder import MODELS
 
 from datasets import DatasetFacts
 from models import CLIPRC
-from models.builder import build, compile_layers
+from models.builder import build, compile_layers, compile_windows
 from models.errors import UserError
 from models.weights import clip, files, metadata
 from models.weights.clip_sizes import fill_in, require_clip
@@ -72,6 +72,8 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     built.amp_dtype = amp_dtype
     if config.get('compile'):
         compile_layers(built)
+    if config.get('compile') == 'reduce-overhead':
+        compile_windows(built)
     return built
 
 

@@ -19,8 +19,8 @@ PARTS = {
 }
 # What a setting may be: one of these values, or an integer of at least this number. None is always the default.
 VALUES = {
-    'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'), 'compile': (False, True), 'seed': 0,
-    'image_size': 1, 'model.test_cfg.mode': ('slide', 'whole'), 'model.test_cfg.windows_per_batch': 1,
+    'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'), 'compile': (False, True, 'reduce-overhead'),
+    'seed': 0, 'image_size': 1, 'model.test_cfg.mode': ('slide', 'whole'), 'model.test_cfg.windows_per_batch': 1,
     'data.samples_per_gpu': 1, 'data.workers_per_gpu': 0, 'runner.type': ('IterBasedRunner',), 'runner.max_iters': 1,
     'evaluation.interval': 1, 'checkpoint_config.type': ('CheckpointHook',), 'checkpoint_config.interval': 1,
     'log_config.interval': 1, 'lr_config.warmup_iters': 0,
@@ -50,6 +50,9 @@ def check_values(config: Config) -> None:
     for name in ('checkpoint_config.by_epoch', 'lr_config.by_epoch', 'lr_config.warmup_by_epoch'):
         if setting(config, name):
             raise UserError(f'{name}=True: there are no epochs here, lengths are iterations.')
+    if config.get('compile') == 'reduce-overhead' and setting(config, 'model.test_cfg.mode') == 'whole':
+        raise UserError("compile='reduce-overhead' with model.test_cfg.mode='whole' would record a CUDA graph for each "
+                        'size of image: use compile=True.')
     if 'Fp16' in str(hook := setting(config, 'optimizer_config.type')):
         raise UserError(f"optimizer_config.type={hook!r}: use amp=dict(dtype='float16') instead.")
 

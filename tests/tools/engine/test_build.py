@@ -60,6 +60,15 @@ def test_invalid_settings(config, options, message):
         build_model(config)
 
 
+def test_cuda_graphs_need_a_gpu(config, monkeypatch):
+    config.compile = 'reduce-overhead'
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(ValueError, match='sees no GPU: use compile=True'):
+        build_model(config)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert 'window_logits' in vars(build_model(config))
+
+
 # ---- text embeddings
 
 def table(seed: int, classes: int = 20, width: int = 32) -> torch.Tensor:

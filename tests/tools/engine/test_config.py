@@ -177,7 +177,8 @@ def written(tmp_path):
     ('model = dict(test_cfg=dict(mode="slid"))', "test_cfg.mode='slid': one of slide, whole is needed"),
     ('model = dict(test_cfg=dict(windows_per_batch=0))', 'windows_per_batch=0: an integer of at least 1 is needed'),
     ('model = dict(test_cfg=None)', 'has no `model.test_cfg`'),
-    ('compile = "no"', "compile='no': one of False, True is needed"),
+    ('compile = "no"', "compile='no': one of False, True, reduce-overhead is needed"),
+    ('compile, model = "reduce-overhead", dict(test_cfg=dict(mode="whole"))', 'a CUDA graph for each size of image'),
     ('image_size = 0', 'image_size=0: an integer of at least 1 is needed'),
     ('image_size = 51.2', 'image_size=51.2: an integer'),
 ])
@@ -192,6 +193,7 @@ def test_refused(written, line, message):
     ('dataset_size = 3', 'optimizers = dict(lr=1)', 'optimizer = dict(lr=optimizers["lr"] * dataset_size)'),
     ('import os', 'from math import pi', 'optimizer = dict(lr=pi)', 'def twice(x): return 2 * x'),
     ('find_unused_parameters = True', 'custom_hooks = []', 'seed = 1', 'compile = False'),
+    ('compile = "reduce-overhead"',),
 ])
 def test_accepted(written, lines):
     load(written(*lines))
