@@ -104,7 +104,7 @@ def dice_terms(missed: Tensor, member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     count, errors = member.sum(dim=2, keepdim=True), missed.sum(dim=2, keepdim=True)  # (images, classes, 1)
     overlap = count - (missed * member).sum(dim=2, keepdim=True)
-    below, present = torch.add(errors + 1, overlap, alpha=2), count > 0
+    below, present = torch.add(errors + 1, overlap, alpha=2), (count > 0).to(count.dtype)
     loss, scale = errors / below, present / below
     slope = torch.addcmul(missed, missed, missed, value=-1)  # d/dx of the probability
     slope.mul_(torch.addcmul((1 - loss) * scale, scale, member, value=-2))

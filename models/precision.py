@@ -36,17 +36,19 @@ def cpu_has(dtype: torch.dtype) -> bool:
     return seconds[1] < 8 * seconds[0]
 
 
+def autocasts(device: torch.device) -> bool:
+    """Tell whether `autocast` is on; there is none for meta tensors."""
+    return device.type != 'meta' and torch.is_autocast_enabled(device.type)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager:
     """Compute products in the type of their operands, also inside `autocast`."""
-    active = device.type != 'meta' and torch.is_autocast_enabled(device.type)  # there is no autocast for meta tensors
-    return torch.autocast(device.type, enabled=False) if active else nullcontext()
+    return torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext()
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """Give the type in which linear layers and attention compute: that of `autocast`, or that of x."""
-    kind = x.device.type
-    active = kind != 'meta' and torch.is_autocast_enabled(kind)  # which has no autocast, and raises
-    return torch.get_autocast_dtype(kind) if active else x.dtype
+    return torch.get_autocast_dtype(x.device.type) if autocasts(x.device) else x.dtype
 
 
 def checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:

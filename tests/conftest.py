@@ -15,6 +15,7 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / 'tests' / 'data' / 'golden'
+GPU = os.environ.get('GPU_TESTS_ON', 'cuda')  # the device of tests marked gpu; 'cpu' to try the tests themselves
 sys.path[:0] = [str(REPOSITORY), str(GOLDEN)]
 
 from tests.clip_files import clip_weights  # noqa: E402
@@ -25,7 +26,7 @@ def pytest_collection_modifyitems(items):
         os.environ.pop('CUDA_HOME', None)
         os.environ['CUDA_PATH'] = ''  # else torch 2.7 says on stderr that there is a compiler for CUDA, and no GPU
         for item in items:
-            if 'gpu' in item.keywords:
+            if 'gpu' in item.keywords and GPU == 'cuda':
                 item.add_marker(pytest.mark.skip(reason='no CUDA device'))
 
 

@@ -4,6 +4,7 @@ Every score matrix is kept, every map has the full size and all classes, one win
 model's own parameters, so that gradients land there, and shares no code with it.
 """
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,12 @@ from torch import Tensor
 from models import CLIPRC
 from models.clip_layers import QuickGELU
 from tests.models.naive import region_mask
+
+
+@cache
+def additive_mask(grid: tuple[int, int], side: int, prompts: int) -> Tensor:
+    seen = torch.tensor(region_mask(grid, side, prompts))
+    return torch.zeros(seen.shape, dtype=torch.float64).masked_fill_(~seen, -math.inf)
 
 
 def mask_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -75,8 +82,7 @@ class Oracle:
                        self['backbone.region_level_bridge'].expand(batch, -1, -1)], dim=1)
         x = self.norm(x, 'backbone.ln_pre')
         x = torch.cat([x[:, :1], x.new_zeros(batch, prompts, x.shape[2]), x[:, 1:]], dim=1)
-        seen = torch.tensor(region_mask(grid, encoder.side, prompts))
-        mask = x.new_zeros(seen.shape).masked_fill(~seen, -math.inf)
+        mask = additive_mask(grid, encoder.side, prompts).to(x)
         tables = [self['backbone.prompt_embeddings'][0], *self['backbone.deep_prompt_embeddings']]
         for depth, prompt in enumerate(tables):
             name = f'backbone.transformer.resblocks.{depth}'

@@ -8,7 +8,7 @@ from torch import nn
 from models import builder
 from models.precision import autocast, checkpointed
 from models.two_stream_decoder import CrossAttentionLayer
-from tests.conftest import golden_config
+from tests.conftest import GPU, golden_config
 from tests.models.naive import unit
 
 CPU = torch.device('cpu')
@@ -134,11 +134,11 @@ def test_logits_outlive_the_next_replay(monkeypatch, per_batch):
 @torch.no_grad()
 @pytest.mark.gpu
 def test_replayed_cuda_graphs():
-    model = build(device='cuda').eval()
+    model = build(device=GPU).eval()
     model.test_cfg.windows_per_batch = 4
-    expected, = model.stitch(*image_of_windows('cuda'))
+    expected, = model.stitch(*image_of_windows(GPU))
     builder.compile_layers(model)
     builder.compile_windows(model)
     for _ in range(3):  # warm up, record, replay
-        found, = model.stitch(*image_of_windows('cuda'))
+        found, = model.stitch(*image_of_windows(GPU))
         assert torch.allclose(found.logits, expected.logits, rtol=1e-2, atol=1e-2)

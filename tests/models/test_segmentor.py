@@ -10,7 +10,7 @@ from models import builder
 from models.text_encoder import embed_class_names
 from models.weights.clip import text_tower
 from models.weights.files import read
-from tests.conftest import golden_config
+from tests.conftest import GPU, golden_config
 from tests.models.naive import close, unit, without_dropout
 
 
@@ -130,7 +130,7 @@ def test_gpu_and_cpu_agree(case):
     model = without_dropout(build(case))
     image, metas, labels = batch()
     scores, losses = [], []
-    for device in ('cpu', 'cuda'):
+    for device in ('cpu', GPU):
         model.to(device)
         if case == 'text':
             model.embed_class_names()

@@ -10,6 +10,7 @@ from PIL import Image
 from models.inference import load_model
 from models.inference.segmenter import Segmenter
 from models.text_encoder import embed_class_names
+from tests.conftest import GPU
 from tests.models.inference.conftest import MODEL
 
 
@@ -173,6 +174,6 @@ def test_autocast(scene):
 @pytest.mark.gpu
 def test_the_gpu_gives_the_labels_of_the_cpu(miniature, scene):
     names = ['red dots', 'balloon', 'blue paint']
-    on_gpu = load_model(MODEL, device='cuda').segment([scene.image, scene.image], names)
+    on_gpu = load_model(MODEL, device=GPU).segment([scene.image, scene.image], names)
     on_cpu = miniature.segment(scene.image, names)
     assert all((result.labels == on_cpu.labels).mean() > 0.99 for result in on_gpu)
