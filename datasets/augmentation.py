@@ -2,8 +2,11 @@
 import cv2
 import mmcv
 import numpy as np
+import torch
+from mmcv.parallel import DataContainer
 from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import Normalize, PhotoMetricDistortion, RandomCrop, RandomFlip
+from mmseg.datasets.pipelines.formatting import DefaultFormatBundle
 
 GREYS = np.arange(256, dtype=np.uint8)
 
@@ -75,4 +78,19 @@ class QuickNormalize(Normalize):
         table = super().__call__({'img': GREYS.repeat(3).reshape(1, 256, 3)})
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.to_rgb else image
         results |= {**table, 'img': cv2.LUT(image, table['img'])}
+        return results
+
+
+@PIPELINES.register_module()
+class QuickDefaultFormatBundle(DefaultFormatBundle):
+    """Make tensors as mmseg does, but keep labels of 8 bits at that: an eighth of the bytes to share, pin and send.
+
+    The segmentor makes them int64, on its device.
+    """
+
+    def __call__(self, results: dict) -> dict:
+        labels = results.get('gt_semantic_seg')
+        super().__call__(results)
+        if labels is not None and labels.dtype == np.uint8:
+            results['gt_semantic_seg'] = DataContainer(torch.from_numpy(np.ascontiguousarray(labels[None])), stack=True)
         return results

@@ -11,7 +11,8 @@ from .masks import VOID_OF_8_BITS, MaskColours, MaskIds
 # mmseg's step -> ours, and the arguments of mmseg's step that are accepted with this value only.
 OURS = {'LoadImageFromFile': ('LoadImage', {}),
         'LoadAnnotations': ('LoadLabels', {'imdecode_backend': 'pillow', 'file_client_args': {'backend': 'disk'}}),
-        **{kind: (f'Quick{kind}', {}) for kind in ('RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize')}}
+        **{kind: (f'Quick{kind}', {}) for kind in (
+            'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize', 'DefaultFormatBundle')}}
 VOID = ('seg_pad_val', 'ignore_index', 'seg_fill_in')  # arguments of steps: the label of pixels without a class
 
 

@@ -2,6 +2,8 @@
 import mmseg.datasets.pipelines as published
 import numpy as np
 import pytest
+import torch
+from mmseg.datasets.pipelines.formatting import DefaultFormatBundle
 
 from datasets import augmentation
 from tests.datasets.custom_data import EXAMPLE, dataset_of
@@ -76,3 +78,13 @@ def test_configs_that_name_mmsegs_steps_get_ours():
             results.append(dataset[seed])
         results[0].pop('masks'), results[1].pop('masks')
         assert_same(*results)
+
+
+@pytest.mark.parametrize('dtype', IGNORE)
+def test_bundles_have_the_same_values(dtype):
+    """Labels of 8 bits stay small on their way to the device."""
+    ours, theirs = (step(sample(0, dtype)) for step in (augmentation.QuickDefaultFormatBundle(),
+                                                        DefaultFormatBundle()))
+    for key in ('img', 'gt_semantic_seg'):
+        assert torch.equal(ours[key].data.to(theirs[key].data.dtype), theirs[key].data) and ours[key].stack
+    assert ours['gt_semantic_seg'].data.dtype == (torch.uint8 if dtype == np.uint8 else torch.int64)
