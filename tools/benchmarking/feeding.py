@@ -44,7 +44,7 @@ def measure(config: Config, args: Namespace, place: Place, folder: Path) -> dict
     try:
         training_loader(config, place, 0, 0)
     except UserError as error:
-        if args.data_root:
+        if args.data_root or 'pipeline' not in config.data.train:  # or wrapped datasets
             raise
         source = f'a drawn image: {error}'
         config.data.train = subjects.drawn_settings(20, folder / 'load', config.data.train.pipeline)
