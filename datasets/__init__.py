@@ -1,4 +1,5 @@
 """Images, masks, class names, splits and scores. Importing this package registers the datasets with mmsegmentation."""
+from . import augmentation  # noqa: F401  registers its steps
 from .benchmarks import ADE20K150, COCOStuff164k, PascalContext59, PascalContext60, PascalVOC20
 from .class_split import ClassSplit, DatasetFacts
 from .loading import LoadImage, LoadLabels

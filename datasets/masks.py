@@ -3,6 +3,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -98,12 +99,12 @@ class MaskIds:
             raise UserError(f'{path}: {VOID_OF_8_BITS} in an 8-bit mask may be one of the {len(self.ids)} classes '
                             f'or void. Save the masks with 16 bits, and {self.void} for void.')
         ids = ids.astype(np.uint8 if narrow else np.uint16, copy=False)
-        unknown = ids[~self.known[ids]]
-        if unknown.size:
-            raise UserError(f'{path}: label ids {np.unique(unknown)[:5].tolist()} are out of range: the '
+        if not _looked_up(self.known.view(np.uint8), ids).all():
+            unknown = np.unique(ids[~self.known[ids]])[:5]
+            raise UserError(f'{path}: label ids {unknown.tolist()} are out of range: the '
                             f'{len(self.ids)} classes have the ids {self.ids.start} to {self.ids.stop - 1}, '
                             f'{self.void} is void (ignore_index).')
-        return self.table[ids]
+        return _looked_up(self.table, ids)
 
 
 class MaskColours:
@@ -166,6 +167,11 @@ def checked_colours(colours: Sequence[Sequence[int]]) -> list[tuple[int, int, in
                 isinstance(value, int) and 0 <= value <= 255 for value in colour):
             raise UserError(f'palette: {colour} is not a colour: [red, green, blue] is needed, each 0 to 255.')
     return [tuple(colour) for colour in colours]
+
+
+def _looked_up(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return `table[ids]`; OpenCV does it in a quarter of the time for ids of 8 bits."""
+    return cv2.LUT(ids, table[:256]) if ids.dtype == np.uint8 else table[ids]
 
 
 def _codes(colours: np.ndarray) -> np.ndarray:

@@ -10,16 +10,18 @@ from .masks import VOID_OF_8_BITS, MaskColours, MaskIds
 
 # mmseg's step -> ours, and the arguments of mmseg's step that are accepted with this value only.
 OURS = {'LoadImageFromFile': ('LoadImage', {}),
-        'LoadAnnotations': ('LoadLabels', {'imdecode_backend': 'pillow', 'file_client_args': {'backend': 'disk'}})}
+        'LoadAnnotations': ('LoadLabels', {'imdecode_backend': 'pillow', 'file_client_args': {'backend': 'disk'}}),
+        **{kind: (f'Quick{kind}', {}) for kind in (
+            'RandomCrop', 'RandomFlip', 'PhotoMetricDistortion', 'Normalize', 'DefaultFormatBundle')}}
 VOID = ('seg_pad_val', 'ignore_index', 'seg_fill_in')  # arguments of steps: the label of pixels without a class
 
 
 def fitted(pipeline: Sequence[dict], reduce_zero_label: bool, masks: MaskIds | MaskColours, name: str, *,
            within: bool = False) -> list:
-    """Copy a pipeline, with our loading steps and the dataset's label for pixels without a class.
+    """Copy a pipeline, with our loading and augmentation and the dataset's label for pixels without a class.
 
-    mmseg's loading steps become ours, which check the files. Steps that add pixels without a class (`Pad`) or leave
-    them out (`RandomCrop`) get the label that these have in memory.
+    mmseg's loading steps become ours, which check the files, and its augmentation ours, which is faster. Steps that
+    add pixels without a class (`Pad`) or leave them out (`RandomCrop`) get the label that these have in memory.
 
     Args:
         masks: the meaning of mask values.

@@ -60,7 +60,7 @@ class SeededSamples(Dataset):
         with torch.random.fork_rng(devices=[]):
             random.seed(int(draws[0]))
             np.random.seed(draws)
-            torch.manual_seed(int(draws[1]))
+            torch.default_generator.manual_seed(int(draws[1]))  # the CPU's: torch.manual_seed seeds GPUs too
             try:
                 return self.dataset[index]
             finally:  # without workers the training uses the same generators

@@ -118,9 +118,9 @@ class CLIPRC(EncoderDecoder):
             return self.decode_head.forward_test(self.extract_feat(img), size=img.shape[2:])
 
     def forward_train(self, img: Tensor, img_metas: list[dict], gt_semantic_seg: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) and labels (B, 1, H, W) -> losses and the accuracy in percent."""
+        """Images (B, 3, H, W) and labels (B, 1, H, W), int64 or uint8 -> losses and the accuracy in percent."""
         with autocast(img.device, self.amp_dtype):
-            return super().forward_train(img, img_metas, gt_semantic_seg)
+            return super().forward_train(img, img_metas, gt_semantic_seg.long())
 
     def segment(self, images: Sequence[Tensor], metas: Sequence[dict]) -> list[Tensor]:
         """Images (3, H, W), each of its own size -> class of each pixel, (H0, W0) int64, on their device.

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Measure the time and memory of a config: `python tools/benchmark.py CONFIG [--test|--train]`.
+"""Measure the time and memory of a config: `python tools/benchmark.py CONFIG [--test|--train|--load]`.
 
-Uses random weights and drawn images, whose values do not affect the cost. Times are also given as multiples of T, one
-forward pass of timm's plain ViT on as many tokens in float32, which is timed right before and after each. Products are
-counted in multiply-adds (x 2 for FLOPs of both kinds).
+--load tells how many loader workers a GPU needs. The others use random weights and drawn images, whose values do not
+affect the cost. Times are also given as multiples of T, one forward pass of timm's plain ViT on as many tokens in
+float32, which is timed right before and after each. Products are counted in multiply-adds (x 2 for FLOPs of both
+kinds).
 """
 import argparse
 import sys
@@ -31,6 +32,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--test', action='store_true',
                         help='one window, and a whole test image from its file to its scores')
     parser.add_argument('--train', action='store_true', help='forward and backward pass of a training step')
+    parser.add_argument('--load', action='store_true',
+                        help='images per second that loader workers make for training, of the config\'s data, or of a '
+                             'drawn image where there is none; leave the machine alone meanwhile')
+    parser.add_argument('--images-per-second', type=positive_int, nargs='+', metavar='N',
+                        help='with --load: tell how many workers a GPU needs that trains so many')
     add_launch_arguments(parser)
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='measure autocast to this type too')
     parser.add_argument('--emulate', action='store_true',
@@ -43,7 +49,9 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.launcher != 'none':
         parser.error('--launcher: the benchmark runs in one process.')
-    if not (args.test or args.train):
+    if args.images_per_second and not args.load:
+        parser.error('--images-per-second: this is for --load.')
+    if not (args.test or args.train or args.load):
         args.test = args.train = True
     return args
 
@@ -56,7 +64,7 @@ def main() -> None:
     import torch
 
     from models.precision import cpu_has
-    from tools.benchmarking import cost
+    from tools.benchmarking import cost, feeding
     from tools.benchmarking.measuring import machine
     from tools.engine import process
     from tools.engine.config import load_config
@@ -71,10 +79,12 @@ def main() -> None:
     sys.stdout.write('{name}, {threads} threads, instructions for bfloat16 on the CPU: {cpu_has_bfloat16}, '
                      'torch {torch}\n'.format(**report['machine']))
     with tempfile.TemporaryDirectory() as images:
-        report |= cost.measure_all(config, args, place, Path(images))
-    sys.stdout.write('T = {:.1f} ms; multiply-adds: T {plain:,}, a window {window:,}, a training step {step:,}\n'
-                     .format(1e3 * report['T_seconds'], **report['multiply_adds']))
-    sys.stdout.write(f'{cost.table(report["rows"])}\n')
+        if args.load:
+            report['load'] = feeding.measure(config, args, place, Path(images))
+            sys.stdout.write(f'{feeding.answer(report["load"], args.images_per_second)}\n')
+        if args.test or args.train:
+            report |= cost.measure_all(config, args, place, Path(images))
+            sys.stdout.write(f'{cost.summary(report)}\n')
     if folder:
         file = folder / 'benchmark.json'
         file.write_text(json.dumps(report, indent=1) + '\n')

@@ -36,3 +36,13 @@ def test_the_same_images_with_any_number_of_workers(tiny_configs):
         for other in others:
             for name in ('img', 'gt_semantic_seg'):
                 assert torch.equal(expected[name].data[0], other[name].data[0])
+
+
+def test_a_sample_does_not_seed_gpus(monkeypatch):
+    """Without loader workers the model draws from their generators, and must not repeat itself."""
+    seeded = []
+    monkeypatch.setattr(torch.cuda, 'manual_seed_all', seeded.append)
+    torch.manual_seed(1)
+    assert seeded == [1]
+    SeededSamples([0, 1], 5)[0, 1]
+    assert seeded == [1]

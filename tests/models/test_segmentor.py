@@ -97,6 +97,16 @@ def test_the_same_weights_with_other_classes():
         1, 9, 64, 64))
 
 
+def test_labels_of_8_bits():
+    """As the loaders send them."""
+    images, metas, labels = batch()
+    losses = []
+    for dtype in (torch.int64, torch.uint8):
+        torch.manual_seed(0)
+        losses.append(build('inductive').train().forward_train(images, metas, labels.to(dtype)))
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
+
+
 @pytest.mark.parametrize('case', ['inductive', 'transductive', 'fully'])
 def test_thirty_steps_lower_the_loss_and_leave_the_frozen_alone(case):
     model = build(case).train()

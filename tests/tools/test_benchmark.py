@@ -1,5 +1,7 @@
 """tools/benchmark.py: ratios, memory, floors, and the command end to end."""
 import json
+import math
+import os
 import platform
 from argparse import Namespace
 
@@ -10,7 +12,8 @@ from mmcv import Config
 
 from tests.conftest import LEAVES, REPOSITORY
 from tests.models.naive import inputs_of
-from tools.benchmarking import cost, measuring, subjects
+from tools.benchmarking import cost, feeding, measuring, subjects
+from tools.engine.data import evaluation_dataset
 from tools.engine.flop_count import attention_flops, count, floors
 from tools.engine.process import Place
 
@@ -75,12 +78,12 @@ def test_the_script(output, tiny_configs, tmp_path):
     assert {'name', 'threads', 'cpu_has_bfloat16', 'torch'} <= report['machine'].keys()
 
 
-def test_rows_for_each_form_of_the_mask(tmp_path, tiny_configs):
+def test_rows_for_each_form_of_the_mask(tiny_configs):
     """A job runs with its own form, whatever ran before."""
     config = Config.fromfile(str(tiny_configs['inductive']))
     model = subjects.model_of(config, CPU)
     args = Namespace(test=True, train=True, amp=None, batch=1, attention=True)
-    jobs = cost.make_subjects(model, subjects.drawn_image(model, config, tmp_path), args, CPU)
+    jobs = cost.make_subjects(model, evaluation_dataset(config, 'test', scored=True), args, CPU)
     forms = {name.partition(', attention=')[::2]: job for name, job in jobs.items() if ', attention=' in name}
     assert list(forms) == [(title, form) for title in ('a window -> scores, float32', 'training step, batch 1, float32')
                            for form in ('plain', 'aligned', 'widened')]
@@ -89,6 +92,49 @@ def test_rows_for_each_form_of_the_mask(tmp_path, tiny_configs):
         job()
     kinds = [getattr(visible, 'shape', None) for _, visible, _ in used]
     assert kinds == [(21, 24), (21, 24), None] * 2 + [(21, 24)]
+
+
+def test_how_many_workers_a_gpu_needs(output, tiny_configs, tmp_path):
+    said = output('tools/benchmark.py', tiny_configs['inductive'], '--load', '--images-per-second', 1, 5000, '--device',
+                  'cpu', '--out', tmp_path)
+    report = json.loads((tmp_path / 'benchmark.json').read_text())
+    load = report['load']
+    cores = len(os.sched_getaffinity(0))
+    assert load['cores'] == cores and [row['workers'] for row in load['rows']] == sorted({1, max(cores // 2, 1), cores})
+    for row in load['rows']:
+        assert {'LoadImage', 'LoadLabels', 'Resize', 'QuickRandomCrop', 'QuickRandomFlip', 'QuickPhotoMetricDistortion',
+                'QuickNormalize', 'Pad', 'QuickDefaultFormatBundle', 'Collect'} < row['steps'].keys()
+        assert len(row['steps']) == 12 and min(row['steps'].values()) > 0 and row['images_per_second'] > 0
+        assert row['cpu_seconds'] == pytest.approx(sum(row['steps'].values()))
+    for rate in (1, 5000):
+        count = feeding.workers_needed(load, rate)
+        assert f'a GPU that trains {rate} images/s needs {count} workers (data.workers_per_gpu={count})' in said
+    assert count == math.ceil(5000 * load['rows'][-1]['cpu_seconds'])
+    assert 'loading the config\'s images' in said and 'rows' not in report, 'the model was measured too'
+
+
+def test_without_the_data_an_image_is_drawn(tiny_configs, tmp_path, monkeypatch):
+    """Not where the user says where the data is."""
+    monkeypatch.setattr(feeding, 'IMAGES', 8)
+    config = Config.fromfile(str(tiny_configs['inductive']))
+    config.data.train.data_root = str(tmp_path / 'nowhere')
+    with pytest.raises(ValueError, match='nowhere'):
+        feeding.measure(config, Namespace(data_root=str(tmp_path / 'nowhere')), CPU, tmp_path)
+    load = feeding.measure(config, Namespace(data_root=None), CPU, tmp_path)
+    assert 'a drawn image: ' in load['source'] and 'nowhere' in load['source']
+    assert 80e3 < (tmp_path / 'load/images/drawn.jpg').stat().st_size < 100e3, 'not as large as a photograph'
+    said = feeding.answer(load, None)
+    assert all(f'trains {rate} images/s' in said for rate in feeding.RATES)
+    load = {'source': '', 'cores': 4, 'rows': [{**load['rows'][0], 'cpu_seconds': 0.01}]}
+    assert '400 images/s needs 4 workers (data.workers_per_gpu=4); this machine has 4 cores\n' in \
+        feeding.answer(load, [400, 401])
+    assert '401 images/s needs 5 workers (data.workers_per_gpu=5); this machine has 4 cores: too few' in \
+        feeding.answer(load, [401])
+
+
+def test_a_rate_is_for_loading_alone(run, tiny_configs):
+    done = run('tools/benchmark.py', tiny_configs['inductive'], '--test', '--images-per-second', 10, check=False)
+    assert done.returncode == 2 and '--images-per-second: this is for --load' in done.stderr
 
 
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='the variable is for x86')

@@ -17,6 +17,7 @@ from models.visibility import FORMS
 from tools.benchmarking import subjects
 from tools.benchmarking.measuring import Job, matrix_rate, measure, peak_memory
 from tools.engine import process
+from tools.engine.data import evaluation_dataset
 from tools.engine.evaluation import label_maps
 from tools.engine.flop_count import floors
 from tools.engine.process import Place
@@ -78,7 +79,8 @@ def make_subjects(model: CLIPRC, dataset: ZeroShotDataset, args: Namespace, plac
 def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> dict:
     """Measure all jobs; give the numbers as plain values. Drawn images go to `folder`."""
     model = subjects.model_of(config, place)
-    jobs = make_subjects(model, subjects.drawn_image(model, config, folder), args, place)
+    config.data.test = subjects.drawn_settings(model.num_classes, folder / 'cost', config.data.test.pipeline)
+    jobs = make_subjects(model, evaluation_dataset(config, 'test', scored=True), args, place)
     peaks = {name: peak_memory(job, place.device)  # before the plain ViT and the timed runs fill the process's memory
              for name, job in tqdm(jobs.items(), unit='warm-up', disable=None)}
     vit = subjects.plain_vit(model).to(place.device)
@@ -100,8 +102,10 @@ def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> 
             'matrix_rates': {str(dtype or torch.float32): rate for dtype, rate in rates.items()}}
 
 
-def table(rows: list[dict]) -> str:
-    """Format the rows as a table; times in milliseconds."""
+def summary(report: dict) -> str:
+    """Format the numbers of `measure_all` as a line and a table; times in milliseconds."""
+    line = 'T = {:.1f} ms; multiply-adds: T {plain:,}, a window {window:,}, a training step {step:,}'.format(
+        1e3 * report['T_seconds'], **report['multiply_adds'])
     columns = {'x T': ('ratio', '{:.2f}', 1), 'floor': ('floor', '{:.2f}', 1),
                'peak GB': ('peak_bytes', '{:.2f}', 1e-9),
                'images/s': ('images_per_second', '{:.2f}', 1), 'GMAC/s': ('multiply_adds_per_second', '{:,.0f}', 1e-9),
@@ -109,8 +113,8 @@ def table(rows: list[dict]) -> str:
     shown = PrettyTable(['', 'ms', 'least - most', *columns])
     shown.align = 'r'
     shown.align[''] = 'l'
-    for row in rows:
+    for row in report['rows']:
         cells = ['' if row.get(key) is None else form.format(scale * row[key]) for key, form, scale in columns.values()]
         shown.add_row([row['name'], f'{1e3 * row["seconds"]:.1f}',
                        ' - '.join(f'{1e3 * value:.1f}' for value in row['seconds_spread']), *cells])
-    return shown.get_string()
+    return f'{line}\n{shown.get_string()}'

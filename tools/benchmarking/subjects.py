@@ -9,7 +9,6 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from datasets import ZeroShotDataset
 from models import CLIPRC
 from tools.engine.build import build_model
 from tools.engine.process import Place
@@ -35,18 +34,24 @@ def plain_vit(model: CLIPRC) -> VisionTransformer:
         reg_tokens=encoder.num_tokens + encoder.side**2, num_classes=0).eval()
 
 
-def drawn_image(model: CLIPRC, config: Config, folder: Path) -> ZeroShotDataset:
-    """Draw a dataset of one image, of two windows of 512 pixels, and its mask; its files go to `folder`."""
+def drawn_settings(classes: int, folder: Path, pipeline: list[dict]) -> dict:
+    """Draw an image, of two windows of 512 pixels, and its mask into `folder`; return the settings of their dataset.
+
+    The JPEG has some 90 KB, as PASCAL VOC's have: what decoding takes depends on it.
+    """
     random = np.random.default_rng(0)
-    coarse = {'images/drawn.jpg': random.integers(0, 255, (24, 32, 3), dtype=np.uint8),
-              'masks/drawn.png': random.integers(0, model.num_classes, (12, 16)).astype(np.uint8)}
-    for (name, values), filter in zip(coarse.items(), (Image.Resampling.BICUBIC, Image.Resampling.NEAREST)):
-        (folder / name).parent.mkdir()
-        Image.fromarray(values).resize(TEST_IMAGE, filter).save(folder / name)
-    return ZeroShotDataset(
-        classes=[f'class {index}' for index in range(model.num_classes)], unseen=(), img_dir=str(folder / 'images'),
-        ann_dir=str(folder / 'masks'), img_suffix='.jpg', seg_map_suffix='.png', pipeline=config.data.test.pipeline,
-        test_mode=True)
+    image = 0
+    for cells, share in ((24, .6), (96, .2), (384, .2)):  # coarse to fine
+        noise = Image.fromarray(random.integers(0, 255, (cells, cells * 4 // 3, 3), dtype=np.uint8))
+        image = image + share * np.asarray(noise.resize(TEST_IMAGE, Image.Resampling.BICUBIC), np.float32)
+    mask = Image.fromarray(random.integers(0, classes, (12, 16)).astype(np.uint8))
+    for name in ('images', 'masks'):
+        (folder / name).mkdir(parents=True)
+    Image.fromarray(image.astype(np.uint8)).save(folder / 'images/drawn.jpg', quality=90)
+    mask.resize(TEST_IMAGE, Image.Resampling.NEAREST).save(folder / 'masks/drawn.png')
+    return dict(type='ZeroShotDataset', classes=[f'class {index}' for index in range(classes)], unseen=[],
+                img_dir=str(folder / 'images'), ann_dir=str(folder / 'masks'), img_suffix='.jpg',
+                seg_map_suffix='.png', pipeline=pipeline)
 
 
 def training_labels(model: CLIPRC, batch: int, side: int, device: torch.device) -> Tensor:
