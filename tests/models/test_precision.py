@@ -122,3 +122,11 @@ def test_compiled_layers_train():
     dropped.square().sum().backward()
     for name, parameter in layer.named_parameters():
         assert parameter.grad.isfinite().all() and (parameter.grad.any() or name.endswith('k.bias')), name
+
+
+def test_tf32(tf32, recwarn):
+    for allowed in (True, False, True):
+        precision.set_tf32(allowed)
+        assert tf32() == (allowed, allowed) and torch.get_float32_matmul_precision() == (
+            'high' if allowed else 'highest')
+    assert not recwarn.list

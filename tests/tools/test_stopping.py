@@ -33,6 +33,47 @@ def test_a_signal_while_processes_agree(monkeypatch):
     assert stop.agreed(None) == signal.SIGTERM
 
 
+class OnGPU:
+    """Stands for a loss on a GPU, and for its event: the copy on the host holds no value before the event."""
+    is_cuda, dtype = True, torch.float32
+
+    def __init__(self, value: float, calls: list[str]):
+        self.value, self.calls, self.copy = value, calls, torch.zeros(())
+
+    def detach(self):
+        return self
+
+    def to(self, target, non_blocking: bool = False):
+        if target == torch.float32:
+            return self
+        assert target == 'cpu' and non_blocking
+        self.calls.append('copy')
+        return self.copy
+
+    def record(self) -> None:
+        self.calls.append('record')
+
+    def synchronize(self) -> None:
+        self.calls.append('wait')
+        self.copy.fill_(self.value)
+
+
+def test_a_gpu_is_not_waited_for_in_its_iteration(monkeypatch):
+    stop, calls = stopping.Stop(process.Place(torch.device('cpu'))), []
+    run = SimpleNamespace(iter=0, files=[' a.jpg'], not_finite=lambda what, iteration, where: f'{iteration} {where}')
+    for run.iter, value in enumerate([1., math.nan, 1.]):
+        loss = OnGPU(value, calls)
+        monkeypatch.setattr(torch.cuda, 'Event', lambda loss=loss: loss)
+        run.outputs = {'loss': loss}
+        calls.clear()
+        stop.after_train_iter(run)
+        assert calls == ['copy', 'record', *(['wait'] if run.iter else [])]  # for the loss of the iteration before
+        if run.iter < 2:
+            assert stop.agreed(run) is None
+    with pytest.raises(UserError, match=r"2 \[' a.jpg'\]"):
+        stop.agreed(run)
+
+
 def spoil(monkeypatch, iterations: set[int], value: float = math.nan) -> None:
     """Make the losses of these iterations of a process (counted from 1) not finite."""
     forward, calls = CLIPRC.forward_train, []

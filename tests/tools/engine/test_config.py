@@ -178,6 +178,7 @@ def written(tmp_path):
     ('model = dict(test_cfg=dict(windows_per_batch=0))', 'windows_per_batch=0: an integer of at least 1 is needed'),
     ('model = dict(test_cfg=None)', 'has no `model.test_cfg`'),
     ('compile = "no"', "compile='no': one of False, True is needed"),
+    ('tf32 = "high"', "tf32='high': one of False, True is needed"),
     ('image_size = 0', 'image_size=0: an integer of at least 1 is needed'),
     ('image_size = 51.2', 'image_size=51.2: an integer'),
 ])
