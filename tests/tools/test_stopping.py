@@ -201,13 +201,18 @@ def counted(monkeypatch):
     return counted
 
 
-@pytest.mark.parametrize('settings', [[], ['amp.dtype=float16'], ['amp.dtype=bfloat16']])
+CLIPPED = ['optimizer_config.grad_clip.max_norm=0.1']
+
+
+@pytest.mark.parametrize('settings', [
+    [], ['amp.dtype=float16'], ['amp.dtype=bfloat16'], CLIPPED, [*CLIPPED, 'amp.dtype=float16']])
 def test_the_device_is_read_once_per_logging_interval(train_here, tmp_path, counted, settings):
     counts = counted(lambda: train_here(tmp_path, settings=[
         'log_config.interval=5', 'runner.max_iters=10', 'checkpoint_config.interval=100',
         'checkpoint_config.save_last=False', *settings]))
     assert counts == {'tolist': 2}
-    assert [entry['iter'] for entry in logged(tmp_path)] == [5, 10]
+    assert [(entry['iter'], 'grad_norm' in entry) for entry in logged(tmp_path)] == [
+        (number, settings[:1] == CLIPPED) for number in (5, 10)]
 
 
 def test_logged_values_are_means(train_here, tmp_path):
@@ -221,14 +226,18 @@ def test_logged_values_are_means(train_here, tmp_path):
             assert entry[name] == pytest.approx(mean, abs=1e-5)
 
 
-def test_values_that_are_never_logged_do_not_pile_up(monkeypatch):
-    monkeypatch.setattr(log_buffer, 'LIMIT', 6)
+def test_values_are_fetched_once():
+    """Of two loggers with other intervals each averages its own number of values."""
     buffer = log_buffer.DeviceLogBuffer(process.Place(torch.device('cpu')))
     for number in range(4):
-        buffer.update({'a': torch.tensor(number / 2), 'b': torch.tensor(1.), 'c': 3.})
-    assert buffer.val_history['a'][:3] == [0, 0.5, 1] and isinstance(buffer.val_history['a'][3], Tensor)
+        buffer.update({'a': torch.tensor(number / 2), 'b': 3.}, count=1 + (number == 3))
     buffer.average(2)
-    assert buffer.output == {'a': 1.25, 'b': 1, 'c': 3}
+    assert buffer.output == {'a': (1 + 2 * 1.5) / 3, 'b': 3}
+    assert [isinstance(value, Tensor) for value in buffer.val_history['a']] == [True, True, False, False]
+    for n in (10, 0):
+        buffer.average(n)
+        assert buffer.output == {'a': (0.5 + 1 + 2 * 1.5) / 5, 'b': 3}
+    assert buffer.val_history['a'] == [0, 0.5, 1, 1.5]
 
 
 # ---- several processes
@@ -268,7 +277,7 @@ if TWO_PROCESSES in os.environ:
         forward = CLIPRC.forward_train
         monkeypatch.setattr(CLIPRC, 'forward_train', lambda *args, **kwargs: {
             **forward(*args, **kwargs), **({'more': torch.ones(())} if RANK == '1' else {})})
-        with pytest.raises(RuntimeError, match=r'a process logs \d+ losses, another one'):
+        with pytest.raises(RuntimeError, match=r'a process logs \d+ losses, others'):
             train_here(in_one_of_two / 'other')
 
     @pytest.mark.parametrize('settings', [

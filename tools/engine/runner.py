@@ -1,13 +1,16 @@
 """mmcv's runner that resumes exactly, writes a checkpoint when it is stopped, and names the images of a bad loss."""
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
 from mmcv import Config
-from mmcv.runner import IterBasedRunner, IterTimerHook
+from mmcv.runner import IterBasedRunner, IterTimerHook, OptimizerHook
+from torch import Tensor
+from torch.nn import Parameter
 
 from models.errors import UserError, building
 from models.weights import files
@@ -60,6 +63,14 @@ class TrainingRunner(IterBasedRunner):
                                ('custom_hooks', self.register_custom_hooks)):
             with building(name):
                 register(settings[name])
+        for hook in self.hooks:
+            if isinstance(hook, OptimizerHook) and hook.grad_clip is not None:
+                hook.clip_grads = partial(self._clip_grads, hook.clip_grads)
+
+    def _clip_grads(self, clip: Callable[..., Tensor | None], parameters: Iterator[Parameter]) -> None:
+        """Log the norm of gradients as the losses: mmcv's hook would wait for the norm that it gets, to log it."""
+        if (norm := clip(parameters)) is not None:
+            self.log_buffer.update({'grad_norm': norm}, self.outputs['num_samples'])
 
     def begin_hooks(self) -> None:
         """Call `before_run` of the hooks, before an earlier run is put aside.

@@ -31,11 +31,10 @@ class Noted(NamedTuple):
 class Stop(Hook):
     """End a run early: by a signal (Ctrl-C, SIGTERM, a closed terminal), or because a loss is not finite.
 
-    No iteration waits for the device or for other processes. `ask` comes after an iteration's forward pass: it reads
-    the loss of the iteration before, whose copy has arrived long since, and starts one all-reduce on the host, which
-    takes less time than the host needs for backward pass and step; `agreed` reads its answer at the iteration's end.
-    (Asking every N iterations would also be cheap, but a stop would take N times as long.) So a run ends one iteration
-    after a bad loss, when the weights may be spoilt: `settle` waits for everything that is pending, and must precede
+    No iteration waits for the device or for other processes. After its forward pass `ask` reads the loss of the
+    iteration before, whose copy has arrived long since, and starts an all-reduce on the host; `agreed` reads the answer
+    at the iteration's end, when that is done too. (Asking every N iterations would delay a stop by as many.) So a run
+    ends one iteration after a bad loss, with spoilt weights: `settle` waits for all that is pending, and must precede
     every use of the weights outside training.
 
     Without a launcher a second Ctrl-C ends the process immediately. (With one, processes get each signal twice, as it
