@@ -252,13 +252,15 @@ def of_both(value) -> list:
 
 
 if TWO_PROCESSES in os.environ:
-    def test_a_bad_loss_in_one_of_two(train_here, in_one_of_two, monkeypatch, batches):
-        """Both processes end with the same message, an iteration later."""
+    @pytest.mark.parametrize(('settings', 'iterations'), [
+        ([], 6), (['checkpoint_config.interval=5'], 5), (['evaluation.interval=5'], 5)])
+    def test_a_bad_loss_in_one_of_two(train_here, in_one_of_two, monkeypatch, batches, settings, iterations):
+        """Both processes end with the same message, an iteration later or before the weights are used."""
         spoil(monkeypatch, {5} if RANK == '1' else set())
         with pytest.raises(UserError, match='the loss is not finite at iteration 5') as caught:
-            train_here(in_one_of_two / 'bad')
+            train_here(in_one_of_two / 'bad', settings=settings)
         messages, files = of_both(str(caught.value)), of_both(batches)
-        assert messages[0] == messages[1] and [len(each) for each in files] == [6, 6]
+        assert messages[0] == messages[1] and [len(each) for each in files] == 2 * [iterations]
         assert messages[0].splitlines()[1:-1] == [
             f'  process 1: {", ".join(files[1][index])}' for index in (4, 3)]
         assert not [*(in_one_of_two / 'bad').glob('*.pth')]
