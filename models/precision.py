@@ -1,5 +1,7 @@
-"""Number formats of the products (autocast), and activation checkpointing."""
+"""Number formats of the products (autocast, TF32), determinism, and activation checkpointing."""
+import os
 import timeit
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 
@@ -17,6 +19,28 @@ def supported(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     """Compute linear layers, convolutions and attention in `dtype`; None changes nothing."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=supported(dtype, device))
+
+
+def set_tf32(allowed: bool) -> None:
+    """Choose whether NVIDIA GPUs, from Ampere on, round the factors of float32 products to TF32, for this process.
+
+    That is 10 bits of mantissa instead of 23, in matrix products and in convolutions. PyTorch's own default is TF32 for
+    convolutions only; until 1.11 it was TF32 for both.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch 2.9: these names will go. With the new ones its own compiler fails.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def use_deterministic_algorithms() -> None:
+    """Let this process compute the same numbers each time; an operator that cannot is an error.
+
+    Call it before anything is computed on a GPU, because cuBLAS reads its setting then.
+    """
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it is never read here, and filling it takes time
+    torch.backends.cudnn.benchmark = False  # it chooses algorithms by their time
 
 
 @cache

@@ -122,6 +122,17 @@ class CLIPRC(EncoderDecoder):
         with autocast(img.device, self.amp_dtype):
             return super().forward_train(img, img_metas, gt_semantic_seg.long())
 
+    @staticmethod
+    def _parse_losses(losses: dict[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses -> their sum, and this process's values for the log, which stay on the device.
+
+        mmseg's version waits for the device, and for all processes, at each value.
+        """
+        values = {name: sum(each.mean() for each in value) if isinstance(value, list) else value.mean()
+                  for name, value in losses.items()}
+        values['loss'] = sum(value for name, value in values.items() if 'loss' in name)
+        return values['loss'], {name: value.detach() for name, value in values.items()}
+
     def segment(self, images: Sequence[Tensor], metas: Sequence[dict]) -> list[Tensor]:
         """Images (3, H, W), each of its own size -> class of each pixel, (H0, W0) int64, on their device.
 

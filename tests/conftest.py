@@ -173,6 +173,16 @@ def forget_loggers() -> None:
 
 
 @pytest.fixture
+def tf32():
+    """Tells whether matrix products and convolutions may use TF32; puts it back at the end."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    yield lambda: tuple(backend.allow_tf32 for backend in backends)
+    for backend, value in zip(backends, before, strict=True):
+        backend.allow_tf32 = value
+
+
+@pytest.fixture
 def call(monkeypatch, capfd, cache):
     """Runs a Python command in this process, which is quicker than `run`, and gives the same."""
     def call(script: str, *arguments, check: bool = True) -> subprocess.CompletedProcess:

@@ -23,7 +23,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--total-batch-size', type=int, metavar='N',
                         help='images per step over all processes, reached by accumulating gradients')
     parser.add_argument('--seed', type=int, help='the same seed gives the same images (default: a random one)')
-    parser.add_argument('--deterministic', action='store_true', help='use only deterministic algorithms of cuDNN')
+    parser.add_argument('--deterministic', action='store_true',
+                        help='the same numbers each time on a GPU too, at a cost in time: an operation without a '
+                             'deterministic algorithm is an error')
     return parser.parse_args()
 
 

@@ -9,6 +9,7 @@ from ..builder import build
 from ..class_names import PROMPT_SETS
 from ..errors import UserError
 from ..plugins import read_config
+from ..precision import set_tf32
 from ..training_labels import Setting
 from ..weights import cliprc, files, metadata
 from ..weights.clip_sizes import fill_in
@@ -26,6 +27,9 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
                clip: str | os.PathLike | None = None, device: str | torch.device | None = None,
                clip_name: str | None = None, amp: str | None = None) -> Segmenter:
     """Load a model that segments any image by any class names.
+
+    PyTorch's TF32 settings, which hold for the whole process, become the config's `tf32`: by default products of
+    float32 are exact on a GPU.
 
     Args:
         checkpoint: `.pth` of ours or of the authors, or a slim `.safetensors` of tools/export.py.
@@ -52,6 +56,7 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
             config = read_config(config)
         _complete(config, checkpoint, trusted=trusted)
         model = _model(config, checkpoint, trusted=trusted)
+        set_tf32(config.get('tf32') is True)
         names, seen, prompts = _training(checkpoint, config, known, trusted=trusted)
         clip_files = [clip] if clip else [config.model.get('pretrained_text'), config.model.get('pretrained')]
         tower = TextTower(checkpoint, [*filter(None, clip_files)],

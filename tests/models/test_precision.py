@@ -108,3 +108,11 @@ def test_compiled_code_is_of_one_kind_of_cpu(monkeypatch):
         builder.compile_layers(build())
         places.append(os.environ['TORCHINDUCTOR_CACHE_DIR'])
     assert places[0].endswith('_AVX2') and places[1].endswith('_AVX512')
+
+
+def test_tf32(tf32, recwarn):
+    for allowed in (True, False, True):
+        precision.set_tf32(allowed)
+        assert tf32() == (allowed, allowed) and torch.get_float32_matmul_precision() == (
+            'high' if allowed else 'highest')
+    assert not recwarn.list

@@ -22,6 +22,7 @@ from models import CLIPRC, losses
 from tools.engine import process
 from tools.engine.data import evaluation_loader
 from tools.engine.evaluation import Evaluation, collect, predict
+from tools.engine.log_buffer import DeviceLogBuffer
 from tools.engine.stopping import Stop
 from tools.training.start import initial_model
 
@@ -74,7 +75,10 @@ def one_step(config: Config, batch: dict[str, DataContainer], place: process.Pla
     wrapped = process.wrap(model_of(config).double().train(), place)
     outputs = wrapped.train_step(batch, None)
     outputs['loss'].backward()
-    return dict(outputs['log_vars']), {name: parameter.grad for name, parameter in wrapped.module.named_parameters()
+    logged = DeviceLogBuffer(place)
+    logged.update(outputs['log_vars'])
+    logged.average()
+    return dict(logged.output), {name: parameter.grad for name, parameter in wrapped.module.named_parameters()
                                        if parameter.requires_grad}
 
 

@@ -4,81 +4,19 @@ import json
 import math
 import os
 import signal
-import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from models.errors import UserError
-from tests.conftest import forget_loggers
 from tests.kills import differences
-from tests.tools.one_process import torchrun
-from tools import train
-from tools.engine import errors, process, runner, stopping
+from tests.tools.training import ITERATIONS, TWO_PROCESSES, Run, ask, content, in_two_processes
+from tools.engine import process, runner
 from tools.engine.files import lock_folder
 
-ITERATIONS = 11
 NO_CLIP = ['model.pretrained=nowhere.pt', 'model.pretrained_text=nowhere.pt']
-
-
-class Run:
-    """Train in this process, with evaluations if a setting is about them.
-
-    `at` maps iterations (from 1) to functions that are called just before them.
-    """
-
-    def __init__(self, monkeypatch, config: Path):
-        self.monkeypatch, self.config = monkeypatch, config
-
-    def __call__(self, folder: Path, *options, at=None, settings=()) -> dict[int, dict[str, float]]:
-        """Give the losses by iteration; a signal that stopped the run is in `ended`."""
-        losses, at, train_once = {}, at or {}, runner.TrainingRunner.train
-
-        def spied(this, *args, **kwargs):
-            number = this.iter + 1
-            at.get(number, lambda: None)()
-            try:
-                train_once(this, *args, **kwargs)
-            finally:
-                if hasattr(this, 'outputs'):
-                    losses[number] = dict(this.outputs['log_vars'])
-
-        self.ended = None
-        if not any(setting.startswith('evaluation.') for setting in settings):
-            options = *options, '--no-validate'
-        settings = [f'runner.max_iters={ITERATIONS}', 'checkpoint_config.interval=100', *settings]
-        with self.monkeypatch.context() as patch:
-            patch.setattr(runner.TrainingRunner, 'train', spied)
-            patch.setattr(sys, 'argv', ['train.py', *map(str, (
-                self.config, '--work-dir', folder, '--seed', 3, '--hang-timeout', 0, *options,
-                '--cfg-options', *settings))])
-            try:
-                train.main()
-            except errors.Stopped as stopped:
-                self.ended = stopped
-            finally:
-                errors.AT_END.close()
-        return losses
-
-
-@pytest.fixture
-def train_here(monkeypatch, tiny_configs, cache):
-    monkeypatch.setenv('CLIPRC_CACHE', str(cache))
-    monkeypatch.setattr(time, 'sleep', lambda seconds: None)
-    forget_loggers()
-    return Run(monkeypatch, tiny_configs['inductive'])
-
-
-def ask(number: int = signal.SIGTERM):
-    return lambda: os.kill(os.getpid(), number)
-
-
-def content(folder: Path, name: str = f'iter_{ITERATIONS}.pth') -> dict:
-    return torch.load(folder / name, weights_only=True)
 
 
 def assert_same_run(one: Path, other: Path, name: str = f'iter_{ITERATIONS}.pth') -> None:
@@ -387,64 +325,6 @@ def test_another_batch(train_here, tmp_path, caplog):
         train_here(tmp_path, '--auto-resume', '--total-batch-size', 6)
 
 
-def test_a_signal_while_processes_agree(monkeypatch):
-    """It counts the next time."""
-    stop = stopping.Stop(process.Place(torch.device('cpu'), 0, 2))
-    monkeypatch.setattr(process.Place, 'distributed', True)
-    monkeypatch.setattr(dist, 'all_reduce', lambda *args, **kwargs: stop._note(signal.SIGTERM, None))
-    assert stop.agreed() is None
-    monkeypatch.setattr(dist, 'all_reduce', lambda *args, **kwargs: None)
-    assert stop.agreed() == signal.SIGTERM
-
-
-# ---- what ends a run
-
-def test_a_loss_that_is_not_finite(train_here, tmp_path, monkeypatch, caplog):
-    from models.losses import MaskLoss
-    forward, calls = MaskLoss.forward, []
-
-    def spoiled(*args, **kwargs):
-        calls.append(1)
-        losses = forward(*args, **kwargs)
-        return {**losses, 'loss_dice': losses['loss_dice'] * (math.nan if len(calls) == 6 else 1)}
-
-    monkeypatch.setattr(MaskLoss, 'forward', spoiled)
-    with pytest.raises(ValueError, match='the loss is not finite at iteration 6') as caught:
-        train_here(tmp_path, settings=['checkpoint_config.interval=2'])
-    message = str(caught.value)
-    assert message.count('.jpg') == 4 and 'JPEGImages/' in message
-    assert f'the last checkpoint is {tmp_path}/iter_4.pth: resume with --auto-resume' in caplog.text
-    assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'iter_4.pth', 'latest.pth']
-    assert all(tensor.isfinite().all() for tensor in content(tmp_path, 'latest.pth')['state_dict'].values())
-    after = train_here(tmp_path, '--auto-resume')
-    assert list(after) == list(range(5, ITERATIONS + 1))
-
-
-def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeypatch, caplog):
-    step, taken = torch.optim.AdamW.step, []
-
-    def spoiled(this, *args, **kwargs):
-        step(this, *args, **kwargs)
-        taken.append(1)
-        if len(taken) == 4:
-            next(each for each in this.param_groups[0]['params'] if each.requires_grad).data[0] = math.inf
-
-    monkeypatch.setattr(torch.optim.AdamW, 'step', spoiled)
-    with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 4') as caught:
-        train_here(tmp_path, settings=['checkpoint_config.interval=2'])
-    assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in caplog.text
-    assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'latest.pth']
-
-
-def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path, request):
-    request.addfinalizer(partial(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN)))
-    train_here(tmp_path / 'nohup', at={2: ask(signal.SIGHUP)}, settings=['runner.max_iters=3'])
-    assert train_here.ended is None
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    train_here(tmp_path, at={2: ask(signal.SIGHUP)})
-    assert train_here.ended.signal == signal.SIGHUP and (tmp_path / 'stopped_iter_2.pth').exists()
-
-
 def test_two_runs_in_one_folder(tmp_path):
     lock = lock_folder(tmp_path, '--work-dir')
     if not (other := os.fork()):
@@ -458,26 +338,18 @@ def test_two_runs_in_one_folder(tmp_path):
     lock_folder(tmp_path, '--work-dir').close()
 
 
-if 'TWO_PROCESSES' in os.environ:  # each of two processes runs this file with pytest, to have its fixtures
-    def test_in_one_of_two(train_here, monkeypatch):
+if TWO_PROCESSES in os.environ:
+    def test_in_one_of_two(train_here, in_one_of_two):
         """Train a whole run, and one in which only the second process gets a signal."""
-        config, folder = map(Path, os.environ['TWO_PROCESSES'].split(os.pathsep))
-        initialise = dist.init_process_group
-        monkeypatch.setattr(dist, 'init_process_group',
-                            lambda *args, **kwargs: dist.is_initialized() or initialise(*args, **kwargs))
-        train_here.config, options = config, ['--launcher', 'pytorch']
-        expected = train_here(folder / 'whole', *options)
-        before = train_here(folder / 'stopped', *options, at={5: ask()} if os.environ['RANK'] == '1' else {})
+        expected = train_here(in_one_of_two / 'whole')
+        before = train_here(in_one_of_two / 'stopped', at={5: ask()} if os.environ['RANK'] == '1' else {})
         assert train_here.ended and list(before) == [1, 2, 3, 4, 5]
-        after = train_here(folder / 'stopped', *options, '--auto-resume')
+        after = train_here(in_one_of_two / 'stopped', '--auto-resume')
         assert {**before, **after} == expected
-        dist.destroy_process_group()
 
 
 def test_two_processes(tiny_configs, tmp_path, cache):
-    torchrun(2, '-m', 'pytest', '-p', 'no:xdist', f'{Path(__file__)}::test_in_one_of_two',
-             env={'TWO_PROCESSES': f'{tiny_configs["inductive"]}{os.pathsep}{tmp_path}', 'PYTEST_ADDOPTS': '',
-                  'CLIPRC_CACHE': str(cache)})
+    in_two_processes(__file__, tiny_configs['inductive'], tmp_path, cache)
     assert_same_run(tmp_path / 'whole', tmp_path / 'stopped')
     states = content(tmp_path / 'whole')['random_states']
     assert len(states) == 2 and not torch.equal(states[0]['torch'], states[1]['torch'])

@@ -11,6 +11,7 @@ from datasets import DatasetFacts
 from models import CLIPRC
 from models.builder import build, compile_layers, compile_windows
 from models.errors import UserError
+from models.precision import set_tf32
 from models.weights import clip, files, metadata
 from models.weights.clip_sizes import fill_in, require_clip
 from models.weights.clip_variant import text_encoder_of
@@ -54,6 +55,8 @@ def _facts_of(dataset: ConfigDict) -> DatasetFacts:
 def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     """Build the config's model for the config's dataset, with initial weights and without text embeddings.
 
+    `amp` becomes the model's `amp_dtype`, and `tf32` a setting of this process.
+
     CLIP sizes that are missing in the config are added to it, from `checkpoint`, whose weights the model will get, or
     from the CLIP file (`clip_sizes.fill_in`). Class lists of an official config must match the dataset's split.
 
@@ -68,6 +71,7 @@ def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:
     model.update(class_lists(config, split), load_text_embedding=None, text_encoder=None)
     check_sizes(config)
     amp_dtype = amp_type(config)
+    set_tf32(bool(config.get('tf32')))
     built = build(model)
     built.amp_dtype = amp_dtype
     if config.get('compile'):

@@ -97,7 +97,8 @@ class Checkpoints(CheckpointHook):
         states = gather(random_state(self.place.device), self.place)
         if self.place.rank == 0:
             weights = getattr(runner.model, 'module', runner.model).state_dict()
-            meta = {**runner.meta, 'epoch': 1, 'iter': done - 1, 'progress': runner.progress(done),
+            scaler = {} if runner.scaler is None else {'grad_scaler': runner.scaler.state_dict()}
+            meta = {**runner.meta, **scaler, 'epoch': 1, 'iter': done - 1, 'progress': runner.progress(done),
                     'mmcv_version': mmcv.__version__, 'time': time.asctime()}
             write({'meta': meta, 'state_dict': OrderedDict((name, tensor.cpu()) for name, tensor in weights.items()),
                    'optimizer': runner.optimizer.state_dict(), 'random_states': states}, path)

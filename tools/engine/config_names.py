@@ -10,7 +10,7 @@ from models.text_files import read_text
 
 # All settings; every other variable must be used by the config file itself.
 SETTINGS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config', 'evaluation',
-            'log_config', 'log_level', 'amp', 'compile', 'cross_dataset', 'seed', 'work_dir', 'load_from',
+            'log_config', 'log_level', 'amp', 'tf32', 'compile', 'cross_dataset', 'seed', 'work_dir', 'load_from',
             'resume_from', 'cudnn_benchmark', 'find_unused_parameters', 'custom_hooks', 'image_size',
             'total_batch_size', 'total_batch_size_source', 'protocol', 'published')
 # Unsupported settings of mmcv and mmseg: the values that change nothing (None and False never do), and the remedy.

@@ -20,7 +20,8 @@ PARTS = {
 # What a setting may be: one of these values, or an integer of at least this number. None is always the default.
 VALUES = {
     'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'), 'compile': (False, True, 'reduce-overhead'),
-    'seed': 0, 'image_size': 1, 'model.test_cfg.mode': ('slide', 'whole'), 'model.test_cfg.windows_per_batch': 1,
+    'tf32': (False, True), 'seed': 0, 'image_size': 1, 'model.test_cfg.mode': ('slide', 'whole'),
+    'model.test_cfg.windows_per_batch': 1,
     'data.samples_per_gpu': 1, 'data.workers_per_gpu': 0, 'runner.type': ('IterBasedRunner',), 'runner.max_iters': 1,
     'evaluation.interval': 1, 'checkpoint_config.type': ('CheckpointHook',), 'checkpoint_config.interval': 1,
     'log_config.interval': 1, 'lr_config.warmup_iters': 0,

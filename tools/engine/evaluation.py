@@ -140,7 +140,7 @@ class Evaluation(EvalHook):
             if runner.stop.signal:
                 break
             parts += dataset.pre_eval(labels, index)
-        if asked := runner.stop.agreed():
+        if asked := runner.stop.settle(runner):
             runner.end(asked, runner.iter + 1)  # when resumed, it will evaluate
         parts, best = collect(parts, len(dataset), self.place), None
         if self.place.rank == 0:

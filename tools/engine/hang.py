@@ -2,8 +2,8 @@
 
 Progress is a training iteration, with its logs, checkpoint and evaluation, or a tested image. Preparations before the
 first one do not count. A slow disk, a compilation and a suspended job look like a hang, so the process continues unless
-the user asked for its end. Of several processes, those that show a collective operation (`all_reduce`, `backward`) wait
-for the one that shows something else.
+the user asked for its end. Of several processes, those that show a collective operation (`agreed`, `all_reduce`,
+`backward`) wait for the one that shows something else.
 """
 import faulthandler
 import os

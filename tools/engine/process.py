@@ -2,6 +2,7 @@
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 from argparse import Namespace
 from datetime import timedelta
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from mmcv.parallel import MMDataParallel, MMDistributedDataParallel
-from mmcv.runner import init_dist
 from torch import nn
 
 from models import mmcv_compat
@@ -18,6 +18,9 @@ from models.errors import UserError
 from tools.engine.errors import LAUNCHED
 
 JOB_BEGAN = 'CLIPRC_JOB_BEGAN'  # environment variable of dist_train.sh: the start of the job, in seconds as `time.time`
+# Variables of launchers: rank of a process, number of processes, and rank on its machine.
+RANKS = {'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+         'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK')}
 
 
 class Place(NamedTuple):
@@ -43,6 +46,27 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def join_job(launcher: str, gpus: int) -> None:
+    """Set the variables that torchrun sets, from those of srun or of Open MPI's mpirun.
+
+    Raises:
+        UserError: the process was not started by this launcher, or MASTER_ADDR is missing.
+    """
+    if missing := [name for name in RANKS[launcher] if name not in os.environ]:
+        raise UserError(f'--launcher {launcher}: {missing[0]} is missing. Start the processes with '
+                        f'{"srun" if launcher == "slurm" else "mpirun of Open MPI"}, or use dist_train.sh.')
+    rank, size, local_rank = (os.environ[name] for name in RANKS[launcher])
+    if launcher == 'slurm':
+        local_rank = str(int(local_rank) % max(gpus, 1))  # srun may show each process its own GPU only
+        if 'MASTER_ADDR' not in os.environ:
+            hosts = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], text=True)
+            os.environ['MASTER_ADDR'] = hosts.split()[0]
+    if 'MASTER_ADDR' not in os.environ:
+        raise UserError(f'--launcher {launcher} needs MASTER_ADDR: the host of the first process.')
+    os.environ.update(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=local_rank)
+    os.environ.setdefault('MASTER_PORT', '29500')
+
+
 def start(args: Namespace, *, timeout: timedelta | None = None) -> Place:
     """Join the other processes and choose the device, by the arguments of `arguments.add_launch_arguments`.
 
@@ -50,12 +74,14 @@ def start(args: Namespace, *, timeout: timedelta | None = None) -> Place:
         timeout: of collective operations; None is torch's own.
 
     Raises:
-        UserError: there is no such GPU, or --launcher pytorch without torchrun.
+        UserError: there is no such GPU, or the process was not started by the launcher.
     """
     if LAUNCHED:
         end_with_parent()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     gpus = torch.cuda.device_count()
+    if args.launcher in RANKS:
+        join_job(args.launcher, gpus)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     local_rank = int(os.environ['LOCAL_RANK'])
     wanted = args.gpu_id if args.gpu_id is not None else local_rank if args.launcher != 'none' else 0
     if gpus == 0 and args.device != 'cpu' and (args.device == 'cuda' or args.gpu_id is not None):
@@ -69,13 +95,10 @@ def start(args: Namespace, *, timeout: timedelta | None = None) -> Place:
         torch.cuda.set_device(device)
     if args.launcher == 'none':
         return Place(device)
-    if args.launcher == 'pytorch':
-        if 'RANK' not in os.environ:
-            raise UserError('--launcher pytorch is for processes that torchrun started: use dist_train.sh, or '
-                            '`torchrun --nproc_per_node N ... --launcher pytorch`.')
-        dist.init_process_group('nccl' if use_cuda else 'gloo', timeout=timeout)
-    else:
-        init_dist(args.launcher, backend='nccl' if use_cuda else 'gloo')
+    if 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch is for processes that torchrun started: use dist_train.sh, or '
+                        '`torchrun --nproc_per_node N ... --launcher pytorch`.')
+    dist.init_process_group('nccl' if use_cuda else 'gloo', timeout=timeout, device_id=device if use_cuda else None)
     control = dist.new_group(backend='gloo', timeout=timeout) if use_cuda else None
     return Place(device, dist.get_rank(), dist.get_world_size(), control)
 

@@ -1,20 +1,25 @@
 """mmcv's runner that resumes exactly, writes a checkpoint when it is stopped, and names the images of a bad loss."""
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
 from mmcv import Config
-from mmcv.runner import IterBasedRunner, IterTimerHook
+from mmcv.runner import IterBasedRunner, IterTimerHook, OptimizerHook
+from torch import Tensor
+from torch.nn import Parameter
 
 from models.errors import UserError, building
 from models.weights import files
 from tools.engine import hang
 from tools.engine.checkpoints import STOPPED, Checkpoints, set_random_state
 from tools.engine.errors import AT_END, Stopped
+from tools.engine.log_buffer import DeviceLogBuffer
 from tools.engine.process import Place
-from tools.engine.stopping import CheckLoss, Stop
+from tools.engine.stopping import Stop
 
 
 class TrainingRunner(IterBasedRunner):
@@ -31,13 +36,14 @@ class TrainingRunner(IterBasedRunner):
         self.place, self.checkpoints = place, checkpoints
         self.images_per_iteration, self.iterations_per_step = images_per_iteration, iterations_per_step
         self.images_apart = 0  # of an earlier part of the run, if an iteration had another number of images
-        self.stop = Stop(place)
+        self.stop, self.log_buffer = Stop(place), DeviceLogBuffer(place)
+        self.scaler: torch.amp.GradScaler | None = None  # of the optimizer's hook
         self.files = []  # names of the images of this step's batches and of the last batch before
         self.random_states = []
         self.tensors = self._model.state_dict().keys()  # their names must not change
         self.last_good: Path | None = None  # the last checkpoint
         self.register_hook(checkpoints, priority='NORMAL')
-        self.register_hook(CheckLoss(), priority='HIGHEST')
+        self.register_hook(self.stop, priority='HIGHEST')
 
     def register_hooks_of(self, config: Config) -> None:
         """Register the hooks of a config.
@@ -57,6 +63,14 @@ class TrainingRunner(IterBasedRunner):
                                ('custom_hooks', self.register_custom_hooks)):
             with building(name):
                 register(settings[name])
+        for hook in self.hooks:
+            if isinstance(hook, OptimizerHook) and hook.grad_clip is not None:
+                hook.clip_grads = partial(self._clip_grads, hook.clip_grads)
+
+    def _clip_grads(self, clip: Callable[..., Tensor | None], parameters: Iterator[Parameter]) -> None:
+        """Log the norm of gradients as the losses: mmcv's hook would wait for the norm that it gets, to log it."""
+        if (norm := clip(parameters)) is not None:
+            self.log_buffer.update({'grad_norm': norm}, self.outputs['num_samples'])
 
     def begin_hooks(self) -> None:
         """Call `before_run` of the hooks, before an earlier run is put aside.
@@ -128,10 +142,16 @@ class TrainingRunner(IterBasedRunner):
     def train(self, data_loader, **kwargs) -> None:
         """Do one iteration; if a signal asks for the end, write a checkpoint and raise `Stopped`."""
         hang.progressed()
-        super().train(data_loader, **kwargs)
-        asked = self.stop.agreed()
+        with self._synchronised():
+            super().train(data_loader, **kwargs)
+        asked = self.stop.agreed(self)
         if asked and self.iter < self.max_iters and self.iter % self.iterations_per_step == 0:
             self.end(asked, self.iter)
+
+    def _synchronised(self) -> AbstractContextManager:
+        """Let processes exchange gradients, in forward and backward pass, only in an iteration with a step."""
+        steps = (self.iter + 1) % self.iterations_per_step == 0 or self.iter + 1 == self.max_iters
+        return nullcontext() if steps or not self.place.distributed else self.model.no_sync()
 
     def end(self, asked: signal.Signals, done: int) -> None:
         """Write a checkpoint after `done` iterations and raise `Stopped`; all processes must call it."""
@@ -151,17 +171,21 @@ class TrainingRunner(IterBasedRunner):
                f'{"--auto-resume" if here else f"--resume-from {self.last_good}"}'
 
     def check_weights(self) -> None:
-        """Raise a UserError if a parameter is not finite, before the weights are saved or scored."""
+        """Raise a UserError if a loss or a parameter is not finite, before the weights are saved or scored.
+
+        All processes must call it.
+        """
+        self.stop.settle(self)
         self._check_tensors('a hook')
         for name, parameter in self._model.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():
-                raise UserError(self.not_finite(f'the weights ({name}) are'))
+                raise UserError(self.not_finite(f'the weights ({name}) are', self.iter + 1, self.files))
 
-    def not_finite(self, what: str, where: Sequence[str] = ()) -> str:
-        """Write the message that `what` is not finite in this iteration, with the images of `where` or `self.files`."""
+    def not_finite(self, what: str, iteration: int, where: Sequence[str]) -> str:
+        """Write the message that `what` is not finite in an iteration, with the images of `where`."""
         before = 'the one' if self.iterations_per_step == 1 else f'the {self.iterations_per_step}'
         return '\n'.join([
-            f'{what} not finite at iteration {self.iter + 1}: training cannot continue. Images of this batch and of '
-            f'{before} before:', *(where or self.files),
+            f'{what} not finite at iteration {iteration}: training cannot continue. Images of this batch and of '
+            f'{before} before:', *where,
             'Check these images and masks; a lower learning rate (--cfg-options optimizer.lr=1e-4) or float32 '
             'instead of amp may help, too.'])

@@ -10,7 +10,8 @@ from models.errors import UserError
 class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
     """Scale the loss by torch's gradient scaler, with mmcv's accumulation of gradients (over 1 iteration for none).
 
-    The scaler's state goes into checkpoints. (mmcv's own hook supports CUDA alone, by a deprecated interface.)
+    The scaler's state goes into checkpoints. A fused optimizer needs no answer from the device for its steps.
+    (mmcv's own hook supports CUDA alone, by a deprecated interface.)
 
     Args:
         loss_scale: 'dynamic', the initial scale, or arguments of the scaler. The scale always adapts. (With a constant
@@ -27,7 +28,7 @@ class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
                             'arguments of torch.amp.GradScaler, such as init_scale.')
 
     def before_run(self, runner: IterBasedRunner) -> None:
-        self.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type, **self.options)
+        self.scaler = runner.scaler = torch.amp.GradScaler(next(runner.model.parameters()).device.type, **self.options)
         if 'grad_scaler' in runner.meta:  # of the resumed checkpoint
             self.scaler.load_state_dict(runner.meta['grad_scaler'])
 
@@ -43,4 +44,3 @@ class ScaledOptimizerHook(GradientCumulativeOptimizerHook):
         self.scaler.step(runner.optimizer)
         self.scaler.update()
         runner.optimizer.zero_grad()
-        runner.meta['grad_scaler'] = self.scaler.state_dict()

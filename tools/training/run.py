@@ -16,7 +16,7 @@ from torch import nn
 from datasets.several import parts_of, warn_of_missing_classes
 from models import CLIPRC, plugins
 from models.errors import UserError, building
-from models.precision import cpu_has, supported
+from models.precision import cpu_has, supported, use_deterministic_algorithms
 from models.weights import metadata
 from models.weights.files import Checkpoint
 from tools.engine import checkpoints, hang, process, run_folder, scaled_optimizer  # noqa: F401  registers its hook
@@ -51,7 +51,9 @@ def train(args: argparse.Namespace) -> None:
     config.seed = seed = choose_seed(args, config, checkpoint if resumes else None, place, logger)
     config.work_dir = str(work_dir)
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
-    set_random_seed(seed, deterministic=args.deterministic)
+    if args.deterministic:
+        use_deterministic_algorithms()
+    set_random_seed(seed)
     logger.info('%s; torch %s, mmseg %s; seed %d', place, torch.__version__, mmseg.__version__, seed)
     as_given = deepcopy(config)  # the config that this run writes down: with the same options it repeats this run
     batch = set_batch(config, place.world_size, args.total_batch_size, logger)
@@ -78,7 +80,7 @@ def train(args: argparse.Namespace) -> None:
     meta = {'CLASSES': list(model.CLASSES), 'seed': seed, 'mmseg_version': mmseg.__version__,
             'hook_msgs': checkpoint.meta.get('hook_msgs', {}) if resumes else {}}  # the best score so far
     wrapped = process.wrap(model, place, find_unused_parameters=bool(config.get('find_unused_parameters')))
-    set_random_seed(seed + place.rank + done, deterministic=args.deterministic)  # each process has its own dropout
+    set_random_seed(seed + place.rank + done)  # each process has its own dropout
     runner = build_runner(config, wrapped, place, batch, work_dir=str(work_dir), logger=logger, meta=meta)
     runner.timestamp = timestamp
     if evaluation is not None:
@@ -114,6 +116,8 @@ def choose_seed(args: argparse.Namespace, config: Config, resumed: Checkpoint | 
 
 def set_precision(config: Config, model: CLIPRC, place: process.Place, logger: logging.Logger) -> None:
     """Log the type of matrix products; set the hook that scales losses for float16."""
+    if config.get('tf32') and not (place.device.type == 'cuda' and torch.cuda.is_tf32_supported()):
+        logger.warning('tf32=True has no effect on this device')
     dtype = supported(model.amp_dtype, place.device)
     if dtype is not None:
         name = str(dtype).removeprefix('torch.')

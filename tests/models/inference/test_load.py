@@ -12,6 +12,7 @@ from PIL import Image
 
 from models.errors import UserError
 from models.inference import load_model
+from models.precision import set_tf32
 from models.text_encoder import embed_class_names
 from models.weights.clip_variant import text_encoder_of
 from models.weights.files import Checkpoint
@@ -37,6 +38,15 @@ def test_the_metadata_of_a_checkpoint(tiny):
     assert model.class_names[0] == 'aeroplane' and len(model.class_names) == 20 and len(model.seen_names) == 15
     assert model.prompts == 'single' and model.device.type == ('cuda' if torch.cuda.is_available() else 'cpu')
     assert not model.model.training
+
+
+@pytest.mark.parametrize('allowed', [False, True])
+def test_tf32_is_what_the_config_says(tiny, tiny_configs, tf32, allowed):
+    set_tf32(not allowed)
+    config = Config.fromfile(str(tiny_configs['inductive']))
+    config.tf32 = allowed
+    load_model(tiny, config)
+    assert tf32() == (allowed, allowed)
 
 
 def test_the_labels_are_those_of_test_py(run, tiny, tiny_configs, voc_root, tmp_path):

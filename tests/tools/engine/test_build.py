@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from mmcv import Config
 
+from models.precision import set_tf32
 from models.text_encoder import embed_class_names
 from models.weights import files
 from models.weights.clip_variant import text_encoder_of
@@ -202,3 +203,13 @@ def test_a_dataset_of_one_class(config):
     config.data.test.update(type='ZeroShotDataset', classes=['cat'], unseen=[])
     with pytest.raises(ValueError, match='has one class, cat: two are needed'):
         build_model(config)
+
+
+@pytest.mark.parametrize(('settings', 'allowed'), [({}, False), ({'tf32': None}, False), ({'tf32': True}, True)])
+def test_tf32_is_what_the_config_says(config, tf32, settings, allowed):
+    """Whatever it was before; None and no setting are the default."""
+    set_tf32(not allowed)
+    config.pop('tf32')
+    config.update(settings)
+    build_model(config)
+    assert tf32() == (allowed, allowed)

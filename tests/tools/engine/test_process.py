@@ -1,8 +1,11 @@
 """Device, processes, seed, and errors that a user can act on."""
 import argparse
+import os
+import subprocess
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmcv.utils import Registry, build_from_cfg
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,7 +25,7 @@ def start(monkeypatch, *arguments, gpus: int = 0):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    for name in ('LOCAL_RANK', 'RANK', 'WORLD_SIZE'):
+    for name in ('LOCAL_RANK', 'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', *SLURM, *MPI):
         monkeypatch.setenv(name, '0')  # so that it is put back at the end
         monkeypatch.delenv(name)
 
@@ -42,6 +45,58 @@ def test_device(monkeypatch, arguments, gpus, device):
 def test_devices_that_are_missing(monkeypatch, arguments, gpus, message):
     with pytest.raises(ValueError, match=message):
         start(monkeypatch, *arguments, gpus=gpus)
+
+
+@pytest.fixture
+def joined(monkeypatch) -> dict:
+    """The arguments of `init_process_group`, which only notes them."""
+    noted = {}
+    monkeypatch.setattr(dist, 'init_process_group', lambda backend, **options: noted.update(options, backend=backend))
+    monkeypatch.setattr(dist, 'new_group', lambda **options: options)
+    monkeypatch.setattr(dist, 'get_rank', lambda: int(os.environ['RANK']))
+    monkeypatch.setattr(dist, 'get_world_size', lambda: int(os.environ['WORLD_SIZE']))
+    return noted
+
+
+SLURM = {'SLURM_PROCID': '5', 'SLURM_NTASKS': '8', 'SLURM_LOCALID': '1', 'SLURM_NODELIST': 'node[1-2]'}
+MPI = {'OMPI_COMM_WORLD_RANK': '5', 'OMPI_COMM_WORLD_SIZE': '8', 'OMPI_COMM_WORLD_LOCAL_RANK': '1',
+       'MASTER_ADDR': 'node1'}
+
+
+@pytest.mark.parametrize(('launcher', 'variables'), [
+    ('pytorch', {'RANK': '5', 'WORLD_SIZE': '8', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'node1', 'MASTER_PORT': '29500'}),
+    ('slurm', SLURM), ('mpi', MPI)])
+@pytest.mark.parametrize('gpus', [0, 2])
+def test_launchers(monkeypatch, joined, launcher, variables, gpus):
+    """NCCL knows its device from the start; there are a group for values on the host, and one time-out for both."""
+    monkeypatch.setattr(subprocess, 'check_output', lambda command, text: {
+        'scontrol show hostnames node[1-2]': 'node1\nnode2\n'}[' '.join(command)])
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    place = start(monkeypatch, '--launcher', launcher, gpus=gpus)
+    device = torch.device('cuda:1') if gpus else torch.device('cpu')
+    assert (place.device, place.rank, place.world_size) == (device, 5, 8)
+    assert joined == {'backend': 'nccl' if gpus else 'gloo', 'timeout': None, 'device_id': device if gpus else None}
+    assert place.control == ({'backend': 'gloo', 'timeout': None} if gpus else None)
+    assert os.environ['MASTER_ADDR'] == 'node1' and os.environ['MASTER_PORT'] == '29500'
+
+
+def test_slurm_that_shows_each_process_one_gpu(monkeypatch, joined):
+    for name, value in {**SLURM, 'MASTER_ADDR': 'node1'}.items():
+        monkeypatch.setenv(name, value)
+    assert start(monkeypatch, '--launcher', 'slurm', gpus=1).device == torch.device('cuda:0')
+
+
+@pytest.mark.parametrize(('launcher', 'variables', 'message'), [
+    ('slurm', {}, 'SLURM_PROCID is missing. Start the processes with srun'),
+    ('mpi', {}, 'OMPI_COMM_WORLD_RANK is missing.* mpirun'), ('mpi', MPI, 'needs MASTER_ADDR')])
+def test_launchers_that_have_not_started_it(monkeypatch, joined, launcher, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv('MASTER_ADDR', raising=False)
+    with pytest.raises(ValueError, match=message):
+        start(monkeypatch, '--launcher', launcher)
+    assert not joined
 
 
 @pytest.mark.parametrize(('message', 'plain'), [
