@@ -32,8 +32,9 @@ fi
 mkdir -p "$out"
 export PYTHON=$python
 [ -z "$dry" ] || export GPU_TESTS_ON=cpu
+mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' tests)
 failed=0
-timeout 330 "$python" -m pytest tests -m gpu -rs >"$out/tests.txt" 2>&1 || failed=$?
+timeout 330 "$python" -m pytest "${files[@]}" -m gpu -rs >"$out/tests.txt" 2>&1 || failed=$?
 tail -n 40 "$out/tests.txt"
 timeout 270 "$python" tests/gpu.py --out "$out" $dry || failed=$?
 exit "$failed"
