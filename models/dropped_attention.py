@@ -1,4 +1,4 @@
-"""Attention with dropout that does not keep its weights for the backward pass, on a CPU too.
+"""Dropout that is fast on a CPU, and attention with it that does not keep its weights for the backward pass.
 
 PyTorch's fused attention has no dropout on a CPU, and its fallback keeps every weight. Here the backward pass computes
 the weights again, in chunks of rows (FlashAttention, Dao et al. 2022, algorithm 4): a training step on COCO-Stuff at
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .precision import upcast
 
@@ -26,6 +26,26 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.) -> Tensor:
     if dropout == 0 or q.device.type != 'cpu':
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
     return dropped_attention(q, k, v, dropout)[0]
+
+
+class Dropout(nn.Dropout):
+    """Dropout that draws by `keep_mask` on a CPU, which takes a third of the time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or x.device.type != 'cpu':
+            return super().forward(x)
+        return x * keep_like(x.detach(), self.p).to(x.dtype).mul_(1 / (1 - self.p))
+
+
+@torch.library.custom_op('clip_rc::keep_like', mutates_args=(), tags=[torch.Tag.nondeterministic_seeded])
+def keep_like(x: Tensor, dropout: float) -> Tensor:
+    """Draw a `keep_mask` of the shape of x. It is an operator because torch.compile cannot trace the draws."""
+    return keep_mask(tuple(x.shape), dropout)
+
+
+@keep_like.register_fake
+def _(x: Tensor, dropout: float) -> Tensor:
+    return torch.empty(x.shape, dtype=torch.uint8, device=x.device)
 
 
 def keep_mask(shape: tuple[int, ...], dropout: float) -> Tensor:

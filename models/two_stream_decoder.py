@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip_layers import LayerNorm
-from .dropped_attention import attention
+from .dropped_attention import Dropout, attention
 from .errors import UserError
 from .precision import checkpointed, upcast
 
@@ -47,9 +47,9 @@ class CrossAttentionLayer(nn.Module):
         self.linear2 = nn.Linear(4 * width, width)
         self.norm2 = LayerNorm(width)
         self.norm3 = LayerNorm(width)
-        self.attended_dropout = nn.Dropout(dropout)
-        self.hidden_dropout = nn.Dropout(dropout)
-        self.output_dropout = nn.Dropout(dropout)
+        self.attended_dropout = Dropout(dropout)
+        self.hidden_dropout = Dropout(dropout)
+        self.output_dropout = Dropout(dropout)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
         stream = self.norm2(stream + self.attended_dropout(self.multihead_attn(stream, other)))

@@ -128,8 +128,9 @@ class CLIPVisionEncoder(BaseModule):
         x = self.ln_pre(self._embed(image, grid))  # (B, N, D)
         run = checkpointed if self.with_cp and self.training else nn.Module.__call__
         tables = torch.cat([self.prompt_embeddings, self.deep_prompt_embeddings])
+        tables = upcast(self.prompt_proj(tables))  # (layers, P, D), one product for all blocks
         for block, table in zip(self.transformer.resblocks, tables, strict=True):
-            prompts = self.prompt_dropout(upcast(self.prompt_proj(table)).expand(x.shape[0], -1, -1))  # (B, P, D)
+            prompts = self.prompt_dropout(table.expand(x.shape[0], -1, -1))  # (B, P, D)
             if padding:
                 prompts = F.pad(prompts, (0, 0, padding, 0))
             x = run(block, x, visible, prompts)

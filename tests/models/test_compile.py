@@ -133,6 +133,7 @@ def test_logits_outlive_the_next_replay(monkeypatch, per_batch):
 
 @torch.no_grad()
 @pytest.mark.gpu
+@pytest.mark.skipif(GPU != 'cuda', reason='a CPU has no CUDA graphs')
 def test_replayed_cuda_graphs():
     model = build(device=GPU).eval()
     model.test_cfg.windows_per_batch = 4

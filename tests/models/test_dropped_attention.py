@@ -74,3 +74,18 @@ def test_every_lane_of_a_draw_drops_its_share():
     assert kept.mean(dim=0).sub(1 - P).abs().max() < 0.006  # four deviations
     assert (torch.corrcoef(kept.T) - torch.eye(4)).abs().max() < 0.013
     assert module.keep_mask((1001,), 0.).all()
+
+
+def test_dropout_of_a_tensor():
+    """A share is 0, the rest is divided by the share that is kept, and so are gradients; not in testing."""
+    layer, x = module.Dropout(P), torch.rand(300, 400, requires_grad=True)
+    torch.manual_seed(1)
+    out = layer(x)
+    kept = out != 0
+    assert float(kept.float().mean()) == pytest.approx(1 - P, abs=0.01)
+    assert close(out[kept], x[kept] / (1 - P))
+    out.sum().backward()
+    assert close(x.grad, kept / (1 - P))
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), out)
+    assert layer.eval()(x) is x

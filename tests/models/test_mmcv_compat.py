@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from models import mmcv_compat
-from tests.conftest import REPOSITORY
+from tests.conftest import GPU, REPOSITORY
 from tools.engine.process import Place, wrap
 
 
@@ -63,6 +63,7 @@ def test_streams_are_asked_for_by_device(monkeypatch, asked, given):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(GPU != 'cuda', reason='mmcv unpacks them for GPUs alone')
 def test_data_containers_reach_the_gpu():
     mmcv_compat.apply()
     output = MMDataParallel(Doubler().cuda(), device_ids=[0])(**batch())
