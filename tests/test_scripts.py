@@ -206,9 +206,24 @@ def test_another_dataset_without_training(call, tiny_configs, opinionated, tmp_p
     assert refused.returncode == 1 and 'train with a config of configs/coco' in refused.stderr
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh'])
+@pytest.mark.parametrize('script', [
+    'dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh', 'tests/gpu.sh'])
 def test_help_of_shell_scripts(run, script):
     assert run(script, '--help').stdout.startswith(('bash ', 'Makes'))
+
+
+def test_the_measurement_of_gpus_in_small(run, tmp_path):
+    done = run('tests/gpu.py', '--dry-run', '--out', tmp_path)
+    report = json.loads((tmp_path / 'gpu.json').read_text())
+    assert [(row['config'], row['job'], row['batch']) for row in report['rows']] == [
+        (config, job, batch) for config in ('VOC', 'COCO-Stuff') for batch in (1, 2) for job in ('training', 'testing')]
+    assert all(row['images_per_second'] > 0 and row['speed_ratio'] > 0 for row in report['rows'])
+    assert done.stdout.count('| VOC, training |') == 2
+
+
+def test_unknown_arguments_of_the_gpu_command(run):
+    refused = run('tests/gpu.sh', '--wheel', 'DIR', check=False)
+    assert refused.returncode == 2 and 'unknown argument --wheel' in refused.stderr
 
 
 # ---- several processes
