@@ -3,6 +3,7 @@ import json
 import math
 import os
 import platform
+import warnings
 from argparse import Namespace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from mmcv import Config
 
+from tests import gpu
 from tests.conftest import LEAVES, REPOSITORY
 from tests.models.naive import inputs_of
 from tools.benchmarking import cost, feeding, measuring, subjects
@@ -152,3 +154,14 @@ def test_the_rate_of_an_emulated_type_takes_seconds(monkeypatch):
     sides = []
     monkeypatch.setattr(measuring, 'seconds', lambda job, device: sides.append(len(job())) or 1.)
     assert measuring.matrix_rate(CPU.device, torch.float32) == 256**3 and {*sides} == {256}
+
+
+def test_waits_of_the_host_are_counted():
+    """In the step after three to warm up. torch's notice that it counts is no wait."""
+    said = iter([[], [], [], ['Synchronization debug mode does not yet detect all synchronizing operations',
+                              *['called a synchronizing CUDA operation'] * 2], []])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        found = gpu.measure(lambda: [warnings.warn(text, stacklevel=1) for text in next(said)], 1, 1.,
+                            torch.device('cpu'))
+    assert found['host_waits'] == 2 and found['steps'] == 1
