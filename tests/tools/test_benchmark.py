@@ -10,6 +10,7 @@ import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 from mmcv import Config
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests import gpu
 from tests.conftest import LEAVES, REPOSITORY
@@ -132,6 +133,20 @@ def test_without_the_data_an_image_is_drawn(tiny_configs, tmp_path, monkeypatch)
         feeding.answer(load, [400, 401])
     assert '401 images/s needs 5 workers (data.workers_per_gpu=5); this machine has 4 cores: too few' in \
         feeding.answer(load, [401])
+
+
+def test_pinned_batches_keep_their_times(tiny_configs, monkeypatch):
+    """A loader for a GPU passes batches through this function of torch, in a thread."""
+    def pinned(loader):
+        for batch in loader:
+            result = pin_memory(batch)
+            assert result['seconds'] == batch['seconds'] and result['seconds']['all'] > 0
+            yield result
+
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor, *_: tensor)
+    monkeypatch.setattr(feeding, 'iter', pinned, raising=False)
+    monkeypatch.setattr(feeding, 'IMAGES', 4)
+    assert feeding.loaded(Config.fromfile(str(tiny_configs['inductive'])), CPU, 1)['cpu_seconds'] > 0
 
 
 def test_a_rate_is_for_loading_alone(run, tiny_configs):
