@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 wheels='' out=work_dirs/gpu dry=''
 while [ $# -gt 0 ]; do
   case $1 in
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' tests/gpu.sh; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' tests/gpu.sh; exit 0 ;;
     --wheels | --out) [ $# -gt 1 ] || { echo "error: $1 needs a folder" >&2; exit 2; } ;;&
     --wheels) wheels=$2; shift ;;
     --out) out=$2; shift ;;

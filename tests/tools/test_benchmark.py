@@ -3,13 +3,16 @@ import json
 import math
 import os
 import platform
+import warnings
 from argparse import Namespace
 
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 from mmcv import Config
+from torch.utils.data._utils.pin_memory import pin_memory
 
+from tests import gpu
 from tests.conftest import LEAVES, REPOSITORY
 from tests.models.naive import inputs_of
 from tools.benchmarking import cost, feeding, measuring, subjects
@@ -132,6 +135,20 @@ def test_without_the_data_an_image_is_drawn(tiny_configs, tmp_path, monkeypatch)
         feeding.answer(load, [401])
 
 
+def test_pinned_batches_keep_their_times(tiny_configs, monkeypatch):
+    """A loader for a GPU passes batches through this function of torch, in a thread."""
+    def pinned(loader):
+        for batch in loader:
+            result = pin_memory(batch)
+            assert result['seconds'] == batch['seconds'] and result['seconds']['all'] > 0
+            yield result
+
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor, *_: tensor)
+    monkeypatch.setattr(feeding, 'iter', pinned, raising=False)
+    monkeypatch.setattr(feeding, 'IMAGES', 4)
+    assert feeding.loaded(Config.fromfile(str(tiny_configs['inductive'])), CPU, 1)['cpu_seconds'] > 0
+
+
 def test_a_rate_is_for_loading_alone(run, tiny_configs):
     done = run('tools/benchmark.py', tiny_configs['inductive'], '--test', '--images-per-second', 10, check=False)
     assert done.returncode == 2 and '--images-per-second: this is for --load' in done.stderr
@@ -152,3 +169,14 @@ def test_the_rate_of_an_emulated_type_takes_seconds(monkeypatch):
     sides = []
     monkeypatch.setattr(measuring, 'seconds', lambda job, device: sides.append(len(job())) or 1.)
     assert measuring.matrix_rate(CPU.device, torch.float32) == 256**3 and {*sides} == {256}
+
+
+def test_waits_of_the_host_are_counted():
+    """In the step after three to warm up. torch's notice that it counts is no wait."""
+    said = iter([[], [], [], ['Synchronization debug mode does not yet detect all synchronizing operations',
+                              *['called a synchronizing CUDA operation'] * 2], []])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        found = gpu.measure(lambda: [warnings.warn(text, stacklevel=1) for text in next(said)], 1, 1.,
+                            torch.device('cpu'))
+    assert found['host_waits'] == 2 and found['steps'] == 1

@@ -65,7 +65,7 @@ def loaded(config: Config, place: Place, workers: int) -> dict:
     collated = TimedStep(loader.collate_fn, 'collate, to shared memory', seconds)
     loader.collate_fn = lambda samples: {
         'batch': collated(samples), 'worker': get_worker_info().id,
-        'seconds': Counter({**seconds, 'all': time.process_time()})}
+        'seconds': {**seconds, 'all': time.process_time()}}  # no Counter: where batches are pinned it would be doubled
     size, spent, images, latest = config.data.samples_per_gpu, Counter(), 0, {}
     batches = iter(loader)
     for batch in islice(batches, 4 * workers):  # the loader holds two of each worker

@@ -23,6 +23,9 @@ REMEDIES = {
                  'workers, --cfg-options data.workers_per_gpu=N; 0 needs no /dev/shm.',
     '': 'With --cfg-options data.workers_per_gpu=0 the images are loaded in the main process, which shows the cause.',
 }
+GPU_IS_FULL = ('Less memory takes --cfg-options amp.dtype=bfloat16; in training also model.backbone.with_cp=True '
+               'model.decode_head.with_cp=True, or data.samples_per_gpu=N with --total-batch-size; in tests '
+               'model.test_cfg.windows_per_batch=N.')
 
 
 class Stopped(KeyboardInterrupt):
@@ -66,7 +69,7 @@ def _run(main: Callable[[], None]) -> None:
         from models import plugins
         from models.errors import UserError
         lost = distributed() and LOST.search(str(error))
-        ours = not isinstance(error, (UserError, OSError)) and not WORKER_DIED.search(str(error))
+        ours = not (isinstance(error, (UserError, OSError)) or gpu_is_full(error) or WORKER_DIED.search(str(error)))
         if not lost and ours and not plugins.where(error):
             raise
         if os.environ.get('CLIPRC_TRACEBACK'):
@@ -85,13 +88,31 @@ def _run(main: Callable[[], None]) -> None:
     finally:
         AT_END.close()
         if distributed():
-            sys.modules['torch.distributed'].destroy_process_group()
+            leave(sys.exc_info()[1])
+
+
+def gpu_is_full(error: Exception) -> bool:
+    """Tell whether there was not enough memory on a GPU."""
+    torch = sys.modules.get('torch')
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def distributed() -> bool:
     """Tell whether this process has joined others."""
     dist = sys.modules.get('torch.distributed')
     return dist is not None and dist.is_available() and dist.is_initialized()
+
+
+def leave(error: BaseException | None) -> None:
+    """Leave the other processes at the end of `main`, with the error that ended it.
+
+    NCCL's end is collective: after an error of this process alone it would wait for the others, which wait for this
+    one, and the error would never be shown. So NCCL is left as it is then: the end of the process is its end, too.
+    """
+    dist = sys.modules['torch.distributed']
+    together = error is None or isinstance(error.__context__, Stopped)
+    if together or dist.get_backend() != 'nccl':
+        dist.destroy_process_group()
 
 
 def plain_message(error: Exception) -> str:
@@ -104,6 +125,8 @@ def plain_message(error: Exception) -> str:
         reason = 'the disk is full' if error.errno == errno.ENOSPC else 'your disk quota is used up'
         return f'{reason}{f" ({error.filename})" if error.filename else ""}. Make room and run this '\
                'again; a training continues with --auto-resume.'
+    if gpu_is_full(error):
+        return f'{str(error).split(" If reserved but")[0]} {GPU_IS_FULL}'
     message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(error))
     if died := WORKER_DIED.search(message):
         killer = died[2].removeprefix('is killed by signal: ')
