@@ -12,6 +12,7 @@ from mmseg.models.builder import MODELS
 
 from .clip_layers import ResidualAttentionBlock
 from .errors import UserError, building
+from .losses import MaskLoss
 from .segmentor import CLIPRC
 from .two_stream_decoder import CrossAttentionLayer
 
@@ -46,7 +47,7 @@ def _with_remedy(message: str) -> str:
 
 
 def compile_layers(model: CLIPRC) -> None:
-    """Apply torch.compile to each transformer block and decoder layer; names in state dicts do not change.
+    """Apply torch.compile to each transformer block, decoder layer and loss; names in state dicts do not change.
 
     Each kind of CPU gets a cache of its own: torch 2.11 would reuse code that was compiled for other instructions
     (ATEN_CPU_CAPABILITY), and compute wrong numbers.
@@ -57,6 +58,8 @@ def compile_layers(model: CLIPRC) -> None:
     for layer in model.modules():
         if isinstance(layer, (ResidualAttentionBlock, CrossAttentionLayer)):
             layer.compile()
+        elif isinstance(layer, MaskLoss):
+            layer.compute = torch.compile(layer.compute)
 
 
 def compile_windows(model: CLIPRC) -> None:

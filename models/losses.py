@@ -3,6 +3,8 @@
 B batch, C classes in use, H x W pixels of the labels. A pixel whose label is not an index of C (255, or 65535 with more
 classes) belongs to no class: it is a negative of every mask, as in the published training.
 """
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -26,6 +28,7 @@ class MaskTerms(torch.autograd.Function):
         logits: (B, C, h, w).
         labels: (B, H, W) in indices of C; larger values mean no class.
         resizing: from (h, w) to (H, W).
+        compute: `chunk_terms`, as it is or compiled.
 
     Returns:
         focal: mean over the pixels of a map, summed over all maps.
@@ -36,7 +39,8 @@ class MaskTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor, resizing: Resizing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx, logits: Tensor, labels: Tensor, resizing: Resizing, compute: Callable
+                ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         (batch, num_classes), pixels = logits.shape[:2], labels[0].numel()
         indices = torch.arange(num_classes, dtype=logits.dtype, device=logits.device)[:, None]
         d_focal, d_dice = torch.empty_like(logits), torch.empty_like(logits)
@@ -47,20 +51,12 @@ class MaskTerms(torch.autograd.Function):
             own = torch.zeros_like(label)  # each pixel's logit of its label
             for classes in map_chunks(num_classes, label.numel(), logits.device, CHUNK_ELEMENTS):
                 x = resizing(logits[images, classes]).flatten(2)  # (images, classes, H*W)
-                torch.maximum(best, x.amax(dim=1, keepdim=True), out=best)
-                member = torch.eq(label, indices[classes], out=torch.empty_like(x))  # 1: the pixel is of the class
-                of_label = member * x
-                own += of_label.sum(dim=1, keepdim=True)
-                wrong = x.sub_(of_label, alpha=2)  # logits of the wrong answer: -x where the pixel is of the class
-                del of_label
-                entropy, missed = F.softplus(wrong), wrong.sigmoid_()  # -log(1 - m), m
-                focal, slope = focal_terms(entropy, missed, member)
-                d_focal[images, classes] = resizing.gradient(slope.unflatten(2, labels.shape[1:]))
-                dice, present, slope = dice_terms(missed, member)
-                d_dice[images, classes] = resizing.gradient(slope.unflatten(2, labels.shape[1:]))
-                sums.append((focal, dice, present))
+                best, own, slopes, terms = compute(x, label, indices[classes], best, own)
+                for gradient, slope in zip((d_focal, d_dice), slopes, strict=True):
+                    gradient[images, classes] = resizing.gradient(slope.unflatten(2, labels.shape[1:]))
+                sums.append(terms)
             correct.append(((own >= best) & (label < num_classes)).sum())
-        focal, dice, present, correct = (torch.stack(each).sum() for each in (*zip(*sums), correct))
+        focal, dice, present, correct = (torch.stack(each).sum() for each in (*zip(*sums, strict=True), correct))
         ctx.save_for_backward(d_focal.div_(pixels), d_dice)
         ctx.mark_non_differentiable(present, correct)
         return focal / pixels, dice, present, correct
@@ -69,7 +65,32 @@ class MaskTerms(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, focal: Tensor, dice: Tensor, *_) -> tuple[Tensor | None, ...]:
         d_focal, d_dice = ctx.saved_tensors
-        return focal * d_focal + dice * d_dice, None, None
+        return focal * d_focal + dice * d_dice, None, None, None
+
+
+def chunk_terms(x: Tensor, label: Tensor, indices: Tensor, best: Tensor, own: Tensor
+                ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Compute the losses of a chunk of maps, and their derivatives: elementwise work, which a compiler can fuse.
+
+    Args:
+        x: logits (images, classes, pixels), which are changed in place.
+        label, indices: (images, 1, pixels) and (classes, 1), in the type of x.
+        best, own: (images, 1, pixels), the highest logit of earlier chunks, and that of the label if it was among them.
+
+    Returns:
+        The new `best` and `own`; derivatives of the focal and of the dice losses; their sums and the number of maps
+        with members.
+    """
+    best = torch.maximum(best, x.amax(dim=1, keepdim=True))
+    member = torch.eq(label, indices, out=torch.empty_like(x))  # 1: the pixel is of the class
+    of_label = member * x
+    own = own + of_label.sum(dim=1, keepdim=True)
+    wrong = x.sub_(of_label, alpha=2)  # logits of the wrong answer: -x where the pixel is of the class
+    del of_label
+    entropy, missed = F.softplus(wrong), wrong.sigmoid_()  # -log(1 - m), m
+    focal, focal_slope = focal_terms(entropy, missed, member)
+    dice, present, dice_slope = dice_terms(missed, member)
+    return best, own, (focal_slope, dice_slope), (focal, dice, present)
 
 
 def focal_terms(entropy: Tensor, missed: Tensor, member: Tensor, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
@@ -137,6 +158,7 @@ class MaskLoss(nn.Module):
         self.mask_weight = loss_weight * mask_weight
         self.dice_weight = loss_weight * dice_weight
         self.recovery_loss_weight = recovery_loss_weight
+        self.compute = chunk_terms  # `models.builder.compile_layers` compiles it
 
     def forward(self, logits: Tensor, labels: Tensor, resizing: Resizing) -> dict[str, Tensor]:
         """Compute the losses, and the accuracy in percent of the labelled pixels.
@@ -146,7 +168,7 @@ class MaskLoss(nn.Module):
             labels: (B, H, W) in indices of C; larger values mean no class.
             resizing: from (h, w) to (H, W).
         """
-        focal, dice, present, correct = MaskTerms.apply(logits, labels, resizing)
+        focal, dice, present, correct = MaskTerms.apply(logits, labels, resizing, self.compute)
         pairs = pair_count(present)
         return {'loss_mask': self.mask_weight * focal / pairs, 'loss_dice': self.dice_weight * dice / pairs,
                 'acc_seg': 100 * correct / (labels < logits.shape[1]).sum().clamp(min=1)}

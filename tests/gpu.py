@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dry-run', action='store_true', help='a small model on the CPU, three steps')
     parser.add_argument('--steps', type=int, default=100, help='steps to time (default: 100)')
-    parser.add_argument('--limit', type=float, default=20, help='seconds for them at most (default: 20)')
+    parser.add_argument('--limit', type=float, default=10, help='seconds for them at most (default: 10)')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/gpu'), help='folder for gpu.json')
     args = parser.parse_args()
     if args.dry_run:

@@ -52,14 +52,18 @@ def on(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def tolerance(model: nn.Module) -> float:
+    return 1e-5 if on(model).type == 'cpu' else 1e-4
+
+
 def subsampled(name: str, scores: torch.Tensor, start: int, step: int) -> np.ndarray:
     scores = scores.cpu().numpy()
     return scores[:, :, start::step, start::step] if name == 'voc_inductive' else scores
 
 
-def assert_close(actual: np.ndarray, recorded: np.ndarray) -> None:
+def assert_close(actual: np.ndarray, recorded: np.ndarray, within: float) -> None:
     assert actual.shape == recorded.shape
-    assert np.abs(actual - recorded).max() <= 1e-5 * np.abs(recorded).max()
+    assert np.abs(actual - recorded).max() <= within * np.abs(recorded).max()
 
 
 @torch.no_grad()
@@ -67,7 +71,7 @@ def test_scores_of_a_window(case):
     name, model, recorded, size, _ = case
     model.eval()
     scores = model.encode_decode(fill.image(11, (2, 3, size, size)).to(on(model)), None)
-    assert_close(subsampled(name, scores, 8, 32), recorded['encode_decode'])
+    assert_close(subsampled(name, scores, 8, 32), recorded['encode_decode'], tolerance(model))
 
 
 @torch.no_grad()
@@ -77,10 +81,10 @@ def test_sliding_windows_and_labels(case):
     height, width = (600, 700) if name == 'voc_inductive' else (96, 112)
     meta = [{'ori_shape': (height // 2, width // 2, 3), 'img_shape': (height, width, 3)}]
     scores = model.slide_inference(fill.image(17, (1, 3, height, width)).to(on(model)), meta, True).cpu()
-    assert_close(subsampled(name, scores, 4, 16), recorded['slide'])
+    assert_close(subsampled(name, scores, 4, 16), recorded['slide'], tolerance(model))
     differ = scores.argmax(1).numpy() != recorded['slide_labels']
     best = scores.topk(2, dim=1).values
-    assert (best[:, 0] - best[:, 1]).numpy()[differ].max(initial=0.) < 1e-5
+    assert (best[:, 0] - best[:, 1]).numpy()[differ].max(initial=0.) < tolerance(model)
 
 
 def ties(logits: torch.Tensor, labels: torch.Tensor, resizing: Resizing) -> float:
@@ -102,7 +106,8 @@ def test_losses_and_gradients(case):
     tied = ties(*entered[-1])
     for key, value in losses.items():
         within = tied if key == 'decode.acc_seg' else 0.
-        assert abs(float(value) - float(recorded[f'loss/{key}'])) <= 1e-5 * float(recorded[f'loss/{key}']) + within, key
+        expected = float(recorded[f'loss/{key}'])
+        assert abs(float(value) - expected) <= tolerance(model) * expected + within, key
     assert tied < 0.02  # one pixel at the most
 
     sum(value for key, value in losses.items() if 'loss' in key).backward()
@@ -116,8 +121,7 @@ def test_losses_and_gradients(case):
         if key.endswith('multihead_attn.k.bias'):  # mathematically zero
             assert norm < 1e-4, key
         else:
-            small_on_cpu = on(model).type == 'cpu' and name != 'voc_inductive'
-            assert norm == pytest.approx(norms[key], rel=1e-5 if small_on_cpu else 1e-4), key
+            assert norm == pytest.approx(norms[key], rel=1e-4 if name == 'voc_inductive' else tolerance(model)), key
 
 
 def test_text_embeddings_through_the_text_tower(case):
@@ -127,4 +131,4 @@ def test_text_embeddings_through_the_text_tower(case):
         return
     texts = [f'a photo of a {class_name}' for class_name in model.class_names]
     np.testing.assert_array_equal(tokenize(texts).numpy(), recorded['token_ids'])
-    assert_close(model.class_head.embeddings.cpu().numpy(), recorded['text_embeddings'])
+    assert_close(model.class_head.embeddings.cpu().numpy(), recorded['text_embeddings'], tolerance(model))

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 
 from models import losses as module
-from models.losses import MaskLoss, MaskTerms, pair_count
+from models.losses import MaskLoss, MaskTerms, chunk_terms, pair_count
 from models.resizing import Resizing
 from tests.models.naive import close
 from tests.oracle import mask_losses
@@ -24,15 +24,15 @@ def as_they_are(logits):
     return Resizing((H, W), (H, W), like=logits)
 
 
-@pytest.fixture(params=[1, 2, 3], ids=lambda classes: f'{classes}_per_chunk')
-def chunk_classes(request, monkeypatch):
-    """Classes in a chunk."""
+@pytest.fixture(params=[1, 2, 3, 2 * C], ids=lambda maps: f'{maps}_per_chunk')
+def chunk_maps(request, monkeypatch):
+    """Maps in a chunk: some classes of an image, or all of two."""
     monkeypatch.setitem(module.CHUNK_ELEMENTS, 'cpu', request.param * H * W)
 
 
-def test_terms(chunk_classes):
+def test_terms(chunk_maps):
     logits, labels = example()
-    focal, dice, present, correct = MaskTerms.apply(logits, labels, as_they_are(logits))
+    focal, dice, present, correct = MaskTerms.apply(logits, labels, as_they_are(logits), chunk_terms)
     naive_focal, naive_dice, pairs = mask_losses(logits, labels)
     assert float(focal) == pytest.approx(float(naive_focal), rel=1e-12)
     assert float(dice) == pytest.approx(float(naive_dice), rel=1e-12)
@@ -44,17 +44,17 @@ def test_more_classes_than_labels_of_a_byte():
     """255 is one of 300 classes, 65535 is not."""
     labels = torch.tensor([[[0, 255, 299], [65535, 299, 7]]])
     logits = torch.randn(1, 300, 2, 3, dtype=torch.float64)
-    focal, dice, present, _ = MaskTerms.apply(logits, labels, Resizing((2, 3), (2, 3), like=logits))
+    focal, dice, present, _ = MaskTerms.apply(logits, labels, Resizing((2, 3), (2, 3), like=logits), chunk_terms)
     naive_focal, naive_dice, pairs = mask_losses(logits, labels)
     assert float(present) == pairs == 4 and float(focal) == pytest.approx(float(naive_focal), rel=1e-9)
     assert float(dice) == pytest.approx(float(naive_dice), rel=1e-9)
 
 
 @pytest.mark.parametrize('labels', [example()[1], torch.full((B, H, W), 255), torch.full((B, H, W), 1)])
-def test_gradients(labels, chunk_classes):
+def test_gradients(labels, chunk_maps):
     small = (3 * torch.randn(B, C, 2, 3, dtype=torch.float64)).requires_grad_()
     resizing = Resizing((2, 3), (5, 5), (H, W), like=small)
-    assert torch.autograd.gradcheck(lambda x: MaskTerms.apply(x, labels, resizing)[:2], small)
+    assert torch.autograd.gradcheck(lambda x: MaskTerms.apply(x, labels, resizing, chunk_terms)[:2], small)
 
 
 @pytest.mark.parametrize('magnitude', [1e-3, 30., 1e4])
@@ -63,7 +63,7 @@ def test_small_and_large_logits_in_float32(magnitude):
     logits = (magnitude * logits).requires_grad_()
     short = logits.detach().float().requires_grad_()
     for x in (logits, short):
-        focal, dice, *_ = MaskTerms.apply(x, labels, as_they_are(x))
+        focal, dice, *_ = MaskTerms.apply(x, labels, as_they_are(x), chunk_terms)
         (focal + dice).backward()
     assert float(short.grad.isfinite().all())
     assert close(short.grad, logits.grad, 1e-5)
@@ -107,3 +107,16 @@ def test_pairs_are_averaged_over_workers(monkeypatch, own, other, pairs):
     monkeypatch.setattr(dist, 'get_world_size', lambda: 2)
     monkeypatch.setattr(dist, 'all_reduce', lambda count: count.add_(other))
     assert float(pair_count(torch.tensor(float(own)))) == pairs
+
+
+def test_a_compiler_gets_all_elementwise_work(monkeypatch):
+    """Traced as one graph, and with the same results. Of four classes two go into a chunk."""
+    monkeypatch.setitem(module.CHUNK_ELEMENTS, 'cpu', 2 * H * W)
+    labels, results = torch.randint(5, (B, H, W)), []
+    logits = torch.randn(B, 4, H, W)
+    for compute in (chunk_terms, torch.compile(chunk_terms, backend='aot_eager', fullgraph=True)):
+        x = logits.clone().requires_grad_()
+        *terms, correct = MaskTerms.apply(x, labels, as_they_are(x), compute)
+        (terms[0] + terms[1]).backward()
+        results.append([*(term.detach() for term in terms), correct, x.grad])
+    assert all(torch.allclose(one, other) for one, other in zip(*results, strict=True))
