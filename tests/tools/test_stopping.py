@@ -226,6 +226,7 @@ def test_logged_values_are_means(train_here, tmp_path):
 def test_values_are_fetched_once():
     """Of two loggers with other intervals each averages its own number of values."""
     buffer = log_buffer.DeviceLogBuffer(process.Place(torch.device('cpu')))
+    buffer.kept = 4
     for number in range(4):
         buffer.update({'a': torch.tensor(number / 2), 'b': 3.}, count=1 + (number == 3))
     buffer.average(2)
@@ -235,6 +236,22 @@ def test_values_are_fetched_once():
         buffer.average(n)
         assert buffer.output == {'a': (0.5 + 1 + 2 * 1.5) / 5, 'b': 3}
     assert buffer.val_history['a'] == [0, 0.5, 1, 1.5]
+
+
+@pytest.mark.parametrize(('hooks', 'kept'), [
+    ('[]', 1), ('[dict(type="TextLoggerHook",interval=3),dict(type="TextLoggerHook",interval=5)]', 5)])
+def test_values_that_no_logger_needs_are_not_kept(train_here, tmp_path, monkeypatch, hooks, kept):
+    """Else a run without loggers would fill the memory of its device."""
+    buffers = []
+    monkeypatch.setattr(runner, 'DeviceLogBuffer', lambda place: buffers.append(
+        log_buffer.DeviceLogBuffer(place)) or buffers[0])
+    config = tmp_path / 'config.py'
+    config.write_text(f'_base_ = {str(train_here.config)!r}\n'
+                      f'log_config = dict(_delete_=True, interval=2, hooks={hooks})\n')
+    train_here.config = config
+    train_here(tmp_path / 'work')
+    assert {len(values) for values in buffers[0].val_history.values()} == {kept}
+    assert {len(values) for values in buffers[0].n_history.values()} == {kept}
 
 
 # ---- several processes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from mmcv import Config
-from mmcv.runner import IterBasedRunner, IterTimerHook, OptimizerHook
+from mmcv.runner import IterBasedRunner, IterTimerHook, LoggerHook, OptimizerHook
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -63,6 +63,7 @@ class TrainingRunner(IterBasedRunner):
                                ('custom_hooks', self.register_custom_hooks)):
             with building(name):
                 register(settings[name])
+        self.log_buffer.kept = max([1, *(hook.interval for hook in self.hooks if isinstance(hook, LoggerHook))])
         for hook in self.hooks:
             if isinstance(hook, OptimizerHook) and hook.grad_clip is not None:
                 hook.clip_grads = partial(self._clip_grads, hook.clip_grads)
