@@ -135,7 +135,8 @@ def test_images_of_all_batches_of_a_step(train_here, tmp_path, monkeypatch, batc
         ', '.join(files) for files in batches[4:0:-1]]
 
 
-def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(('at', 'saved'), [(None, 2), ({4: ask()}, 3)], ids=['in a checkpoint', 'when stopped'])
+def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeypatch, caplog, at, saved):
     step, taken = torch.optim.AdamW.step, []
 
     def spoiled(this, *args, **kwargs):
@@ -146,9 +147,9 @@ def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeyp
 
     monkeypatch.setattr(torch.optim.AdamW, 'step', spoiled)
     with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 4') as caught:
-        train_here(tmp_path, settings=['checkpoint_config.interval=2'])
-    assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in caplog.text
-    assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'latest.pth']
+        train_here(tmp_path, at=at, settings=[f'checkpoint_config.interval={saved}'])
+    assert str(caught.value).count('.jpg') == 4 and f'iter_{saved}.pth' in caplog.text
+    assert sorted(file.name for file in tmp_path.glob('*.pth')) == [f'iter_{saved}.pth', 'latest.pth']
 
 
 def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path, request):
