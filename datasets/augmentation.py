@@ -59,6 +59,8 @@ class QuickPhotoMetricDistortion(PhotoMetricDistortion):
 
     def hue(self, img: np.ndarray) -> np.ndarray:
         """Turn the hue, in half of the calls, by up to `hue_delta`."""
+        if img.dtype != np.uint8:  # to_float32=True of the loading step, and no draw but this one
+            return super().hue(img)
         if not np.random.randint(2):
             return img
         img = mmcv.bgr2hsv(img)

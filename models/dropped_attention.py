@@ -32,7 +32,7 @@ class Dropout(nn.Dropout):
     """Dropout that draws by `keep_mask` on a CPU, which takes a third of the time."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0 or x.device.type != 'cpu':
+        if not self.training or self.p in (0, 1) or x.device.type != 'cpu':
             return super().forward(x)
         return x * keep_like(x.detach(), self.p).to(x.dtype).mul_(1 / (1 - self.p))
 

@@ -138,10 +138,10 @@ def run(tmp_path_factory, cache):
     """Runs a command as a user does, from a folder outside the repository; `script` relative to the repository."""
     elsewhere = tmp_path_factory.mktemp('elsewhere')
 
-    def run(script: str, *arguments, check: bool = True, env: dict[str, str] | None = None, timeout: int = 300
-            ) -> subprocess.CompletedProcess:
+    def run(script: str, *arguments, check: bool = True, env: dict[str, str] | None = None, timeout: int = 300,
+            cwd: Path = elsewhere) -> subprocess.CompletedProcess:
         launcher = ['bash'] if script.endswith('.sh') else [sys.executable]
-        done = subprocess.run([*launcher, str(REPOSITORY / script), *map(str, arguments)], cwd=elsewhere, text=True,
+        done = subprocess.run([*launcher, str(REPOSITORY / script), *map(str, arguments)], cwd=cwd, text=True,
                               capture_output=True, timeout=timeout,
                               env={**os.environ, 'CLIPRC_CACHE': str(cache), 'PYTHON': sys.executable, **(env or {})})
         if check:

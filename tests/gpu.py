@@ -26,6 +26,7 @@ from models.precision import autocast
 from tests.oracle import Oracle
 from tools.benchmarking.measuring import machine, matrix_rate
 from tools.benchmarking.subjects import model_of, training_labels
+from tools.engine.arguments import positive_int
 from tools.engine.config import load_config
 from tools.engine.flop_count import floors
 from tools.engine.process import Place
@@ -80,7 +81,7 @@ def measure(step: Step, count: int, limit: float, device: torch.device) -> dict[
             torch.cuda.set_sync_debug_mode('default')
     wait()
     done, began = 0, time.perf_counter()
-    while done < count and time.perf_counter() - began < limit:
+    while done == 0 or done < count and time.perf_counter() - began < limit:
         step()
         done += 1
         if done % 10 == 0:
@@ -145,13 +146,13 @@ def line(row: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dry-run', action='store_true', help='a small model on the CPU, three steps')
-    parser.add_argument('--steps', type=int, default=100, help='steps to time (default: 100)')
+    parser.add_argument('--dry-run', action='store_true', help='a small model on the CPU, three steps at most')
+    parser.add_argument('--steps', type=positive_int, default=100, help='steps to time (default: 100)')
     parser.add_argument('--limit', type=float, default=10, help='seconds for them at most (default: 10)')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/gpu'), help='folder for gpu.json')
     args = parser.parse_args()
     if args.dry_run:
-        args.steps = 3
+        args.steps = min(args.steps, 3)
     elif not torch.cuda.is_available():
         sys.exit('PyTorch sees no GPU; --dry-run needs none.')
     place = Place(torch.device('cpu' if args.dry_run else 'cuda'))

@@ -9,19 +9,23 @@
 #                  tests/gpu_wheels.txt in DIR; nothing is installed
 #   --dry-run      the same on a CPU with small shapes, to show that the command works
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-wheels='' out=work_dirs/gpu dry=''
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+wheels='' out=$here/work_dirs/gpu dry=''
 while [ $# -gt 0 ]; do
   case $1 in
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' tests/gpu.sh; exit 0 ;;
-    --wheels | --out) [ $# -gt 1 ] || { echo "error: $1 needs a folder" >&2; exit 2; } ;;&
-    --wheels) wheels=$2; shift ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$here/tests/gpu.sh"; exit 0 ;;
+    --wheels | --out) [[ ${2:--} != -* ]] || { echo "error: $1 needs a folder" >&2; exit 2; } ;;&
+    --wheels) compgen -G "$2/*.whl" >/dev/null || { echo "error: no wheels in $2" >&2; exit 2; }
+      wheels=$(cd "$2" && pwd); shift ;;
     --out) out=$2; shift ;;
     --dry-run) dry=--dry-run ;;
     *) echo "error: unknown argument $1" >&2; exit 2 ;;
   esac
   shift
 done
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+cd "$here"
 python=${PYTHON:-.venv/bin/python}
 if [ -n "$wheels" ]; then
   python=${PYTHON:-python3} site=$(mktemp -d)
@@ -29,7 +33,6 @@ if [ -n "$wheels" ]; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl
   export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
 fi
-mkdir -p "$out"
 export PYTHON=$python
 [ -z "$dry" ] || export GPU_TESTS_ON=cpu
 mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' tests)

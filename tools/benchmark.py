@@ -51,6 +51,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error('--launcher: the benchmark runs in one process.')
     if args.images_per_second and not args.load:
         parser.error('--images-per-second: this is for --load.')
+    if args.load and not (args.test or args.train) and (args.attention or args.amp):
+        parser.error('--attention and --amp: these are for --test and --train.')
     if not (args.test or args.train or args.load):
         args.test = args.train = True
     return args

@@ -100,7 +100,7 @@ def scored(config: Config, place: process.Place, folder: Path) -> dict[int, tupl
         maps = collect(maps, count, place)
         parts = collect(parts, count, place)
         runner = SimpleNamespace(model=wrapped, iter=0, work_dir=str(folder), log_buffer=LogBuffer(),
-                                 logger=logging.getLogger('mmseg'), stop=Stop(place), check_weights=lambda: None)
+                                 logger=logging.getLogger('mmseg'), stop=Stop(place), check_weights=lambda done: None)
         Evaluation(loader, place, interval=1, by_epoch=False, metric='mIoU')._do_evaluate(runner)
         if place.rank == 0:
             scores = dataset.evaluate(parts, metric='mIoU', logger='silent')

@@ -152,6 +152,8 @@ def test_pinned_batches_keep_their_times(tiny_configs, monkeypatch):
 def test_a_rate_is_for_loading_alone(run, tiny_configs):
     done = run('tools/benchmark.py', tiny_configs['inductive'], '--test', '--images-per-second', 10, check=False)
     assert done.returncode == 2 and '--images-per-second: this is for --load' in done.stderr
+    done = run('tools/benchmark.py', tiny_configs['inductive'], '--load', '--attention', check=False)
+    assert done.returncode == 2 and '--attention and --amp: these are for --test and --train' in done.stderr
 
 
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='the variable is for x86')

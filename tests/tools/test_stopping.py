@@ -135,7 +135,8 @@ def test_images_of_all_batches_of_a_step(train_here, tmp_path, monkeypatch, batc
         ', '.join(files) for files in batches[4:0:-1]]
 
 
-def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(('at', 'saved'), [(None, 2), ({4: ask()}, 3)], ids=['in a checkpoint', 'when stopped'])
+def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeypatch, caplog, at, saved):
     step, taken = torch.optim.AdamW.step, []
 
     def spoiled(this, *args, **kwargs):
@@ -146,9 +147,9 @@ def test_weights_that_are_not_finite_are_not_saved(train_here, tmp_path, monkeyp
 
     monkeypatch.setattr(torch.optim.AdamW, 'step', spoiled)
     with pytest.raises(ValueError, match=r'the weights \(.*\) are not finite at iteration 4') as caught:
-        train_here(tmp_path, settings=['checkpoint_config.interval=2'])
-    assert str(caught.value).count('.jpg') == 4 and 'iter_2.pth' in caplog.text
-    assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_2.pth', 'latest.pth']
+        train_here(tmp_path, at=at, settings=[f'checkpoint_config.interval={saved}'])
+    assert str(caught.value).count('.jpg') == 4 and f'iter_{saved}.pth' in caplog.text
+    assert sorted(file.name for file in tmp_path.glob('*.pth')) == [f'iter_{saved}.pth', 'latest.pth']
 
 
 def test_a_closed_terminal_ends_a_run_with_a_checkpoint(train_here, tmp_path, request):
@@ -226,6 +227,7 @@ def test_logged_values_are_means(train_here, tmp_path):
 def test_values_are_fetched_once():
     """Of two loggers with other intervals each averages its own number of values."""
     buffer = log_buffer.DeviceLogBuffer(process.Place(torch.device('cpu')))
+    buffer.kept = 4
     for number in range(4):
         buffer.update({'a': torch.tensor(number / 2), 'b': 3.}, count=1 + (number == 3))
     buffer.average(2)
@@ -235,6 +237,22 @@ def test_values_are_fetched_once():
         buffer.average(n)
         assert buffer.output == {'a': (0.5 + 1 + 2 * 1.5) / 5, 'b': 3}
     assert buffer.val_history['a'] == [0, 0.5, 1, 1.5]
+
+
+@pytest.mark.parametrize(('hooks', 'kept'), [
+    ('[]', 1), ('[dict(type="TextLoggerHook",interval=3),dict(type="TextLoggerHook",interval=5)]', 5)])
+def test_values_that_no_logger_needs_are_not_kept(train_here, tmp_path, monkeypatch, hooks, kept):
+    """Else a run without loggers would fill the memory of its device."""
+    buffers = []
+    monkeypatch.setattr(runner, 'DeviceLogBuffer', lambda place: buffers.append(
+        log_buffer.DeviceLogBuffer(place)) or buffers[0])
+    config = tmp_path / 'config.py'
+    config.write_text(f'_base_ = {str(train_here.config)!r}\n'
+                      f'log_config = dict(_delete_=True, interval=2, hooks={hooks})\n')
+    train_here.config = config
+    train_here(tmp_path / 'work')
+    assert {len(values) for values in buffers[0].val_history.values()} == {kept}
+    assert {len(values) for values in buffers[0].n_history.values()} == {kept}
 
 
 # ---- several processes

@@ -93,7 +93,7 @@ class Checkpoints(CheckpointHook):
 
     def save(self, runner: BaseRunner, path: Path, done: int) -> None:
         """Write a checkpoint after `done` iterations; all processes must call it."""
-        runner.check_weights()
+        runner.check_weights(done)
         states = gather(random_state(self.place.device), self.place)
         if self.place.rank == 0:
             weights = getattr(runner.model, 'module', runner.model).state_dict()

@@ -45,7 +45,8 @@ def check_values(config: Config) -> None:
             raise UserError(f'{name} has no {", ".join(unknown)}; there are {", ".join(known)}.')
     for name, allowed in VALUES.items():
         value, counts = setting(config, name), isinstance(allowed, int)
-        if value is not None and (type(value) is not int or value < allowed if counts else value not in allowed):
+        if value is not None and (type(value) is not int or value < allowed if counts else
+                                  not any(type(value) is type(each) and value == each for each in allowed)):
             needed = f'an integer of at least {allowed}' if counts else f'one of {", ".join(map(str, allowed))}'
             raise UserError(f'{name}={value!r}: {needed} is needed.')
     for name in ('checkpoint_config.by_epoch', 'lr_config.by_epoch', 'lr_config.warmup_by_epoch'):

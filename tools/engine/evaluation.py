@@ -134,7 +134,7 @@ class Evaluation(EvalHook):
     def _do_evaluate(self, runner: TrainingRunner) -> None:
         if not self._should_evaluate(runner):
             return
-        runner.check_weights()
+        runner.check_weights(runner.iter + 1)
         dataset, parts = self.dataloader.dataset, []
         for index, labels in predict(runner.model, self.dataloader, self.place):
             if runner.stop.signal:

@@ -13,11 +13,19 @@ class DeviceLogBuffer(LogBuffer):
 
     When a logger asks for averages, the tensors since the last time are averaged over processes and moved to the host
     together: one all-reduce and one transfer. All processes must log the same.
+
+    Attributes:
+        kept: the number of the latest values of each name that are kept: as many as a logger averages.
     """
 
     def __init__(self, place: Place):
         super().__init__()
-        self.place = place
+        self.place, self.kept = place, 1
+
+    def update(self, vars: dict, count: int = 1) -> None:
+        super().update(vars, count)
+        for history in (*(self.val_history[name] for name in vars), *(self.n_history[name] for name in vars)):
+            del history[:-self.kept]
 
     def average(self, n: int = 0) -> None:
         """Average the latest `n` values of each name, or all.

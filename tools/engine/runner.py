@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from mmcv import Config
-from mmcv.runner import IterBasedRunner, IterTimerHook, OptimizerHook
+from mmcv.runner import IterBasedRunner, IterTimerHook, LoggerHook, OptimizerHook
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -63,6 +63,7 @@ class TrainingRunner(IterBasedRunner):
                                ('custom_hooks', self.register_custom_hooks)):
             with building(name):
                 register(settings[name])
+        self.log_buffer.kept = max([1, *(hook.interval for hook in self.hooks if isinstance(hook, LoggerHook))])
         for hook in self.hooks:
             if isinstance(hook, OptimizerHook) and hook.grad_clip is not None:
                 hook.clip_grads = partial(self._clip_grads, hook.clip_grads)
@@ -170,16 +171,16 @@ class TrainingRunner(IterBasedRunner):
         return f'the last checkpoint is {self.last_good}: resume with ' \
                f'{"--auto-resume" if here else f"--resume-from {self.last_good}"}'
 
-    def check_weights(self) -> None:
+    def check_weights(self, done: int) -> None:
         """Raise a UserError if a loss or a parameter is not finite, before the weights are saved or scored.
 
-        All processes must call it.
+        All processes must call it, after `done` iterations.
         """
         self.stop.settle(self)
         self._check_tensors('a hook')
         for name, parameter in self._model.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():
-                raise UserError(self.not_finite(f'the weights ({name}) are', self.iter + 1, self.files))
+                raise UserError(self.not_finite(f'the weights ({name}) are', done, self.files))
 
     def not_finite(self, what: str, iteration: int, where: Sequence[str]) -> str:
         """Write the message that `what` is not finite in an iteration, with the images of `where`."""

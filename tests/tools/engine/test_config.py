@@ -180,6 +180,7 @@ def written(tmp_path):
     ('compile = "no"', "compile='no': one of False, True, reduce-overhead is needed"),
     ('compile, model = "reduce-overhead", dict(test_cfg=dict(mode="whole"))', 'a CUDA graph for each size of image'),
     ('tf32 = "high"', "tf32='high': one of False, True is needed"),
+    ('tf32 = 1', 'tf32=1: one of False, True is needed'),
     ('image_size = 0', 'image_size=0: an integer of at least 1 is needed'),
     ('image_size = 51.2', 'image_size=51.2: an integer'),
 ])
