@@ -21,7 +21,8 @@ REMEDIES = {
               'data.workers_per_gpu=N, or ask for more memory.',
     'Bus error': 'Most likely /dev/shm is full (df -h /dev/shm; in Docker --shm-size=8g enlarges it). Use fewer '
                  'workers, --cfg-options data.workers_per_gpu=N; 0 needs no /dev/shm.',
-    '': 'With --cfg-options data.workers_per_gpu=0 the images are loaded in the main process, which shows the cause.',
+    '': 'The machine or the job may have run out of memory (see dmesg). With --cfg-options data.workers_per_gpu=0 the '
+        'images are loaded in the main process, which shows the cause.',
 }
 GPU_IS_FULL = ('Less memory takes --cfg-options amp.dtype=bfloat16; in training also model.backbone.with_cp=True '
                'model.decode_head.with_cp=True, or data.samples_per_gpu=N with --total-batch-size; in tests '
