@@ -222,11 +222,6 @@ def test_the_measurement_of_gpus_in_small(run, tmp_path):
     assert done.stdout.count('| VOC, training |') == 2
 
 
-def test_unknown_arguments_of_the_gpu_command(run):
-    refused = run('tests/gpu.sh', '--wheel', 'DIR', check=False)
-    assert refused.returncode == 2 and 'unknown argument --wheel' in refused.stderr
-
-
 # ---- several processes
 
 def test_two_processes_score_as_one(call, tiny_configs, opinionated, tmp_path):

@@ -56,7 +56,9 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
             config = read_config(config)
         _complete(config, checkpoint, trusted=trusted)
         model = _model(config, checkpoint, trusted=trusted)
-        set_tf32(config.get('tf32') is True)
+        if config.get('tf32') not in (None, False, True):
+            raise UserError(f'tf32={config.tf32!r}: True or False is needed.')
+        set_tf32(bool(config.get('tf32')))
         names, seen, prompts = _training(checkpoint, config, known, trusted=trusted)
         clip_files = [clip] if clip else [config.model.get('pretrained_text'), config.model.get('pretrained')]
         tower = TextTower(checkpoint, [*filter(None, clip_files)],

@@ -49,6 +49,13 @@ def test_tf32_is_what_the_config_says(tiny, tiny_configs, tf32, allowed):
     assert tf32() == (allowed, allowed)
 
 
+def test_tf32_that_is_neither_on_nor_off(tiny, tiny_configs):
+    config = Config.fromfile(str(tiny_configs['inductive']))
+    config.tf32 = 'yes'
+    with pytest.raises(UserError, match="tf32='yes': True or False is needed"):
+        load_model(tiny, config)
+
+
 def test_the_labels_are_those_of_test_py(run, tiny, tiny_configs, voc_root, tmp_path):
     import pickle
     run('test.py', tiny_configs['inductive'], tiny, '--out', tmp_path / 'labels.pkl', '--device', 'cpu')
