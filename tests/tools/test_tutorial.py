@@ -76,7 +76,7 @@ def test_it_runs(tmp_path, monkeypatch, cache):
     place = next(index for index, cell in enumerate(notebook.cells) if cell.id == 'settings')
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(
         f'work, train_images, test_images, iterations = Path({str(work)!r}), 8, 12, 4'))
-    NotebookClient(notebook, timeout=120, kernel_name='python3', resources={'metadata': {'path': FILE.parent}}
+    NotebookClient(notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': FILE.parent}}
                    ).execute()
 
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == 'code'}
