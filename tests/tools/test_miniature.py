@@ -256,7 +256,7 @@ def quickstart(tmp_path, monkeypatch):
 
 
 def test_the_steps_of_a_quickstart(quickstart):
-    status, out, err = quickstart('--length', '0.5')
+    status, out, err = quickstart('--iterations', '500')
     assert status == 0, err
     assert [line.split(':')[0][:3] for line in out.splitlines()] == [f'{step}/6' for step in range(1, 7)]
     scripts = [Path(call.split(' ')[0]).name for call in quickstart.calls()]
@@ -279,15 +279,15 @@ def test_a_quickstart_continues_after_the_steps_that_succeeded(quickstart):
     assert status == 0 and out.count('done before') == 3 and len(quickstart.calls()) == 4 + 4
 
 
-OTHER_SETTINGS = ['another version of the code, --length or SEED', 'Remove it (rm -r', r'my\ work', 'WORK_DIR=DIR']
+OTHER_SETTINGS = ['another version of the code, --iterations or SEED', 'Remove it (rm -r', r'my\ work', 'WORK_DIR=DIR']
 
 
 @pytest.mark.parametrize(('prepare', 'arguments', 'words'), [
-    (lambda run: run(), ['--length', '2'], OTHER_SETTINGS),
+    (lambda run: run(), ['--iterations', '3200'], OTHER_SETTINGS),
     (lambda run: (run(), (run.checkout / 'models/new.py').write_text('1\n')), [], OTHER_SETTINGS),
     (lambda run: (run.work.mkdir(), (run.work / 'thesis.tex').touch()), [], ['holds other files: name another folder']),
-    *[(lambda run: None, ['--length', length], [f'--length {length}: a number from 0.004'])
-      for length in ('0', '-1', 'nan', '99999999999')]])
+    *[(lambda run: None, ['--iterations', number], [f'--iterations {number}: a whole number from 4'])
+      for number in ('0', '3', '-1', '1e3', 'nan', '99999999999')]])
 def test_what_a_quickstart_refuses(quickstart, prepare, arguments, words):
     prepare(quickstart)
     before = quickstart.calls()

@@ -3,6 +3,6 @@ _base_ = './adamw_poly.py'
 optimizer = dict(lr=1e-3, betas=(0.9, 0.95), fused=True)
 lr_config = dict(warmup_iters=300)
 total_batch_size = 4
-runner = dict(type='IterBasedRunner', max_iters=1000)
+runner = dict(type='IterBasedRunner', max_iters=2000)
 checkpoint_config = dict(by_epoch=False, interval=500)
 evaluation = dict(interval=500, metric='mIoU')
