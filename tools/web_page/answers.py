@@ -145,15 +145,15 @@ def _parse(limits: Limits, lists: Sequence[str], background: str) -> tuple[list[
 def _in_words(summary: dict, side: int) -> str:
     row, column = (1 + place for place in divmod(summary['region_with_highest_mean_logit'], side))
     before, after = summary['with_regions'], summary['ablated']['everywhere']
-    place = '' if summary['windows'] == 1 else f' (window {summary["number"]} of {summary["windows"]})'
+    place = '' if summary['windows'] == 1 else f' of window {summary["number"]} of {summary["windows"]}'
+    scores = (f'Its mean score over {"these" if summary["found"] else "all"} pixels is '
+              f'{before["mean_score_in_mask_with_regions"]:.2f} with and '
+              f'{after["mean_score_in_mask_with_regions"]:.2f} without region tokens.')
     if not summary['found']:
-        return (f'Other classes score higher at every pixel{place}. Mean score with region tokens: '
-                f'{before["mean_score_in_mask_with_regions"]:.2f}, without: '
-                f'{after["mean_score_in_mask_with_regions"]:.2f}.')
-    return (f'With region tokens the class has {100 * before["area"]:.1f} % of the pixels{place}, without them '
-            f'{100 * after["area"]:.1f} %. Mean score over the same pixels: '
-            f'{before["mean_score_in_mask_with_regions"]:.2f} with, {after["mean_score_in_mask_with_regions"]:.2f} '
-            f'without. The region in row {row}, column {column} of {side} x {side} supports it most.')
+        return f'Other classes score higher at every pixel{place}. {scores}'
+    return (f'With region tokens it is the best class of {100 * before["area"]:.1f} % of the pixels{place}, without '
+            f'them of {100 * after["area"]:.1f} %; no minimum score is applied. {scores} The queries of the region in '
+            f'row {row}, column {column} of {side} x {side} support it most.')
 
 
 def _read(file: str | None, max_pixels: int) -> np.ndarray:
