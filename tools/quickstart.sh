@@ -3,7 +3,7 @@
 #
 # Makes the environment if there is none (which downloads Python packages), draws a small world, trains with masks of
 # 15 of its 20 classes, tests on all 20, and shows scores and images. Run it again to continue an interrupted run.
-#   --iterations N   iterations of the inductive training (default: 2000); the transductive one has half as many
+#   --iterations N   iterations of the inductive training (default: 1200); the transductive one has half as many
 #   SEED=1           seed of the trainings (default: 0)
 #   WORK_DIR=DIR     folder of the results (default: work_dirs/miniature)
 set -euo pipefail
@@ -11,7 +11,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 fail() { printf 'error: %s\n' "$@" >&2; exit 1; }
 
-iterations=2000
+iterations=1200
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;

@@ -32,7 +32,7 @@ from tools.engine.files import atomic_path, make_folder
 from tools.miniature.report import SCORES, read_scores
 
 ROOT = Path(__file__).resolve().parents[2]
-ITERATIONS, IMAGES = 2000, 1000  # those of a quickstart
+ITERATIONS, IMAGES = 1200, 1000  # those of a quickstart
 WITHOUT_REGIONS = {'model.backbone.region_level_bridge_size': 0}
 WITHOUT_RECOVERY = {'model.decode_head.loss_decode.recovery_loss_weight': 0}
 PARTS = {'inductive': {}, 'without_region_tokens': WITHOUT_REGIONS, 'without_recovery': WITHOUT_RECOVERY,
@@ -116,7 +116,7 @@ class Study:
             execute(work / 'test.log', 'test.py', f'configs/miniature/{config}.py',
                     self.folder / 'runs' / run.name / 'latest.pth', '--eval', 'mIoU', '--work-dir', work, *options)
         metrics = read_scores(work)
-        kept = {name: metrics[name] for name in ('aAcc', 'mIoU', *SCORES) if name in metrics}
+        kept = {name: metrics[name] for name in ('aAcc', 'mIoU', *SCORES) if metrics.get(name) is not None}
         self.results[key] = {name: value for name, value in run._asdict().items() if name != 'group'} | {
             'scores': kept}
 
