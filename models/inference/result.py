@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..colours import UNLABELLED, class_colours
 from ..errors import UserError
 from ..label_format import label_format
 from ..sliding_window import Stitched
@@ -17,7 +18,6 @@ from . import drawing
 
 MAX_LEGEND_LINES = 30
 MIN_TOP_SCORE = 0.1  # the miniature's model reached at most 0.07 on photographs, and at least 0.14 in its own world
-WHITE = (255, 255, 255)
 
 
 class Result:
@@ -28,6 +28,7 @@ class Result:
         class_names: in the order of their labels; "sofa, couch" is one class with two names.
         labels: (H, W), the index of each pixel's class, or `unlabelled`. uint8; uint16 for more than 255 classes.
         unlabelled: the label of pixels without a class: 255, or 65535.
+        palette: [red, green, blue] of each class, see `class_colours`.
         best: (H, W) float32, the highest score of each pixel, also where it is below the threshold.
         highest: the highest score of any pixel, before the seen penalty.
         warning: why the labels are unreliable, with the model's `note`; None if there is no reason.
@@ -39,7 +40,7 @@ class Result:
                  note: str = ''):
         self.image, self.class_names, self.settings = image, list(class_names), settings or {}
         dtype, self.unlabelled = label_format(len(class_names))
-        self.palette = drawing.palette(len(class_names))
+        self.palette = [list(colour) for colour in class_colours(tuple(class_names))]
         self._stitched = stitched
         best = stitched.best()
         self.best = best.value[0].float().cpu().numpy()
@@ -99,9 +100,9 @@ class Result:
         entries = [(f'{self.class_names[index]} {percent[index]:.1f} %', self.palette[index])
                    for index in shown[:len(shown) - len(absent)]]
         if percent[self.unlabelled]:
-            entries.append((f'(unlabelled) {percent[self.unlabelled]:.1f} %', WHITE))
+            entries.append((f'(unlabelled) {percent[self.unlabelled]:.1f} %', UNLABELLED))
         if absent:
-            entries.append((f'({len(absent)} more classes) 0.0 %', WHITE))
+            entries.append((f'({len(absent)} more classes) 0.0 %', UNLABELLED))
         height, width = self.labels.shape
         return drawing.legend(entries, width, size=max(12, min(width, height) // 28))
 

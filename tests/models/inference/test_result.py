@@ -71,14 +71,6 @@ def test_files(result, tmp_path):
     assert np.array_equal(np.asarray(Image.open(files[0])), np.asarray(result.overlay()))
 
 
-def test_colours_differ():
-    colours = drawing.palette(60)
-    assert len({tuple(colour) for colour in colours}) == 60
-    assert all(0 <= value <= 255 for colour in colours for value in colour)
-    distances = [np.abs(np.subtract(colours[a], colours[b])).sum() for a in range(12) for b in range(a)]
-    assert min(distances) >= 80
-
-
 def test_legend_of_long_and_foreign_names():
     entries = [('a' * 300, (255, 0, 0)), ('\U000e0041 no font has this', (0, 255, 0)), ('cat', (0, 0, 255))]
     legend = drawing.legend(entries, 100)
