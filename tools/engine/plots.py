@@ -1,4 +1,4 @@
-"""The look of all plots: letters, lines, colours, ticks, and a file that is never written in part."""
+"""The look of plots: letters, lines, ticks, and a file that is never written in part."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from models.colours import OKABE_ITO
 from tools.engine.files import atomic_path
 
 STYLE = {
@@ -15,9 +16,8 @@ STYLE = {
     'axes.grid': True, 'grid.alpha': 0.3, 'axes.axisbelow': True, 'axes.spines.top': False,
     'axes.spines.right': False, 'legend.frameon': False, 'lines.linewidth': 1.6, 'lines.markersize': 4,
     'errorbar.capsize': 3, 'savefig.dpi': 120, 'agg.path.chunksize': 50_000}
-# Of Okabe and Ito, for all kinds of colour vision; their yellow is too light for lines.
-COLOURS = '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#444444'
-OF_SCORES = {'mIoU_seen': '#0072b2', 'mIoU_unseen': '#d55e00', 'hIoU': '#222222'}
+LINES = [tuple(part / 255 for part in colour) for colour in OKABE_ITO[:6]]  # their yellow is too light on white
+STEPS = [1, 2, 5, 10]  # between ticks, times a power of 10
 
 
 @contextmanager
@@ -31,7 +31,11 @@ def plot(file: Path, size: tuple[float, float]) -> Iterator[Figure]:
             figure.savefig(part)
 
 
-def even_ends(low: float, high: float, count: int = 4) -> tuple[float, float]:
-    """Widen a range of values to ends at which a scale of about `count` regular steps has ticks."""
-    ticks = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+def even_ends(low: float, high: float) -> tuple[float, float]:
+    """Widen a range of values to ends at which `even_ticks` has ticks, so that a scale shows all values."""
+    ticks = MaxNLocator(6, steps=STEPS).tick_values(low, high)
     return float(ticks[0]), float(ticks[-1])
+
+
+def even_ticks() -> MaxNLocator:
+    return MaxNLocator(7, steps=STEPS)  # not 6: rounding must not make the steps of `even_ends` coarser

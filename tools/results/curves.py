@@ -16,7 +16,7 @@ from mmcv.utils import get_logger
 
 from datasets.metrics import OF_SPLITS
 from models.errors import UserError
-from tools.engine.plots import COLOURS, even_ends, plot
+from tools.engine.plots import LINES, STEPS, even_ends, plot
 from tools.engine.run_folder import EVALUATIONS, evaluations
 
 RATE = 'learning rate'
@@ -114,14 +114,14 @@ def draw(runs: Sequence[Run], file: Path) -> None:
                     for run in group:
                         smoothed |= draw_curve(axes, run.values.get(name, {}), look, smooth=name in losses)
                 axes.set_xlim(0, 1.03 * reach)
-                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=STEPS))
                 axes.xaxis.set_major_formatter('{x:,.0f}')
                 if name in losses:
                     scale_losses(axes)
                 else:
                     axes.set_ylim(0, even_ends(0, max(best, 1))[1] if name in scores else None)
                 if name == RATE:
-                    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+                    axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
                     axes.yaxis.set_major_formatter('{x:.1e}')
         figure.supxlabel('iterations', fontsize=9)
         add_legend(figure, groups, smoothed=smoothed)
@@ -168,7 +168,7 @@ def looks() -> Iterator[dict]:
     """Yield colour and style of the lines of each group of runs."""
     while True:
         for style in ('-', '--', ':', '-.'):
-            yield from ({'color': colour, 'linestyle': style} for colour in COLOURS)
+            yield from ({'color': colour, 'linestyle': style} for colour in LINES)
 
 
 def add_legend(figure: Figure, groups: dict[str, list[Run]], *, smoothed: bool) -> None:
@@ -191,4 +191,6 @@ def joined(names: Sequence[str]) -> str:
     """Write several names as one, with * for what differs."""
     first = os.path.commonprefix(names)
     ends = os.path.commonprefix([name[len(first):].split(os.sep)[:0:-1] for name in names])  # whole folders, last first
-    return first if len(names) == 1 else os.sep.join([f'{first}*', *reversed(ends)])
+    if len(names) == 1 or not first and not ends:
+        return ', '.join(names)
+    return os.sep.join([f'{first}*', *reversed(ends)])
