@@ -25,7 +25,7 @@ from tools.engine import process
 from tools.engine.data import evaluation_loader, training_loader
 from tools.engine.evaluation import predict
 from tools.engine.process import Place
-from tools.miniature import CLIP, report, train_clip, world
+from tools.miniature import CLIP, report, scaling, train_clip, world
 from tools.miniature.train_clip import ImageTower
 from tools.training.start import initial_model
 
@@ -207,6 +207,26 @@ def test_report_of_a_quickstart(tmp_path, monkeypatch, capsys):
         pixels = np.asarray(image)
     rows = [pixels[10 + row * (world.SIZE + 10):][:world.SIZE, 120:] for row in range(1, 4)]
     assert np.array_equal(rows[0], rows[1]) and np.array_equal(rows[0], rows[2]), 'these predictions are the truth'
+
+
+def test_scaling(monkeypatch, tmp_path):
+    """Seeds of the usual run are in every group; ablations and swapped names are in none."""
+    file = REPOSITORY / 'tests/data/miniature_results.json'
+    results = json.loads(file.read_text())
+    usual = results['inductive_0']
+    for fact in ('iterations', 'images', 'clip', 'setting'):
+        found = scaling.groups(results, fact)
+        assert len(found) > 1 and found[usual[fact]] == [results[f'inductive_{seed}']['scores'] for seed in range(3)]
+    few = tmp_path / 'few.json'
+    few.write_text(json.dumps({name: result for name, result in results.items() if name.endswith('_0')}))
+    for source in (file, few):
+        monkeypatch.setattr(sys, 'argv', ['scaling.py', str(source), '--out', str(tmp_path / source.stem)])
+        scaling.main()
+        with Image.open(tmp_path / source.stem / 'miniature_scaling.png') as image:
+            assert image.width > 1000
+    few.write_text('[1]')
+    with pytest.raises(ValueError, match='few.json does not hold results as'):
+        scaling.main()
 
 
 # ---- tools/quickstart.sh, with an interpreter that trains nothing
