@@ -27,7 +27,8 @@ def write(folder, losses, *, stamp='20260101_000000', scores=None, seed=0, end='
         (folder / 'evaluations.jsonl').write_text(''.join(
             json.dumps({'iter': done, 'mIoU_seen': score, 'mIoU_unseen': score, 'hIoU': score}) + '\n'
             for done, score in scores.items()))
-    (folder / 'config.py').write_text(f'lr = 1\nseed = {seed}\nwork_dir = {str(folder)!r}\n')
+    (folder / 'config.py').write_text(f"data = {{'data_root': '{folder.parent}/world'}}\nseed = {seed}\n"
+                                      f'work_dir = {str(folder)!r}\n')
     return folder
 
 
@@ -129,6 +130,7 @@ def test_runs_that_have_just_begun(call, fails, tmp_path):
 def test_bad_logs(call, fails, tmp_path):
     assert f'no *.log.json in {tmp_path}/nowhere: name the work folder' in fails(SCRIPT, tmp_path / 'nowhere')
     folder = write(tmp_path / 'run', {1: 1., 2: 2.})
+    assert fails(SCRIPT, tmp_path).endswith(f'name the work folder of a training, such as {folder}.')
     log = next(folder.glob('*.log.json'))
     log.write_text('{"mode": "train", "it\n[1]\n\x00\n' + log.read_text())
     said = call(SCRIPT, folder).stderr

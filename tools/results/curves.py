@@ -26,6 +26,7 @@ OF_ONE_RUN = re.compile(r'^(?:seed|work_dir) = .*\n', re.M)  # in a config; the 
 COLUMNS = 3
 FEW, MANY = 25, 200  # points: up to FEW are marked; from MANY on losses are smoothed, over 1/SHARE of the run
 SHARE = 40
+FAINT = {'alpha': 0.25, 'linewidth': 0.8}  # of values as they were logged, where their mean is drawn
 
 
 class Run(NamedTuple):
@@ -48,7 +49,8 @@ def read_run(folder: Path) -> Run:
     """
     logs = sorted(folder.glob('*.log.json'))  # named by their time
     if not logs:
-        raise UserError(f'no *.log.json in {folder}: name the work folder of a training.')
+        below = next((f', such as {log.parent}' for log in sorted(folder.glob('*/*.log.json'))), '')
+        raise UserError(f'no *.log.json in {folder}: name the work folder of a training{below}.')
     entries: dict[int, dict[str, float]] = {}
     planned = None
     for log in logs:
@@ -64,12 +66,14 @@ def read_run(folder: Path) -> Run:
         raise UserError(f'{logs[-1]} holds no iteration yet: log_config.interval is the number until the first.')
     for iteration, scores in evaluations(folder / EVALUATIONS).items():
         entries.setdefault(iteration, {}).update({title: 100 * scores[name] for name, title in SCORES.items()
-                                                  if isinstance(scores.get(name), float)})
+                                                  if isinstance(scores.get(name), (int, float))})
     values: dict[str, dict[int, float]] = {}
     for iteration, entry in sorted(entries.items()):
         for name, value in entry.items():
             values.setdefault(name, {})[iteration] = value
-    configs = [OF_ONE_RUN.sub('', file.read_text(errors='replace')) for file in sorted(folder.glob('*.py'))]
+    above = str(folder.resolve().parent)  # may be in paths, as of a quickstart's world
+    configs = [OF_ONE_RUN.sub('', file.read_text(errors='replace')).replace(above, '')
+               for file in sorted(folder.glob('*.py'))]
     return Run(folder, values, '\n'.join(configs) or str(folder), planned)
 
 
@@ -159,9 +163,6 @@ def scale_losses(axes: Axes) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.yaxis.set_major_formatter('{x:g}')
         axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-FAINT = {'alpha': 0.25, 'linewidth': 0.8}
 
 
 def looks() -> Iterator[dict]:
