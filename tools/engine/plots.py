@@ -15,7 +15,7 @@ STYLE = {
     'font.size': 9, 'axes.titlesize': 10, 'axes.titlelocation': 'left', 'axes.labelsize': 9, 'legend.fontsize': 9,
     'axes.grid': True, 'grid.alpha': 0.3, 'axes.axisbelow': True, 'axes.spines.top': False,
     'axes.spines.right': False, 'legend.frameon': False, 'lines.linewidth': 1.6, 'lines.markersize': 4,
-    'errorbar.capsize': 3, 'savefig.dpi': 120, 'agg.path.chunksize': 50_000}
+    'errorbar.capsize': 3, 'savefig.dpi': 120}
 LINES = [tuple(part / 255 for part in colour) for colour in OKABE_ITO[:6]]  # their yellow is too light on white
 STEPS = [1, 2, 5, 10]  # between ticks, times a power of 10
 
