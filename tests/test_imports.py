@@ -17,7 +17,7 @@ OF_MODELS = {'class_names', 'colours', 'image_io', 'errors', 'label_format', 'fi
              'text_files'}  # for `datasets`
 SEARCH_PATHS = {'models/plugins.py', 'tools/exporting/onnx_example.py',  # modules of a config lie beside it;
                 'tools/miniature/world.py'}  # the others are scripts
-SHARED = {'tools/web_page/server.py': 'miniature'}  # drawings
+SHARED = {'tools/web_page/server.py': 'miniature', 'tools/web_page/answers.py': 'explaining'}  # drawings; the figure
 
 
 def imports(file: Path) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 C class names, H x W pixels of the image.
 """
+import copy
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -59,6 +60,16 @@ class Result:
         """(C, H, W) float32: the score of each class at each pixel, from 0 to 1, minus the seen penalty for classes
         that were trained with masks. Computed on first use, as it takes 4 bytes per class and pixel."""
         return self._stitched.all()[0, :len(self.class_names)].float().cpu().numpy()
+
+    def small_scores(self, longest: int) -> np.ndarray:
+        """Compute `scores` at a smaller size (C, h, w): sides of at most `longest` pixels, of the image's proportions.
+
+        Takes little memory, however large the image is.
+        """
+        scale = min(1, longest / max(self.labels.shape))
+        stitched = copy.copy(self._stitched)
+        stitched.original = tuple(max(1, round(scale * side)) for side in self.labels.shape)
+        return stitched.all()[0, :len(self.class_names)].float().cpu().numpy()
 
     def summary(self) -> dict:
         """Describe the result in plain JSON values.

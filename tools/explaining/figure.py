@@ -13,6 +13,7 @@ from models.inference.drawing import font_for, shorten
 from tools.engine.plots import even_ends, even_ticks
 from tools.explaining.explanation import Explanation
 
+SHOWN = 1000  # pixels of the longer side of the whole image, which is drawn less than half as large
 BELOW = {'shrink': 0.75, 'orientation': 'horizontal', 'pad': 0.03}  # a colour bar
 
 
@@ -49,6 +50,10 @@ def _draw_image(figure: SubFigure, explanation: Explanation) -> None:
     """Draw the whole image, grey outside the pixels of the class, and the regions of the window."""
     axes = figure.subplots()
     image, mask = explanation.result.image, explanation.result.labels == 0
+    share = mask.mean()
+    if max(mask.shape) > SHOWN:  # larger images take seconds and gigabytes
+        size = tuple(max(1, round(SHOWN / max(mask.shape) * side)) for side in mask.shape[::-1])
+        image, mask = (np.asarray(Image.fromarray(array).resize(size)) for array in (image, mask))
     grey = np.asarray(Image.fromarray(image).convert('L'))[..., None]
     axes.imshow(np.where(mask[..., None], image, (0.5 * grey + 110).astype(np.uint8)), interpolation='bilinear')
     _outline(axes, mask)
@@ -58,7 +63,7 @@ def _draw_image(figure: SubFigure, explanation: Explanation) -> None:
                window.height * scale_y)
     axes.set_xlim(-0.5, image.shape[1] - 0.5)
     axes.set_ylim(image.shape[0] - 0.5, -0.5)
-    area = f'class: {100 * mask.mean():.1f} % of the image' if mask.any() else 'class: not found'
+    area = f'class: {100 * share:.1f} % of the image' if share else 'class: not found'
     place = '' if explanation.windows == 1 else f', window {explanation.number} of {explanation.windows}'
     axes.set_title(f'1. Image and {explanation.side}x{explanation.side} regions{place}\n{area}; other classes: '
                    f'{len(explanation.result.class_names) - 1}', fontsize=11)
