@@ -210,10 +210,11 @@ def test_report_of_a_quickstart(tmp_path, monkeypatch, capsys):
 
 
 def test_scaling(monkeypatch, tmp_path):
-    """Seeds of the usual run are in every group; ablations and swapped names are in none."""
+    """Seeds of the usual run are in every group; ablations and other tests of a run are in none."""
     file = REPOSITORY / 'tests/data/miniature_results.json'
     results = json.loads(file.read_text())
     usual = results['inductive_0']
+    results['inductive_0, on another dataset'] = {**usual, 'scores': {}}
     for fact in ('iterations', 'images', 'clip', 'setting'):
         found = scaling.groups(results, fact)
         assert len(found) > 1 and found[usual[fact]] == [results[f'inductive_{seed}']['scores'] for seed in range(3)]

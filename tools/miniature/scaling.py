@@ -20,12 +20,13 @@ MASKS = {'inductive': 'of seen\nclasses', 'fully': 'of all\nclasses'}
 def groups(results: dict[str, dict], of: str) -> dict[object, list[dict[str, float]]]:
     """Collect the scores of all seeds by one fact of their runs, such as 'iterations'; other facts are the usual ones.
 
-    The usual facts are those of the run 'inductive_0'. Tests with swapped names and ablations do not count.
+    The usual facts are those of the run 'inductive_0'. Ablations do not count, nor do other tests of a run, such as
+    'inductive_0, unseen names swapped'.
     """
     usual, found = results['inductive_0'], {}
     for name, result in results.items():
         same = all(result[fact] == usual[fact] for fact in ('setting', 'iterations', 'images', 'clip') if fact != of)
-        if same and 'swapped' not in name and (result['clip'] != usual['clip'] or not result['options']):
+        if same and ', ' not in name and (result['clip'] != usual['clip'] or not result['options']):
             found.setdefault(result[of], []).append(result['scores'])
     return found
 
