@@ -41,7 +41,7 @@ def main() -> None:
     from models.errors import UserError
     from models.training_labels import Setting
     from models.weights import files
-    from tools.calibrating.seen_penalty import measure, plot
+    from tools.calibrating.seen_penalty import draw, measure
     from tools.engine import process
     from tools.engine.build import trained_model
     from tools.engine.config import load_config
@@ -78,7 +78,7 @@ def main() -> None:
     table.custom_format = {'seen_penalty': lambda _, penalty: f'{penalty:g}{marks.get(penalty, "")}',
                            **dict.fromkeys(OF_SPLITS, lambda _, score: fraction(score))}
     logger.info('\n%s', table)
-    plot(rows, used, image)
+    draw(rows, used, image)
     logger.info('table: %s; plot: %s', file, image)
     if best not in (None, used) and model.setting is not Setting.TRANSDUCTIVE:  # that setting has no penalty
         logger.info('to use the best: --cfg-options model.decode_head.class_head.seen_penalty=%g', best)

@@ -78,7 +78,8 @@ def main() -> None:
     cosines = directions @ directions.T
     cosines[np.tril_indices(len(names))] = -np.inf  # each pair once
     best = zip(*np.unravel_index((-cosines).argsort(axis=None)[:5], cosines.shape))
-    logger.info('most alike: %s', '; '.join(f'{names[first]} ~ {names[second]} {cosines[first, second]:.3f}'
+    marked = [f'{name} (unseen)' if index in facts.split.unseen else name for index, name in enumerate(names)]
+    logger.info('most alike: %s', '; '.join(f'{marked[first]} ~ {marked[second]} {cosines[first, second]:.3f}'
                                             for first, second in best if first < second))
 
 

@@ -1,5 +1,6 @@
 """The miniature: its world, its CLIP, what it learns, and the quickstart."""
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from tools.engine import process
 from tools.engine.data import evaluation_loader, training_loader
 from tools.engine.evaluation import predict
 from tools.engine.process import Place
-from tools.miniature import CLIP, report, study, train_clip, world
+from tools.miniature import CLIP, report, scaling, study, train_clip, world
 from tools.miniature.train_clip import ImageTower
 from tools.training.start import initial_model
 
@@ -237,6 +238,28 @@ def test_the_study_needs_a_run_before_those_that_start_from_it():
     for run in study.all_runs():
         if run.setting == 'transductive':
             assert names.index(f'inductive_{run.seed}') < names.index(run.name)
+
+
+def test_scaling(monkeypatch, tmp_path):
+    """Seeds of the usual run are in every group; ablations and other tests of a run are in none."""
+    file = REPOSITORY / 'tests/data/miniature_results.json'
+    results = json.loads(file.read_text())
+    usual = results['inductive_0']
+    results['inductive_0, on another dataset'] = {**usual, 'scores': {}}
+    for fact in ('iterations', 'images', 'clip', 'setting'):
+        found = scaling.groups(results, fact)
+        assert len(found) > 1 and found[usual[fact]] == [
+            result['scores'] for name, result in results.items() if re.fullmatch(r'inductive_\d', name)]
+    few = tmp_path / 'few.json'
+    few.write_text(json.dumps({name: result for name, result in results.items() if name.endswith('_0')}))
+    for source in (file, few):
+        monkeypatch.setattr(sys, 'argv', ['scaling.py', str(source), '--out', str(tmp_path / source.stem)])
+        scaling.main()
+        with Image.open(tmp_path / source.stem / 'miniature_scaling.png') as image:
+            assert image.width > 1000
+    few.write_text('[1]')
+    with pytest.raises(ValueError, match='few.json does not hold results as'):
+        scaling.main()
 
 
 # ---- tools/quickstart.sh, with an interpreter that trains nothing
