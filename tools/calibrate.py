@@ -50,7 +50,7 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options, args.data_root)
     place = process.start(args)
     checkpoint = files.read(args.checkpoint)
-    folder = make_folder(args.out or Path(args.checkpoint).absolute().parent / 'calibration')
+    folder = make_folder(args.out or Path(checkpoint.path).absolute().parent / 'calibration')
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     dataset = evaluation_dataset(config, 'test', scored=True)
     split = dataset.facts.split

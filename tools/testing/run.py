@@ -32,7 +32,7 @@ def test(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.cfg_options, args.data_root)
     place = process.start(args, timeout=hang.group_timeout(args))
     checkpoint = files.read(args.checkpoint)
-    folder = make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
+    folder = make_folder(args.work_dir or Path(checkpoint.path).absolute().parent / 'eval_results')
     prefix = dict(option.split('=', 1) for option in args.eval_options).get(
         'imgfile_prefix', str(folder / 'format_results'))
     for output in [args.show_dir, args.out and Path(args.out).parent, args.format_only and prefix]:
@@ -78,7 +78,7 @@ def test(args: argparse.Namespace) -> None:
         logger.info('label files: %s', prefix)
     if args.eval:
         scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
-        tested = {'config': args.config, 'checkpoint': os.path.realpath(args.checkpoint),  # latest.pth is a link
+        tested = {'config': args.config, 'checkpoint': os.path.realpath(checkpoint.path),  # latest.pth is a link
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'images': len(dataset), 'protocol': config.get('protocol'),
                   'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
