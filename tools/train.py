@@ -26,11 +26,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--deterministic', action='store_true',
                         help='the same numbers each time on a GPU too, at a cost in time: an operation without a '
                              'deterministic algorithm is an error')
+    parser.add_argument('--smoke-test', '--smoke', action='store_true',
+                        help='before a long run: try all of it in a minute or two (two steps, checkpoint, evaluation '
+                             'of four images, images of results, resuming) in WORK_DIR/smoke_test, which is then '
+                             'removed, and estimate its time, memory and disk')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
+    if args.smoke_test:
+        from tools.testing.run import test
+        from tools.training.smoke_test import smoke_test
+        smoke_test(args, test)
+        return
     from tools.training.run import train
     train(args)
 
