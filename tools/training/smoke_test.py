@@ -114,11 +114,11 @@ def estimate(first: Excerpt, second: Excerpt, memory: list[tuple[int, int, int]]
     size = first.checkpoint.stat().st_size
     entries = first.iterations + second.iterations + 2 * bool(first.evaluations)
     files = [file for pattern in ('*.log', '*.log.json', 'tf_logs/*') for file in folder.glob(pattern)]
-    logs = round(sum(file.stat().st_size for file in files) / entries * (first.whole / first.logged + first.evaluations))
+    logs = sum(file.stat().st_size for file in files) * (first.whole // first.logged + first.evaluations) // entries
     disk = (first.kept + 1) * size + logs
     on_gpu = f'{amount(gpu)} on each GPU, ' if gpu else ''
     each = f' for each of {len(memory)} processes' if len(memory) > 1 else ''
-    loading = f', and up to {amount(of_workers)} for each of the loader workers ({workers} a process)' if workers else ''
+    loading = f', and up to {amount(of_workers)} for each loader worker ({workers} a process)' if workers else ''
     return [
         f'time: about {duration(total)} ({first.whole} iterations of {iteration:.3g} s{evaluations})',
         f'memory: at the peak {on_gpu}{amount(ram)} of RAM{each}{loading}',
