@@ -18,7 +18,7 @@ from tools.engine.errors import run
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Score a checkpoint over a range of seen penalties.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint of ours or an official one')
+    parser.add_argument('checkpoint', help='checkpoint of ours, an official one, or a name of tools/download.py')
     parser.add_argument('--penalties', type=float, nargs='+', default=[round(0.02 * step, 2) for step in range(21)],
                         help='(default: 0 to 0.4 in steps of 0.02)')
     parser.add_argument('--out', metavar='FOLDER',

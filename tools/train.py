@@ -15,7 +15,9 @@ def parse_arguments() -> argparse.Namespace:
     add_launch_arguments(parser)
     add_hang_arguments(parser)
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME_OF_CONFIG)')
-    parser.add_argument('--load-from', metavar='CKPT', help='start from these weights; the schedule begins anew')
+    parser.add_argument('--load-from', metavar='CKPT',
+                        help='start from these weights, a file or a name of tools/download.py; the schedule begins '
+                             'anew')
     parser.add_argument('--resume-from', metavar='CKPT', help='resume a run of this code from this checkpoint')
     parser.add_argument('--auto-resume', action='store_true',
                         help='resume from the newest checkpoint in the work folder, if there is one')
