@@ -53,7 +53,7 @@ def test_all_is_tried_and_nothing_left(call, tiny_configs, tmp_path, watched):
     assert [name for name in watched['files'] if 'tf_logs' in name]
     assert 'resumed from' in done.stderr and done.stderr.count('hIoU') >= 3
     rates = [float(rate) for rate in re.findall(r'Iter \[\d+/\d+\]\tlr: (\S+),', done.stderr)]
-    assert len(rates) == 5 and rates == sorted(rates) and rates[-1] > rates[1] > 0, 'the schedule of the whole run'
+    assert len(rates) == 5 and rates[0] < rates[1] and rates[-1] > 1.9e-4, 'the schedule of the whole run'
     lines = done.stderr[done.stderr.index('smoke test passed'):]
     assert re.search(r'time: about .* \(1000 iterations of [\d.]+ s, 4 evaluations of .*\)', lines)
     assert re.search(r'memory: at the peak \d.* of RAM, and up to \d.* for each loader worker \(1 a process\)', lines)
@@ -91,7 +91,7 @@ def test_a_very_short_run(call, tiny_configs, tmp_path, iterations):
 
 
 def test_errors_are_those_of_the_real_run(fails, tiny_configs, tmp_path):
-    command = ['tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path / 'run']
+    command = ['tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path / 'run', '--seed', 1]
     for settings in (['data.train.data_root=nowhere'], ['evaluation.metric=IoU'], ['optimizer.lr=1e30']):
         assert fails(*command, '--smoke-test', '--cfg-options', *settings) == fails(
             *command, '--cfg-options', *settings)

@@ -67,7 +67,7 @@ def smoke_test(args: argparse.Namespace, test: Callable[..., None]) -> None:
         memory = process.gather(peak_memory(place), place)
         if place.rank == 0:
             report = estimate(first, second, memory, worker_count(config), folder)
-    process.of_first(None, place)  # nobody writes to the folder any more
+    process.gather(None, place)  # nobody needs the folder any more
     if place.rank == 0:
         close_log(logger)
         empty(folder)
@@ -80,6 +80,7 @@ def part_of_run(settings: dict, folder: Path, excerpt: Excerpt) -> Excerpt:
     """Do some steps of the run, and leave no memory in use."""
     args = argparse.Namespace(**settings)
     run(args, training_config(args), excerpt.place, folder, excerpt)
+    process.of_first(None, excerpt.place)  # the first process has written the checkpoint
     gc.collect()
     if excerpt.place.device.type == 'cuda':
         torch.cuda.empty_cache()
