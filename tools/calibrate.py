@@ -18,7 +18,7 @@ from tools.engine.errors import run
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Score a checkpoint over a range of seen penalties.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint of ours or an official one')
+    parser.add_argument('checkpoint', help='checkpoint of ours, an official one, or a name of tools/download.py')
     parser.add_argument('--penalties', type=float, nargs='+', default=[round(0.02 * step, 2) for step in range(21)],
                         help='(default: 0 to 0.4 in steps of 0.02)')
     parser.add_argument('--out', metavar='FOLDER',
@@ -50,7 +50,7 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options, args.data_root)
     place = process.start(args)
     checkpoint = files.read(args.checkpoint)
-    folder = make_folder(args.out or Path(args.checkpoint).absolute().parent / 'calibration')
+    folder = make_folder(args.out or Path(checkpoint.path).absolute().parent / 'calibration')
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     dataset = evaluation_dataset(config, 'test', scored=True)
     split = dataset.facts.split

@@ -17,7 +17,8 @@ from tools.engine.model_arguments import add_source_arguments
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Export a checkpoint of this project or an official one.')
-    parser.add_argument('checkpoint', metavar='CKPT', help='a .pth of this project or of the authors, or a slim one')
+    parser.add_argument('checkpoint', metavar='CKPT',
+                        help='a .pth of this project or of the authors, a slim one, or a name of tools/download.py')
     parser.add_argument('--out', type=Path, metavar='FOLDER', default='work_dirs/export', help='(default: %(default)s)')
     parser.add_argument('--slim', action='store_true',
                         help='write model.safetensors: no optimizer, no recovery decoder, half precision')

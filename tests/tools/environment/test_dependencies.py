@@ -19,8 +19,8 @@ def pins(lock: str) -> dict[str, str]:
 
 
 PINS = pins(LOCK)
-REQUIREMENTS = ['requirements.txt', 'tests/requirements.txt', 'tools/webapp_requirements.txt',
-                'tools/export_requirements.txt', 'tools/environment/tested.in']
+REQUIREMENTS = ['requirements.txt', 'tests/requirements.txt', 'tools/download_requirements.txt',
+                'tools/webapp_requirements.txt', 'tools/export_requirements.txt', 'tools/environment/tested.in']
 
 
 @pytest.mark.parametrize('file', REQUIREMENTS)
