@@ -126,7 +126,10 @@ step() { # TITLE PROGRESS COMMAND...
 }
 said() { grep -v '^WARNING: Location' "$log"; } # pip warns of every folder in which it does not find a package
 newest() { said | tail -n 1; }
-unpacked() { du -sm "$work/uv" | awk '{ printf "%.1f GB downloaded and unpacked\n", $1 / 1024 }'; }
+unpacked() {
+  if newest | grep -q '^Installed'; then echo 'compiling to bytecode'; return; fi
+  du -sm "$work/uv" | awk '{ printf "%.1f GB downloaded and unpacked\n", $1 / 1024 }'
+}
 compiled() { echo "$(grep -c '^ *\[[0-9]/4\]' "$log") of 4 units"; }
 fail_with_log() {
   cp "$log" "$env.log"
@@ -180,15 +183,14 @@ if ! compgen -G "$wheels/mmcv_full-*.whl" >/dev/null; then
   # A unit takes up to 2 GB of memory.
   jobs=$(awk -v cores="$(nproc)" '/MemAvailable/ { n = int($2 / 2e6); print n < 1 ? 1 : n < cores ? n : cores }' /proc/meminfo)
   compile() {
-    set -e
     export CUDA_VISIBLE_DEVICES='' MMCV_WITH_OPS=1 FORCE_CUDA=0 CFLAGS='-g0 -O1' CXX="$work/mmcv/g++" PATH="$env/bin:$PATH"
     export MAX_JOBS="${MAX_JOBS:-${jobs:-1}}"
     pip download --no-cache-dir --no-build-isolation --no-deps --no-binary :all: --dest "$work/mmcv" --require-hashes \
-      -r "$work/mmcv/requirement"
-    tar -xzf "$work"/mmcv/mmcv-full-*.tar.gz -C "$work/mmcv"
-    "$env/bin/python" "$repo/tools/environment/join_sources.py" "$work"/mmcv/mmcv-full-*/
-    pip wheel --verbose --no-cache-dir --no-build-isolation --no-deps --no-index --wheel-dir "$work/mmcv" \
-      "$work"/mmcv/mmcv-full-*/
+      -r "$work/mmcv/requirement" &&
+      tar -xzf "$work"/mmcv/mmcv-full-*.tar.gz -C "$work/mmcv" &&
+      "$env/bin/python" "$repo/tools/environment/join_sources.py" "$work"/mmcv/mmcv-full-*/ &&
+      pip wheel --verbose --no-cache-dir --no-build-isolation --no-deps --no-index --wheel-dir "$work/mmcv" \
+        "$work"/mmcv/mmcv-full-*/
   }
   step "3/4 compiling mmcv-full, once for this Python and torch" compiled compile || fail_with_log "mmcv-full did not compile"
   mv "$work"/mmcv/mmcv_full-*.whl "$wheels/"
@@ -198,11 +200,10 @@ fi
 
 # --force-reinstall: the same version may be installed, compiled for another torch.
 finish_environment() {
-  set -e
-  pip install --no-deps --force-reinstall --no-index "$wheels"/mmcv_full-*.whl
-  [ -n "$tested" ] || pip install --progress-bar off "torch==$torch" -r "$repo/requirements.txt" # its dependencies
-  cd "$repo"
-  "$env/bin/python" -W ignore -c 'import tools, torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore'
+  pip install --no-deps --force-reinstall --no-index "$wheels"/mmcv_full-*.whl &&
+    # The lock has the packages that mmcv-full needs; without it they come now.
+    { [ -n "$tested" ] || pip install --progress-bar off "torch==$torch" -r "$repo/requirements.txt"; } && cd "$repo" &&
+    "$env/bin/python" -W ignore -c 'import tools, torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore'
 }
 step "4/4 mmcv-full; importing all" newest finish_environment || fail_with_log "the new environment cannot import a package"
 rm -rf "$work"
