@@ -14,7 +14,7 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${CLIPRC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clip-rc}
+cache=$(realpath -m "${CLIPRC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clip-rc}")
 lock="$repo/tools/environment/tested.lock"
 
 say() { printf 'setup_env: %s\n' "$*"; }
@@ -102,8 +102,8 @@ stop() {
 }
 trap stop INT TERM HUP
 
-# Runs a command in a process group of its own, and shows the seconds and what PROGRESS prints: in place on a terminal,
-# otherwise one line every ten seconds.
+# Runs a command in a process group of its own, and shows the seconds and what PROGRESS prints: in place on a terminal
+# (80 columns), otherwise one line every ten seconds.
 step() { # TITLE PROGRESS COMMAND...
   local title="setup_env: $1" progress=$2 began=$SECONDS shown=$SECONDS every=10 before='' after='\n' status=0
   shift 2
@@ -117,7 +117,7 @@ step() { # TITLE PROGRESS COMMAND...
     sleep 0.2
     [ $((SECONDS - shown)) -ge $every ] || continue
     shown=$SECONDS
-    printf "$before%s: %d s, %s$after" "$title" $((SECONDS - began)) "$("$progress" 2>/dev/null | cut -c 1-60)"
+    printf "$before%s: %d s, %s$after" "$title" $((SECONDS - began)) "$("$progress" 2>/dev/null | cut -c 1-28)"
   done
   wait "$job" || status=$?
   job=
@@ -128,7 +128,7 @@ said() { grep -v '^WARNING: Location' "$log"; } # pip warns of every folder in w
 newest() { said | tail -n 1; }
 unpacked() {
   if newest | grep -q '^Installed'; then echo 'compiling to bytecode'; return; fi
-  du -sm "$work/uv" | awk '{ printf "%.1f GB downloaded and unpacked\n", $1 / 1024 }'
+  du -sm "$work/uv" | awk '{ printf "%.1f of about 5.4 GB\n", $1 / 1024 }'
 }
 compiled() { echo "$(grep -c '^ *\[[0-9]/4\]' "$log") of 4 units"; }
 fail_with_log() {
@@ -157,14 +157,14 @@ else
 fi
 # uv downloads in parallel. It knows nothing of pip's settings: where they name an index or a proxy, pip is the way.
 locked uv >"$work/uv.txt"
-title='2/4 PyTorch and all other packages but mmcv-full (5 GB)'
+title='2/4 PyTorch and other packages'
 if pip config list 2>/dev/null | grep -qE '\.(index-url|no-index|proxy)='; then
   say "1/4 pip has an index or a proxy of its own: without uv"
 elif step "1/4 uv" newest pip install --no-deps --require-hashes -r "$work/uv.txt" &&
   step "$title" unpacked uv install "${packages[@]}"; then
   title=
 else
-  say "uv cannot install them (its answer: $(newest | cut -c 1-100)): pip does, in a few minutes more"
+  say "uv cannot install them ($(said | grep -i error | tail -n 1 | cut -c 1-100)): pip does, in a few minutes more"
 fi
 [ -z "$title" ] || step "$title" newest pip install --progress-bar off "${packages[@]}" ||
   fail_with_log "pip cannot install the packages"
@@ -192,7 +192,7 @@ if ! compgen -G "$wheels/mmcv_full-*.whl" >/dev/null; then
       pip wheel --verbose --no-cache-dir --no-build-isolation --no-deps --no-index --wheel-dir "$work/mmcv" \
         "$work"/mmcv/mmcv-full-*/
   }
-  step "3/4 compiling mmcv-full, once for this Python and torch" compiled compile || fail_with_log "mmcv-full did not compile"
+  step "3/4 compiling mmcv-full" compiled compile || fail_with_log "mmcv-full did not compile"
   mv "$work"/mmcv/mmcv_full-*.whl "$wheels/"
 else
   say "3/4 mmcv-full was compiled before"
@@ -205,7 +205,7 @@ finish_environment() {
     { [ -n "$tested" ] || pip install --progress-bar off "torch==$torch" -r "$repo/requirements.txt"; } && cd "$repo" &&
     "$env/bin/python" -W ignore -c 'import tools, torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore'
 }
-step "4/4 mmcv-full; importing all" newest finish_environment || fail_with_log "the new environment cannot import a package"
+step "4/4 installing it, importing all" newest finish_environment || fail_with_log "the new environment cannot import a package"
 rm -rf "$work"
 torch_of >"$complete"
 say "made in $((SECONDS / 60)) min $((SECONDS % 60)) s"

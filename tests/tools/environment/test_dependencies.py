@@ -65,7 +65,7 @@ case "${0##*/} $*" in
   'uv '*)
     record uv "$@"
     [ ! -e "$SAID/slow" ] || sleep 60
-    [ ! -e "$SAID/no_uv" ] || { echo 'no such index'; exit 2; } ;;
+    [ ! -e "$SAID/no_uv" ] || { echo 'error: no such index'; exit 2; } ;;
   *'-m pip --version'*) ;;
   *'-m pip '*' config list') cat "$SAID/pip.conf" 2>/dev/null ;;
   *'-m pip '*)
@@ -133,7 +133,7 @@ def test_the_lock_is_installed_once_and_its_hashes_checked(setup, without_uv):
     assert [call.split()[0] for call in before] == {None: ['pip'], 'no_uv': ['pip', 'uv'], 'pip.conf': []}[without_uv]
     assert all('--require-hashes' in call for call in (*before, everything, source))
     assert everything.startswith('pip ' if without_uv else 'uv ')
-    assert ('uv cannot install them (its answer: no such index)' in done.stderr) == (without_uv == 'no_uv')
+    assert ('uv cannot install them (error: no such index)' in done.stderr) == (without_uv == 'no_uv')
     assert '--no-index' in compiled and 'mmcv-full-1.7.2' in compiled, 'not what was downloaded and checked'
     assert '--no-index' in wheel and wheel.endswith('.whl'), 'nothing but what was compiled here'
     pinned = (setup.said / 'installed').read_text()
