@@ -141,8 +141,8 @@ fail_with_log() {
 say "environment: $env"
 # What an interrupted run installed may be incomplete; its downloads are not lost.
 if [ ! -f "$complete" ] || ! "$env/bin/python" -m pip --version >/dev/null 2>&1; then
-  rm -rf "$env"
-  "$python" -m venv "$env"
+  empty_environment() { rm -rf "$env" && "$python" -m venv "$env"; }
+  step "1/5 virtual environment" newest empty_environment || fail_with_log "cannot make a virtual environment"
 fi
 rm -f "$complete"
 pip() { "$env/bin/python" -m pip --disable-pip-version-check "$@"; }
@@ -158,10 +158,10 @@ else
 fi
 # uv downloads in parallel. It knows nothing of pip's settings: where they name an index or a proxy, pip is the way.
 locked uv >"$work/uv.txt"
-title='2/4 PyTorch and other packages'
+title='3/5 PyTorch and other packages'
 if pip config list 2>/dev/null | grep -qE '\.(index-url|no-index|proxy)='; then
-  say "1/4 pip has an index or a proxy of its own: without uv"
-elif step "1/4 uv" newest pip install --no-deps --require-hashes -r "$work/uv.txt" &&
+  say "2/5 pip has an index or a proxy of its own: without uv"
+elif step "2/5 uv" newest pip install --no-deps --require-hashes -r "$work/uv.txt" &&
   step "$title" unpacked uv install "${packages[@]}"; then
   title=
 else
@@ -193,10 +193,10 @@ if ! compgen -G "$wheels/mmcv_full-*.whl" >/dev/null; then
       pip wheel --verbose --no-cache-dir --no-build-isolation --no-deps --no-index --wheel-dir "$work/mmcv" \
         "$work"/mmcv/mmcv-full-*/
   }
-  step "3/4 compiling mmcv-full" compiled compile || fail_with_log "mmcv-full did not compile"
+  step "4/5 compiling mmcv-full" compiled compile || fail_with_log "mmcv-full did not compile"
   mv "$work"/mmcv/mmcv_full-*.whl "$wheels/"
 else
-  say "3/4 mmcv-full was compiled before"
+  say "4/5 mmcv-full was compiled before"
 fi
 
 # --force-reinstall: the same version may be installed, compiled for another torch.
@@ -204,9 +204,10 @@ finish_environment() {
   pip install --no-deps --force-reinstall --no-index "$wheels"/mmcv_full-*.whl &&
     # The lock has the packages that mmcv-full needs; without it they come now.
     { [ -n "$tested" ] || pip install --progress-bar off "torch==$torch" -r "$repo/requirements.txt"; } && cd "$repo" &&
-    "$env/bin/python" -W ignore -c 'import tools, torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore'
+    "$env/bin/python" -W ignore -c 'import tools, torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore' &&
+    rm -rf "$work/uv"
 }
-step "4/4 installing it, importing all" newest finish_environment || fail_with_log "the new environment cannot import a package"
+step "5/5 installing it, importing all" newest finish_environment || fail_with_log "the new environment cannot import a package"
 rm -rf "$work"
 torch_of >"$complete"
 say "made in $((SECONDS / 60)) min $((SECONDS % 60)) s"
