@@ -106,7 +106,7 @@ trap stop INT TERM HUP
 # Runs a command in a process group of its own, and shows the seconds and what PROGRESS prints: in place on a terminal
 # (80 columns), otherwise one line every ten seconds.
 step() { # TITLE PROGRESS COMMAND...
-  local title="setup_env: $1" progress=$2 began=$SECONDS shown=$SECONDS every=10 before='' after='\n' status=0
+  local title="setup_env: $1" progress=$2 began=$SECONDS shown=$SECONDS every=10 before='' after='\n' now status=0
   shift 2
   [ ! -t 1 ] || every=2 before='\r\033[K' after=''
   printf "%s$after" "$title"
@@ -118,7 +118,8 @@ step() { # TITLE PROGRESS COMMAND...
     sleep 0.2
     [ $((SECONDS - shown)) -ge $every ] || continue
     shown=$SECONDS
-    printf "$before%s: %d s, %s$after" "$title" $((SECONDS - began)) "$("$progress" 2>/dev/null | cut -c 1-28)"
+    now=$("$progress" 2>/dev/null | cut -c 1-28) || true
+    printf "$before%s: %d s%s$after" "$title" $((SECONDS - began)) "${now:+, $now}"
   done
   wait "$job" || status=$?
   job=
