@@ -11,6 +11,7 @@ from mmseg.core import pre_eval_to_metrics
 from mmseg.datasets import DATASETS, CustomDataset
 from PIL import Image
 
+from models.colours import class_colours
 from models.errors import UserError
 from models.image_io import opened
 from models.label_format import label_format
@@ -89,11 +90,11 @@ class ZeroShotDataset(CustomDataset):
         return DatasetFacts(split, cls.PROMPT_SET if prompt_set is None else prompt_set)
 
     def get_classes_and_palette(self, classes=None, palette=None):
-        """Return the class names and a colour for each: the palette's, or random ones."""
+        """Return the class names and a colour for each: the palette's, or those that `class_colours` chooses."""
         self.custom_classes = False  # mmseg would drop classes that are not listed
         names = self.facts.split.names
         if palette is None:
-            palette = self.PALETTE or np.random.default_rng(42).integers(0, 255, (len(names), 3)).tolist()
+            palette = self.PALETTE or [list(colour) for colour in class_colours(tuple(names))]
         return names, palette
 
     def load_annotations(self, img_dir, img_suffix, ann_dir, seg_map_suffix, split) -> list[dict]:

@@ -13,10 +13,11 @@ COMMANDS = [REPOSITORY / 'test.py', REPOSITORY / 'get_flops.py', *sorted(REPOSIT
 COMMANDS.remove(REPOSITORY / 'tools/__init__.py')
 CODE = [*COMMANDS, *(file for folder in ('models', 'datasets', 'tools/*')
                      for file in sorted(REPOSITORY.glob(f'{folder}/**/*.py')))]
-OF_MODELS = {'class_names', 'image_io', 'errors', 'label_format', 'file_kinds', 'text_files'}  # for `datasets`
+OF_MODELS = {'class_names', 'colours', 'image_io', 'errors', 'label_format', 'file_kinds',
+             'text_files'}  # for `datasets`
 SEARCH_PATHS = {'models/plugins.py', 'tools/exporting/onnx_example.py',  # modules of a config lie beside it;
                 'tools/miniature/world.py'}  # the others are scripts
-SHARED = {'tools/web_page/server.py': 'miniature'}  # drawings
+SHARED = {'tools/web_page/server.py': 'miniature', 'tools/web_page/answers.py': 'explaining'}  # drawings; the figure
 
 
 def imports(file: Path) -> Iterator[str]:

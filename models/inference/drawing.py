@@ -1,5 +1,4 @@
-"""Colours of classes, overlays on images, and legends with class names in any script."""
-import colorsys
+"""Overlays on images, and legends with class names in any script."""
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
@@ -7,13 +6,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MAX_NAME = 40  # letters in a legend
-
-
-def palette(count: int) -> list[list[int]]:
-    """Return `count` colours [red, green, blue], each from 0 to 255; neighbours in the list differ most in hue."""
-    golden = 0.618034  # each hue falls into the widest gap between the earlier ones
-    return [[round(255 * part) for part in colorsys.hsv_to_rgb(index * golden % 1, (0.9, 0.55)[index // 5 % 2],
-                                                               (1., 0.7)[index // 10 % 2])] for index in range(count)]
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colours: Sequence[Sequence[int]], opacity: float) -> Image.Image:

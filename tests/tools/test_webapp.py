@@ -30,8 +30,11 @@ import torch
 from gradio_client import Client, handle_file
 
 from datasets.miniature import Miniature
+from models.colours import heat_table
 from models.inference import load_model, parse_class_names
 from tests.conftest import REPOSITORY
+from tools.engine.model_arguments import THRESHOLD
+from tools.explaining import explanation
 from tools.miniature.world import SIZE, draw_scene
 from tools.web_page import answers, server
 from tools.web_page.answers import Deadline, Limits, answer
@@ -61,7 +64,7 @@ def served(tmp_path_factory):
              '--max-waiting', str(WAITING), '--max-upload-mb', str(UPLOAD_MB)],
             stdout=out, stderr=subprocess.STDOUT, cwd=log.parent, env={**os.environ, 'TMPDIR': str(uploads)})
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not (found := re.search(r'http://127\.0\.0\.1:\d+', log.read_text())):
             assert time.monotonic() < end and process.poll() is None, log.read_text()
             time.sleep(0.25)
@@ -119,6 +122,10 @@ def test_the_answer_holds_the_result(reply, segmenter, files, count):
     labels, scores = np.frombuffer(maps, kind, SIZE**2), np.frombuffer(maps, np.uint8, -1, SIZE**2 * kind.itemsize)
     assert (labels == expected.labels.ravel()).all() and len(np.unique(labels)) > 3
     assert np.abs(scores / 255 - expected.best.clip(0, 1).ravel()).max() <= 0.5 / 255 + 1e-6
+    heat = answered['results'][0]['heat']
+    heats = np.frombuffer(zlib.decompress(base64.b64decode(heat['maps'])), np.uint8).reshape(-1, SIZE, SIZE)
+    assert (heat['height'], heat['width']) == (SIZE, SIZE)
+    assert np.abs(heats / 255 - expected.scores.clip(0, 1)).max() <= 0.5 / 255 + 1e-6
     assert (decoded(answered['results'][0]['labels']) == expected.labels).all()
     assert answered['results'][0]['summary'] == json.loads(json.dumps(expected.summary()))
     assert (answered['name'], answered['width'], answered['height']) == ('drawn', SIZE, SIZE)
@@ -175,6 +182,47 @@ def test_two_lists_and_background(reply):
     assert first['class_names'] == ['blue stripes'] and second['class_names'] == ['yellow checks']
     assert first['unlabelled']['pixels'] and second['unlabelled']['pixels']
     assert reply()['results'] == []
+
+
+# ---- explanations
+
+@pytest.fixture
+def explain(segmenter, files):
+    """Calls `explanation` for a class of the drawn image, with the request that the page makes, or another."""
+    def call(asked=None, *, file='drawn.png', limits=LIMITS, **changed):
+        usual = {'names': 'red dots, blue stripes, yellow stripes', 'background': '', 'prompts': '', 'label': 1}
+        asked = {**usual, **changed} if asked is None else asked
+        return answers.explanation(segmenter, limits, str(files / file), asked)
+    return call
+
+
+def test_an_explanation(explain, segmenter, files):
+    answered = explain()
+    assert set(answered) == {'text', 'figure'}
+    summary = explanation.explain(segmenter, files / 'drawn.png', 'blue stripes',
+                                  ['red dots', 'yellow stripes']).summary()
+    found = [float(number) for number in re.findall(r'[\d.]+\d', answered['text'])]
+    before, after = summary['with_regions'], summary['ablated']['everywhere']
+    wanted = [100 * before['area'], 100 * after['area'], before['mean_score'], after['mean_score_in_mask_with_regions']]
+    assert found == pytest.approx(wanted, abs=0.06)
+    assert decoded(answered['figure']).shape[1] == 1400
+    assert 'Other classes score higher at every pixel' in explain(names=ALL_CLASSES, label=0)['text']
+    assert explain(background='white wall')['text'] and explain(prompts='coco15')['text'] != answered['text']
+
+
+@pytest.mark.parametrize(('changed', 'message'), [
+    ({'asked': 3}, 'There is no such prompt set'), ({'asked': {}}, 'There is no such prompt set'),
+    ({'prompts': '/etc/passwd'}, 'There is no such prompt set'), ({'prompts': ['{}']}, 'There is no such prompt set'),
+    ({'label': 3}, 'There is no such class'), ({'label': -1}, 'There is no such class'),
+    ({'label': '1'}, 'There is no such class'), ({'label': True}, 'There is no such class'),
+    ({'names': None}, 'Class names must be text'), ({'background': ['cat']}, 'Class names must be text'),
+    ({'names': ', '.join(map(str, range(400)))}, '400 class names are too many'),
+    ({'names': 'blue stripes', 'label': 0}, "Nothing competes with 'blue stripes'"),
+    ({'file': 'text.jpg'}, 'is not an image'), ({'file': 'large.png'}, 'has more than 4,000,000 pixels'),
+    ({'limits': LIMITS._replace(seconds=0.001)}, 'Stopped after 0.001 seconds')])
+def test_an_explanation_has_the_limits_of_every_request(explain, changed, message):
+    answered = explain(**changed)
+    assert set(answered) == {'error'} and message in answered['error']
 
 
 def test_the_time_limit_stops_this_thread_only(reply, segmenter):
@@ -307,7 +355,7 @@ class Page:
     def __init__(self, browser, url: str, **options):
         self.context = browser.new_context(viewport=options.pop('viewport', {'width': 1280, 'height': 800}), **options)
         self.tab = self.context.new_page()
-        self.tab.set_default_timeout(20_000)
+        self.tab.set_default_timeout(60_000)
         self.requests, self.errors = [], []
         self.tab.on('request', lambda request: self.requests.append(request.url))
         self.tab.on('pageerror', lambda error: self.errors.append(str(error)))
@@ -321,8 +369,9 @@ class Page:
 
     def upload(self, file: Path) -> None:
         self.clear()
-        self.tab.locator('#image button[aria-label="Clear"]').click()
-        self.tab.locator('#image input[type=file]').set_input_files(file)
+        with self.tab.expect_file_chooser() as chooser:
+            self.tab.get_by_role('button', name='Choose an image').click()
+        chooser.value.set_files(file)
         self.tab.wait_for_selector('#viewer .message:visible, #viewer .view:not(:has(.legend))')
 
     def segment(self, names: str) -> None:
@@ -405,7 +454,7 @@ def test_upload_pointer_switches_and_opacity(page, files):
     assert page.pixel(x, y) == bare
     page.opacity(50)
     assert np.abs(np.array(page.pixel(x, y)) - (np.array(bare) + blue) / 2).max() <= 2
-    box = page.tab.get_by_label('blue stripes').first
+    box = page.tab.get_by_label('Show blue stripes')
     box.uncheck()
     assert page.pixel(x, y) == bare
     page.opacity(100)
@@ -420,7 +469,7 @@ def test_two_lists_side_by_side(page):
     page.opacity(100)
     x, y = places(1000)['yellow stripes']
     assert page.pixel(x, y) == page.colours()['yellow stripes']
-    assert page.pixel(x, y, 1) == page.colours(1)['yellow stripes'] != page.pixel(x, y)
+    assert page.pixel(x, y, 1) == page.colours(1)['yellow stripes'] == page.pixel(x, y)
     assert set(page.colours(1)) == {'yellow stripes', 'blue stripes, cobalt bands'}
     assert [text.partition(' · ')[0] for text in page.hover(x, y, 1)] == 2 * ['yellow stripes']
 
@@ -469,22 +518,146 @@ def test_the_page_shows_errors_and_continues(page, files):
     assert not page.tab.locator('#viewer .message').is_visible()
 
 
-def test_images_dropped_anywhere(page, files):
-    page.tab.evaluate('''(content) => {
-        const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-        const data = new DataTransfer();
-        data.items.add(new File([bytes], 'dropped.jpg', { type: 'image/jpeg' }));
-        document.querySelector('#viewer canvas').dispatchEvent(
-            new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: data }));
-    }''', base64.b64encode((files / 'turned.jpg').read_bytes()).decode())
-    page.tab.wait_for_function('document.querySelector("#viewer canvas")?.height === 100')
-    assert 'dropped' in page.tab.inner_text('#image')
+# ---- replacing the image
+
+GIVE = """([content, kind]) => {
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    const data = new DataTransfer();
+    data.items.add(new File([bytes], 'given.png', { type: 'image/png' }));
+    document.querySelector('#viewer canvas').dispatchEvent(kind === 'drop'
+        ? new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: data })
+        : new ClipboardEvent('paste', { bubbles: true, cancelable: true, clipboardData: data }));
+}"""
 
 
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_on_a_phone(browser, served, scheme):
-    page = Page(browser, served.url, viewport={'width': 390, 'height': 844}, has_touch=True, color_scheme=scheme)
-    assert page.tab.evaluate('document.documentElement.scrollWidth <= innerWidth')
-    page.tab.locator('#viewer canvas').tap()
-    assert page.tab.locator('#viewer .tip').is_visible()
+def test_an_image_is_replaced_at_any_time(page, files):
+    """By dropping another on it, by pasting, by choosing a file or an example, as often as one likes."""
+    for number, kind in enumerate(['drop', 'paste', 'drop', 'paste']):
+        content = io.BytesIO()
+        Image.new('RGB', (64, 40 + number)).save(content, 'PNG')
+        page.tab.evaluate(GIVE, [base64.b64encode(content.getvalue()).decode(), kind])
+        page.tab.wait_for_function(f'document.querySelector("#viewer canvas")?.height === {40 + number}')
+    page.upload(files / 'turned.jpg')
+    assert page.tab.locator('#viewer canvas').get_attribute('height') == '100'
+    page.tab.locator('#examples button').nth(2).click()
+    page.tab.wait_for_function('document.querySelector("#viewer .legend")?.innerText.includes("green dots")')
+    page.upload(files / 'turned.jpg')  # the same file again
+    assert page.tab.locator('#viewer canvas').get_attribute('height') == '100'
+
+
+def test_dragging_over_the_page_is_shown(page):
+    page.tab.evaluate("document.body.dispatchEvent(new DragEvent('dragover', { bubbles: true }))")
+    page.tab.wait_for_selector('#viewer .dropping')
+    page.tab.evaluate("document.body.dispatchEvent(new DragEvent('dragleave', { bubbles: true }))")
+    assert page.tab.locator('#viewer .dropping').count() == 0
+
+
+# ---- score maps and explanations
+
+def test_a_click_on_a_class_shows_its_scores(page, segmenter):
+    """As a heat map with a colour bar; a second click shows the classes again."""
+    scores = segmenter.segment(draw_scene(1000).image, parse_class_names(SCENES[1000])).scores[1].clip(0, 1)
+    page.opacity(100)
+    x, y = places(1000)['blue stripes']
+    overlay = [page.pixel(x, y), page.pixel(x, 5)]
+    line = page.tab.locator('#viewer .legend button', has_text='blue stripes')
+    line.click()
+    assert line.get_attribute('aria-pressed') == 'true' and page.tab.inner_text('#viewer .heat b') == 'blue stripes'
+    top = float(page.tab.inner_text('#viewer .top'))
+    table = heat_table()
+    for column, row in ((x, y), (x, 5), (100, 40)):
+        wanted = table[round(255 * float(scores[row, column]) / top)].astype(int)
+        assert np.abs(page.pixel(column, row) - wanted).max() <= 6
+        assert page.hover(column, row) == [f'blue stripes · {round(255 * float(scores[row, column])) / 255:.2f}']
+    name, content = page.download('overlay')
+    assert name == 'drawn_1.scores.png' and Image.open(io.BytesIO(content)).height > SIZE
+    line.click()
+    assert [page.pixel(x, y), page.pixel(x, 5)] == overlay and line.get_attribute('aria-pressed') == 'false'
+    line.click()
+    page.tab.locator('#viewer .all').click()
+    assert page.pixel(x, y) == overlay[0] and not page.tab.locator('#viewer .heat').is_visible()
+
+
+def test_a_class_is_explained_on_the_page(page):
+    line = page.tab.locator('#viewer .legend button', has_text='yellow stripes')
+    for _ in range(2):  # the second time from memory
+        line.click()
+        page.tab.locator('#viewer .explain').click()
+        page.tab.wait_for_selector('#viewer .explanation:visible')
+        assert 'With region tokens it is the best class of' in page.tab.inner_text('#viewer .explanation p')
+        assert page.tab.get_by_role('img', name='Region clues for yellow stripes').evaluate(
+            'async (image) => { await image.decode(); return image.naturalWidth; }') == 1400
+        line.click()
+        assert not page.tab.locator('#viewer .explanation').is_visible()
+    page.segment('blue stripes')
+    page.tab.locator('#viewer .legend button').click()
+    page.tab.locator('#viewer .explain').click()
+    page.tab.wait_for_selector('#viewer .explanation:visible')
+    assert "Nothing competes with 'blue stripes'" in page.tab.inner_text('#viewer .explanation p')
+    assert page.colours(), 'the result stays'
+
+
+# ---- threshold, phone, keyboard
+
+def test_pixels_below_the_minimum_score_are_not_painted(page, segmenter):
+    scene = draw_scene(1000)
+    best = segmenter.segment(scene.image, parse_class_names(SCENES[1000])).best
+    page.opacity(100)
+    x, y = places(1000)['blue stripes']
+    row, column = np.argwhere(best[20:] < THRESHOLD)[0] + (20, 0)
+    page.hover(column, row)
+    assert page.tab.inner_text('#viewer .tip').startswith('unlabelled')
+    assert np.abs(page.pixel(int(column), int(row)) - scene.image[row, column].astype(int)).max() < 40
+    assert page.pixel(x, y) == page.colours()['blue stripes']
+    page.tab.locator('#options button').first.click()
+    assert float(page.tab.locator('#threshold input[type=number]').input_value()) == THRESHOLD
+    page.clear()
+    box = page.tab.locator('#threshold input[type=range]').bounding_box()
+    page.tab.mouse.click(box['x'] + box['width'] - 2, box['y'] + box['height'] / 2)  # applies at once
+    page.tab.wait_for_selector('#viewer .legend')
+    assert page.tab.inner_text('#viewer .unlabelled') == 'Unlabelled: 100.0 %'
+
+
+def test_on_a_phone(browser, served, files):
+    """The result comes before the examples, and nothing is wider than the screen."""
+    page = Page(browser, served.url, viewport={'width': 390, 'height': 844}, has_touch=True)
+    page.tab.locator('#options button').first.click()
+    page.segment(f'{SCENES[1000]}, {60 * "long"}')
+    page.tab.locator('#viewer .legend button', has_text='blue stripes').tap()
+    page.tab.locator('#viewer .explain').tap()
+    page.tab.wait_for_selector('#viewer .explanation:visible')
+    places = [page.tab.locator(name).bounding_box() for name in ('#segment', '#viewer .stage', '#viewer .legend',
+                                                                 '#examples')]
+    assert [place['y'] for place in places] == sorted(place['y'] for place in places)
+    assert all(place['x'] >= 0 and place['x'] + place['width'] <= 390 for place in places)
+    assert page.tab.evaluate('document.documentElement.scrollWidth') == 390
     page.context.close()
+    assert page.errors == []
+
+
+def test_by_keyboard_alone(page):
+    """Tab reaches everything, the focus is visible, and screen readers get a name for it."""
+    reached = []
+    for _ in range(25):
+        page.tab.keyboard.press('Tab')
+        name, outlined = page.tab.evaluate("""() => { const one = document.activeElement, style = getComputedStyle(one);
+            return [one.ariaLabel ?? one.closest('label')?.innerText ?? one.innerText ?? '',
+            style.outlineStyle !== 'none' || style.boxShadow !== 'none']; }""")
+        reached.append(' '.join(name.split()))
+        assert outlined, reached[-1]
+        if reached[-1].startswith('yellow stripes'):
+            page.tab.keyboard.press('Enter')
+            assert page.tab.inner_text('#viewer .heat b') == 'yellow stripes'
+        elif reached[-1].startswith('Image.'):
+            page.tab.keyboard.press('ArrowRight')
+            assert re.search(r' · 0\.\d\d$', page.tab.inner_text('#viewer .tip'))
+        elif reached[-1] == 'Explain by region clues':
+            page.tab.keyboard.press('Enter')
+            page.tab.wait_for_selector('#viewer .explanation:visible')
+    lines = ['blue stripes', 'yellow stripes', 'yellow checks', 'red dots']
+    wanted = ['Choose an image', 'Class names', 'Segment', 'Minimum score and other options', 'Opacity', 'Image.',
+              'All classes', 'None', *(f'{show}{name}' for name in lines for show in ('Show ', '')),
+              'Explain by region clues', 'Score map', 'Labels', 'JSON', 'Figure', SCENES[1000]]
+    rest = iter(reached)
+    assert all(any(name.startswith(each) for name in rest) for each in wanted), reached
+    assert page.tab.get_by_role('img', name='Scores of yellow stripes').count() == 1

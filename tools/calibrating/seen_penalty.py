@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from datasets.metrics import OF_SPLITS
 from models import CLIPRC
+from models.colours import BOTH, SEEN, UNSEEN
 
 
 @torch.no_grad()
@@ -38,7 +39,7 @@ def measure(model: CLIPRC, loader: DataLoader, penalties: list[float]) -> list[n
 def plot(rows: dict[float, dict[str, float]], configured: float, file: Path) -> None:
     """Plot the scores against the penalty."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
-    for name, colour in zip(OF_SPLITS, ('tab:blue', 'tab:orange', 'black')):
+    for name, colour in zip(OF_SPLITS, (SEEN, UNSEEN, BOTH)):
         axes.plot(list(rows), [scores[name] for scores in rows.values()], marker='o', markersize=3, color=colour,
                   label=name.replace('_', ' '))
     axes.axvline(configured, color='grey', linestyle=':', label=f"the config's, {configured:g}")

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from models.inference import Segmenter
 
 
+THRESHOLD = 0.1  # default of the commands: what the model hardly recognises is left unlabelled
+
+
 def fraction(text: str) -> float:
     """Parse a number from 0 to 1 on a command line."""
     try:
@@ -49,8 +52,8 @@ def add_class_arguments(parser: ArgumentParser) -> None:
                              'one class a line, such as "sofa, couch" (default: the classes of the training)')
     parser.add_argument('--background', '--anything-else', default='', metavar='NAMES',
                         help='classes such as "wall, floor" whose pixels are left unlabelled')
-    parser.add_argument('--threshold', type=fraction, metavar='SCORE',
-                        help='leave pixels unlabelled whose best score is lower')
+    parser.add_argument('--threshold', type=fraction, metavar='SCORE', default=THRESHOLD,
+                        help='leave pixels unlabelled whose best score is lower; 0 labels all (default: %(default)s)')
     parser.add_argument('--prompts', metavar='SET', help='a prompt set, or a text file of prompts (default: that of '
                                                          'the training)')
 
@@ -65,7 +68,7 @@ def load_segmenter(args: Namespace) -> 'Segmenter':
 def segment_options(args: Namespace) -> dict:
     """Return the options of `Segmenter.segment` that the command line gives."""
     return {'class_names': read_class_names(args.classes), 'prompts': args.prompts, 'background': args.background,
-            'threshold': args.threshold}
+            'threshold': args.threshold or None}
 
 
 def read_class_names(text: str | None) -> list[str] | None:

@@ -93,11 +93,13 @@ class Explanation(NamedTuple):
 
 
 def explain(segmenter: Segmenter, image: ImageSource, class_name: str, others: Sequence[str] | None = None, *,
-            window: int | None = None, block: int | None = None) -> Explanation:
+            prompts: str | Sequence[str] | None = None, window: int | None = None, block: int | None = None
+            ) -> Explanation:
     """Explain how regional clues contribute to a class in a window of an image.
 
     Args:
         others: classes that compete for pixels; without them those of the training. Synonyms of the class are left out.
+        prompts: as for `Segmenter.segment`.
         window: its number, from 1, row by row; without it the window with most pixels of the class, or the middle one
             if none has any.
         block: the block whose attention is shown, from 1; without it the last.
@@ -119,7 +121,7 @@ def explain(segmenter: Segmenter, image: ImageSource, class_name: str, others: S
     if len(names) == 1:
         raise UserError(f'nothing competes with {class_name!r}: name other classes (--classes "sky, grass").')
     array = read_image(image)
-    with segmenter.using(names) as model:
+    with segmenter.using(names, prompts) as model:
         tensor, meta = segmenter.prepare(array)
         tensor = tensor.to(segmenter.device)
         stitched, = model.stitch([tensor], [meta])

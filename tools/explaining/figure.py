@@ -9,11 +9,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from models.colours import CELL, DIFFERENCE, HEAT, MARK, WEIGHTS
 from models.inference.drawing import font_for, shorten
 from tools.explaining.explanation import Explanation
 
+SHOWN = 1000  # pixels of the longer side of the whole image, which is drawn less than half as large
 BELOW = {'shrink': 0.75, 'orientation': 'horizontal', 'pad': 0.03}  # a colour bar
-MARK, CELL = '#ff2fa0', '#3ddc84'  # outline of the class and of the region with the highest mean logit; a region's cell
 
 
 def draw(explanation: Explanation) -> Figure:
@@ -32,12 +33,12 @@ def draw(explanation: Explanation) -> Figure:
     logits, means = explanation.region_logits, explanation.mean_logits
     pixels = 'the pixels of the class' if explanation.prediction.mask.any() else 'all pixels'
     scores = 1 / (1 + np.exp(-logits))
-    _draw_regions(second, explanation, scores, cmap='magma', limits=(0, max(scores.max(), 0.01)), numbers=means,
+    _draw_regions(second, explanation, scores, cmap=HEAT, limits=(0, max(scores.max(), 0.01)), numbers=means,
                   title=f'scores by the queries of each region (green: its cell)\nnumbers: mean logit over {pixels}',
                   label='sigmoid of the mask logits')
     margins = logits - logits.mean(axis=0)
     limit = max(float(np.quantile(np.abs(margins), 0.995)), 1e-3)
-    _draw_regions(third, explanation, margins, cmap='RdBu_r', limits=(-limit, limit), numbers=means - means.mean(),
+    _draw_regions(third, explanation, margins, cmap=DIFFERENCE, limits=(-limit, limit), numbers=means - means.mean(),
                   title=f'mask logits minus the mean over all regions\nnumbers: mean difference over {pixels}',
                   label='difference of mask logits')
     attention, *panels = lower.subplots(1, 4)
@@ -50,6 +51,10 @@ def _draw_image(figure: SubFigure, explanation: Explanation) -> None:
     """Draw the whole image, grey outside the pixels of the class, and the regions of the window."""
     axes = figure.subplots()
     image, mask = explanation.result.image, explanation.result.labels == 0
+    share = mask.mean()
+    if max(mask.shape) > SHOWN:  # larger images take seconds and gigabytes
+        size = tuple(max(1, round(SHOWN / max(mask.shape) * side)) for side in mask.shape[::-1])
+        image, mask = (np.asarray(Image.fromarray(array).resize(size)) for array in (image, mask))
     grey = np.asarray(Image.fromarray(image).convert('L'))[..., None]
     axes.imshow(np.where(mask[..., None], image, (0.5 * grey + 110).astype(np.uint8)), interpolation='bilinear')
     _outline(axes, mask)
@@ -59,7 +64,7 @@ def _draw_image(figure: SubFigure, explanation: Explanation) -> None:
                window.height * scale_y)
     axes.set_xlim(-0.5, image.shape[1] - 0.5)
     axes.set_ylim(image.shape[0] - 0.5, -0.5)
-    area = f'{100 * mask.mean():.1f} % of the image' if mask.any() else 'not found in the image'
+    area = f'{100 * share:.1f} % of the image' if mask.any() else 'not found in the image'
     place = 'one window' if explanation.windows == 1 else f'window {explanation.number} of {explanation.windows}'
     axes.set_title(f'{area}, with {len(explanation.result.class_names) - 1} other classes\n{place}, '
                    f'{explanation.side}x{explanation.side} regions', fontsize=11)
@@ -92,7 +97,7 @@ def _draw_attention(figure: SubFigure, axes: Axes, explanation: Explanation) -> 
     patches, itself = (weights[explanation.block - 1].float().cpu().numpy() for weights in explanation.attention)
     view, side = explanation.view, explanation.side
     axes.imshow(np.asarray(Image.fromarray(view).convert('L')), cmap='gray', vmin=0, vmax=255)
-    shown = axes.imshow(100 * patches, cmap='viridis', vmin=0, alpha=0.75, interpolation='nearest',
+    shown = axes.imshow(100 * patches, cmap=WEIGHTS, vmin=0, alpha=0.75, interpolation='nearest',
                         extent=(-0.5, view.shape[1] - 0.5, view.shape[0] - 0.5, -0.5))
     _draw_grid(axes, side, -0.5, -0.5, view.shape[1], view.shape[0])
     for region, weight in enumerate(itself):
@@ -112,13 +117,13 @@ def _draw_ablation(figure: SubFigure, panels: list[Axes], explanation: Explanati
     highest = max(float(before.scores.max()), float(after.scores.max()), 0.01)
     pixels = 'outlined pixels' if before.mask.any() else 'all pixels'
     for axes, title, prediction in zip(panels, ('with region tokens', 'without region tokens'), (before, after)):
-        shown = axes.imshow(prediction.scores.clip(0), cmap='magma', vmin=0, vmax=highest)
+        shown = axes.imshow(prediction.scores.clip(0), cmap=HEAT, vmin=0, vmax=highest)
         axes.set_title(f'{title}:\n{100 * prediction.mask.mean():.1f} % of the window,\nmean score over {pixels} '
                        f'{prediction.scores[explanation.pixels].mean():.2f}', fontsize=11)
         _add_colorbar(figure, axes, shown, 'test score of the class', **BELOW)
     change = after.scores - before.scores
     limit = max(float(np.abs(change).max()), 1e-3)
-    shown = panels[2].imshow(change, cmap='RdBu_r', vmin=-limit, vmax=limit)
+    shown = panels[2].imshow(change, cmap=DIFFERENCE, vmin=-limit, vmax=limit)
     lost, gained = before.mask & ~after.mask, after.mask & ~before.mask
     panels[2].set_title(f'effect of the ablation:\n{100 * lost.mean():.1f} % of the window lost,\n'
                         f'{100 * gained.mean():.1f} % gained', fontsize=11)

@@ -11,8 +11,10 @@ from pathlib import Path
 import gradio
 
 from models.class_names import PROMPT_SETS
+from models.colours import heat_table
 from models.inference import Segmenter
-from tools.web_page.answers import Limits, answer
+from tools.engine.model_arguments import THRESHOLD
+from tools.web_page.answers import Limits, answer, explanation
 from tools.web_page.limits import CHARACTERS, KEPT
 
 HERE = Path(__file__).parent
@@ -38,34 +40,37 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: dict[str
         gradio.HTML(_heading(segmenter, name), elem_classes='heading')
         with gradio.Row(elem_classes='columns'):
             with gradio.Column(scale=2, min_width=320):
-                file = gradio.File(label=f'Image (up to {limits.pixels / 1e6:g} million pixels)', height=170,
-                                   elem_id='image')
+                file = gradio.UploadButton('Choose an image', elem_id='image')
+                gradio.HTML(f'or drop one anywhere, or paste it; up to {limits.pixels / 1e6:g} million pixels',
+                            elem_classes='caption')
                 class_names = gradio.Textbox(label='Class names', elem_id='class_names', **text,
                                              info='Separated by commas; | between names of one class: sofa|couch',
                                              value='' if examples else ', '.join(
                                                  name.replace(', ', '|') for name in segmenter.class_names[:8]))
                 button = gradio.Button('Segment', variant='primary', elem_id='segment')
-                with gradio.Accordion('Compare, and other options', open=False, elem_id='options'):
+                with gradio.Accordion('Minimum score and other options', open=False, elem_id='options'):
+                    threshold = gradio.Slider(0, 1, THRESHOLD, step=0.01, label='Minimum score',
+                                              info='Pixels below it are left unlabelled', elem_id='threshold')
                     compared_names = gradio.Textbox(label='Second list of class names', elem_id='compared_names',
                                                     info='Its result is shown beside the first', **text)
                     background = gradio.Textbox(label='Background', elem_id='background',
                                                 max_length=text['max_length'],
                                                 info='Classes whose pixels are left unlabelled')
-                    threshold = gradio.Slider(0, 1, 0.1 if examples else 0, step=0.01, label='Minimum score',
-                                              info='Pixels below it are left unlabelled', elem_id='threshold')
                     prompts = gradio.Dropdown([('as in training', ''), *((each, each) for each in PROMPT_SETS)],
                                               value='', label='Prompts', elem_id='prompts',
                                               info='The texts that class names are put into')
-                buttons = []
-                if examples:
-                    gradio.set_static_paths([*examples])  # kept as long as the server runs
-                    gradio.HTML('Examples', elem_classes='caption')
-                    with gradio.Row(elem_id='examples'):
-                        buttons = [gradio.Button(names, icon=example, size='sm', min_width=60)
-                                   for example, names in examples.items()]
             with gradio.Column(scale=5, min_width=320):
                 viewer = gradio.HTML(None, html_template=(HERE / 'viewer.html').read_text(encoding='utf-8'),
-                                     js_on_load=(HERE / 'viewer.js').read_text(encoding='utf-8'), elem_id='viewer')
+                                     js_on_load=(HERE / 'viewer.js').read_text(encoding='utf-8'), elem_id='viewer',
+                                     heat=heat_table().tolist())
+            buttons = []
+            if examples:
+                gradio.set_static_paths([*examples])  # kept as long as the server runs
+                with gradio.Column(elem_id='examples'):
+                    gradio.HTML('Examples', elem_classes='caption')
+                    with gradio.Row():
+                        buttons = [gradio.Button(names, icon=example, size='sm', min_width=60)
+                                   for example, names in examples.items()]
 
         def look(file):
             return worker.submit(answer, segmenter, limits, file).result()
@@ -75,6 +80,10 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: dict[str
             return worker.submit(answer, segmenter, limits, file, lists, background=background or '', prompts=prompts,
                                  threshold=threshold).result()  # the value of an untouched box is None
 
+        def explain(file, event: gradio.EventData):
+            return {'explanation': worker.submit(explanation, segmenter, limits, file, event.asked).result(),
+                    'asked': event.asked}
+
         def use(file, class_names):
             return file, class_names, ''
 
@@ -83,6 +92,8 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: dict[str
         button.click(**request, api_name='segment')
         for box in (class_names, compared_names, background):
             box.submit(**request, api_visibility='private')
+        threshold.release(**request, api_visibility='private')
+        viewer.select(explain, file, viewer, api_visibility='private', **queue)
         file.upload(look, file, viewer, api_name='look', **queue)
         starts = [*zip([page.load], examples.items()),
                   *zip([button.click for button in buttons], examples.items(), strict=True)]

@@ -1,5 +1,5 @@
 // Draws what answers.py returns (see `answer` there): one view for each list of class names, or only the image.
-// `element`, `props` and `watch` are Gradio's. Text of visitors is set as textContent, never as HTML.
+// `element`, `props`, `trigger` and `watch` are Gradio's. Text of visitors is set as textContent, never as HTML.
 const find = (selector, root = element) => root.querySelector(selector);
 const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
 let views = [];
@@ -25,25 +25,32 @@ async function show(answer) {
   find('.views').replaceChildren(...views.map((view) => view.root));
 }
 
-// Returns the labels and scores of all pixels, row by row.
+async function inflate(text) {
+  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'))).arrayBuffer();
+}
+
+// Returns the labels and scores of all pixels, row by row, and the smaller score maps of all classes.
 async function unpack(answer, result) {
-  const packed = Uint8Array.from(atob(result.maps), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
-  const bytes = await new Response(stream).arrayBuffer();
+  const bytes = await inflate(result.maps);
   const pixels = answer.width * answer.height;
   const labels = bytes.byteLength > 2 * pixels ? new Uint16Array(bytes, 0, pixels) : new Uint8Array(bytes, 0, pixels);
-  return { labels, scores: new Uint8Array(bytes, labels.byteLength) };
+  const maps = new Uint8Array(await inflate(result.heat.maps));
+  const most = maps.reduce((one, other) => Math.max(one, other), 1);
+  return { labels, scores: new Uint8Array(bytes, labels.byteLength),
+    heat: { ...result.heat, maps, top: Math.ceil(most / 25.5) / 10 } }; // all classes have the same colour bar
 }
 
 async function makeView(answer, image, result) {
   const root = find('template').content.firstElementChild.cloneNode(true);
   const canvas = find('canvas', root);
-  const view = { root, canvas, answer, image, result };
+  const view = { root, canvas, answer, image, result, label: null, lines: new Map(), explanations: new Map() };
   [canvas.width, canvas.height] = [answer.width, answer.height];
   canvas.classList.toggle('small', answer.width < 300); // enlarged without smoothing
   find('.stage', root).style.setProperty('--shape', answer.width / answer.height);
   if (!result) {
-    find('.found', root).remove();
+    root.replaceChildren(find('.stage', root));
+    find('.stage', root).removeAttribute('tabindex');
     canvas.getContext('2d').drawImage(image, 0, 0);
     return view;
   }
@@ -56,10 +63,15 @@ async function makeView(answer, image, result) {
     find(name, root).onclick = () => {
       view.shown = new Set(all ? view.classes.map((entry) => entry.label) : []);
       for (const box of root.querySelectorAll('.legend input')) box.checked = all;
+      showHeat(view, null);
       paint(view);
     };
   }
-  find('.overlay', root).onclick = () => withLegend(view).toBlob((blob) => download(view, 'overlay.png', blob));
+  find('.scale i', root).style.background = `linear-gradient(to right, ${props.heat.map((colour) => `rgb(${colour})`)})`;
+  find('.scale .top', root).textContent = view.heat.top.toFixed(1);
+  find('.explain', root).onclick = () => askForExplanation(view);
+  find('.overlay', root).onclick = () => withLegend(view).toBlob(
+    (blob) => download(view, view.label === null ? 'overlay.png' : 'scores.png', blob));
   find('.labels', root).onclick = async () => download(view, 'labels.png', await (await fetch(result.labels)).blob());
   find('.json', root).onclick = () => download(view, 'json', new Blob(
     [JSON.stringify(result.summary, null, 1) + '\n'], { type: 'application/json' }));
@@ -69,6 +81,16 @@ async function makeView(answer, image, result) {
     point(Math.floor((event.clientX - box.left) / box.width * answer.width),
       Math.floor((event.clientY - box.top) / box.height * answer.height));
   };
+  stage.onkeydown = (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const size = [answer.width, answer.height];
+    view.at = (view.at ?? size.map((side) => side / 2)).map((place, axis) => Math.min(size[axis] - 1, Math.max(
+      0, Math.floor(place + step[axis] * Math.ceil(size[axis] / 50)))));
+    point(...view.at);
+  };
+  stage.onblur = () => point(-1, -1);
   stage.onpointerleave = (event) => { if (event.pointerType === 'mouse') point(-1, -1); };
   paint(view);
   return view;
@@ -78,18 +100,23 @@ async function makeView(answer, image, result) {
 function fillLegend(view) {
   const lines = [...view.classes].sort((one, other) => other.pixels - one.pixels).map((entry) => {
     const line = document.createElement('li');
-    const label = line.appendChild(document.createElement('label'));
-    const box = label.appendChild(document.createElement('input'));
+    const box = line.appendChild(document.createElement('input'));
     box.type = 'checkbox';
     box.checked = true;
-    box.onchange = () => { view.shown[box.checked ? 'add' : 'delete'](entry.label); paint(view); };
-    label.appendChild(document.createElement('i')).style.background = `rgb(${entry.colour})`;
-    const text = label.appendChild(document.createElement('span'));
+    box.ariaLabel = `Show ${entry.name}`;
+    box.onchange = () => { view.shown[box.checked ? 'add' : 'delete'](entry.label); showHeat(view, null); paint(view); };
+    const button = line.appendChild(document.createElement('button'));
+    button.type = 'button';
+    button.ariaPressed = 'false';
+    button.onclick = () => showHeat(view, view.label === entry.label ? null : entry.label);
+    view.lines.set(entry.label, button);
+    button.appendChild(document.createElement('i')).style.background = `rgb(${entry.colour})`;
+    const text = button.appendChild(document.createElement('span'));
     text.textContent = text.title = entry.name;
     text.dir = 'auto';
-    const area = label.appendChild(document.createElement('b'));
+    const area = button.appendChild(document.createElement('b'));
     area.textContent = percent(entry.area);
-    const score = label.appendChild(document.createElement('small'));
+    const score = button.appendChild(document.createElement('small'));
     score.textContent = entry.mean_score === null ? '' : `score ${entry.mean_score.toFixed(2)}`;
     line.classList.toggle('absent', !entry.pixels);
     return line;
@@ -102,6 +129,51 @@ function fillLegend(view) {
   const doubt = find('.warning', view.root);
   doubt.hidden = !warning;
   doubt.textContent = warning ? warning[0].toUpperCase() + warning.slice(1) : '';
+}
+
+// Shows the score map of a class instead of the colours of all classes; null: the colours.
+function showHeat(view, label) {
+  view.label = label;
+  for (const [each, line] of view.lines) line.ariaPressed = String(each === label);
+  find('.heat', view.root).hidden = label === null;
+  find('.explanation', view.root).hidden = true;
+  find('.overlay', view.root).textContent = label === null ? 'Overlay' : 'Score map';
+  if (label !== null) {
+    find('.heat b', view.root).textContent = view.classes[label].name;
+    const { width, height, maps, top } = view.heat;
+    view.map = new OffscreenCanvas(width, height);
+    const context = view.map.getContext('2d');
+    const image = context.createImageData(width, height);
+    maps.subarray(label * width * height, (label + 1) * width * height).forEach(
+      (score, place) => image.data.set([...props.heat[Math.round(score / top)], 255], 4 * place));
+    context.putImageData(image, 0, 0);
+    if (view.explanations.has(label)) showExplanation(view, view.explanations.get(label));
+  }
+  draw(view);
+}
+
+function askForExplanation(view) {
+  const { lists, ...asked } = view.answer.asked;
+  const number = views.indexOf(view);
+  trigger('select', { asked: { ...asked, names: lists[number], label: view.label, view: number, turn } });
+}
+
+// Shows what region clues contribute to the class of the score map, once it came.
+function explain({ explanation, asked }) {
+  const view = asked.turn === turn && views[asked.view];
+  if (!view) return;
+  if (!explanation.error) view.explanations.set(asked.label, explanation);
+  if (view.label === asked.label) showExplanation(view, explanation);
+}
+
+function showExplanation(view, { text, figure, error }) {
+  const panel = find('.explanation', view.root);
+  panel.hidden = false;
+  find('p', panel).textContent = error ?? text;
+  find('.figure', panel).hidden = Boolean(error);
+  if (error) return;
+  find('img', panel).src = figure;
+  find('img', panel).alt = `Region clues for ${view.classes[view.label].name}`;
 }
 
 // Draws the colours of the classes that are switched on.
@@ -124,7 +196,9 @@ function draw(view) {
   context.globalAlpha = 1;
   context.drawImage(view.image, 0, 0, view.canvas.width, view.canvas.height);
   context.globalAlpha = find('.opacity').value / 100;
-  context.drawImage(view.colours, 0, 0);
+  context.drawImage(view.label === null ? view.colours : view.map, 0, 0, view.canvas.width, view.canvas.height);
+  view.canvas.ariaLabel = view.label !== null ? `Scores of ${view.classes[view.label].name}` : view.classes.filter(
+    (entry) => entry.pixels).map(({ name, area }) => `${name} ${percent(area)}`).join(', ');
 }
 
 // Shows the class and score of a pixel in all views; hides them outside the image.
@@ -135,9 +209,12 @@ function point(x, y) {
     const inside = x >= 0 && y >= 0 && x < width && y < height;
     mark.hidden = tip.hidden = !inside;
     if (!inside) continue;
-    const label = view.labels[y * width + x];
+    const label = view.label ?? view.labels[y * width + x];
     const name = view.classes[label]?.name ?? 'unlabelled';
-    tip.textContent = `${name} · ${(view.scores[y * width + x] / 255).toFixed(2)}`;
+    const score = view.label === null ? view.scores[y * width + x] : view.heat.maps[
+      (label * view.heat.height + Math.floor(y * view.heat.height / height)) * view.heat.width
+      + Math.floor(x * view.heat.width / width)];
+    tip.textContent = `${name} · ${(score / 255).toFixed(2)}`;
     const [left, top] = [(x + 0.5) / width, (y + 0.5) / height];
     for (const part of [mark, tip]) Object.assign(part.style, { left: `${100 * left}%`, top: `${100 * top}%` });
     tip.classList.toggle('leftwards', left > 0.5);
@@ -145,17 +222,21 @@ function point(x, y) {
   }
 }
 
-// Returns the canvas with a legend of the classes that it shows below it.
+// Returns the canvas, and below it a legend of the classes that it shows, or the colour bar of the score map.
 function withLegend(view) {
-  const classes = view.classes.filter((entry) => view.shown.has(entry.label) && (entry.pixels || view.classes.length <= 30))
+  const classes = view.label !== null ? [] : view.classes.filter(
+    (entry) => view.shown.has(entry.label) && (entry.pixels || view.classes.length <= 30))
     .sort((one, other) => other.pixels - one.pixels);
   const size = Math.max(12, Math.round(Math.min(view.canvas.width, view.canvas.height) / 28));
   const [line, font] = [Math.round(1.6 * size), `${size}px system-ui, sans-serif`];
   const sheet = document.createElement('canvas');
   const context = sheet.getContext('2d');
   context.font = font;
-  const texts = classes.map(({ name, area }) => `${name.length > 40 ? `${name.slice(0, 39)}…` : name} ${percent(area)}`);
-  const column = Math.ceil(Math.max(0, ...texts.map((text) => context.measureText(text).width))) + 2 * line;
+  const short = (name) => (name.length > 40 ? `${name.slice(0, 39)}…` : name);
+  const texts = view.label !== null ? [`0 to ${view.heat.top.toFixed(1)}: ${short(view.classes[view.label].name)}`] :
+    classes.map(({ name, area }) => `${short(name)} ${percent(area)}`);
+  const swatch = view.label === null ? size : 4 * size;
+  const column = Math.ceil(Math.max(0, ...texts.map((text) => context.measureText(text).width))) + swatch + 2 * line - size;
   const columns = Math.max(1, Math.min(Math.floor(view.canvas.width / column), texts.length));
   sheet.width = Math.max(view.canvas.width, columns * column);
   sheet.height = view.canvas.height + Math.ceil(texts.length / columns) * line + size;
@@ -166,10 +247,12 @@ function withLegend(view) {
   texts.forEach((text, place) => {
     const left = size / 2 + place % columns * column;
     const top = view.canvas.height + size / 2 + Math.floor(place / columns) * line;
-    context.fillStyle = `rgb(${classes[place].colour})`;
-    context.fillRect(left, top + (line - size) / 2, size, size);
+    for (let x = 0; x < swatch; x++) {
+      context.fillStyle = `rgb(${view.label === null ? classes[place].colour : props.heat[Math.floor(256 * x / swatch)]})`;
+      context.fillRect(left + x, top + (line - size) / 2, 1, size);
+    }
     context.fillStyle = 'black';
-    context.fillText(text, left + line, top + line / 2);
+    context.fillText(text, left + swatch + line - size, top + line / 2);
   });
   return sheet;
 }
@@ -187,26 +270,24 @@ find('.opacity').oninput = () => {
   find('.bar output').textContent = `${find('.opacity').value} %`;
   views.forEach(draw);
 };
-// Images that are dropped anywhere on the page, or pasted, are put into the box of the image.
-async function take(files) {
-  const box = document.getElementById('image');
-  box.querySelector('button[aria-label="Clear"]')?.click(); // a box with an image does not accept another
-  for (let frame = 0; frame < 60 && !box.querySelector('input[type=file]'); frame++) {
-    await new Promise(requestAnimationFrame);
-  }
+// Images that are dropped anywhere on the page, or pasted, are given to the button that chooses one.
+function take(files) {
   const data = new DataTransfer();
   data.items.add(files[0]);
-  const input = box.querySelector('input[type=file]');
+  const input = document.querySelector('input[type=file]');
   input.files = data.files;
   input.dispatchEvent(new Event('change', { bubbles: true }));
 }
-document.addEventListener('dragover', (event) => event.preventDefault());
-document.addEventListener('drop', (event) => {
+const mark = (event, dropping) => {
   event.preventDefault();
-  if (event.dataTransfer.files.length && !event.target.closest('#image input, #image button')) {
-    take(event.dataTransfer.files);
-  }
+  element.classList.toggle('dropping', dropping);
+};
+document.addEventListener('dragover', (event) => mark(event, true));
+document.addEventListener('dragleave', (event) => mark(event, event.relatedTarget !== null));
+document.addEventListener('drop', (event) => {
+  mark(event, false);
+  if (event.dataTransfer.files.length) take(event.dataTransfer.files);
 });
 document.addEventListener('paste', (event) => { if (event.clipboardData.files.length) take(event.clipboardData.files); });
-watch('value', () => show(props.value));
+watch('value', () => (props.value?.explanation ? explain : show)(props.value));
 show(props.value);
