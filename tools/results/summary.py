@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prettytable import PrettyTable, TableStyle
 
+from models.weights.published_files import CHECKPOINTS
 from tools.results import leaves, published
 from tools.results.leaves import Leaf
 from tools.results.published import SCORES
@@ -74,10 +75,11 @@ def published_table() -> str:
     """Make the README's table of CLIP-RC's published scores in percent, with configs and official checkpoints."""
     names = [name.replace('_', ' ') for name in SCORES]
     lines = [f'| dataset, setting | CONFIG | {" | ".join(names)} | the authors\' FILE |', '| --- ' * 7 + '|']
+    names_of = {f'configs/{config}.py': key for key, (config, _) in CHECKPOINTS.items()}
     for name, url in published.OFFICIAL.items():
         leaf = leaves.leaves()[name]
         cells = [f'{published.SHORT[leaf.protocol]}, {leaf.setting.replace("_", " ")}',
                  f'`{name.removeprefix("configs/")}`', *(str(leaf.config.published[score]) for score in SCORES),
-                 f'[download]({url})']
+                 f'[{names_of[name]}]({url})']
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
