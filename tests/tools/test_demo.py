@@ -12,6 +12,7 @@ from PIL import Image
 from models.inference import load_model
 from tests.conftest import REPOSITORY
 from tools.engine.files import lock_folder
+from tools.engine.model_arguments import THRESHOLD
 from tools.miniature.world import draw_scene
 
 MODEL = REPOSITORY / 'tools/miniature/model.safetensors'
@@ -52,7 +53,7 @@ def summary_of(out, name='it') -> dict:
 
 def test_an_image(run, image, tmp_path):
     log = run('tools/demo.py', image, '--classes', NAMES, '--out', tmp_path / 'out', '--checkpoint', MODEL).stderr
-    result = load_model(MODEL).segment(image, NAMES.split(', '))
+    result = load_model(MODEL).segment(image, NAMES.split(', '), threshold=THRESHOLD)
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.labels.png')), result.labels)
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.overlay.png')), np.asarray(result.overlay()))
     assert summary_of(tmp_path / 'out')['classes'] == json.loads(json.dumps(result.summary()['classes']))
