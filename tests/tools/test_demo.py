@@ -116,13 +116,15 @@ def test_a_video(demo, scenes, tmp_path):
     for index in range(7):
         writer.write(scenes[index % 3][..., ::-1].copy())
     writer.release()
-    arguments = (tmp_path / 'it.mp4', '--classes', NAMES, '--out', tmp_path / 'out', '--every', 2)
+    arguments = (tmp_path / 'it.mp4', '--classes', NAMES, '--out', tmp_path / 'out', '--every', 2, '--threshold', 0)
     demo(*arguments)
     video = cv2.VideoCapture(str(tmp_path / 'out/it.overlay.mp4'))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and video.get(cv2.CAP_PROP_FPS) == pytest.approx(2.5)
     frame, frames = video.read()[1][:128, :128, ::-1].astype(int), tmp_path / 'out/it.frames'
     biggest = max(summary_of(frames, '000000')['classes'], key=lambda entry: entry['pixels'])
-    where = np.asarray(Image.open(frames / '000000.labels.png')) == biggest['label']
+    labels = np.asarray(Image.open(frames / '000000.labels.png'))
+    assert (labels != 255).all(), '--threshold 0 labels every pixel'
+    where = labels == biggest['label']
     wanted = (scenes[0][where].astype(float) + biggest['colour']) / 2
     assert np.abs(frame[where] - wanted).mean() < 20
     assert summary_of(tmp_path / 'out')['frames'] == 4
