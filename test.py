@@ -15,7 +15,7 @@ from tools.engine.errors import run
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a CLIP-RC checkpoint.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint of this code, or an official one')
+    parser.add_argument('checkpoint', help='checkpoint of this code, an official one, or a name of tools/download.py')
     add_launch_arguments(parser)
     add_hang_arguments(parser)
     parser.add_argument('--work-dir', help='folder for the JSON of the scores')

@@ -20,6 +20,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(416)
         body = content[start:]
         self.send_response(206 if start else 200)
+        for name, value in self.server.headers.get(self.path, {}).items():
+            self.send_header(name, value)
         if self.server.sends_length:
             self.send_header('Content-Length', str(len(body)))
         if start:
@@ -40,6 +42,7 @@ def serving(files: dict[str, bytes]) -> Iterator[ThreadingHTTPServer]:
     """A server of `files`, path -> content, with its address as `url`."""
     server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     server.files, server.supports_range, server.sends_length, server.drops = files, True, True, 0
+    server.headers = {}  # path -> headers of its answer
     server.ranges, server.sent = [], []  # the Range header and the number of body bytes of each request
     server.url = f'http://127.0.0.1:{server.server_port}'
     thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})

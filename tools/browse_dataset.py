@@ -12,6 +12,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this repository's `dat
 from tools.engine.arguments import add_config_arguments, positive_int
 from tools.engine.errors import run
 
+MIN_HEIGHT = 256  # pixels of an image beside another one
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw samples of a config's dataset, to check images and masks.")
@@ -53,9 +55,10 @@ def main() -> None:
         name = Path(dataset.img_infos[index]['filename']).with_suffix('.png')
         sample = SeededSamples(dataset, args.seed)[0, index]  # first: its error names a damaged file
         image, labels = model_input(sample)
-        drawn = side_by_side({'on the disk': (dataset.image(index), dataset.true_labels(index)),
+        stored = dataset.image(index)
+        drawn = side_by_side({f'on the disk, {stored.shape[1]}x{stored.shape[0]}': (stored, dataset.true_labels(index)),
                               f'as the model gets it, {image.shape[1]}x{image.shape[0]}': (image, labels)},
-                             dataset, args.opacity)
+                             dataset, args.opacity, height=max(len(image), MIN_HEIGHT))
         drawn.save(folder / '_'.join(name.parts))
     logger.info('%d of %d images of data.%s: %s', len(chosen), len(places), args.part, folder)
 

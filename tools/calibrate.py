@@ -18,7 +18,7 @@ from tools.engine.errors import run
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Score a checkpoint over a range of seen penalties.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint of ours or an official one')
+    parser.add_argument('checkpoint', help='checkpoint of ours, an official one, or a name of tools/download.py')
     parser.add_argument('--penalties', type=float, nargs='+', default=[round(0.02 * step, 2) for step in range(21)],
                         help='(default: 0 to 0.4 in steps of 0.02)')
     parser.add_argument('--out', metavar='FOLDER',
@@ -41,7 +41,7 @@ def main() -> None:
     from models.errors import UserError
     from models.training_labels import Setting
     from models.weights import files
-    from tools.calibrating.seen_penalty import measure, plot
+    from tools.calibrating.seen_penalty import draw, measure
     from tools.engine import process
     from tools.engine.build import trained_model
     from tools.engine.config import load_config
@@ -50,7 +50,7 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options, args.data_root)
     place = process.start(args)
     checkpoint = files.read(args.checkpoint)
-    folder = make_folder(args.out or Path(args.checkpoint).absolute().parent / 'calibration')
+    folder = make_folder(args.out or Path(checkpoint.path).absolute().parent / 'calibration')
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     dataset = evaluation_dataset(config, 'test', scored=True)
     split = dataset.facts.split
@@ -78,7 +78,7 @@ def main() -> None:
     table.custom_format = {'seen_penalty': lambda _, penalty: f'{penalty:g}{marks.get(penalty, "")}',
                            **dict.fromkeys(OF_SPLITS, lambda _, score: fraction(score))}
     logger.info('\n%s', table)
-    plot(rows, used, image)
+    draw(rows, used, image)
     logger.info('table: %s; plot: %s', file, image)
     if best not in (None, used) and model.setting is not Setting.TRANSDUCTIVE:  # that setting has no penalty
         logger.info('to use the best: --cfg-options model.decode_head.class_head.seen_penalty=%g', best)

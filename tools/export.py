@@ -4,7 +4,7 @@
 --slim writes model.safetensors, a checkpoint with only what inference needs, in half precision; every tool that loads
 a `.pth` loads it. --onnx writes model.onnx, which scores windows of a fixed size for any number of classes, and
 model.json with what its user must know; tools/exporting/onnx_example.py runs it. --onnx-text writes text.onnx, the text
-tower. Each file is loaded again and compared with the checkpoint before it gets its name.
+tower. Each file is loaded again and compared with the checkpoint before it gets its name, unless --no-check skips that.
 """
 import argparse
 import sys
@@ -17,7 +17,8 @@ from tools.engine.model_arguments import add_source_arguments
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Export a checkpoint of this project or an official one.')
-    parser.add_argument('checkpoint', metavar='CKPT', help='a .pth of this project or of the authors, or a slim one')
+    parser.add_argument('checkpoint', metavar='CKPT',
+                        help='a .pth of this project or of the authors, a slim one, or a name of tools/download.py')
     parser.add_argument('--out', type=Path, metavar='FOLDER', default='work_dirs/export', help='(default: %(default)s)')
     parser.add_argument('--slim', action='store_true',
                         help='write model.safetensors: no optimizer, no recovery decoder, half precision')
@@ -33,7 +34,10 @@ def parse_arguments() -> argparse.Namespace:
     add_source_arguments(parser)
     parser.add_argument('--image', nargs='+', metavar='FILE', default=[],
                         help='images to compare results on (default: drawn shapes on noise)')
+    parser.add_argument('--no-check', action='store_true', help='do not compare the files with the checkpoint')
     args = parser.parse_args()
+    if args.no_check and args.image:
+        parser.error('--image: --no-check compares nothing on images')
     if not (args.slim or args.onnx or args.onnx_text):
         parser.error('nothing to write: give --slim, --onnx or --onnx-text')
     return args
@@ -53,7 +57,7 @@ def main() -> None:
     if args.onnx:
         checked_export.write_onnx(folder / 'model.onnx', model, images)
     if args.onnx_text:
-        checked_export.write_onnx_text(folder / 'text.onnx', model)
+        checked_export.write_onnx_text(folder / 'text.onnx', model, check=not args.no_check)
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from tools.engine.errors import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Print what a checkpoint is: kind, sizes and metadata.')
-    parser.add_argument('file', metavar='FILE', help='.pth, .pt or .safetensors')
+    parser.add_argument('file', metavar='FILE', help='.pth, .pt or .safetensors, or a name of tools/download.py')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')
     args = parser.parse_args()
     from models.weights import files

@@ -9,12 +9,13 @@
 #   CLIPRC_CACHE=DIR bash tools/...    folder of environments and compiled wheels (default: ~/.cache/clip-rc)
 #
 # With Python 3.11 on Linux x86_64 it installs the tested versions and checks their hashes (tools/environment/
-# tested.lock), otherwise the versions that requirements.txt admits, with the tested torch. mmcv-full is compiled once
-# for each Python and torch (5 to 15 minutes on 2 cores). Clones share environments. Interrupted? Run it again.
+# tested.lock), otherwise the versions that requirements.txt admits, with the tested torch. It downloads 2.9 GB and takes
+# 4 minutes of CPU time, half of it to compile mmcv-full, once for each Python and torch. Clones share environments.
+# Interrupted? Run it again.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${CLIPRC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clip-rc}
+cache=$(realpath -m "${CLIPRC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clip-rc}")
 lock="$repo/tools/environment/tested.lock"
 
 say() { printf 'setup_env: %s\n' "$*"; }
@@ -22,7 +23,7 @@ fail() { printf 'setup_env: %s\n' "$@" >&2; exit 1; }
 case ${1:-} in
   '') ;;
   --apart) exec 3>&1 1>&2 ;; # only the folder goes to stdout
-  -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
   *) fail "unknown option '$1': see --help" ;;
 esac
 apart=${1:-}
@@ -89,49 +90,126 @@ free_gb=$(df -Pk "$cache" | awk 'NR == 2 { print int($4 / 1048576) }')
 [ -d "$env/bin" ] || [ "$free_gb" -ge 10 ] ||
   fail "$free_gb GB free in $cache, 10 are needed: free some space, or set CLIPRC_CACHE to a folder on another disk."
 
-rm -f "$complete"
-if ! "$env/bin/python" -m pip --version >/dev/null 2>&1; then
-  rm -rf "$env"
-  "$python" -m venv "$env"
-fi
-pip() { "$env/bin/python" -m pip --disable-pip-version-check "$@"; }
+work="$env.work" # log and downloads, removed at the end; kept when interrupted, as the next run needs them
+log="$work/log"
+mkdir -p "$work"
+: >"$log"
+job=
+stop() {
+  trap '' INT TERM HUP
+  [ -z "$job" ] || { kill -TERM -- "-$job"; wait "$job"; } 2>/dev/null || true
+  echo >&2
+  fail "stopped: run the same command again to continue"
+}
+trap stop INT TERM HUP
+
+# Runs a command in a process group of its own, and shows the seconds and what PROGRESS prints: in place on a terminal
+# (80 columns), otherwise one line every ten seconds.
+step() { # TITLE PROGRESS COMMAND...
+  local title="setup_env: $1" progress=$2 began=$SECONDS shown=$SECONDS every=10 before='' after='\n' now status=0
+  shift 2
+  [ ! -t 1 ] || every=2 before='\r\033[K' after=''
+  printf "%s$after" "$title"
+  set -m
+  "$@" >>"$log" 2>&1 </dev/null &
+  job=$!
+  set +m
+  while kill -0 "$job" 2>/dev/null; do
+    sleep 0.2
+    [ $((SECONDS - shown)) -ge $every ] || continue
+    shown=$SECONDS
+    now=$("$progress" 2>/dev/null | cut -c 1-28) || true
+    printf "$before%s: %d s%s$after" "$title" $((SECONDS - began)) "${now:+, $now}"
+  done
+  wait "$job" || status=$?
+  job=
+  [ $status = 0 ] && printf "$before%s: %d s\n" "$title" $((SECONDS - began)) || printf "$before%s: failed\n" "$title"
+  return $status
+}
+said() { grep -v '^WARNING: Location' "$log"; } # pip warns of every folder in which it does not find a package
+newest() { said | tail -n 1; }
+unpacked() {
+  if newest | grep -q '^Installed'; then echo 'compiling to bytecode'; return; fi
+  du -sm "$work/uv" | awk '{ printf "%.1f of about 5.4 GB\n", $1 / 1024 }'
+}
+compiled() { echo "$(grep -c '^ *\[[0-9]/4\]' "$log") of 4 units"; }
+fail_with_log() {
+  cp "$log" "$env.log"
+  { grep -m 3 ' error: ' "$log"; said | tail -n 20; } >&2 || true
+  fail "$1; the whole log: $env.log"
+}
 
 say "environment: $env"
-say "1/3 PyTorch (about 5 GB unpacked) and all other packages but mmcv-full"
+# What an interrupted run installed may be incomplete; its downloads are not lost.
+if [ ! -f "$complete" ] || ! "$env/bin/python" -m pip --version >/dev/null 2>&1; then
+  empty_environment() { rm -rf "$env" && "$python" -m venv "$env"; }
+  step "1/5 virtual environment" newest empty_environment || fail_with_log "cannot make a virtual environment"
+fi
+rm -f "$complete"
+pip() { "$env/bin/python" -m pip --disable-pip-version-check "$@"; }
+uv() { "$env/bin/uv" --cache-dir "$work/uv" pip "$1" --python "$env/bin/python" --compile-bytecode "${@:2}"; }
+
 if [ -n "$tested" ]; then
-  pip install --quiet --progress-bar off --require-hashes -r <(all_but mmcv-full)
+  all_but mmcv-full >"$work/packages"
+  packages=(--require-hashes -r "$work/packages")
 else
   say "$("$python" -V) with torch $torch is not the tested set: versions that requirements.txt admits, hashes unchecked"
-  pip install --quiet --progress-bar off "torch==$torch" -r <(grep -v '^mmcv-full' "$repo/requirements.txt") \
-    -r "$repo/tests/requirements.txt"
+  grep -v '^mmcv-full' "$repo/requirements.txt" >"$work/packages"
+  packages=("torch==$torch" -r "$work/packages" -r "$repo/tests/requirements.txt")
 fi
+# uv downloads in parallel. It knows nothing of pip's settings: where they name an index or a proxy, pip is the way.
+locked uv >"$work/uv.txt"
+title='3/5 PyTorch and other packages'
+if pip config list 2>/dev/null | grep -qE '\.(index-url|no-index|proxy)='; then
+  say "2/5 pip has an index or a proxy of its own: without uv"
+elif step "2/5 uv" newest pip install --no-deps --require-hashes -r "$work/uv.txt" &&
+  step "$title" unpacked uv install "${packages[@]}"; then
+  title=
+else
+  say "uv cannot install them ($(said | grep -i error | tail -n 1 | cut -c 1-100)): pip does, in a few minutes more"
+fi
+[ -z "$title" ] || step "$title" newest pip install --progress-bar off "${packages[@]}" ||
+  fail_with_log "pip cannot install the packages"
 
 wheels="$cache/wheels/py$version-torch$(torch_of)"
 mkdir -p "$wheels"
 if ! compgen -G "$wheels/mmcv_full-*.whl" >/dev/null; then
-  building=$(mktemp -d "$cache/wheels/building.XXXX")
-  trap 'rm -rf "$building"' EXIT
-  say "2/3 compiling mmcv-full (once; 5 to 15 minutes on 2 cores; log: $building/log)"
+  rm -rf "$work/mmcv"
+  mkdir "$work/mmcv"
   # CPU operators only, as no CUDA operator is used: needs no nvcc. Without pip's cache, which would give the wheel to an
   # environment with another torch. mmcv-full asks for C++17, torch's headers may for a later one: the last option wins.
   standard=$(sed -n 's/.*#error C++\([0-9]*\) or later.*/\1/p' "$env"/lib/python3*/site-packages/torch/include/ATen/ATen.h)
-  printf '#!/bin/sh\nexec g++ "$@" -std=c++%s\n' "${standard:-17}" >"$building/g++"
-  chmod +x "$building/g++"
-  if ! CUDA_VISIBLE_DEVICES='' MMCV_WITH_OPS=1 FORCE_CUDA=0 CFLAGS='-g0 -O1' CXX="$building/g++" PATH="$env/bin:$PATH" \
-    pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir "$building" --require-hashes \
-      -r <(locked mmcv-full) >"$building/log" 2>&1; then
-    cp "$building/log" "$cache/wheels/mmcv-build.log"
-    tail -n 20 "$building/log" >&2
-    fail "mmcv-full did not compile; the whole log: $cache/wheels/mmcv-build.log"
-  fi
-  mv "$building"/mmcv_full-*.whl "$wheels/"
+  printf '#!/bin/sh\nexec g++ "$@" -std=c++%s\n' "${standard:-17}" >"$work/mmcv/g++"
+  chmod +x "$work/mmcv/g++"
+  locked mmcv-full >"$work/mmcv/requirement"
+  # A unit takes up to 2 GB of memory.
+  jobs=$(awk -v cores="$(nproc)" '/MemAvailable/ { n = int($2 / 2e6); print n < 1 ? 1 : n < cores ? n : cores }' /proc/meminfo)
+  compile() {
+    export CUDA_VISIBLE_DEVICES='' MMCV_WITH_OPS=1 FORCE_CUDA=0 CFLAGS='-g0 -O1' CXX="$work/mmcv/g++" PATH="$env/bin:$PATH"
+    export MAX_JOBS="${MAX_JOBS:-${jobs:-1}}"
+    pip download --no-cache-dir --no-build-isolation --no-deps --no-binary :all: --dest "$work/mmcv" --require-hashes \
+      -r "$work/mmcv/requirement" &&
+      tar -xzf "$work"/mmcv/mmcv-full-*.tar.gz -C "$work/mmcv" &&
+      "$env/bin/python" "$repo/tools/environment/join_sources.py" "$work"/mmcv/mmcv-full-*/ &&
+      pip wheel --verbose --no-cache-dir --no-build-isolation --no-deps --no-index --wheel-dir "$work/mmcv" \
+        "$work"/mmcv/mmcv-full-*/
+  }
+  step "4/5 compiling mmcv-full" compiled compile || fail_with_log "mmcv-full did not compile"
+  mv "$work"/mmcv/mmcv_full-*.whl "$wheels/"
+else
+  say "4/5 mmcv-full was compiled before"
 fi
 
-say "3/3 mmcv-full"
 # --force-reinstall: the same version may be installed, compiled for another torch.
-pip install --quiet --no-deps --force-reinstall --no-index "$wheels"/mmcv_full-*.whl
-[ -n "$tested" ] || pip install --quiet --progress-bar off "torch==$torch" -r "$repo/requirements.txt" # its dependencies
-(cd "$repo" && "$env/bin/python" -W ignore -c 'import tools, torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore') ||
-  fail "the new environment cannot import a package, see above"
+finish_environment() {
+  pip install --no-deps --force-reinstall --no-index "$wheels"/mmcv_full-*.whl &&
+    # The lock has the packages that mmcv-full needs; without it they come now.
+    { [ -n "$tested" ] || pip install --progress-bar off "torch==$torch" -r "$repo/requirements.txt"; } && cd "$repo" &&
+    "$env/bin/python" -W ignore -c 'import tools, torch, torchvision, mmcv.ops, mmseg, timm, open_clip, fvcore' &&
+    rm -rf "$work/uv"
+}
+step "5/5 installing it, importing all" newest finish_environment || fail_with_log "the new environment cannot import a package"
+rm -rf "$work"
 torch_of >"$complete"
+say "made in $((SECONDS / 60)) min $((SECONDS % 60)) s"
 finish

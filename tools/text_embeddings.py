@@ -68,9 +68,10 @@ def main() -> None:
     described = {} if args.clip else {**model}  # the config does not describe another file
     if args.clip_name:
         described['clip_name'] = args.clip_name
-    encoder = text_encoder_of(files.read(clip), described)
+    tower = files.read(clip)
+    encoder = text_encoder_of(tower, described)
     make_folder(args.file.absolute().parent)
-    rows, names, logger = cached_embeddings(encoder, facts, clip).numpy(), facts.split.names, get_root_logger()
+    rows, names, logger = cached_embeddings(encoder, facts, tower.path).numpy(), facts.split.names, get_root_logger()
     with atomic_path(args.file) as part:
         np.save(part, rows)
     logger.info('text embeddings %s: %s', rows.shape, args.file)
@@ -78,7 +79,8 @@ def main() -> None:
     cosines = directions @ directions.T
     cosines[np.tril_indices(len(names))] = -np.inf  # each pair once
     best = zip(*np.unravel_index((-cosines).argsort(axis=None)[:5], cosines.shape))
-    logger.info('most alike: %s', '; '.join(f'{names[first]} ~ {names[second]} {cosines[first, second]:.3f}'
+    marked = [f'{name} (unseen)' if index in facts.split.unseen else name for index, name in enumerate(names)]
+    logger.info('most alike: %s', '; '.join(f'{marked[first]} ~ {marked[second]} {cosines[first, second]:.3f}'
                                             for first, second in best if first < second))
 
 

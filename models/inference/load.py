@@ -32,7 +32,8 @@ def load_model(checkpoint: str | os.PathLike | Checkpoint, config: str | os.Path
     float32 are exact on a GPU.
 
     Args:
-        checkpoint: `.pth` of ours or of the authors, or a slim `.safetensors` of tools/export.py.
+        checkpoint: `.pth` of ours or of the authors, a slim `.safetensors` of tools/export.py, or the name of a file
+            that tools/download.py fetched, such as 'voc12-inductive'.
         config: config of its training, a file or mmcv's object; by default the one in the checkpoint, which is read
             as data. A file is Python code and is run, with the modules in its custom_imports: trust its source.
         clip: CLIP file for the text tower, unless the checkpoint has one; by default the one in the config. It is

@@ -3,6 +3,7 @@
 C class names, H x W pixels of the image.
 """
 import copy
+import io
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,6 +19,8 @@ from ..sliding_window import Stitched
 from . import drawing
 
 MAX_LEGEND_LINES = 30
+MAX_REPR_CLASSES = 6
+NOTEBOOK_SIDES = 384, 1024  # pixels: shortest and longest of an image's longer side in a notebook
 MIN_TOP_SCORE = 0.1  # the miniature's model reached at most 0.07 on photographs, and at least 0.14 in its own world
 
 
@@ -55,6 +58,36 @@ class Result:
             unlabelled |= self.best < threshold
         self.labels = np.where(unlabelled, self.unlabelled, labels).astype(dtype)
 
+    def __repr__(self) -> str:
+        """Describe the result in a line: size, share of each class that has pixels, largest first, and threshold."""
+        percent = self._percent()
+        found = [index for index in np.argsort(-percent[:len(self.class_names)], kind='stable') if percent[index]]
+        parts = [f'{drawing.shorten(self.class_names[index])} {percent[index]:.1f} %'
+                 for index in found[:MAX_REPR_CLASSES]]
+        if rest := found[MAX_REPR_CLASSES:]:
+            parts.append(f'{len(rest)} more class{"es" if len(rest) > 1 else ""} {percent[rest].sum():.1f} %')
+        if percent[self.unlabelled]:
+            parts.append(f'unlabelled {percent[self.unlabelled]:.1f} %')
+        if absent := len(self.class_names) - len(found):
+            parts.append(f'{absent} without pixels')
+        height, width = self.labels.shape
+        threshold = self.settings.get('threshold')
+        ends = [f'{width} x {height} pixels', ', '.join(parts)]
+        ends += [] if threshold is None else [f'threshold {threshold:g}']
+        ends += ['unreliable, see .warning'] if self.warning else []
+        return f'<Result: {"; ".join(ends)}>'
+
+    def _repr_png_(self) -> bytes:
+        """Draw the overlay and its legend as a PNG file, which a notebook shows; small images are enlarged."""
+        shortest, longest = NOTEBOOK_SIDES
+        file = io.BytesIO()
+        self.overlay(side=min(max(shortest, *self.labels.shape), longest)).save(file, 'PNG')
+        return file.getvalue()
+
+    def _percent(self) -> np.ndarray:
+        """Return the share of the image of each label, in percent; that of `unlabelled` is the last."""
+        return 100 * np.bincount(self.labels.ravel(), minlength=self.unlabelled + 1) / self.labels.size
+
     @cached_property
     def scores(self) -> np.ndarray:
         """(C, H, W) float32: the score of each class at each pixel, from 0 to 1, minus the seen penalty for classes
@@ -89,23 +122,38 @@ class Result:
         return {'width': width, 'height': height, 'class_names': self.class_names, 'classes': classes,
                 'unlabelled': unlabelled, 'warning': self.warning, **self.settings}
 
-    def overlay(self, *, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+    def overlay(self, *, opacity: float = 0.5, legend: bool = True, side: int | None = None) -> Image.Image:
         """Draw the colours of the classes over the image, and the legend below it.
 
+        Args:
+            opacity: of the colours, from 0 to 1.
+            side: pixels of the image's longer side as drawn; without it the image keeps its size.
+
         Raises:
-            UserError: the opacity is not from 0 to 1.
+            UserError: the opacity is not from 0 to 1, or the side is not positive.
         """
         if not 0 <= opacity <= 1:
             raise UserError(f'opacity={opacity} is not between 0 and 1.')
-        image = drawing.overlay(self.image, self.labels, self.palette, opacity)
-        return drawing.stack([image, self.legend()]) if legend else image
+        if side is not None and side < 1:
+            raise UserError(f'side={side}: at least 1 pixel is needed.')
+        image, labels = self.image, self.labels
+        if side is not None and side != max(labels.shape):
+            height, width = (max(1, round(length * side / max(labels.shape))) for length in labels.shape)
+            rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int)
+                             for new, old in zip((height, width), labels.shape))
+            image, labels = np.asarray(Image.fromarray(image).resize((width, height))), labels[np.ix_(rows, columns)]
+        drawn = drawing.overlay(image, labels, self.palette, opacity)
+        return drawing.stack([drawn, self.legend(drawn.size)]) if legend else drawn
 
-    def legend(self) -> Image.Image:
+    def legend(self, size: tuple[int, int] | None = None) -> Image.Image:
         """Draw the classes beside their colours, largest first, with their share of the image in percent.
 
         With more than `MAX_LEGEND_LINES` classes, those without pixels are only counted.
+
+        Args:
+            size: (width, height) in pixels of the image above the legend, by default that of the result.
         """
-        percent = 100 * np.bincount(self.labels.ravel(), minlength=self.unlabelled + 1) / self.labels.size
+        percent = self._percent()
         shown = sorted(range(len(self.class_names)), key=lambda index: -percent[index])
         absent = [index for index in shown if not percent[index]] if len(shown) > MAX_LEGEND_LINES else []
         entries = [(f'{self.class_names[index]} {percent[index]:.1f} %', self.palette[index])
@@ -114,7 +162,7 @@ class Result:
             entries.append((f'(unlabelled) {percent[self.unlabelled]:.1f} %', UNLABELLED))
         if absent:
             entries.append((f'({len(absent)} more classes) 0.0 %', UNLABELLED))
-        height, width = self.labels.shape
+        width, height = size or self.labels.shape[::-1]
         return drawing.legend(entries, width, size=max(12, min(width, height) // 28))
 
     def label_image(self) -> Image.Image:

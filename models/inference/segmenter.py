@@ -63,6 +63,14 @@ class Segmenter:
         self._lock = threading.RLock()  # reentrant: inside `using`, the same thread may call `embed`
         self._pipeline = Compose(with_pairs(config.data.test.pipeline[1:]))  # without the loading step
 
+    def __repr__(self) -> str:
+        """Describe the model in a line: classes of its training, and device."""
+        known = f'{len(self.class_names)} classes' if self.class_names else 'unknown classes'
+        all_names, seen_names = len(self.class_names), len(self.seen_names)
+        seen = f', {seen_names} of them with masks' if 0 < seen_names < all_names else ''
+        prompts = self.prompts if isinstance(self.prompts, str) else f'{len(self.prompts)} texts'
+        return f'<Segmenter: trained on {known}{seen}; prompts: {prompts}; device: {self.device}>'
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device

@@ -10,6 +10,7 @@ from ..weights import files
 from ..weights.clip import holds_text_tower
 from ..weights.clip_variant import text_encoder_of
 from ..weights.files import Checkpoint
+from ..weights.published_files import FOLDER, MODELS
 
 USUAL_CLIP = 'pretrained/ViT-B-16.pt'
 
@@ -45,11 +46,12 @@ class TextTower:
 
     def _file(self) -> Path:
         for file in self.files:
-            for place in (Path(file), REPOSITORY / file, REPOSITORY / 'pretrained' / Path(file).name):
-                if place.exists():
+            for place in (Path(file), REPOSITORY / file, REPOSITORY / FOLDER / Path(file).name,
+                          files.downloaded(file)):
+                if place and place.exists():
                     return place
-        fetch = f'Fetch it with\n    python {REPOSITORY / "tools/download.py"}\nor name' if \
-            Path(self.files[0]).name == Path(USUAL_CLIP).name else 'Name'
+        name = next((name for name in MODELS if Path(self.files[0]).name in (name, f'{name}.pt')), None)
+        fetch = f'Fetch it with\n    python {REPOSITORY / "tools/download.py"} {name}\nor name' if name else 'Name'
         raise UserError(f'no CLIP file {self.files[0]}, and {self.source} holds no text tower: new class names need '
                         f'one. {fetch} the CLIP that the checkpoint was trained with: clip=FILE (--clip FILE). A '
                         'checkpoint that tools/export.py wrote with its text tower needs no other file.')

@@ -8,7 +8,7 @@ from . import files, metadata
 from .clip import is_clip_rc
 from .clip_variant import variant_of
 from .files import Checkpoint
-from .openai_files import MODELS
+from .published_files import MODELS
 
 # Settings of a config's `model` that are CLIP's.
 SIZES = {

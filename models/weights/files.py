@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..file_kinds import TABLE, WEIGHTS, other_kind
+from ..plugins import REPOSITORY
 from . import torch_files
 from .checks import CONTROL, check_plain, walk
 from .names import find_state_dict, in_layout_of_clip, is_hugging_face, unwrapped
+from .published_files import FILES, FOLDER
 
 LOGGER = logging.getLogger('mmseg')
 ENDINGS = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
@@ -36,12 +38,34 @@ class Checkpoint(NamedTuple):
     hugging_face: bool = False  # saved by transformers; the names here are CLIP's all the same
 
 
+def downloaded(name: str | Path) -> Path | None:
+    """Return the place of a file that `tools/download.py NAME` fetches, there or not; None for any other name."""
+    file = FILES.get(str(name))
+    return file and REPOSITORY / FOLDER / file
+
+
+def locate(path: str | Path) -> Path:
+    """Return the downloaded file for a name such as 'voc12-inductive'; any other path, or such a file, as it is.
+
+    Raises:
+        UserError: it is such a name, and not downloaded.
+    """
+    file = None if Path(path).is_file() else downloaded(path)
+    if file and not file.is_file():
+        raise UserError(f'{path} is not downloaded: python {REPOSITORY / "tools/download.py"} {path}')
+    return file or Path(path)
+
+
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint or a CLIP file of any format; its tensors get the names of CLIP or CLIP-RC.
+
+    Args:
+        path: a file, or the name of one that tools/download.py fetched.
 
     Raises:
         UserError: the file is missing, truncated, damaged or unsafe, or holds no state dict.
     """
+    path = locate(path)
     content = read_content(path)
     bare = unwrapped(content['state_dict'])
     return Checkpoint(in_layout_of_clip(bare), content['meta'], str(path), hugging_face=is_hugging_face(bare))

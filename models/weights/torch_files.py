@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from . import openai_files
+from . import published_files
 from .checks import DEEPEST, MOST_VALUES
 
 NUMBERS = re.compile(r'[<|=]?([fiu][248]|[iu]1|b1)')  # numpy's names of number types
@@ -138,7 +138,7 @@ def _check_pickle(file: IO[bytes], path: Path) -> None:
 
 
 def _load_torchscript(path: Path) -> dict[str, torch.Tensor]:
-    if hashlib.sha256(np.memmap(path, mode='r')).hexdigest() not in openai_files.MODELS.values():
+    if hashlib.sha256(np.memmap(path, mode='r')).hexdigest() not in published_files.MODELS.values():
         code = "import sys, torch; torch.save(torch.jit.load(sys.argv[1], 'cpu').state_dict(), 'weights.pt')"
         raise UserError(f'{path} is a TorchScript archive, which is a program, and not one of OpenAI\'s published '
                         'files: it is not run. If you trust its source, save its weights and use weights.pt: '

@@ -46,6 +46,7 @@ def slim_file(run, checkpoint, tmp_path_factory):
     log = run('tools/export.py', checkpoint, '--slim', '--out', file.parent, '--no-text-tower').stderr
     assert f'{file.stat().st_size / 1e6:.1f} MB' in log and f'{checkpoint.stat().st_size / 1e6:.1f} MB' in log
     assert '% of the pixels of 2 images keep their label' in log
+    assert 'comparing labels with those of the checkpoint: image 2 of 2' in log
     return file
 
 
@@ -170,7 +171,11 @@ def test_an_official_file_without_meta_needs_its_config(exports, fails, official
 def onnx_file(run, tmp_path_factory):
     """The miniature's model and its text tower."""
     folder = tmp_path_factory.mktemp('onnx')
-    run('tools/export.py', MINIATURE, '--onnx', '--onnx-text', '--out', folder)
+    log = run('tools/export.py', MINIATURE, '--onnx', '--onnx-text', '--out', folder).stderr
+    places = [log.index(words) for words in (
+        'model.onnx: tracing', 'comparing scores of 4 windows', '41 classes: of ', 'text.onnx: tracing',
+        'comparing the embeddings of 20 texts', 'embeddings differ by at most')]
+    assert places == sorted(places), 'what it does is said before'
     assert sorted(path.name for path in folder.iterdir()) == ['model.json', 'model.onnx', 'text.onnx']
     return folder / 'model.onnx'
 
@@ -278,6 +283,21 @@ def test_no_file_is_left_if_labels_differ(fails, monkeypatch, tmp_path):
     error = fails('tools/export.py', MINIATURE, '--onnx', '--out', tmp_path)
     assert 'with 2 classes: of ' in error and ' pixels, 1 labels differ' in error
     assert not [*tmp_path.iterdir()]
+
+
+def test_without_checks(run, call, monkeypatch, tmp_path):
+    """Nothing is compared, and nothing says that it was."""
+    monkeypatch.setattr(checked_export, '_agreement', None)
+    monkeypatch.setattr(onnx_models, 'compare_windows', None)
+    monkeypatch.setattr(onnx_models, 'compare_text', None)
+    for name in ('export_windows', 'export_text'):
+        monkeypatch.setattr(onnx_models, name, lambda model, file: file.write_bytes(b'a model'))
+    said = call('tools/export.py', MINIATURE, '--slim', '--onnx', '--onnx-text', '--no-check', '--out', tmp_path).stderr
+    for name in ('model.safetensors', 'model.onnx', 'text.onnx'):
+        assert f'{name} is not compared with the checkpoint (--no-check)' in said and (tmp_path / name).exists()
+    assert 'keep their label' not in said and 'differ' not in said and 'comparing' not in said
+    done = run('tools/export.py', MINIATURE, '--slim', '--no-check', '--image', 'it.jpg', check=False)
+    assert done.returncode == 2 and '--image: --no-check compares nothing' in done.stderr
 
 
 def test_values_that_a_type_cannot_hold():

@@ -1,12 +1,13 @@
 """The miniature: its world, its CLIP, what it learns, and the quickstart."""
 import json
-import pickle
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tools.engine import process
 from tools.engine.data import evaluation_loader, training_loader
 from tools.engine.evaluation import predict
 from tools.engine.process import Place
-from tools.miniature import CLIP, report, train_clip, world
+from tools.miniature import CLIP, report, scaling, study, train_clip, world
 from tools.miniature.train_clip import ImageTower
 from tools.training.start import initial_model
 
@@ -193,20 +194,72 @@ def test_swapped_names_are_those_of_unseen_classes_alone():
 
 def test_report_of_a_quickstart(tmp_path, monkeypatch, capsys):
     world.write_world(tmp_path / 'world', train=1, val=8, seed=0)
-    masks = sorted((tmp_path / 'world/SegmentationClass').glob('val_*'))
+
+    class Perfect:
+        """Knows the truth, and takes all background for class 0 where no threshold is given."""
+
+        def segment(self, images, threshold=None):
+            masks = [report.read_mask(tmp_path / f'world/SegmentationClass/{Path(image.filename).stem}.png')
+                     for image in images]
+            return [SimpleNamespace(labels=np.where((mask == 255) & (threshold is None), 0, mask)) for mask in masks]
+
+    monkeypatch.setattr(report, 'load_model', lambda checkpoint, device: Perfect())
     for name in report.TITLES:
         (tmp_path / name).mkdir()
         scores = {'mIoU_seen': 0.8, 'mIoU_unseen': 0.01 if name == 'control' else 0.6, 'hIoU': 0.6857}
         (tmp_path / name / 'eval_single_scale_1.json').write_text(json.dumps({'metric': scores}))
-        (tmp_path / name / 'labels.pkl').write_bytes(pickle.dumps([report.read_mask(mask) for mask in masks]))
     monkeypatch.setattr(sys, 'argv', ['report.py', str(tmp_path)])
     report.main()
     assert '| control: inductive, unseen names swapped | 80.0 |    1.0 | 68.6 |' in capsys.readouterr().out
     assert json.loads((tmp_path / 'results.json').read_text())['inductive']['mIoU_unseen'] == 0.6
     with Image.open(tmp_path / 'results.png') as image:
         pixels = np.asarray(image)
-    rows = [pixels[10 + row * (world.SIZE + 10):][:world.SIZE, 120:] for row in range(1, 4)]
-    assert np.array_equal(rows[0], rows[1]) and np.array_equal(rows[0], rows[2]), 'these predictions are the truth'
+    truth, *results = [pixels[10 + row * (world.SIZE + 10):][:world.SIZE, 120:] for row in range(1, 6)]
+    assert len(results) == 4 and all(np.array_equal(truth, row) for row in results)
+
+
+def test_the_paired_test_of_the_study():
+    assert study.sign_flip_test([1., 2., 3.]) == 2 / 8  # all signs equal, of 8
+    assert study.sign_flip_test([1., -1.]) == 1
+    assert study.sign_flip_test([0.5] * 10) == pytest.approx(2 / 1024)
+
+
+def test_the_tables_of_the_study():
+    runs = {f'{part}_{seed}': {'scores': {'mIoU': 0.5, 'mIoU_seen': 0.6, 'mIoU_unseen': 0.4, 'hIoU': hiou + seed / 100}}
+            for part, hiou in (('inductive', 0.48), ('without_region_tokens', 0.4)) for seed in range(3)}
+    lines = study.tables(runs | {'inductive_0, colours': {'scores': {'mIoU': 0.7}}}).splitlines()
+    assert '| without_region_tokens |     3 | 50.0 ± 0.0 | 60.0 ± 0.0 | 40.0 ± 0.0 | 41.0 ± 1.0 |' in lines
+    assert any('inductive - without_region_tokens |     3 | +8.0 ± 0.0 |    3 | 0.250' in line for line in lines)
+
+
+def test_the_study_needs_a_run_before_those_that_start_from_it():
+    names = [run.name for run in study.all_runs()]
+    assert len(set(names)) == len(names)
+    for run in study.all_runs():
+        if run.setting == 'transductive':
+            assert names.index(f'inductive_{run.seed}') < names.index(run.name)
+
+
+def test_scaling(monkeypatch, tmp_path):
+    """Seeds of the usual run are in every group; ablations and other tests of a run are in none."""
+    file = REPOSITORY / 'tests/data/miniature_results.json'
+    results = json.loads(file.read_text())
+    usual = results['inductive_0']
+    results['inductive_0, on another dataset'] = {**usual, 'scores': {}}
+    for fact in ('iterations', 'images', 'clip', 'setting'):
+        found = scaling.groups(results, fact)
+        assert len(found) > 1 and found[usual[fact]] == [
+            result['scores'] for name, result in results.items() if re.fullmatch(r'inductive_\d', name)]
+    few = tmp_path / 'few.json'
+    few.write_text(json.dumps({name: result for name, result in results.items() if name.endswith('_0')}))
+    for source in (file, few):
+        monkeypatch.setattr(sys, 'argv', ['scaling.py', str(source), '--out', str(tmp_path / source.stem)])
+        scaling.main()
+        with Image.open(tmp_path / source.stem / 'miniature_scaling.png') as image:
+            assert image.width > 1000
+    few.write_text('[1]')
+    with pytest.raises(ValueError, match='few.json does not hold results as'):
+        scaling.main()
 
 
 # ---- tools/quickstart.sh, with an interpreter that trains nothing
@@ -256,7 +309,7 @@ def quickstart(tmp_path, monkeypatch):
 
 
 def test_the_steps_of_a_quickstart(quickstart):
-    status, out, err = quickstart('--length', '0.5')
+    status, out, err = quickstart('--iterations', '500')
     assert status == 0, err
     assert [line.split(':')[0][:3] for line in out.splitlines()] == [f'{step}/6' for step in range(1, 7)]
     scripts = [Path(call.split(' ')[0]).name for call in quickstart.calls()]
@@ -279,15 +332,15 @@ def test_a_quickstart_continues_after_the_steps_that_succeeded(quickstart):
     assert status == 0 and out.count('done before') == 3 and len(quickstart.calls()) == 4 + 4
 
 
-OTHER_SETTINGS = ['another version of the code, --length or SEED', 'Remove it (rm -r', r'my\ work', 'WORK_DIR=DIR']
+OTHER_SETTINGS = ['another version of the code, --iterations or SEED', 'Remove it (rm -r', r'my\ work', 'WORK_DIR=DIR']
 
 
 @pytest.mark.parametrize(('prepare', 'arguments', 'words'), [
-    (lambda run: run(), ['--length', '2'], OTHER_SETTINGS),
+    (lambda run: run(), ['--iterations', '3200'], OTHER_SETTINGS),
     (lambda run: (run(), (run.checkout / 'models/new.py').write_text('1\n')), [], OTHER_SETTINGS),
     (lambda run: (run.work.mkdir(), (run.work / 'thesis.tex').touch()), [], ['holds other files: name another folder']),
-    *[(lambda run: None, ['--length', length], [f'--length {length}: a number from 0.004'])
-      for length in ('0', '-1', 'nan', '99999999999')]])
+    *[(lambda run: None, ['--iterations', number], [f'--iterations {number}: a whole number from 4'])
+      for number in ('0', '3', '-1', '1e3', 'nan', '99999999999')]])
 def test_what_a_quickstart_refuses(quickstart, prepare, arguments, words):
     prepare(quickstart)
     before = quickstart.calls()

@@ -1,18 +1,15 @@
 """Scores of a checkpoint at many seen penalties, from one test run."""
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.metrics import OF_SPLITS
 from models import CLIPRC
 from models.colours import BOTH, SEEN, UNSEEN
+from tools.engine.plots import plot
 
 
 @torch.no_grad()
@@ -36,15 +33,13 @@ def measure(model: CLIPRC, loader: DataLoader, penalties: list[float]) -> list[n
         return list(areas[:, 0] / areas[:, 1])
 
 
-def plot(rows: dict[float, dict[str, float]], configured: float, file: Path) -> None:
+def draw(rows: dict[float, dict[str, float]], configured: float, file: Path) -> None:
     """Plot the scores against the penalty."""
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
-    for name, colour in zip(OF_SPLITS, (SEEN, UNSEEN, BOTH)):
-        axes.plot(list(rows), [scores[name] for scores in rows.values()], marker='o', markersize=3, color=colour,
-                  label=name.replace('_', ' '))
-    axes.axvline(configured, color='grey', linestyle=':', label=f"the config's, {configured:g}")
-    axes.set(xlabel='subtracted from the scores of seen classes', ylabel='score')
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    with plot(file, (7, 4.5)) as figure:
+        axes = figure.subplots()
+        for name, colour in zip(OF_SPLITS, (SEEN, UNSEEN, BOTH)):
+            axes.plot(list(rows), [scores[name] for scores in rows.values()], marker='o', color=colour,
+                      label=name.replace('_', ' '))
+        axes.axvline(configured, color='grey', linestyle=':', label=f"the config's, {configured:g}")
+        axes.set(xlabel='subtracted from the scores of seen classes', ylabel='score')
+        axes.legend()

@@ -17,6 +17,7 @@ from models.class_names import templates_of
 from models.errors import UserError
 from models.image_io import ENDINGS
 from models.inference import Result, Segmenter, drawing, read_image
+from models.weights.files import locate
 from tools.engine.panels import beside
 
 OWN_RESULT = re.compile(r'\.(overlay|labels)\.png$|^contact_sheet(_\d+)?\.png$')
@@ -52,8 +53,8 @@ def inputs_of(file: Path, args: Namespace, options: dict) -> dict:
             return None
         stat = os.stat(path)
         return [Path(path).name, stat.st_size, stat.st_mtime_ns]
-    return {'image': stamp(file), 'checkpoint': stamp(args.checkpoint), 'config': stamp(args.config),
-            'clip': stamp(args.clip), 'amp': args.amp, 'opacity': args.opacity, **options,
+    return {'image': stamp(file), 'checkpoint': stamp(locate(args.checkpoint)), 'config': stamp(args.config),
+            'clip': stamp(args.clip and locate(args.clip)), 'amp': args.amp, 'opacity': args.opacity, **options,
             'prompts': args.prompts and list(templates_of(args.prompts))}
 
 

@@ -10,6 +10,8 @@ from mmcv import Config, ConfigDict, DictAction
 from models.errors import UserError
 from models.plugins import REPOSITORY, read_config
 from models.weights.config_text import with_pairs
+from models.weights.files import downloaded
+from models.weights.published_files import FOLDER
 from tools.engine.config_names import SETTINGS, check_names
 from tools.engine.config_values import check_values, require
 
@@ -75,10 +77,12 @@ def _override(config: Config, options: Sequence[str]) -> None:
 
 
 def _weights_path(name: str) -> Path:
-    """Find 'ViT-B-16.pt' of official configs: in the repository, or in `pretrained/`, the folder for downloads."""
+    """Find 'ViT-B-16.pt' of official configs, or 'ViT-B-16': in the repository, or in the folder for downloads."""
     path = REPOSITORY / name
-    downloaded = REPOSITORY / 'pretrained' / name
-    return downloaded if not path.exists() and downloaded.exists() else path
+    if path.exists():
+        return path
+    fetched = REPOSITORY / FOLDER / name
+    return downloaded(name) or (fetched if fetched.exists() else path)
 
 
 def dataset_configs(node) -> Iterator[ConfigDict]:

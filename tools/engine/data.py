@@ -57,6 +57,15 @@ def _build(config: Config, part: str) -> Dataset:
         return build_dataset(settings, {'test_mode': part != 'train'})
 
 
+def few(dataset: ZeroShotDataset | SeveralDatasets, most: int) -> ZeroShotDataset | SeveralDatasets:
+    """Keep `most` images of an evaluation dataset, spread evenly over it; of each part at least one."""
+    parts = list(parts_of(dataset))
+    for part in parts:
+        kept = min(len(part), max(1, most // len(parts)))
+        part.img_infos = [part.img_infos[number * len(part) // kept] for number in range(kept)]
+    return SeveralDatasets(parts, separate=dataset.separate_eval) if isinstance(dataset, SeveralDatasets) else dataset
+
+
 def check_masks(dataset: Dataset, purpose: str) -> None:
     """Raise a UserError if a part of the dataset has no masks."""
     for part in parts_of(dataset):

@@ -5,7 +5,7 @@ import shutil
 import ssl
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
@@ -16,7 +16,12 @@ from urllib.request import Request, urlopen
 CHUNK = 1 << 18  # bytes
 TIMEOUT = 30  # seconds without a byte until a connection counts as dropped
 RETRY_WAITS = (1, 2, 4)  # seconds before each new attempt
+PAGE = (b'<!doctype html', b'<html')  # how a web page begins
 DROPPED = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+
+
+class Differs(OSError):
+    """A file is not the expected one."""
 
 
 def progress_bar(total: int | None, initial: int) -> AbstractContextManager:
@@ -28,7 +33,8 @@ def progress_bar(total: int | None, initial: int) -> AbstractContextManager:
     return tqdm(total=total, initial=initial, unit='B', unit_scale=True, disable=None)
 
 
-def obtain(path: Path, urls: Sequence[str], expected: Mapping[str, int | str]) -> None:
+def obtain(path: Path, urls: Sequence[str], expected: Mapping[str, int | str],
+           get: Callable[[Sequence[str], Path], None] | None = None) -> int:
     """Download a file unless it is there, and check it; only the right file gets the name `path`.
 
     The beginning of an interrupted download stays beside it as `NAME.part` and is resumed.
@@ -36,29 +42,35 @@ def obtain(path: Path, urls: Sequence[str], expected: Mapping[str, int | str]) -
     Args:
         urls: addresses, tried in this order.
         expected: see `difference`.
+        get: fetches to the given path, and checks the file; by default `fetch_from_any`.
+
+    Returns:
+        the size in bytes.
 
     Raises:
-        OSError: no address works, a file differs, or the disk is full; the message has the remedy.
+        Differs: the file that is there, or that came, is another one; the message has the remedy.
+        OSError: no address works, or the disk is full.
     """
     there, sources = path.exists(), ' or '.join(urls)
     file = path if there else path.with_name(f'{path.name}.part')
     if not there:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fetch_from_any(urls, file)
-    print(f'checking {path}' if expected else f'{path}: no size or checksum is published, so it is not checked',
+        (get or fetch_from_any)(urls, file)
+    print(f'checking {path}' if expected or get else f'{path}: no size or checksum is published, so it is not checked',
           file=sys.stderr)
     differs = difference(file, expected)
     if differs and there:
-        raise OSError(f'{path} {differs}: it is truncated, or another file. Delete it, and get it again from {sources}')
+        raise Differs(f'{path} {differs}: it is truncated, or another file. Delete it, and get it again from {sources}')
     if differs:
         file.unlink()
-        raise OSError(f'the download for {path} {differs}, and was deleted. Run this again, or download it by hand '
+        raise Differs(f'the download for {path} {differs}, and was deleted. Run this again, or download it by hand '
                       f'from {sources}')
     file.replace(path)
+    return path.stat().st_size
 
 
 def difference(path: Path, expected: Mapping[str, int | str]) -> str | None:
-    """Compare a file with its published facts.
+    """Compare a file with its published facts; a web page is never the file.
 
     Args:
         expected: 'size' in bytes and hashes in hexadecimal by their names in `hashlib`, as far as they are known.
@@ -66,17 +78,33 @@ def difference(path: Path, expected: Mapping[str, int | str]) -> str | None:
     Returns:
         the first difference as the end of a sentence, 'has ..., expected ...', or None.
     """
+    with path.open('rb') as file:
+        if file.read(CHUNK).lstrip().lower().startswith(PAGE):
+            return 'is a web page (the network may ask for a login, or the server refuses the file)'
     size = path.stat().st_size
     if expected.get('size', size) != size:
         return f'has {size:,} bytes, expected {expected["size"]:,}'
     for name in [name for name in expected if name != 'size']:
-        digest = hashlib.new(name)
-        with path.open('rb') as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != expected[name]:
-            return f'has the {name.upper().replace("SHA", "SHA-")} {digest.hexdigest()}, expected {expected[name]}'
+        found = hash_of(path, name)
+        if found != expected[name]:
+            return f'has the {name.upper().replace("SHA", "SHA-")} {found}, expected {expected[name]}'
     return None
+
+
+def hash_of(path: Path, name: str = 'sha256') -> str:
+    """Compute the hash of a file in hexadecimal, by its name in `hashlib`."""
+    digest = hashlib.new(name)
+    with path.open('rb') as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def require_space(length: int, folder: Path) -> None:
+    """Raise an OSError if the disk of a folder has less than `length` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if length > free:
+        raise OSError(errno.ENOSPC, f'{length / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free in {folder}')
 
 
 def fetch(url: str, part: Path) -> None:
@@ -98,9 +126,7 @@ def fetch(url: str, part: Path) -> None:
             part.unlink(missing_ok=True)
             have = 0
         length = int(response.headers['Content-Length'] or 0)
-        free = shutil.disk_usage(part.parent).free
-        if length > free:
-            raise OSError(f'{length / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free in {part.parent}')
+        require_space(length, part.parent)
         total = have + length if length else None
         with progress_bar(total, have) as bar, part.open('ab') as file:
             while chunk := response.read(CHUNK):

@@ -30,8 +30,8 @@ def add_model_arguments(parser: ArgumentParser, default: Path | None = None) -> 
         default: the checkpoint to use without --checkpoint; without it the argument is required.
     """
     parser.add_argument('--checkpoint', metavar='CKPT', required=default is None, default=default and str(default),
-                        help='a checkpoint of this project or of the authors, or a slim one made by tools/export.py'
-                             + (' (default: the miniature\'s model)' if default else ''))
+                        help='a checkpoint of this project or of the authors, a slim one made by tools/export.py, or a '
+                             'name of tools/download.py' + (' (default: the miniature\'s model)' if default else ''))
     add_source_arguments(parser)
     parser.add_argument('--device', help='for example cuda:1 or cpu (default: a GPU if there is one)')
     parser.add_argument('--amp', choices=['bfloat16', 'float16'], help='autocast to this type (default: float32)')

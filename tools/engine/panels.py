@@ -20,22 +20,32 @@ def beside(images: Sequence[Image.Image], margin: int = MARGIN) -> Image.Image:
     return canvas
 
 
-def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], dataset: ZeroShotDataset, opacity: float
-                 ) -> Image.Image:
+def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], dataset: ZeroShotDataset, opacity: float,
+                 height: int | None = None) -> Image.Image:
     """Draw titled images in a row, and below them a legend of the classes in their labels.
 
     Args:
         panels: title -> image (H, W, 3) uint8, RGB, and class indices (H, W) to draw over it, or None; indices that
             are no class are drawn without a colour.
         opacity: of the colours over the image, in (0, 1].
+        height: of all images in pixels; None: as they are.
     """
     split, palette = dataset.facts.split, dataset.PALETTE
-    row = beside([stack([caption(title, size=TITLE), Image.fromarray(image) if labels is None else
-                         overlay(image, labels, palette, opacity)]) for title, (image, labels) in panels.items()])
+    row = beside([stack([caption(title, size=TITLE), with_height(
+        Image.fromarray(image) if labels is None else overlay(image, labels, palette, opacity), height)])
+        for title, (image, labels) in panels.items()])
     present = sorted({index for _, labels in panels.values() if labels is not None for index in np.unique(labels)})
     entries = [(f'{split.names[index]} (unseen)' if index in split.unseen else split.names[index], palette[index])
                for index in present if index < len(split.names)]
     return stack([row, legend(entries, row.width)])
+
+
+def with_height(image: Image.Image, height: int | None) -> Image.Image:
+    """Resize an image to a height in pixels; a whole factor shows its pixels as squares."""
+    if height in (None, image.height):
+        return image
+    method = Image.Resampling.LANCZOS if height % image.height else Image.Resampling.NEAREST
+    return image.resize((max(1, round(image.width * height / image.height)), height), method)
 
 
 def model_input(sample: dict) -> tuple[np.ndarray, np.ndarray | None]:

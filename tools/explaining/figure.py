@@ -6,11 +6,11 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from models.colours import CELL, DIFFERENCE, HEAT, MARK, WEIGHTS
 from models.inference.drawing import font_for, shorten
+from tools.engine.plots import even_ends, even_ticks
 from tools.explaining.explanation import Explanation
 
 SHOWN = 1000  # pixels of the longer side of the whole image, which is drawn less than half as large
@@ -31,15 +31,14 @@ def draw(explanation: Explanation) -> Figure:
     first, second, third = upper.subfigures(1, 3)
     _draw_image(first, explanation)
     logits, means = explanation.region_logits, explanation.mean_logits
-    pixels = 'the pixels of the class' if explanation.prediction.mask.any() else 'all pixels'
+    pixels = _pixels(explanation)
     scores = 1 / (1 + np.exp(-logits))
     _draw_regions(second, explanation, scores, cmap=HEAT, limits=(0, max(scores.max(), 0.01)), numbers=means,
-                  title=f'scores by the queries of each region (green: its cell)\nnumbers: mean logit over {pixels}',
-                  label='sigmoid of the mask logits')
+                  title=f'2. Scores by region\nnumbers: mean logit, {pixels}', label='sigmoid of the mask logits')
     margins = logits - logits.mean(axis=0)
-    limit = max(float(np.quantile(np.abs(margins), 0.995)), 1e-3)
+    limit = max(float(np.abs(margins).max()), 1e-3)
     _draw_regions(third, explanation, margins, cmap=DIFFERENCE, limits=(-limit, limit), numbers=means - means.mean(),
-                  title=f'mask logits minus the mean over all regions\nnumbers: mean difference over {pixels}',
+                  title=f'3. Regions minus their mean\nnumbers: mean difference, {pixels}',
                   label='difference of mask logits')
     attention, *panels = lower.subplots(1, 4)
     _draw_attention(lower, attention, explanation)
@@ -64,17 +63,17 @@ def _draw_image(figure: SubFigure, explanation: Explanation) -> None:
                window.height * scale_y)
     axes.set_xlim(-0.5, image.shape[1] - 0.5)
     axes.set_ylim(image.shape[0] - 0.5, -0.5)
-    area = f'{100 * share:.1f} % of the image' if mask.any() else 'not found in the image'
-    place = 'one window' if explanation.windows == 1 else f'window {explanation.number} of {explanation.windows}'
-    axes.set_title(f'{area}, with {len(explanation.result.class_names) - 1} other classes\n{place}, '
-                   f'{explanation.side}x{explanation.side} regions', fontsize=11)
+    area = f'class: {100 * share:.1f} % of the image' if share else 'class: not found'
+    place = '' if explanation.windows == 1 else f', window {explanation.number} of {explanation.windows}'
+    axes.set_title(f'1. Image and {explanation.side}x{explanation.side} regions{place}\n{area}; other classes: '
+                   f'{len(explanation.result.class_names) - 1}', fontsize=11)
     axes.set_axis_off()
 
 
 def _draw_regions(figure: SubFigure, explanation: Explanation, maps: np.ndarray, *, cmap: str,
                   limits: tuple[float, float], numbers: np.ndarray, title: str, label: str) -> None:
     """Draw the map (h, w) of each region, arranged as the regions are."""
-    panels = figure.subplots(explanation.side, explanation.side, squeeze=False)
+    panels, limits = figure.subplots(explanation.side, explanation.side, squeeze=False), even_ends(*limits)
     height, width = (length / explanation.side for length in maps.shape[1:])
     highest = explanation.mean_logits.argmax()
     for region, axes in enumerate(panels.flat):
@@ -97,7 +96,8 @@ def _draw_attention(figure: SubFigure, axes: Axes, explanation: Explanation) -> 
     patches, itself = (weights[explanation.block - 1].float().cpu().numpy() for weights in explanation.attention)
     view, side = explanation.view, explanation.side
     axes.imshow(np.asarray(Image.fromarray(view).convert('L')), cmap='gray', vmin=0, vmax=255)
-    shown = axes.imshow(100 * patches, cmap=WEIGHTS, vmin=0, alpha=0.75, interpolation='nearest',
+    shown = axes.imshow(100 * patches, cmap=WEIGHTS, vmin=0, vmax=even_ends(0, 100 * patches.max())[1], alpha=0.75,
+                        interpolation='nearest',
                         extent=(-0.5, view.shape[1] - 0.5, view.shape[0] - 0.5, -0.5))
     _draw_grid(axes, side, -0.5, -0.5, view.shape[1], view.shape[0])
     for region, weight in enumerate(itself):
@@ -105,8 +105,8 @@ def _draw_attention(figure: SubFigure, axes: Axes, explanation: Explanation) -> 
         axes.text((column + 0.5) * view.shape[1] / side, (row + 0.93) * view.shape[0] / side,
                   f'itself {100 * weight:.0f} %', fontsize=8, ha='center', va='center', color='white',
                   bbox={'facecolor': 'black', 'alpha': 0.55, 'pad': 1, 'linewidth': 0})
-    axes.set_title(f'attention of each region token in block {explanation.block}\nof '
-                   f'{len(explanation.attention.patches)}: to patches of its cell and itself', fontsize=11)
+    axes.set_title(f'4. Attention of region tokens\nblock {explanation.block} of '
+                   f'{len(explanation.attention.patches)}', fontsize=11)
     axes.set_axis_off()
     _add_colorbar(figure, axes, shown, 'percent of its attention', **BELOW)
 
@@ -114,20 +114,20 @@ def _draw_attention(figure: SubFigure, axes: Axes, explanation: Explanation) -> 
 def _draw_ablation(figure: SubFigure, panels: list[Axes], explanation: Explanation) -> None:
     """Draw the scores of the class with region tokens, without them, and the difference."""
     before, after = explanation.prediction, explanation.ablated['everywhere']
-    highest = max(float(before.scores.max()), float(after.scores.max()), 0.01)
-    pixels = 'outlined pixels' if before.mask.any() else 'all pixels'
-    for axes, title, prediction in zip(panels, ('with region tokens', 'without region tokens'), (before, after)):
-        shown = axes.imshow(prediction.scores.clip(0), cmap=HEAT, vmin=0, vmax=highest)
-        axes.set_title(f'{title}:\n{100 * prediction.mask.mean():.1f} % of the window,\nmean score over {pixels} '
+    highest = even_ends(0, max(float(before.scores.max()), float(after.scores.max()), 0.01))[1]
+    for axes, title, prediction in zip(panels, ('5. With region tokens', '6. Without region tokens'), (before, after)):
+        shown = axes.imshow(prediction.scores, cmap=HEAT, vmin=0, vmax=highest)
+        axes.set_title(f'{title}\n{100 * prediction.mask.mean():.1f} % of the window; mean score '
                        f'{prediction.scores[explanation.pixels].mean():.2f}', fontsize=11)
         _add_colorbar(figure, axes, shown, 'test score of the class', **BELOW)
     change = after.scores - before.scores
-    limit = max(float(np.abs(change).max()), 1e-3)
-    shown = panels[2].imshow(change, cmap=DIFFERENCE, vmin=-limit, vmax=limit)
+    largest = max(float(np.abs(change).max()), 1e-3)
+    lowest, highest = even_ends(-largest, largest)
+    shown = panels[2].imshow(change, cmap=DIFFERENCE, vmin=lowest, vmax=highest)
     lost, gained = before.mask & ~after.mask, after.mask & ~before.mask
-    panels[2].set_title(f'effect of the ablation:\n{100 * lost.mean():.1f} % of the window lost,\n'
+    panels[2].set_title(f'7. Difference, 6 minus 5\n{100 * lost.mean():.1f} % of the window lost; '
                         f'{100 * gained.mean():.1f} % gained', fontsize=11)
-    _add_colorbar(figure, panels[2], shown, 'score without minus with region tokens', **BELOW)
+    _add_colorbar(figure, panels[2], shown, 'difference of test scores', **BELOW)
     for axes in panels:
         _outline(axes, before.mask)
         axes.set_axis_off()
@@ -146,7 +146,13 @@ def _draw_grid(axes: Axes, side: int, left: float, top: float, width: float, hei
             axes.plot([left + i * width / side] * 2, [top, top + height], color=colour, linewidth=line, clip_on=False)
 
 
+def _pixels(explanation: Explanation) -> str:
+    return 'outlined pixels' if explanation.prediction.mask.any() else 'all pixels'
+
+
 def _add_colorbar(figure: SubFigure, axes: Axes | np.ndarray, shown: AxesImage, label: str, **place) -> None:
-    bar = figure.colorbar(shown, ax=axes, ticks=MaxNLocator(4), **place)
+    """Add a colour bar; a pointed end says that there are lower scores, as a penalty makes them."""
+    below = shown.get_array().min() < shown.norm.vmin
+    bar = figure.colorbar(shown, ax=axes, ticks=even_ticks(), extend='min' if below else 'neither', **place)
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)

@@ -1,4 +1,4 @@
-"""Writes the exports of tools/export.py, each compared with the checkpoint before it gets its name."""
+"""Writes the exports of tools/export.py, each compared with the checkpoint, on request, before it gets its name."""
 import json
 from argparse import Namespace
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ ONNX_PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
 MIN_AGREEMENT = 0.98  # fraction of the pixels that must keep their label
 MAX_DIFFERENCE = 1e-3  # of scores and of unit embeddings, onnxruntime against PyTorch
 TRY_OTHER_VERSIONS = 'Nothing is written. Try other versions: pip install --upgrade -r tools/export_requirements.txt'
+NOT_CHECKED = '%s is not compared with the checkpoint (--no-check)'
 NEW_PROMPTS = ['an image that shows {}']  # in no prompt set, so that the text tower computes the embeddings
 
 
@@ -32,14 +33,15 @@ def require_onnx() -> None:
 
 
 def load(args: Namespace) -> tuple[Checkpoint, Segmenter, list[np.ndarray]]:
-    """Load the checkpoint, its model, and the images to compare results on."""
+    """Load the checkpoint, its model, and the images to compare results on (none with --no-check)."""
     checkpoint = files.read(args.checkpoint)
     cliprc.check_clip_rc(checkpoint)
     config = None if args.config is None else load_config(args.config)
     checkpoint = slim.with_metadata(checkpoint, config)
     model = load_model(checkpoint, config, clip=args.clip, device='cpu')
-    images = [read_image(file) for file in args.image] or draw_images(model.model.decode_head.img_size)
-    return checkpoint, model, images
+    if args.no_check:
+        return checkpoint, model, []
+    return checkpoint, model, [read_image(file) for file in args.image] or draw_images(model.model.decode_head.img_size)
 
 
 def draw_images(side: int) -> list[np.ndarray]:
@@ -56,25 +58,28 @@ def draw_images(side: int) -> list[np.ndarray]:
 
 def write_slim(file: Path, checkpoint: Checkpoint, model: Segmenter, images: Sequence[np.ndarray], *, dtype: str,
                text_tower: bool) -> None:
-    """Write a slim checkpoint and log its size.
+    """Write a slim checkpoint and log its size; without images its labels are not compared.
 
     Raises:
         UserError: it cannot be made, or its labels differ from those of the checkpoint; no file is left then.
     """
-    tower = model.tower if text_tower else None
+    logger, tower = get_root_logger(), model.tower if text_tower else None
+    logger.info('%s: converting the weights to %s', file.name, dtype)
     weights = slim.slim_weights(model.model, tower, slim.DTYPES[dtype])
     with atomic_path(file) as part:
         meta = json.dumps(slim.portable_meta(checkpoint, dtype=dtype), ensure_ascii=False)
         part.write_bytes(save(weights, {'format': 'pt', 'meta': meta}))  # save_file would hide it from other users
-        exported = load_model(part, device=model.device)
-        agreement = min(_agreement(model, exported, images, prompts) for prompts in
-                        ([None, NEW_PROMPTS] if text_tower else [None]))
-        if agreement < MIN_AGREEMENT:
-            raise UserError(f'with {dtype} only {100 * agreement:.2f} % of the pixels keep their label, and '
-                            f'{100 * MIN_AGREEMENT:.0f} % are required: nothing is written. Try another --dtype, '
-                            'or images like those of the training: --image FILE ...')
-    logger = get_root_logger()
-    logger.info('%.3f %% of the pixels of %d images keep their label', 100 * agreement, len(images))
+        if images:
+            exported = load_model(part, device=model.device)
+            agreement = min(_agreement(model, exported, images, prompts) for prompts in
+                            ([None, NEW_PROMPTS] if text_tower else [None]))
+            if agreement < MIN_AGREEMENT:
+                raise UserError(f'with {dtype} only {100 * agreement:.2f} % of the pixels keep their label, and '
+                                f'{100 * MIN_AGREEMENT:.0f} % are required: nothing is written. Try another --dtype, '
+                                'or images like those of the training: --image FILE ...')
+            logger.info('%.3f %% of the pixels of %d images keep their label', 100 * agreement, len(images))
+        else:
+            logger.warning(NOT_CHECKED, file.name)
     logger.info('%s: %s (%s: %s), %s, %s', file, _megabytes(file), checkpoint.path, _megabytes(checkpoint.path), dtype,
                 f'with the text tower of {tower.source}' if text_tower else 'without a text tower')
 
@@ -82,26 +87,36 @@ def write_slim(file: Path, checkpoint: Checkpoint, model: Segmenter, images: Seq
 def _agreement(original: Segmenter, exported: Segmenter, images: Sequence[np.ndarray],
                prompts: Sequence[str] | None) -> float:
     """Return the fraction of pixels to which both models give the same class of the training."""
-    equal = [original.segment(image, prompts=prompts).labels == exported.segment(image, prompts=prompts).labels
-             for image in images]
+    equal = []
+    for number, image in enumerate(images, 1):
+        get_root_logger().info('comparing labels with those of the checkpoint: image %d of %d, %s', number, len(images),
+                               'embeddings of the checkpoint' if prompts is None else 'embeddings by the text tower')
+        equal.append(original.segment(image, prompts=prompts).labels == exported.segment(image, prompts=prompts).labels)
     return sum(int(pixels.sum()) for pixels in equal) / sum(pixels.size for pixels in equal)
 
 
 def write_onnx(file: Path, model: Segmenter, images: Sequence[np.ndarray]) -> None:
-    """Write the ONNX model of windows and the JSON file beside it, and log how it compares.
+    """Write the ONNX model of windows and the JSON file beside it, and log how it compares; not without images.
 
     Raises:
         UserError: onnxruntime gives other labels than PyTorch; no file is left then.
     """
     logger, facts = get_root_logger(), onnx_models.facts(model)
-    windows = onnx_models.windows_of(images, model)
     with atomic_path(file.with_suffix('.json')) as json_part, atomic_path(file) as part:
+        logger.info('%s: tracing the vision encoder and the head', file.name)
         scores = onnx_models.export_windows(model.model, part)
-        for classes, others, difference in onnx_models.compare_windows(scores, part, windows,
-                                                                       torch.tensor(facts['text'])):
+        if images:
+            windows = onnx_models.windows_of(images, model)
+            logger.info('comparing scores of %d windows, onnxruntime against PyTorch, for several numbers of classes',
+                        len(windows))
+            compared = onnx_models.compare_windows(scores, part, windows, torch.tensor(facts['text']))
+        else:
+            logger.warning(NOT_CHECKED, file.name)
+            compared = ()
+        for classes, others, difference in compared:
             comparison = (f'of {windows[:, 0].numel()} pixels, {others} labels differ; scores differ by at most '
                           f'{difference:.1e}')
-            logger.info('%d classes, onnxruntime against PyTorch: %s', classes, comparison)
+            logger.info('%d classes: %s', classes, comparison)
             if others or difference > MAX_DIFFERENCE:
                 raise UserError(f'onnxruntime gives other labels than PyTorch with {classes} classes: {comparison}. '
                                 f'{TRY_OTHER_VERSIONS}')
@@ -109,21 +124,27 @@ def write_onnx(file: Path, model: Segmenter, images: Sequence[np.ndarray]) -> No
     logger.info('%s: %s; what its user must know: %s', file, _megabytes(file), file.with_suffix('.json'))
 
 
-def write_onnx_text(file: Path, model: Segmenter) -> None:
-    """Write the ONNX model of the text tower, and log how it compares.
+def write_onnx_text(file: Path, model: Segmenter, *, check: bool) -> None:
+    """Write the ONNX model of the text tower, and log how it compares if `check`.
 
     Raises:
         UserError: there is no text tower, or onnxruntime gives other embeddings; no file is left then.
     """
-    encoder = model.tower.load()
+    logger, encoder = get_root_logger(), model.tower.load()
     with atomic_path(file) as part:
+        logger.info('%s: tracing the text tower', file.name)
         onnx_models.export_text(encoder, part)
-        difference = onnx_models.compare_text(encoder, part, [f'a photo of a {name}' for name in model.class_names])
-        if not difference < MAX_DIFFERENCE:
-            raise UserError(f'onnxruntime gives other text embeddings than PyTorch: they differ by {difference:.1e}. '
-                            f'{TRY_OTHER_VERSIONS}')
-    get_root_logger().info('%s: %s, the text tower of %s; embeddings differ by at most %.1e', file, _megabytes(file),
-                           model.tower.source, difference)
+        if check:
+            texts = [f'a photo of a {name}' for name in model.class_names]
+            logger.info('comparing the embeddings of %d texts, onnxruntime against PyTorch', len(texts))
+            difference = onnx_models.compare_text(encoder, part, texts)
+            if not difference < MAX_DIFFERENCE:
+                raise UserError('onnxruntime gives other text embeddings than PyTorch: they differ by '
+                                f'{difference:.1e}. {TRY_OTHER_VERSIONS}')
+            logger.info('embeddings differ by at most %.1e', difference)
+        else:
+            logger.warning(NOT_CHECKED, file.name)
+    logger.info('%s: %s, the text tower of %s', file, _megabytes(file), model.tower.source)
 
 
 def _megabytes(file: str | Path) -> str:

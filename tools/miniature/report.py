@@ -5,7 +5,6 @@ Writes results.json (scores as fractions) and results.png (images of unseen clas
 """
 import argparse
 import json
-import pickle
 import sys
 from pathlib import Path
 
@@ -19,9 +18,11 @@ from prettytable import PrettyTable
 
 from datasets.miniature import Miniature
 from models.errors import UserError
+from models.inference import load_model
 from models.inference.drawing import caption, stack
 from tools.engine.errors import run
 from tools.engine.files import atomic_path
+from tools.engine.model_arguments import THRESHOLD
 from tools.engine.panels import beside
 from tools.miniature.world import SIZE, swatch
 
@@ -61,28 +62,38 @@ def patterned(labels: np.ndarray) -> Image.Image:
     return Image.fromarray(canvas)
 
 
-def results_image(world: Path, label_files: dict[str, Path], count: int = 8) -> Image.Image:
-    """Draw the first `count` test images that show an unseen class: image, truth, and a row for each label file.
+def results_image(world: Path, runs: dict[str, Path], threshold: float, count: int = 8) -> Image.Image:
+    """Draw the first `count` test images that show an unseen class: image, truth, and two rows for each model.
 
-    Background is left out of predictions, as it is left out of scores.
+    The first row of a model is what scores count: the best class of each pixel inside the truth's outlines. The second
+    one is the segmentation of the whole image, where a best score below the threshold means background.
+
+    Args:
+        runs: title -> work folder with latest.pth.
+        threshold: between 0 and 1.
     """
     names = (world / 'ImageSets/Segmentation/val.txt').read_text().split()
     unseen = Miniature.describe().split.unseen
-    truths = {index: read_mask(world / f'SegmentationClass/{name}.png') for index, name in enumerate(names)}
-    chosen = [index for index, truth in truths.items() if np.isin(truth, unseen).any()][:count]
-    rows = {'image': [Image.open(world / f'JPEGImages/{names[index]}.jpg') for index in chosen],
-            'truth': [patterned(truths[index]) for index in chosen]}
-    for title, file in label_files.items():
-        labels = pickle.loads(file.read_bytes())  # our own, written by test.py
-        rows[title] = [patterned(np.where(truths[index] == 255, 255, labels[index])) for index in chosen]
+    truths = {name: read_mask(world / f'SegmentationClass/{name}.png') for name in names}
+    chosen = [name for name in names if np.isin(truths[name], unseen).any()][:count]
+    images = [Image.open(world / f'JPEGImages/{name}.jpg') for name in chosen]
+    rows = [('image', images), ('truth', [patterned(truths[name]) for name in chosen])]
+    for title, folder in runs.items():
+        model = load_model(folder / 'latest.pth', device='cpu')
+        best = [result.labels for result in model.segment(images)]
+        rows.append((title, [patterned(np.where(truths[name] == 255, 255, labels))
+                             for name, labels in zip(chosen, best, strict=True)]))
+        rows.append(('whole image', [patterned(result.labels)
+                                     for result in model.segment(images, threshold=threshold)]))
 
-    drawn = [beside([caption(title, TITLE, 16), *images], MARGIN) for title, images in rows.items()]
+    drawn = [beside([caption(title, TITLE, 16), *images], MARGIN) for title, images in rows]
     looks = [beside([Image.fromarray(swatch(index)).crop((0, 0, 36, 36)), caption(
         f'{name} (unseen)' if index in unseen else name, 190, 16)], MARGIN)
         for index, name in enumerate(Miniature.CLASSES)]
     legend = [beside(looks[row::4], 0) for row in range(4)]
-    note = 'Grey: background, which is no class and is not scored. Outlines are those of the truth in all rows.'
-    return stack([*drawn, *legend, beside([caption(note, size=16)], MARGIN)])
+    notes = ['Grey: background, which is no class and is not scored. In the rows "whole image" it is where the best',
+             f'score is below {threshold:g}; in the rows above these it is that of the truth.']
+    return stack([*drawn, *legend, *(beside([caption(note, size=16)], MARGIN) for note in notes)])
 
 
 def main() -> None:
@@ -94,7 +105,7 @@ def main() -> None:
         file.write_text(json.dumps({title: {name: values[name] for name in SCORES}
                                     for title, values in scores.items()}, indent=1) + '\n')
     with atomic_path(work / 'results.png') as file:
-        results_image(work / 'world', {name: work / name / 'labels.pkl' for name in ('inductive', 'transductive')}
+        results_image(work / 'world', {name: work / name for name in ('inductive', 'transductive')}, THRESHOLD
                       ).save(file)
     table = PrettyTable(['mIoU in percent', 'seen', 'unseen', 'hIoU'], align='r')
     table.align['mIoU in percent'] = 'l'

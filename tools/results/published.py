@@ -4,6 +4,8 @@ CLIP-RC's own scores are in its configs (`published = dict(...)`), and so is the
 """
 from typing import NamedTuple
 
+from models.weights.published_files import CHECKPOINTS, page_of
+
 Score = float | str | None  # in percent; a text: a printed range; None: not printed
 
 # Name of a protocol in the configs -> its data, and its numbers of seen / unseen classes.
@@ -64,12 +66,5 @@ ROWS = (
     Row('CLIP-RC, second-hand', 'inductive', VOC, hIoU=85.8, note='as listed by papers that compare with it'),
 )
 
-# Config -> the authors' checkpoint.
-OFFICIAL = {f'configs/{name}.py': f'https://drive.google.com/file/d/{key}/view' for name, key in {
-    'voc12/clip_rc_zero_vit-b_512x512_40k_voc_10_16': '177NlvVKd8XBDPgORPlyW1Bhs4cX_xD7i',
-    'voc12/clip_rc_zero_vit-b_512x512_20k_voc_10_16_st': '1e42PVaURY1Ub0MRtiutnymcsL-PASfjk',
-    'voc12/clip_rc_fully_vit-b_512x512_40k_voc_10_16': '1nK7K_R5t3mbaWaamxUBNO5wYGdSbSW_i',
-    'coco/clip_rc_zero_vit-b_512x512_80k_coco_stuff164k_100_16': '1wFntgORB1q_H0WGU1JIAKOOsgXoE94Pe',
-    'coco/clip_rc_zero_vit-b_512x512_40k_coco_stuff164k_100_16_st': '1dD4wJNdLGJD-l-AdEYQ1dY9xousnbQLJ',
-    'coco/clip_rc_fully_vit-b_512x512_80k_coco_stuff164k_100_16': '1-I859mSX9MblCXACcCc-2QlqmJHU7Jh1',
-}.items()}
+# Config -> the address of the authors' checkpoint.
+OFFICIAL = {f'configs/{config}.py': page_of(name) for name, (config, _) in CHECKPOINTS.items()}

@@ -21,18 +21,24 @@ from models.weights import files, metadata
 from tools.engine import hang, process
 from tools.engine.build import trained_model, warn_of_other_parts
 from tools.engine.config import dataset_configs, load_config
-from tools.engine.data import evaluation_dataset, evaluation_loader
+from tools.engine.data import evaluation_dataset, evaluation_loader, few
 from tools.engine.evaluation import collect, predict
 from tools.engine.files import make_folder
 from tools.engine.panels import side_by_side
 
 
-def test(args: argparse.Namespace) -> None:
+def test(args: argparse.Namespace, place: process.Place | None = None, most: int | None = None) -> None:
+    """Test a checkpoint as the command line says.
+
+    Args:
+        place: of a process that has joined the others already.
+        most: images to test; by default all.
+    """
     check_options(args)
     config = load_config(args.config, args.cfg_options, args.data_root)
-    place = process.start(args, timeout=hang.group_timeout(args))
+    place = place or process.start(args, timeout=hang.group_timeout(args))
     checkpoint = files.read(args.checkpoint)
-    folder = make_folder(args.work_dir or Path(args.checkpoint).absolute().parent / 'eval_results')
+    folder = make_folder(args.work_dir or Path(checkpoint.path).absolute().parent / 'eval_results')
     prefix = dict(option.split('=', 1) for option in args.eval_options).get(
         'imgfile_prefix', str(folder / 'format_results'))
     for output in [args.show_dir, args.out and Path(args.out).parent, args.format_only and prefix]:
@@ -44,6 +50,7 @@ def test(args: argparse.Namespace) -> None:
         for settings in dataset_configs(config.data.test):
             settings.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
     dataset = evaluation_dataset(config, 'test', scored=bool(args.eval))
+    dataset = dataset if most is None else few(dataset, most)
 
     model = trained_model(config, checkpoint)
     trained_in = checkpoint.meta.get('clip_rc', {}).get('setting', model.setting.value)
@@ -78,7 +85,7 @@ def test(args: argparse.Namespace) -> None:
         logger.info('label files: %s', prefix)
     if args.eval:
         scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
-        tested = {'config': args.config, 'checkpoint': os.path.realpath(args.checkpoint),  # latest.pth is a link
+        tested = {'config': args.config, 'checkpoint': os.path.realpath(checkpoint.path),  # latest.pth is a link
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'images': len(dataset), 'protocol': config.get('protocol'),
                   'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,

@@ -28,20 +28,47 @@ from tools.engine.errors import AT_END
 from tools.engine.evaluation import Evaluation
 from tools.engine.files import lock_folder, make_folder
 from tools.engine.runner import TrainingRunner
+from tools.training.excerpt import Excerpt
 from tools.training.settings import set_batch, set_optimizer_hook
 from tools.training.start import check_same_task, images_done, initial_model, starting_point
 
 
-def train(args: argparse.Namespace) -> None:
+def training_config(args: argparse.Namespace) -> Config:
+    """Load the config of a training.
+
+    Raises:
+        UserError: it is not one, or a setting is unknown or invalid.
+    """
     config = load_config(args.config, args.cfg_options, args.data_root)
     if config.get('cross_dataset'):
         raise UserError(f'{args.config} tests a model on other classes than those it was trained on: train with a '
                         'config of configs/coco, and test with this one.')
     require(config, args.config, 'runner.max_iters', 'data.samples_per_gpu', 'data.workers_per_gpu', 'optimizer')
+    return config
+
+
+def work_folder(args: argparse.Namespace, config: Config) -> Path:
+    return Path(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train as the command line says."""
+    config = training_config(args)
     place = process.start(args, timeout=hang.group_timeout(args))
-    work_dir = make_folder(args.work_dir or config.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
+    work_dir = make_folder(work_folder(args, config))
     if place.rank == 0:
         AT_END.callback(lock_folder(work_dir, '--work-dir', patience=120).close)
+    run(args, config, place, work_dir)
+
+
+def run(args: argparse.Namespace, config: Config, place: process.Place, work_dir: Path, excerpt: Excerpt | None = None
+        ) -> None:
+    """Train in a folder that this process has locked.
+
+    Args:
+        config: from `training_config`; it is changed.
+        excerpt: ends the run early, for a smoke test.
+    """
     timestamp = time.strftime('%Y%m%d_%H%M%S')
     logger = get_root_logger(log_file=str(work_dir / f'{timestamp}.log'), log_level=config.get('log_level', 'INFO'))
     for handler in logger.handlers:
@@ -60,7 +87,7 @@ def train(args: argparse.Namespace) -> None:
     images = images_done(checkpoint, batch, logger) if resumes else 0
 
     loader = training_loader(config, place, seed, images)
-    evaluation = None if args.no_validate else evaluation_hook(config, place)
+    evaluation = None if args.no_validate else evaluation_hook(config, place, excerpt)
     model = initial_model(config, checkpoint)
     model.CLASSES = common_facts(config).split.names
     if checkpoint is not None:
@@ -87,6 +114,8 @@ def train(args: argparse.Namespace) -> None:
         runner.register_hook(evaluation, priority='LOW')
     if resumes:
         runner.resume(checkpoint.path, done, images)
+    if excerpt is not None:
+        excerpt.take(runner, evaluation)
     if done >= config.runner.max_iters:
         logger.info('nothing is left to do: %s is of the last of %d iterations', checkpoint.path,
                     config.runner.max_iters)
@@ -128,9 +157,10 @@ def set_precision(config: Config, model: CLIPRC, place: process.Place, logger: l
         set_optimizer_hook(config, 'ScaledOptimizerHook')
 
 
-def evaluation_hook(config: Config, place: process.Place) -> Evaluation:
+def evaluation_hook(config: Config, place: process.Place, excerpt: Excerpt | None = None) -> Evaluation:
     """Build the hook that scores `data.val` while training; `save_best='hIoU'` keeps the best checkpoint."""
-    loader = evaluation_loader(config, evaluation_dataset(config, 'val', scored=True), place)
+    dataset = evaluation_dataset(config, 'val', scored=True)
+    loader = evaluation_loader(config, dataset if excerpt is None else excerpt.of(dataset), place)
     with building('evaluation'):
         return Evaluation(loader, place, **(config.get('evaluation') or {}))
 

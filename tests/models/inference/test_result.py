@@ -1,5 +1,7 @@
-"""Results of inference: summaries, overlays, legends, files."""
+"""Results of inference: summaries, overlays, legends, files, and how a notebook shows them."""
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -41,6 +43,53 @@ def test_overlay(result):
     with_legend = result.overlay()
     assert with_legend.height > 128 and np.array_equal(np.asarray(with_legend)[:128, :128],
                                                        np.asarray(result.overlay(legend=False)))
+
+
+def test_overlays_of_another_size(result):
+    """The shape of labels is kept: nothing is mixed between classes."""
+    for side in (256, 128, 64):
+        drawn = result.overlay(opacity=1, legend=False, side=side)
+        assert drawn.size == (side, side)
+        colours = np.asarray(drawn).reshape(-1, 3)
+        for index, colour in enumerate(result.palette):
+            share = (colours == colour).all(axis=1).mean()
+            assert share == pytest.approx((result.labels == index).mean(), abs=0.01)
+        assert result.overlay(side=side).width >= side
+    assert np.array_equal(np.asarray(result.overlay(side=128)), np.asarray(result.overlay()))
+    for side in (0, -1):
+        with pytest.raises(ValueError, match='at least 1 pixel'):
+            result.overlay(side=side)
+
+
+@pytest.mark.parametrize(('size', 'shown'), [
+    ((1, 1), (40, 40)), ((3, 60), (3, 60)), ((10, 20), (20, 40)), ((120, 80), (100, 67))])
+def test_a_notebook_shows_it_as_an_image_of_moderate_size(miniature, size, shown, monkeypatch):
+    monkeypatch.setattr('models.inference.result.NOTEBOOK_SIDES', (40, 100))
+    result = miniature.segment(np.full((*size, 3), 90, np.uint8), ['red dots', 'blue paint'])
+    legend = result.legend(shown[::-1])
+    with Image.open(io.BytesIO(result._repr_png_())) as image:
+        assert image.format == 'PNG'
+        assert image.size == (max(shown[1], legend.width), shown[0] + legend.height)
+
+
+def test_a_result_in_a_line(miniature, scene, result):
+    line = repr(result)
+    assert re.fullmatch('<Result: 128 x 128 pixels; .* %, unlabelled [0-9.]+ %, [0-9]+ without pixels; threshold 0.3>',
+                        line)
+    for entry in result.summary()['classes']:
+        assert (f"{entry['name']} {100 * entry['area']:.1f} %" in line) == (entry['pixels'] > 0)
+    many = repr(miniature.segment(scene.image))
+    assert 'threshold' not in many and 'unlabelled' not in many and len(many) < 250
+    noise = repr(miniature.segment(np.zeros((3, 2, 3), np.uint8), ['x' * 60, 'y' * 60]))
+    assert noise.startswith('<Result: 2 x 3 pixels; ') and noise.endswith('; unreliable, see .warning>')
+    assert max(map(len, re.findall('[xy]+', noise.split(';')[1]))) < 60
+
+
+def test_a_line_of_many_classes(miniature, image, monkeypatch):
+    monkeypatch.setattr('models.inference.result.MAX_REPR_CLASSES', 1)
+    result = miniature.segment(image)
+    found = sorted((entry['area'] for entry in result.summary()['classes'] if entry['area']), reverse=True)
+    assert f', {len(found) - 1} more class' in repr(result) and f' {100 * sum(found[1:]):.1f} %' in repr(result)
 
 
 def test_legend_names_all_classes(result, monkeypatch):

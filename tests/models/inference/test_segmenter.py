@@ -27,6 +27,15 @@ def test_the_classes_of_the_training(miniature, scene):
     assert result.labels.dtype == np.uint8 and result.labels.shape == scene.labels.shape
 
 
+def test_a_model_in_a_line(miniature):
+    device = miniature.device
+    assert repr(miniature) == f'<Segmenter: trained on 20 classes, 15 of them with masks; prompts: single; ' \
+                              f'device: {device}>'
+    other = Segmenter(miniature.model, miniature.config, tower=miniature.tower, class_names=(), seen_names=(),
+                      prompts=('a {}', 'the {}'), known={})
+    assert repr(other) == f'<Segmenter: trained on unknown classes; prompts: 2 texts; device: {device}>'
+
+
 def test_class_names_in_any_order_and_with_synonyms(miniature, scene):
     names = [miniature.class_names[index] for index in reversed(scene.classes)]
     result = miniature.segment(scene.image, [f'{name}, {name}s' for name in names])

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from models.weights import openai_files
+from models.weights import published_files
 from models.weights.clip import holds_text_tower, load_vision_tower, text_tower
 from models.weights.clip_variant import text_encoder_of
 from models.weights.files import Checkpoint, read, read_embeddings
@@ -36,7 +36,7 @@ def file(request, tmp_path, monkeypatch):
     """A small CLIP in each of the formats; the TorchScript archive is taken for one of OpenAI's."""
     file = tmp_path / request.param
     FORMATS[request.param](clip_weights(**SMALL), file)
-    monkeypatch.setitem(openai_files.MODELS, 'small', hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setitem(published_files.MODELS, 'small', hashlib.sha256(file.read_bytes()).hexdigest())
     return file
 
 
