@@ -201,7 +201,7 @@ def test_an_explanation(explain, segmenter, files):
     assert set(answered) == {'text', 'figure'}
     summary = explanation.explain(segmenter, files / 'drawn.png', 'blue stripes',
                                   ['red dots', 'yellow stripes']).summary()
-    found = [float(number) for number in re.findall(r'[\d.]+\d', answered['text'])]
+    found = [float(number) for number in re.findall(r'-?[\d.]+\d', answered['text'])]
     before, after = summary['with_regions'], summary['ablated']['everywhere']
     wanted = [100 * before['area'], 100 * after['area'], before['mean_score'], after['mean_score_in_mask_with_regions']]
     assert found == pytest.approx(wanted, abs=0.06)
