@@ -12,6 +12,7 @@ from PIL import Image
 from models.inference import load_model
 from tests.conftest import REPOSITORY
 from tools.engine.files import lock_folder
+from tools.engine.model_arguments import THRESHOLD
 from tools.miniature.world import draw_scene
 
 MODEL = REPOSITORY / 'tools/miniature/model.safetensors'
@@ -52,7 +53,7 @@ def summary_of(out, name='it') -> dict:
 
 def test_an_image(run, image, tmp_path):
     log = run('tools/demo.py', image, '--classes', NAMES, '--out', tmp_path / 'out', '--checkpoint', MODEL).stderr
-    result = load_model(MODEL).segment(image, NAMES.split(', '))
+    result = load_model(MODEL).segment(image, NAMES.split(', '), threshold=THRESHOLD)
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.labels.png')), result.labels)
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/it.overlay.png')), np.asarray(result.overlay()))
     assert summary_of(tmp_path / 'out')['classes'] == json.loads(json.dumps(result.summary()['classes']))
@@ -115,13 +116,15 @@ def test_a_video(demo, scenes, tmp_path):
     for index in range(7):
         writer.write(scenes[index % 3][..., ::-1].copy())
     writer.release()
-    arguments = (tmp_path / 'it.mp4', '--classes', NAMES, '--out', tmp_path / 'out', '--every', 2)
+    arguments = (tmp_path / 'it.mp4', '--classes', NAMES, '--out', tmp_path / 'out', '--every', 2, '--threshold', 0)
     demo(*arguments)
     video = cv2.VideoCapture(str(tmp_path / 'out/it.overlay.mp4'))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and video.get(cv2.CAP_PROP_FPS) == pytest.approx(2.5)
     frame, frames = video.read()[1][:128, :128, ::-1].astype(int), tmp_path / 'out/it.frames'
     biggest = max(summary_of(frames, '000000')['classes'], key=lambda entry: entry['pixels'])
-    where = np.asarray(Image.open(frames / '000000.labels.png')) == biggest['label']
+    labels = np.asarray(Image.open(frames / '000000.labels.png'))
+    assert (labels != 255).all(), '--threshold 0 labels every pixel'
+    where = labels == biggest['label']
     wanted = (scenes[0][where].astype(float) + biggest['colour']) / 2
     assert np.abs(frame[where] - wanted).mean() < 20
     assert summary_of(tmp_path / 'out')['frames'] == 4

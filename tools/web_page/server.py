@@ -22,7 +22,7 @@ from tools.web_page import limits
 from tools.web_page.answers import Limits
 from tools.web_page.guard import Guard
 
-SCENES = {  # examples for the miniature's model: seed -> class names, in an order that gives most a colour like theirs
+SCENES = {  # examples for the miniature's model: seed -> class names
     1000: 'red dots, blue stripes, yellow stripes, yellow checks',
     1003: 'red paint, purple stripes, green dots, purple checks',
     1014: 'red paint, blue dots, green dots, purple checks, blue stripes',
