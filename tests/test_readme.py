@@ -2,7 +2,6 @@
 import json
 import re
 import shlex
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
@@ -15,6 +14,7 @@ from datasets import COCOStuff164k, PascalVOC20
 from models.weights import files
 from models.weights.clip_variant import known_variants, variant_of
 from tests.conftest import REPOSITORY
+from tools.miniature.study import tables
 from tools.preparation.sources import BENCHMARKS
 
 TOP_LEVEL = {'configs', 'datasets', 'models', 'tests', 'tools', 'LICENSE', 'README.md', 'dist_train.sh',
@@ -116,18 +116,9 @@ def test_unseen_classes_of_the_benchmarks(cls):
     assert ', '.join(cls.UNSEEN) in ' '.join(PAGES['configs/README.md'].split())
 
 
-def test_the_miniature_table_is_of_its_recorded_results():
+def test_the_miniature_tables_are_of_its_recorded_results():
     results = json.loads((REPOSITORY / 'tests/data/miniature_results.json').read_text())
-    runs = {'inductive': 'inductive_{}', 'transductive': 'transductive_{}', 'fully supervised': 'fully_{}',
-            'control: inductive, unseen names swapped': 'inductive_{}, unseen names swapped',
-            'control: transductive, unseen names swapped': 'transductive_{}, unseen names swapped',
-            **{f'inductive {name}': f'{name.replace(" ", "_")}_{{}}'
-               for name in ('without region tokens', 'without recovery', 'without both')}}
-    for title, run in runs.items():
-        scores = [[100 * results[run.format(seed)]['scores'][name] for seed in range(3)]
-                  for name in ('mIoU_seen', 'mIoU_unseen', 'hIoU')]
-        cells = ' | '.join(f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}' for values in scores)
-        assert f'| {title} | {cells} |' in PAGES['tools/miniature/README.md']
+    assert tables(results) in PAGES['tools/miniature/README.md']
 
 
 def test_the_top_level_holds_nothing_else():

@@ -22,7 +22,7 @@ import models  # noqa: F401  first: silences the notices of mmcv's import
 
 # isort: split
 import numpy as np
-from prettytable import PrettyTable
+from prettytable import PrettyTable, TableStyle
 from tqdm import tqdm
 
 from models.errors import UserError
@@ -39,6 +39,21 @@ PARTS = {'inductive': {}, 'without_region_tokens': WITHOUT_REGIONS, 'without_rec
          'without_both': WITHOUT_REGIONS | WITHOUT_RECOVERY}
 CLIPS = {'clip_short': ['--iterations', '500'], 'clip_deep': ['--layers', '6']}  # options of train_clip.py
 COLOURS = ['--classes', 'colours', '--corners', '3', '6', '--train', '1', '--seed', '7']  # another dataset
+SEEDS = 10  # of the method and its parts; other groups have 3
+GROUPS = {  # title -> runs, and which test of them
+    'inductive': 'inductive', 'transductive': 'transductive', 'fully supervised': 'fully',
+    'control: inductive, unseen names swapped': 'inductive, unseen names swapped',
+    'control: transductive, unseen names swapped': 'transductive, unseen names swapped',
+    'inductive without region tokens': 'without_region_tokens', 'inductive without recovery': 'without_recovery',
+    'inductive without both': 'without_both', 'a quarter of the iterations': 'schedule_quarter',
+    'half of the iterations': 'schedule_half', 'twice the iterations': 'schedule_double', '250 images': 'world_quarter',
+    '4000 images': 'world_fourfold', 'CLIP trained a quarter as long': 'clip_short', 'CLIP with 6 layers': 'clip_deep',
+    'inductive, on another dataset': 'inductive, colours'}
+PAIRS = [('region tokens, with recovery', 'inductive', 'without_region_tokens'),
+         ('region tokens, without recovery', 'without_recovery', 'without_both'),
+         ('recovery, with region tokens', 'inductive', 'without_recovery'),
+         ('recovery, without region tokens', 'without_region_tokens', 'without_both'),
+         ('both', 'inductive', 'without_both')]
 
 
 class Run(NamedTuple):
@@ -61,7 +76,7 @@ def all_runs() -> list[Run]:
     runs = [Run('inductive', seed) for seed in range(3)]
     runs += [Run('transductive', seed, 'transductive', ITERATIONS // 2) for seed in range(3)]
     runs += [Run('fully', seed, 'fully') for seed in range(3)]
-    runs += [Run(part, seed, options=options) for seed in range(10) for part, options in PARTS.items()
+    runs += [Run(part, seed, options=options) for seed in range(SEEDS) for part, options in PARTS.items()
              if part != 'inductive' or seed > 2]
     for seed in range(3):
         runs += [Run('schedule_quarter', seed, iterations=ITERATIONS // 4),
@@ -169,10 +184,11 @@ class Study:
                 pool.shutdown(cancel_futures=True)
 
 
-def scores_of(results: dict[str, dict], group: str, score: str, suffix: str = '') -> list[float]:
-    """Return a score in percent of the runs of a group, by seed."""
-    keys = (f'{group}_{seed}{suffix}' for seed in range(10))
-    return [100 * results[key]['scores'][score] for key in keys if score in results.get(key, {'scores': {}})['scores']]
+def scores_of(results: dict[str, dict], group: str, score: str) -> list[float]:
+    """Return a score in percent of the runs of a group such as 'inductive' or 'inductive, colours', by seed."""
+    name, comma, test = group.partition(',')
+    found = [results.get(f'{name}_{seed}{comma}{test}', {'scores': {}})['scores'] for seed in range(SEEDS)]
+    return [100 * scores[score] for scores in found if score in scores]
 
 
 def sign_flip_test(differences: list[float]) -> float:
@@ -182,24 +198,29 @@ def sign_flip_test(differences: list[float]) -> float:
     return float((np.abs(signs @ values) >= abs(values.sum()) - 1e-9).mean())
 
 
+def mean_and_deviation(values: list[float], sign: str = '') -> str:
+    if len(values) < 2:
+        return f'{values[0]:{sign}.1f}' if values else ''
+    return f'{statistics.mean(values):{sign}.1f} ± {statistics.stdev(values):.1f}'
+
+
 def tables(results: dict[str, dict]) -> str:
-    """Format all groups, and the paired comparisons of the parts."""
-    groups = PrettyTable(['in percent', 'seeds', 'mIoU', 'seen', 'unseen', 'hIoU'], align='r')
-    names = sorted({tuple(key.rpartition('_')[::2]) for key in results})
-    for group, suffix in sorted({(name, rest[1:]) for name, rest in names}):
-        values = [scores_of(results, group, score, suffix) for score in ('mIoU', *SCORES)]
-        if any(values):
-            groups.add_row([group + suffix, max(map(len, values)), *(
-                f'{statistics.mean(v):.1f} ± {statistics.stdev(v):.1f}' if len(v) > 1 else '' for v in values)])
-    pairs = PrettyTable(['hIoU, paired by seed', 'seeds', 'difference', 'wins', 'p'], align='r')
-    for one, other in (('inductive', 'without_region_tokens'), ('inductive', 'without_recovery'),
-                       ('without_recovery', 'without_both'), ('without_region_tokens', 'without_both')):
-        differences = [a - b for a, b in zip(*(scores_of(results, part, 'hIoU') for part in (one, other)))]
-        if len(differences) > 1:
-            pairs.add_row([f'{one} - {other}', len(differences),
-                           f'{statistics.mean(differences):+.1f} ± {statistics.stdev(differences):.1f}',
-                           sum(d > 0 for d in differences), f'{sign_flip_test(differences):.3f}'])
-    return f'{groups}\n{pairs}'
+    """Format the scores of all groups, and the paired comparisons of the parts, in Markdown."""
+    groups = PrettyTable(['mIoU in percent', 'seeds', 'all', 'seen', 'unseen', 'hIoU'], align='r')
+    for title, group in GROUPS.items():
+        values = [scores_of(results, group, score) for score in ('mIoU', *SCORES)]
+        if values[0]:
+            groups.add_row([title, len(values[0]), *map(mean_and_deviation, values)])
+    pairs = PrettyTable(['hIoU of the same seeds', 'seeds', 'difference', 'better', 'p'], align='r')
+    for title, one, other in PAIRS:
+        differences = [a - b for a, b in zip(scores_of(results, one, 'hIoU'), scores_of(results, other, 'hIoU'))]
+        if differences:
+            pairs.add_row([title, len(differences), mean_and_deviation(differences, '+'),
+                           sum(difference > 0 for difference in differences), f'{sign_flip_test(differences):.3f}'])
+    for table in (groups, pairs):
+        table.set_style(TableStyle.MARKDOWN)
+        table.align[table.field_names[0]] = 'l'
+    return f'{groups}\n\n{pairs}'
 
 
 def main() -> None:
