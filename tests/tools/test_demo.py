@@ -222,6 +222,8 @@ def test_a_broken_image_does_not_stop_the_others(demo, folder, tmp_path):
     (['{folder}/b.png', '--classes', 'names.txt'], 'no file names.txt of class names'),
     (['{folder}/b.png', '--classes', 'x' * 500], 'too long: CLIP reads 77 tokens'),
     (['{folder}/b.png', '--checkpoint', 'missing.pth'], 'no file missing.pth'),
+    (['{folder}/b.png', '--checkpoint', 'voc-inductive'], 'no file voc-inductive. `python tools/download.py --list`'),
+    (['{folder}/b.png', '--classes', ''], 'no class names: name what to look for'),
     (['{folder}/b.png', '--config', 'missing.py'], 'no config file missing.py'),
     (['{folder}/b.png', '--classes', 'cat', '--clip', 'missing.pt'], 'no CLIP file missing.pt'),
     (['{folder}/b.png', '--prompts', 'many'], "no prompt set and no text file 'many'"),
