@@ -1,5 +1,9 @@
 """The miniature: images of patterned shapes, drawn by tools/miniature/world.py. 15 seen and 5 unseen classes."""
+import os
+
 from mmseg.datasets import DATASETS, PascalVOCDataset
+
+from models.errors import UserError
 
 from .zero_shot import ZeroShotDataset
 
@@ -19,3 +23,9 @@ class Miniature(ZeroShotDataset):
     UNSEEN = ('red stripes', 'yellow dots', 'green paint', 'blue checks', 'purple stripes')
     PROMPT_SET = 'single'
     REDUCE_ZERO_LABEL = True
+
+    def load_annotations(self, img_dir, *args) -> list[dict]:
+        if not os.path.isdir(img_dir):
+            raise UserError(f'no folder {img_dir} of images. `bash tools/quickstart.sh` draws this world to '
+                            'work_dirs/miniature/world; name another place with --data-root DIR.')
+        return super().load_annotations(img_dir, *args)

@@ -102,7 +102,10 @@ def _check_path(path: Path) -> None:
         inside = sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS)
         raise UserError(f'{path} is a folder: name a file' + (f' in it: {", ".join(inside[-9:])}.' if inside else '.'))
     if not path.is_file():
-        raise UserError(f'{path} is not a regular file.' if path.exists() else f'no file {path}.')
+        if path.exists():
+            raise UserError(f'{path} is not a regular file.')
+        known = '' if path.suffix or path.parent.name else ' `python tools/download.py --list` lists known names.'
+        raise UserError(f'no file {path}.{known}')
     if shard := SHARD.search(path.name):
         raise UserError(f'{path} is one of {int(shard[1])} files (shards) that a model was saved in: {JOIN}')
     if not path.stat().st_size:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets import Miniature
 from models.errors import UserError
 from tests.datasets.custom_data import EXAMPLE, colour_masks, dataset_of, labels_in
 
@@ -112,6 +113,11 @@ def test_folders_that_are_refused(root, damage, words):
 def test_arguments_that_do_not_fit_the_folders(changes, words):
     with pytest.raises(UserError, match=words):
         part(EXAMPLE, **changes)
+
+
+def test_the_miniature_says_how_to_draw_its_world(tmp_path):
+    with pytest.raises(UserError, match=r'no folder .*JPEGImages of images\. `bash tools/quickstart\.sh` draws'):
+        Miniature(data_root=str(tmp_path), img_dir='JPEGImages', ann_dir='SegmentationClass', pipeline=[])
 
 
 def test_results_of_nested_folders_have_files_of_their_own(root, tmp_path):

@@ -1,5 +1,6 @@
 """tools/demo.py as users call it: images, folders, videos; up-to-date results are kept; errors are clear."""
 import json
+import logging
 import os
 import re
 import time
@@ -11,6 +12,7 @@ from PIL import Image
 
 from models.inference import load_model
 from tests.conftest import REPOSITORY
+from tools.demonstration.images import log_classes
 from tools.engine.files import lock_folder
 from tools.engine.model_arguments import THRESHOLD
 from tools.miniature.world import draw_scene
@@ -59,6 +61,14 @@ def test_an_image(run, image, tmp_path):
     assert summary_of(tmp_path / 'out')['classes'] == json.loads(json.dumps(result.summary()['classes']))
     assert 'mean score' in log and '1 image' in log
     assert not (tmp_path / 'out/contact_sheet.png').exists()
+
+
+def test_shares_are_rounded_once(caplog, monkeypatch):
+    """As in the legend, not from the rounded fraction of the JSON file, whose 0.0755 would give 7.5 %."""
+    monkeypatch.setattr(logging.getLogger('mmseg'), 'propagate', True)
+    entry = {'name': 'cat', 'pixels': 1237, 'area': 0.0755, 'mean_score': 0.5}
+    log_classes({'width': 128, 'height': 128, 'classes': [entry], 'unlabelled': {'pixels': 15147, 'area': 0.9245}})
+    assert caplog.messages == ['  7.6 %  mean score 0.50  cat', ' 92.4 %  unlabelled']
 
 
 def test_every_class_has_a_line_and_unreliable_results_are_warned_of(demo, scenes, tmp_path):
@@ -212,6 +222,8 @@ def test_a_broken_image_does_not_stop_the_others(demo, folder, tmp_path):
     (['{folder}/b.png', '--classes', 'names.txt'], 'no file names.txt of class names'),
     (['{folder}/b.png', '--classes', 'x' * 500], 'too long: CLIP reads 77 tokens'),
     (['{folder}/b.png', '--checkpoint', 'missing.pth'], 'no file missing.pth'),
+    (['{folder}/b.png', '--checkpoint', 'voc-inductive'], 'no file voc-inductive. `python tools/download.py --list`'),
+    (['{folder}/b.png', '--classes', ''], 'no class names: name what to look for'),
     (['{folder}/b.png', '--config', 'missing.py'], 'no config file missing.py'),
     (['{folder}/b.png', '--classes', 'cat', '--clip', 'missing.pt'], 'no CLIP file missing.pt'),
     (['{folder}/b.png', '--prompts', 'many'], "no prompt set and no text file 'many'"),

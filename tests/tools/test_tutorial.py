@@ -90,6 +90,6 @@ def test_it_runs(tmp_path, monkeypatch, cache):
     assert 'unseen: red stripes, ' in printed(cells['unseen'])
     assert 'Iter [4/4]' in printed(cells['run']) and 'error' not in printed(cells['run'])
     assert re.fullmatch(r'seen +\d+\.\d\nunseen +\d+\.\d\nhIoU +\d+\.\d\n', printed(cells['seen-unseen']))
-    assert (work / 'run/latest.pth').is_file()
+    assert (work / 'run/latest.pth').is_file() and (work / 'world_8_12').is_dir()
     quiet = cells.keys() - {'load', 'unseen', 'summary', 'run', 'seen-unseen', 'compare'}
     assert not ''.join(printed(cells[name]) for name in quiet), 'a warning'

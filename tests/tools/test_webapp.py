@@ -443,9 +443,11 @@ def test_the_page_opens_with_an_example_and_contacts_nobody_else(page, served):
 def test_upload_pointer_switches_and_opacity(page, files):
     page.upload(files / 'turned.jpg')
     assert page.tab.locator('#viewer canvas').evaluate('(canvas) => [canvas.width, canvas.height]') == [SIZE, 100]
+    assert page.tab.locator('#viewer .next').is_visible() and not page.tab.locator('#viewer .bar').is_visible()
     x, y = places(1000)['blue stripes']
     bare = page.pixel(x, y)
     page.segment('blue stripes, yellow stripes')
+    assert page.tab.locator('#viewer .bar').is_visible() and not page.tab.locator('#viewer .next').is_visible()
     page.opacity(100)
     blue = page.colours()['blue stripes']
     assert page.pixel(x, y) == blue

@@ -129,11 +129,11 @@ def legend_entries(summary: dict) -> list[tuple[str, list[int]]]:
 
 def log_classes(summary: dict) -> None:
     """Log area and mean score of each class, largest first."""
-    logger = get_root_logger()
+    logger, size = get_root_logger(), summary['width'] * summary['height']
     for entry in sorted(summary['classes'], key=lambda entry: -entry['pixels']):
         score = '   -' if entry['mean_score'] is None else f'{entry["mean_score"]:.2f}'
-        logger.info('%5.1f %%  mean score %s  %s', 100 * entry['area'], score, entry['name'])
-    logger.info('%5.1f %%  unlabelled', 100 * summary['unlabelled']['area'])
+        logger.info('%5.1f %%  mean score %s  %s', 100 * entry['pixels'] / size, score, entry['name'])
+    logger.info('%5.1f %%  unlabelled', 100 * summary['unlabelled']['pixels'] / size)
 
 
 def warn_of_unreliable(summaries: Sequence[dict]) -> None:

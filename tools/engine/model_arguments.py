@@ -80,7 +80,7 @@ def read_class_names(text: str | None) -> list[str] | None:
     from models.class_names import lines_of, parse_class_names
     from models.errors import UserError
     if text is None or not text.endswith('.txt'):
-        return text and parse_class_names(text)
+        return None if text is None else parse_class_names(text)
     if not Path(text).is_file():
         raise UserError(f'no file {text} of class names.')
     return lines_of(text, 'class names')

@@ -13,6 +13,7 @@ import models  # noqa: F401  first: silences the notices of mmcv's import
 
 # isort: split
 import numpy as np
+from mmseg.utils import get_root_logger
 from PIL import Image
 from prettytable import PrettyTable
 
@@ -116,4 +117,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    get_root_logger().setLevel('ERROR')  # the table and the image show what warnings would say of a short run
     run(main)

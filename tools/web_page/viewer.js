@@ -12,7 +12,7 @@ async function show(answer) {
   message.hidden = !answer?.error;
   views = [];
   find('.views').replaceChildren();
-  find('.bar').hidden = true;
+  find('.bar').hidden = find('.next').hidden = true;
   if (!answer?.image) return;
   const image = new Image();
   image.src = answer.image;
@@ -22,6 +22,7 @@ async function show(answer) {
   if (mine !== turn) return;
   views = made;
   find('.bar').hidden = !answer.results.length;
+  find('.next').hidden = !find('.bar').hidden;
   find('.views').replaceChildren(...views.map((view) => view.root));
 }
 
