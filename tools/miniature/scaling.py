@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # so that `datasets` and `tools` are this repository's
 from tools.engine.errors import run
 
-CLIPS = {'clip_short': 'trained a\nquarter', 'clip': 'as shipped', 'clip_deep': '1.5 times\nas deep'}
+CLIPS = {'clip_short': 'trained a\nquarter', 'clip': 'as shipped'}
 MASKS = {'inductive': 'of seen\nclasses', 'fully': 'of all\nclasses'}
 
 
