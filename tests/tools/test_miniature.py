@@ -230,6 +230,10 @@ def test_the_tables_of_the_study():
     lines = study.tables(runs | {'inductive_0, colours': {'scores': {'mIoU': 0.7}}}).splitlines()
     assert '| without_region_tokens |     3 | 50.0 ± 0.0 | 60.0 ± 0.0 | 40.0 ± 0.0 | 41.0 ± 1.0 |' in lines
     assert any('inductive - without_region_tokens |     3 | +8.0 ± 0.0 |    3 | 0.250' in line for line in lines)
+    lines = study.tables({name: run for name, run in runs.items() if name != 'without_region_tokens_0'}).splitlines()
+    assert any('inductive - without_region_tokens |     2 | +8.0 ± 0.0 |    2 | 0.500' in line for line in lines)
+    lines = study.tables({'inductive_1': runs['inductive_1']}).splitlines()
+    assert '|  inductive |     1 | 50.0 | 60.0 |   40.0 | 49.0 |' in lines
 
 
 def test_the_study_needs_a_run_before_those_that_start_from_it():

@@ -169,10 +169,11 @@ class Study:
                 pool.shutdown(cancel_futures=True)
 
 
-def scores_of(results: dict[str, dict], group: str, score: str, suffix: str = '') -> list[float]:
-    """Return a score in percent of the runs of a group, by seed."""
-    keys = (f'{group}_{seed}{suffix}' for seed in range(10))
-    return [100 * results[key]['scores'][score] for key in keys if score in results.get(key, {'scores': {}})['scores']]
+def scores_of(results: dict[str, dict], group: str, score: str, suffix: str = '') -> dict[int, float]:
+    """Return a score in percent of the runs of a group: seed -> score, of those that have it."""
+    keys = {seed: f'{group}_{seed}{suffix}' for seed in range(10)}
+    return {seed: 100 * results[key]['scores'][score] for seed, key in keys.items()
+            if score in results.get(key, {'scores': {}})['scores']}
 
 
 def sign_flip_test(differences: list[float]) -> float:
@@ -182,19 +183,24 @@ def sign_flip_test(differences: list[float]) -> float:
     return float((np.abs(signs @ values) >= abs(values.sum()) - 1e-9).mean())
 
 
+def mean_and_deviation(values: list[float]) -> str:
+    deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.1f}{deviation}' if values else ''
+
+
 def tables(results: dict[str, dict]) -> str:
     """Format all groups, and the paired comparisons of the parts."""
     groups = PrettyTable(['in percent', 'seeds', 'mIoU', 'seen', 'unseen', 'hIoU'], align='r')
     names = sorted({tuple(key.rpartition('_')[::2]) for key in results})
     for group, suffix in sorted({(name, rest[1:]) for name, rest in names}):
-        values = [scores_of(results, group, score, suffix) for score in ('mIoU', *SCORES)]
+        values = [[*scores_of(results, group, score, suffix).values()] for score in ('mIoU', *SCORES)]
         if any(values):
-            groups.add_row([group + suffix, max(map(len, values)), *(
-                f'{statistics.mean(v):.1f} ± {statistics.stdev(v):.1f}' if len(v) > 1 else '' for v in values)])
+            groups.add_row([group + suffix, max(map(len, values)), *map(mean_and_deviation, values)])
     pairs = PrettyTable(['hIoU, paired by seed', 'seeds', 'difference', 'wins', 'p'], align='r')
     for one, other in (('inductive', 'without_region_tokens'), ('inductive', 'without_recovery'),
                        ('without_recovery', 'without_both'), ('without_region_tokens', 'without_both')):
-        differences = [a - b for a, b in zip(*(scores_of(results, part, 'hIoU') for part in (one, other)))]
+        first, second = (scores_of(results, part, 'hIoU') for part in (one, other))
+        differences = [score - second[seed] for seed, score in first.items() if seed in second]
         if len(differences) > 1:
             pairs.add_row([f'{one} - {other}', len(differences),
                            f'{statistics.mean(differences):+.1f} ± {statistics.stdev(differences):.1f}',
