@@ -36,7 +36,7 @@ SHADES = {
 SYNONYMS = {'gray': 'grey', 'violet': 'purple', 'lilac': 'purple', 'magenta': 'pink', 'crimson': 'red',
             'scarlet': 'red', 'gold': 'yellow', 'golden': 'yellow', 'cyan': 'turquoise', 'teal': 'turquoise',
             'navy': 'blue', 'silver': 'grey', 'beige': 'brown'}
-WORDS = re.compile(rf'(?<![^\W_])({"|".join([*SHADES, *SYNONYMS])})(?![^\W_])', re.IGNORECASE)
+WORDS = re.compile(rf'(?<![^\W_])({"|".join([*SHADES, *SYNONYMS])})(?![^\W_])')  # in lower case
 
 # Linear RGB as seen by usual eyes, without red cones, without green cones: Machado et al. (2009), severity 1.
 EYES = np.array([
@@ -74,8 +74,8 @@ def class_colours(names: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
 
 def colour_in(name: str) -> str | None:
     """Return the first colour word in a class name, as a key of `SHADES`, or None."""
-    found = WORDS.search(name)
-    return found and SYNONYMS.get(found[0].lower(), found[0].lower())
+    found = WORDS.search(name.lower())  # re.IGNORECASE would also find the letters ı, İ and ſ
+    return found and SYNONYMS.get(found[0], found[0])
 
 
 def heat_table(name: str = HEAT) -> np.ndarray:

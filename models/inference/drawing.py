@@ -5,7 +5,8 @@ from functools import cache, lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-MAX_NAME = 40  # letters in a legend
+MAX_NAME = 40  # letters
+MAX_ENTRY = MAX_NAME + 12  # letters in a legend: a name and what follows it, such as its share
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colours: Sequence[Sequence[int]], opacity: float) -> Image.Image:
@@ -28,7 +29,7 @@ def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, size: int =
         size: of the letters in pixels.
     """
     line, margin = round(1.5 * size), max(2, size // 2)
-    texts = [_drawable(shorten(name), size) for name, _ in entries]
+    texts = [_drawable(shorten(name, MAX_ENTRY), size) for name, _ in entries]
     column = max((int(font.getlength(text)) for text, font in texts), default=0) + line + 2 * margin
     columns = max(1, min((width - margin) // column, len(texts)))
     rows = -(-len(texts) // columns)
@@ -64,8 +65,8 @@ def stack(images: Sequence[Image.Image]) -> Image.Image:
     return canvas
 
 
-def shorten(name: str) -> str:
-    return name if len(name) <= MAX_NAME else f'{name[:MAX_NAME - 1]}…'
+def shorten(name: str, most: int = MAX_NAME) -> str:
+    return name if len(name) <= most else f'{name[:most - 1]}…'
 
 
 @lru_cache(4096)

@@ -156,7 +156,7 @@ class Result:
         percent = self._percent()
         shown = sorted(range(len(self.class_names)), key=lambda index: -percent[index])
         absent = [index for index in shown if not percent[index]] if len(shown) > MAX_LEGEND_LINES else []
-        entries = [(f'{self.class_names[index]} {percent[index]:.1f} %', self.palette[index])
+        entries = [(f'{drawing.shorten(self.class_names[index])} {percent[index]:.1f} %', self.palette[index])
                    for index in shown[:len(shown) - len(absent)]]
         if percent[self.unlabelled]:
             entries.append((f'(unlabelled) {percent[self.unlabelled]:.1f} %', UNLABELLED))

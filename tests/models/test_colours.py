@@ -43,7 +43,8 @@ def test_the_first_colours_are_those_of_okabe_and_ito():
 def test_colours_in_names():
     for name, colour in {'yellow checks': 'yellow', 'Red-haired dog': 'red', 'sofa, GRAY couch': 'grey',
                          'golden retriever': 'yellow', 'greenhouse': None, 'hundred': None, 'blue_box': 'blue',
-                         'whiteboard': None, 'a black and white cow': 'black', 'orange': 'orange'}.items():
+                         'whiteboard': None, 'a black and white cow': 'black', 'orange': 'orange', 'PİNK': None,
+                         'ſilver': None}.items():
         assert colour_in(name) == colour, name
     assert nearest(Miniature.CLASSES)[0] >= 14 and min(nearest(Miniature.CLASSES)) >= 10  # four of each colour
     assert nearest(SHADES)[0] >= 33 and min(nearest(SHADES)) >= 9  # the plainest shade of each

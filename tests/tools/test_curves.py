@@ -61,6 +61,19 @@ def test_a_young_run(call, drawn, tmp_path):
     assert line.get_marker() == 'o' and labels(drawn[0]) == ['run: iteration 20 of 5,000']
 
 
+def test_a_foreign_log_and_a_folder_with_dollar_signs(call, fails, drawn, tmp_path):
+    folder = write(tmp_path / r'$\frac{$', {20: 3.}, scores={20: 0.5})
+    log, record = folder / '20260101_000000.log.json', folder / 'evaluations.jsonl'
+    log.write_text(log.read_text() + '{"mode": "train", "iter": 1e999, "loss": 1}\n'
+                   f'{{"mode": "train", "iter": 40, "loss": 1{400 * "0"}}}\n')
+    record.write_text(record.read_text() + '{"iter": "40", "hIoU": 1}\n{"iter": null}\n')
+    assert '2 damaged lines are left out' in call(SCRIPT, folder).stderr
+    assert labels(drawn[0]) == [rf'{folder.name}: iteration 20 of 5,000']
+    log.write_text('{"mode": "train", "iter": 40}\n')
+    record.unlink()
+    assert 'holds no iteration yet' in fails(SCRIPT, folder)
+
+
 def test_a_long_run_is_smoothed_and_says_so(call, drawn, tmp_path):
     iterations = range(50, 20_050, 50)
     write(tmp_path / 'run', {done: 100 * math.exp(-done / 4000) + 5 * (done % 100 > 0) + 1 for done in iterations},

@@ -161,3 +161,11 @@ def test_progress_is_shown_on_a_terminal_alone(server, out, capsys, monkeypatch,
         monkeypatch.setitem(sys.modules, 'tqdm', None)  # it may be missing
     assert run(server.url, out) == 0
     assert ('100%' in capsys.readouterr().err) == terminal
+
+
+def test_two_downloads_of_a_file_at_a_time(server, out, part):
+    with downloads.alone(out):
+        part.write_bytes(CONTENT[:HALF])
+        assert 'another process is downloading' in run(server.url, out)
+    assert not server.ranges and part.read_bytes() == CONTENT[:HALF]
+    assert run(server.url, out) == 0 and [*out.parent.iterdir()] == [out]

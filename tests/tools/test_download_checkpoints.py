@@ -138,7 +138,7 @@ def test_a_page_instead_of_the_file_is_never_saved(drive, out, page, words):
 
 
 @pytest.mark.parametrize(('content', 'words'), [
-    (QUOTA, 'is a web page'), (CONTENT[:HALF], 'is truncated or damaged, not a checkpoint'),
+    (QUOTA, 'is a web page, not a checkpoint'), (CONTENT[:HALF], 'is truncated or damaged, not a checkpoint'),
     (CONTENT[:HALF] + b'!' + CONTENT[HALF + 1:], 'is damaged (')], ids=['page', 'half', 'bit'])
 @pytest.mark.parametrize('way', ['drive', 'mirror', 'by hand'])
 def test_what_is_no_checkpoint_is_not_trusted(drive, out, content, words, way):

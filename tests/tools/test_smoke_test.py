@@ -90,6 +90,21 @@ def test_a_very_short_run(call, tiny_configs, tmp_path, iterations):
     assert f'({iterations} iterations of' in done.stderr
 
 
+def test_a_run_that_keeps_one_checkpoint(call, tiny_configs, tmp_path):
+    """The resumed part removes the first checkpoint, whose size is in the estimate."""
+    done = call('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path / 'run', '--smoke-test',
+                '--cfg-options', *LONG, 'checkpoint_config.max_keep_ckpts=1')
+    assert re.search(r'checkpoints of [1-9][\d.]* [MG]B: 1 and the one being written', done.stderr)
+
+
+def test_a_folder_of_another_run_is_not_emptied(fails, tiny_configs, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / 'run/smoke_test', symlinks=True)
+    before = files_in(tmp_path / 'run')
+    error = fails('tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path / 'run', '--smoke-test')
+    assert 'holds files that are not of a smoke test' in error
+    assert {**files_in(tmp_path / 'run'), **before} == {'smoke_test/.lock': b'', **before}
+
+
 def test_errors_are_those_of_the_real_run(fails, tiny_configs, tmp_path):
     command = ['tools/train.py', tiny_configs['inductive'], '--work-dir', tmp_path / 'run', '--seed', 1]
     for settings in (['data.train.data_root=nowhere'], ['evaluation.metric=IoU'], ['optimizer.lr=1e30']):

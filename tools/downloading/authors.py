@@ -5,6 +5,7 @@ Imports nothing of this repository but `downloads`, as the command works without
 import errno
 import importlib.util
 import json
+import re
 import runpy
 import sys
 import zipfile
@@ -88,7 +89,8 @@ def check_is_checkpoint(path: Path) -> None:
     kinds = runpy.run_path(str(REPOSITORY / 'models/file_kinds.py'))
     kind, description = kinds['kind_of'](path)
     if kind != kinds['WEIGHTS']:
-        raise OSError(f'is {description or "truncated or damaged"}, not a checkpoint')
+        described = re.split('[.:,] ', description)[0]  # without what to do with such a file
+        raise OSError(f'is {described or "truncated or damaged"}, not a checkpoint')
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():

@@ -1,12 +1,13 @@
 """Resumable downloads of files with known sizes and hashes. Needs nothing but Python; with tqdm it shows progress."""
 import errno
+import fcntl
 import hashlib
 import shutil
 import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,12 +50,41 @@ def obtain(path: Path, urls: Sequence[str], expected: Mapping[str, int | str],
 
     Raises:
         Differs: the file that is there, or that came, is another one; the message has the remedy.
-        OSError: no address works, or the disk is full.
+        OSError: no address works, the disk is full, or another process is downloading the file.
     """
+    if path.exists():
+        return _obtain(path, urls, expected, get)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        return _obtain(path, urls, expected, get)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let no second process download a file at the same time: both would append to the same part.
+
+    Raises:
+        OSError: another one does.
+    """
+    lock = path.with_name(f'.{path.name}.lock')
+    with lock.open('a') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f'another process is downloading {path}: wait for its end') from error
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _obtain(path: Path, urls: Sequence[str], expected: Mapping[str, int | str],
+            get: Callable[[Sequence[str], Path], None] | None) -> int:
     there, sources = path.exists(), ' or '.join(urls)
     file = path if there else path.with_name(f'{path.name}.part')
     if not there:
-        path.parent.mkdir(parents=True, exist_ok=True)
         (get or fetch_from_any)(urls, file)
     print(f'checking {path}' if expected or get else f'{path}: no size or checksum is published, so it is not checked',
           file=sys.stderr)

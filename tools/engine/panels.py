@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import ZeroShotDataset
-from models.inference.drawing import caption, legend, overlay, stack
+from models.inference.drawing import caption, legend, overlay, shorten, stack
 
 MARGIN, TITLE = 8, 14  # pixels; the size of a title's letters
 
@@ -35,7 +35,7 @@ def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], datase
         Image.fromarray(image) if labels is None else overlay(image, labels, palette, opacity), height)])
         for title, (image, labels) in panels.items()])
     present = sorted({index for _, labels in panels.values() if labels is not None for index in np.unique(labels)})
-    entries = [(f'{split.names[index]} (unseen)' if index in split.unseen else split.names[index], palette[index])
+    entries = [(shorten(split.names[index]) + ' (unseen)' * (index in split.unseen), palette[index])
                for index in present if index < len(split.names)]
     return stack([row, legend(entries, row.width)])
 

@@ -92,7 +92,9 @@ def evaluations(file: Path) -> dict[int, dict]:
     for line in file.read_text(errors='replace').splitlines() if file.exists() else ():
         with suppress(ValueError, KeyError, TypeError, AttributeError):
             entry = json.loads(line)
-            found[entry.pop('iter')] = entry
+            done = entry.pop('iter')
+            if type(done) is int:
+                found[done] = entry
     return found
 
 

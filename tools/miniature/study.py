@@ -183,11 +183,11 @@ class Study:
                 pool.shutdown(cancel_futures=True)
 
 
-def scores_of(results: dict[str, dict], group: str, score: str) -> list[float]:
-    """Return a score in percent of the runs of a group such as 'inductive' or 'inductive, colours', by seed."""
+def scores_of(results: dict[str, dict], group: str, score: str) -> dict[int, float]:
+    """Return a score in percent of the runs of a group such as 'inductive' or 'inductive, colours': seed -> score."""
     name, comma, test = group.partition(',')
-    found = [results.get(f'{name}_{seed}{comma}{test}', {'scores': {}})['scores'] for seed in range(SEEDS)]
-    return [100 * scores[score] for scores in found if score in scores]
+    found = {seed: results.get(f'{name}_{seed}{comma}{test}', {'scores': {}})['scores'] for seed in range(SEEDS)}
+    return {seed: 100 * scores[score] for seed, scores in found.items() if score in scores}
 
 
 def sign_flip_test(differences: list[float]) -> float:
@@ -207,12 +207,13 @@ def tables(results: dict[str, dict]) -> str:
     """Format the scores of all groups, and the paired comparisons of the parts, in Markdown."""
     groups = PrettyTable(['mIoU in percent', 'seeds', 'all', 'seen', 'unseen', 'hIoU'], align='r')
     for title, group in GROUPS.items():
-        values = [scores_of(results, group, score) for score in ('mIoU', *SCORES)]
+        values = [[*scores_of(results, group, score).values()] for score in ('mIoU', *SCORES)]
         if values[0]:
             groups.add_row([title, len(values[0]), *map(mean_and_deviation, values)])
     pairs = PrettyTable(['hIoU of the same seeds', 'seeds', 'difference', 'better', 'p'], align='r')
     for title, one, other in PAIRS:
-        differences = [a - b for a, b in zip(scores_of(results, one, 'hIoU'), scores_of(results, other, 'hIoU'))]
+        first, second = (scores_of(results, part, 'hIoU') for part in (one, other))
+        differences = [score - second[seed] for seed, score in first.items() if seed in second]
         if differences:
             pairs.add_row([title, len(differences), mean_and_deviation(differences, '+'),
                            sum(difference > 0 for difference in differences), f'{sign_flip_test(differences):.3f}'])

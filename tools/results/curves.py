@@ -62,7 +62,7 @@ def read_run(folder: Path) -> Run:
             planned = int(found[2])
             if int(found[1]) in later:
                 later[int(found[1])][RATE] = float(found[3])
-    if not entries:
+    if not any(entries.values()):
         raise UserError(f'{logs[-1]} holds no iteration yet: log_config.interval is the number until the first.')
     for iteration, scores in evaluations(folder / EVALUATIONS).items():
         entries.setdefault(iteration, {}).update({title: 100 * scores[name] for name, title in SCORES.items()
@@ -85,9 +85,10 @@ def read_log(log: Path) -> dict[int, dict[str, float]]:
         try:
             entry = json.loads(line)
             if entry.get('mode') == 'train':
-                found[int(entry['iter'])] = {RATE if name == 'lr' else name: value for name, value in entry.items()
-                                             if isinstance(value, (int, float)) and (name == 'lr' or 'loss' in name)}
-        except (ValueError, KeyError, TypeError, AttributeError):
+                found[int(entry['iter'])] = {
+                    RATE if name == 'lr' else name: float(value) for name, value in entry.items()
+                    if isinstance(value, (int, float)) and (name == 'lr' or 'loss' in name)}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):  # numbers of any size
             damaged += number < len(lines) or text.endswith('\n')
     if damaged:
         get_logger('mmseg').warning('%s: %d damaged lines are left out', log, damaged)
@@ -185,7 +186,9 @@ def add_legend(figure: Figure, groups: dict[str, list[Run]], *, smoothed: bool) 
     if smoothed:
         entries += [Line2D([], [], color='black', **FAINT, label='as logged'),
                     Line2D([], [], color='black', label=f'mean over 1/{SHARE} of the run')]
-    figure.legend(handles=entries, loc='outside upper left', ncols=min(len(entries), 3))
+    legend = figure.legend(handles=entries, loc='outside upper left', ncols=min(len(entries), 3))
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a folder's name may have dollar signs
 
 
 def joined(names: Sequence[str]) -> str:

@@ -18,15 +18,20 @@ IMAGES = 4  # for each process to evaluate
 
 
 class Clock(Hook):
-    """Note the time at the end of each iteration, when the device has done its work, and the newest checkpoint."""
+    """Note the time of each iteration's end, when the device has done its work, the newest checkpoint and its size.
+
+    Only the first process notes a size.
+    """
 
     def __init__(self):
-        self.times, self.checkpoint = [], None
+        self.times, self.checkpoint, self.size = [], None, 0
 
     def after_train_iter(self, runner: TrainingRunner) -> None:
         if runner.place.device.type == 'cuda':
             torch.cuda.synchronize(runner.place.device)
         self.times.append(time.monotonic())
+        if runner.last_good != self.checkpoint and runner.place.rank == 0:
+            self.size = runner.last_good.stat().st_size  # the run may keep few, and remove it
         self.checkpoint = runner.last_good
 
 
@@ -100,6 +105,11 @@ class Excerpt(Hook):
     def checkpoint(self) -> Path:
         """The checkpoint after the last iteration."""
         return self.saved.checkpoint
+
+    @property
+    def checkpoint_size(self) -> int:
+        """Its bytes, as the first process has measured them."""
+        return self.saved.size
 
     def times(self) -> tuple[float, float, float]:
         """Return the seconds of an iteration (after the first, if there are more), a checkpoint and an evaluation."""

@@ -45,6 +45,7 @@ def smoke_test(args: argparse.Namespace, test: Callable[..., None]) -> None:
     existed, folder, lock = work_dir.exists(), work_dir / FOLDER, None
     if place.rank == 0:
         lock = lock_folder(make_folder(folder), '--work-dir')
+        require_own(folder)
         empty(folder)
     process.of_first(None, place)  # from here on the folder is there, and empty
     logger = get_root_logger(str(folder / f'{FOLDER}.log'), config.get('log_level', 'INFO'))
@@ -112,7 +113,7 @@ def estimate(first: Excerpt, second: Excerpt, memory: list[tuple[int, int, int]]
     total = first.whole * iteration + first.checkpoints * saving + first.evaluations * scoring
     evaluations = f', {first.evaluations} evaluations of {duration(scoring)}' if first.evaluations else ''
     gpu, ram, of_workers = (max(values) for values in zip(*memory))
-    size = first.checkpoint.stat().st_size
+    size = first.checkpoint_size
     entries = first.iterations + second.iterations + 2 * bool(first.evaluations)
     files = [file for pattern in ('*.log', '*.log.json', 'tf_logs/*') for file in folder.glob(pattern)]
     logs = sum(file.stat().st_size for file in files) * (first.whole // first.logged + first.evaluations) // entries
@@ -145,6 +146,13 @@ def end(work_dir: Path, existed: bool, lines: list[str], disk: int | None, logge
                         'name another --work-dir, or keep fewer checkpoints (--cfg-options '
                         'checkpoint_config.max_keep_ckpts=2).')
     logger.info('the run can start: the same command without --smoke-test')
+
+
+def require_own(folder: Path) -> None:
+    """Raise a UserError if a folder, which will be removed, holds files and not the log of a smoke test."""
+    if not (folder / f'{FOLDER}.log').is_file() and any(file.name != '.lock' for file in folder.iterdir()):
+        raise UserError(f'{folder} holds files that are not of a smoke test, which would remove them: move them, or '
+                        'name another --work-dir.')
 
 
 def empty(folder: Path) -> None:

@@ -108,6 +108,15 @@ def test_legend_names_all_classes(result, monkeypatch):
     assert short[-1] == f'({len(absent)} more classes) 0.0 %'
 
 
+def test_a_long_name_leaves_its_share_in_the_legend(result, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing, '_drawable', lambda text, size, real=drawing._drawable: (
+        drawn.append(text), real(text, size))[1])
+    result.class_names = ['a' * 60, *result.class_names[1:]]
+    result.legend()
+    assert any(text.startswith('aaa') and text.endswith(' %') and '…' in text for text in drawn)
+
+
 def test_files(result, tmp_path):
     files = result.save(tmp_path / 'new' / 'folder', 'it')
     assert [file.name for file in files] == ['it.overlay.png', 'it.labels.png', 'it.json']

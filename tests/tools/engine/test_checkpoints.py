@@ -98,7 +98,8 @@ def test_kills(run, tmp_path):
 
 def test_a_damaged_line_in_the_record_of_evaluations(tmp_path):
     file = tmp_path / run_folder.EVALUATIONS
-    file.write_bytes(b'{"iter": 2, "mIoU": 0.5}\n[1]\n{"mIoU": 1}\n\xff\n{"iter": 4, "mIoU": 0.6}\n{"iter": 6, "mI')
+    file.write_bytes(b'{"iter": 2, "mIoU": 0.5}\n[1]\n{"mIoU": 1}\n\xff\n{"iter": "3"}\n'
+                     b'{"iter": 4, "mIoU": 0.6}\n{"iter": 6, "mI')
     assert run_folder.evaluations(file) == {2: {'mIoU': 0.5}, 4: {'mIoU': 0.6}}
     run_folder.put_aside(tmp_path, beyond=2)
     assert file.read_text() == '{"iter": 2, "mIoU": 0.5}\n'
