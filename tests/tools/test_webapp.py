@@ -176,6 +176,10 @@ def test_long_names_do_not_block_the_page(reply):
     assert time.monotonic() - began < 3
 
 
+def test_prompts_name_no_file(reply):
+    assert reply('blue stripes', prompts='/etc/passwd') == {'error': 'There is no such prompt set.'}
+
+
 def test_two_lists_and_background(reply):
     first, second = (result['summary'] for result in reply('blue stripes', 'yellow checks',
                                                            background='yellow stripes')['results'])

@@ -85,7 +85,7 @@ def answer(segmenter: Segmenter, limits: Limits, file: str | None, lists: Sequen
         for more than 255 classes, low byte first), followed by all scores, from 0 to 255. `heat` has the same for the
         scores of each class, at a smaller size (`width`, `height`).
     """
-    parsed, background_names = _parse(limits, lists, background)
+    parsed, background_names = _parse(limits, lists, background, prompts)
     image = _read(file, limits.pixels)
     with torch.no_grad(), Deadline(limits.seconds):
         results = [segmenter.segment(image, names, prompts=prompts or None, background=background_names,
@@ -108,9 +108,7 @@ def explanation(segmenter: Segmenter, limits: Limits, file: str | None, asked: o
     """
     names, background, prompts, label = (
         asked.get(key) if isinstance(asked, dict) else None for key in ('names', 'background', 'prompts', 'label'))
-    if prompts not in ('', *PROMPT_SETS):
-        raise UserError('there is no such prompt set.')  # elsewhere it may name a file
-    (class_names,), background_names = _parse(limits, [names], background)
+    (class_names,), background_names = _parse(limits, [names], background, prompts)
     if type(label) is not int or not 0 <= label < len(class_names):
         raise UserError('there is no such class.')
     image = _read(file, limits.pixels)
@@ -123,12 +121,15 @@ def explanation(segmenter: Segmenter, limits: Limits, file: str | None, asked: o
             'figure': f'data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}'}
 
 
-def _parse(limits: Limits, lists: Sequence[str], background: str) -> tuple[list[list[str]], list[str]]:
+def _parse(limits: Limits, lists: Sequence[str], background: str, prompts: str
+           ) -> tuple[list[list[str]], list[str]]:
     """Parse lists of class names and the background.
 
     Raises:
-        UserError: one has no names, or all together are too many or too long.
+        UserError: one has no names, all together are too many or too long, or there is no such prompt set.
     """
+    if prompts not in ('', *PROMPT_SETS):
+        raise UserError('there is no such prompt set.')  # elsewhere it may name a file
     if not all(isinstance(text, str) for text in (*lists, background)):
         raise UserError('class names must be text.')
     characters = sum(map(len, [*lists, background]))
