@@ -77,8 +77,9 @@ def build(segmenter: Segmenter, limits: Limits, *, name: str, examples: dict[str
 
         def segment(file, class_names, compared_names, background, prompts, threshold):
             lists = [class_names or '', *([compared_names] if (compared_names or '').strip() else [])]
+            # The value of an untouched box is None.
             return worker.submit(answer, segmenter, limits, file, lists, background=background or '',
-                                 prompts=prompts or '', threshold=threshold).result()  # the value of an untouched box is None
+                                 prompts=prompts or '', threshold=threshold).result()
 
         def explain(file, event: gradio.EventData):
             return {'explanation': worker.submit(explanation, segmenter, limits, file, event.asked).result(),
