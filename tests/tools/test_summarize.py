@@ -1,7 +1,7 @@
 """Scores over runs: means and spreads, the published rows that belong to them, the files, and errors."""
 import json
-import re
 import os
+import re
 from pathlib import Path
 
 import pytest
