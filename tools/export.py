@@ -45,6 +45,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    from mmseg.utils import get_root_logger
+
     from tools.engine.files import make_folder
     from tools.exporting import checked_export
     if args.onnx or args.onnx_text:
@@ -54,6 +56,10 @@ def main() -> None:
     if args.slim:
         checked_export.write_slim(folder / 'model.safetensors', checkpoint, model, images, dtype=args.dtype,
                                   text_tower=not args.no_text_tower)
+    for name, written in (('model.onnx', args.onnx), ('text.onnx', args.onnx_text)):
+        if not written and (folder / name).exists() and (args.onnx or args.onnx_text):
+            get_root_logger().warning('%s is of an earlier export: use it with the new file only if both are of the '
+                                      'same checkpoint', folder / name)
     if args.onnx:
         checked_export.write_onnx(folder / 'model.onnx', model, images)
     if args.onnx_text:

@@ -296,6 +296,8 @@ def test_without_checks(run, call, monkeypatch, tmp_path):
     for name in ('model.safetensors', 'model.onnx', 'text.onnx'):
         assert f'{name} is not compared with the checkpoint (--no-check)' in said and (tmp_path / name).exists()
     assert 'keep their label' not in said and 'differ' not in said and 'comparing' not in said
+    again = call('tools/export.py', MINIATURE, '--onnx', '--no-check', '--out', tmp_path).stderr
+    assert 'text.onnx is of an earlier export' in again and 'is of an earlier export' not in said
     done = run('tools/export.py', MINIATURE, '--slim', '--no-check', '--image', 'it.jpg', check=False)
     assert done.returncode == 2 and '--image: --no-check compares nothing' in done.stderr
 

@@ -18,6 +18,7 @@ from mmseg.datasets import build_dataset
 from PIL import Image
 
 from datasets.miniature import COLOURS, PATTERNS, Miniature
+from models.errors import UserError
 from models.text_encoder import embed_class_names
 from models.weights import files
 from models.weights.clip_variant import text_encoder_of
@@ -238,6 +239,14 @@ def test_the_tables_of_the_study():
     found = rows({name: run for name, run in runs.items() if name != 'without_region_tokens_0'})
     assert ['region tokens, with recovery', '2', '+8.0 ± 0.0', '2', '0.500'] in found
     assert ['inductive', '1', '50.0', '60.0', '40.0', '49.0'] in rows({'inductive_1': runs['inductive_1']})
+
+
+def test_a_study_is_of_one_version_of_the_code(tmp_path):
+    study.require_version(tmp_path / 'version')
+    study.require_version(tmp_path / 'version')
+    (tmp_path / 'version').write_text('another')
+    with pytest.raises(UserError, match='is of another version of the code'):
+        study.require_version(tmp_path / 'version')
 
 
 def test_the_study_needs_a_run_before_those_that_start_from_it():

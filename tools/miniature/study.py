@@ -5,6 +5,7 @@ Trains and tests the settings over seeds, the method without its parts, and othe
 results.json (scores as fractions) to the folder, and prints means, deviations and the paired comparison of the parts.
 """
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from models.errors import UserError
 from tools.engine.arguments import positive_int
 from tools.engine.errors import run
-from tools.engine.files import atomic_path, make_folder
+from tools.engine.files import atomic_path, lock_folder, make_folder
 from tools.miniature.report import SCORES, read_scores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +86,20 @@ def all_runs() -> list[Run]:
                  Run('clip_short', seed, clip='clip_short'),
                  Run('schedule_double', seed, iterations=ITERATIONS * 2)]
     return runs
+
+
+def require_version(file: Path) -> None:
+    """Write the hash of the code that trains and tests into a file.
+
+    Raises:
+        UserError: another one is there.
+    """
+    sources = [path for name in ('configs/_base_', 'configs/miniature', 'datasets', 'models', 'tools', 'test.py')
+               for path in sorted((ROOT / name).rglob('*.py') if (ROOT / name).is_dir() else [ROOT / name])]
+    version = hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()
+    if file.exists() and file.read_text() != version:
+        raise UserError(f'{file.parent} is of another version of the code: remove it, or name another folder.')
+    file.write_text(version)
 
 
 def execute(log: Path, *command: object) -> None:
@@ -228,10 +243,12 @@ def main() -> None:
     parser.add_argument('folder', type=Path, help='folder of worlds, CLIPs and runs')
     parser.add_argument('--processes', type=positive_int, default=2, help='runs at a time (default: 2)')
     args = parser.parse_args()
-    make_folder(args.folder)
+    lock = lock_folder(make_folder(args.folder), 'folder')
+    require_version(args.folder / 'version')
     study = Study(args.folder.absolute())
     study.make_all(args.processes)
     print(tables(study.results))
+    lock.close()
 
 
 if __name__ == '__main__':
