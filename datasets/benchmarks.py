@@ -1,7 +1,11 @@
 """The benchmarks: classes, colours and unseen classes. The splits are those of ZS3 (Bucher et al. 2019)."""
+from pathlib import Path
+
 from mmseg import datasets as mmseg
 
 from .zero_shot import ZeroShotDataset
+
+VOCABULARIES = Path(__file__).parent / 'vocabularies'
 
 
 @mmseg.DATASETS.register_module(name=['PascalVOC20', 'ZeroPascalVOCDataset20'])
@@ -55,3 +59,45 @@ class ADE20K150(ZeroShotDataset):
     PALETTE = mmseg.ADE20KDataset.PALETTE
     PROMPT_SET = 'coco15'
     REDUCE_ZERO_LABEL = True
+
+
+@mmseg.DATASETS.register_module()
+class ADE20K847(ZeroShotDataset):
+    """ADE20K's 847 most frequent classes (release 2021_17_01), to test models of other datasets.
+
+    Masks of class indices with 65535 for other pixels, as `tools/prepare_data.py ade20k_full` makes them. Commas
+    separate synonyms; 41 of them belong to several classes.
+
+    Attributes:
+        OBJECT_IDS: the id of each class in the masks that the owners publish.
+    """
+
+    OBJECT_IDS, CLASSES = zip(*(line.split('\t') for line in
+                                (VOCABULARIES / 'ade847.tsv').read_text().splitlines()[1:]), strict=True)
+    OBJECT_IDS = tuple(map(int, OBJECT_IDS))
+    PROMPT_SET = 'coco15'
+
+
+@mmseg.DATASETS.register_module()
+class PascalContext459(ZeroShotDataset):
+    """PASCAL Context's 459 classes (Mottaghi et al. 2014), ids 1 to 459 of its original masks, for testing only."""
+
+    CLASSES = tuple((VOCABULARIES / 'context459.txt').read_text().splitlines())
+    PROMPT_SET = 'coco15'
+    REDUCE_ZERO_LABEL = True
+
+
+@mmseg.DATASETS.register_module()
+class PascalVOC20b(PascalVOC20):
+    """PASCAL VOC 2012's 20 classes and background, for testing only.
+
+    The model is asked for PASCAL Context's other classes, too, and theirs are background (OpenSeg, Ghiasi et al. 2022).
+    """
+
+    BACKGROUND = tuple(name for name in PascalContext59.CLASSES
+                       if name not in (*PascalVOC20.CLASSES, 'table'))  # VOC's diningtable
+    BACKGROUND_ID = 0
+    CLASSES = (*PascalVOC20.CLASSES, *BACKGROUND)
+    PALETTE = [*PascalVOC20.PALETTE, *[mmseg.PascalVOCDataset.PALETTE[0]] * len(BACKGROUND)]
+    UNSEEN = ()
+    PROMPT_SET = 'coco15'

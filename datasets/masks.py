@@ -10,12 +10,15 @@ from PIL import Image
 from models.errors import UserError
 from models.label_format import label_format
 
+from .class_split import DatasetFacts
+
 MASK_VALUES = 2**16  # ids that masks of 8 or 16 bits can hold
 VOID_OF_8_BITS = label_format(1).ignore
 
 
-def masks_of(names: Sequence[str], *, palette: Sequence[Sequence[int]] | None, reduce_zero_label: bool,
-             ignore_index: int | None, colour_masks: bool, ignored_colours: Sequence[Sequence[int]]
+def masks_of(facts: DatasetFacts, *, reduce_zero_label: bool = False, ignore_index: int | None = None,
+             background_id: int | None = None, colour_masks: bool = False,
+             palette: Sequence[Sequence[int]] | None = None, ignored_colours: Sequence[Sequence[int]] = ()
              ) -> 'MaskIds | MaskColours':
     """Build the meaning of mask values from the arguments of a dataset, see `ZeroShotDataset`.
 
@@ -24,13 +27,21 @@ def masks_of(names: Sequence[str], *, palette: Sequence[Sequence[int]] | None, r
     """
     if not isinstance(reduce_zero_label, bool):
         raise UserError(f'reduce_zero_label={reduce_zero_label!r}: True or False is needed.')
-    if colour_masks and (palette is None or reduce_zero_label or ignore_index is not None):
+    if colour_masks and (palette is None or reduce_zero_label or ignore_index is not None or background_id is not None):
         raise UserError('colour_masks=True needs palette=[[red, green, blue], ...], one colour per class, and neither '
-                        'reduce_zero_label nor ignore_index: list background in ignored_colours.')
-    if palette is not None and len(checked_colours(palette)) != len(names):
-        raise UserError(f'palette has {len(palette)} colours for {len(names)} classes: one per class is needed.')
-    return MaskColours(palette, ignored_colours) if colour_masks else \
-        MaskIds(names, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index)
+                        'reduce_zero_label nor ignore_index nor background_id: list colours of no class in '
+                        'ignored_colours.')
+    count = len(facts.split.names)
+    if palette is not None and len(checked_colours(palette)) != count:
+        raise UserError(f'palette has {len(palette)} colours for {count} classes: one per class is needed.')
+    if background_id is not None and not facts.background:
+        raise UserError(f'background_id={background_id!r} needs background=[...], the classes that are background.')
+    if colour_masks:
+        return MaskColours(palette, ignored_colours, facts.scored_indices)
+    names, labels = (facts.split.names, facts.scored_indices) if background_id is None else (
+        facts.scored.names[:-1], None)
+    return MaskIds(names, labels, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index,
+                   background_id=background_id)
 
 
 class MaskIds:
@@ -38,36 +49,49 @@ class MaskIds:
 
     Args:
         names: class names; their ids are consecutive.
+        labels: of the classes in memory; by default 0, 1, 2, ...
         reduce_zero_label: id 0 is not a class, and the classes start at 1.
         ignore_index: the id of pixels without a class (void) in the files; by default the largest value of 8 bits, or
             of 16 bits where 8 do not hold all ids.
+        background_id: the id of one more class after `names`.
 
     Attributes:
         ids: ids of the classes, in order.
         void: the id of pixels without a class.
         ignore: the label that these pixels get in memory.
+        ids_of_labels: the id of each label in memory, the first one of several.
 
     Raises:
-        UserError: `ignore_index` is out of range, or the id of a class.
+        UserError: `ignore_index` or `background_id` is out of range, or the id of a class.
     """
 
-    def __init__(self, names: Sequence[str], *, reduce_zero_label: bool = False, ignore_index: int | None = None):
+    def __init__(self, names: Sequence[str], labels: Sequence[int] | None = None, *, reduce_zero_label: bool = False,
+                 ignore_index: int | None = None, background_id: int | None = None):
         first = int(reduce_zero_label)
         self.ids = range(first, first + len(names))
         self.void = label_format(self.ids.stop).ignore if ignore_index is None else ignore_index
-        if type(self.void) is not int or not 0 <= self.void < MASK_VALUES:
-            raise UserError(f'ignore_index={ignore_index!r}: the id of pixels without a class must be a whole number '
-                            f'from 0 to {MASK_VALUES - 1}.')
-        if self.void < self.ids.stop:
-            meaning = f'the id of class {names[self.void - first]!r}' if self.void in self.ids else \
-                'ignored already (reduce_zero_label=True)'
-            raise UserError(f'ignore_index={self.void} is {meaning}. If 0 is background and the classes start at 1, '
-                            'set reduce_zero_label=True alone; otherwise set ignore_index to an id that no class has.')
-        dtype, self.ignore = label_format(len(names))
+        for option, value, pixels in (('ignore_index', self.void, 'pixels without a class'),
+                                      ('background_id', background_id, 'background')):
+            if value is None:
+                continue
+            if type(value) is not int or not 0 <= value < MASK_VALUES:
+                raise UserError(f'{option}={value!r}: the id of {pixels} must be a whole number from 0 to '
+                                f'{MASK_VALUES - 1}.')
+            if value in self.ids or option == 'ignore_index' and value in (*range(first), background_id):
+                meaning = f'the id of class {names[value - first]!r}' if value in self.ids else \
+                    'the id of background' if value == background_id else 'ignored already (reduce_zero_label=True)'
+                raise UserError(f'{option}={value} is {meaning}. If 0 is background and the classes start at 1, '
+                                'set reduce_zero_label=True alone; otherwise set ignore_index to an id that no class '
+                                'has.')
+        ids = [*self.ids] if background_id is None else [*self.ids, background_id]
+        labels = range(len(ids)) if labels is None else labels
+        _, firsts = np.unique(labels, return_index=True)
+        dtype, self.ignore = label_format(len(firsts))
         self.table = np.full(MASK_VALUES, self.ignore, dtype)
-        self.table[self.ids.start:self.ids.stop] = np.arange(len(names))
+        self.table[ids] = labels
         self.known = np.zeros(MASK_VALUES, bool)
-        self.known[[*range(self.ids.stop), self.void]] = True
+        self.known[[*range(self.ids.stop), self.void, *ids]] = True
+        self.ids_of_labels = np.array(ids, label_format(max(ids) + 1).dtype)[firsts]
 
     @staticmethod
     def decode(image: Image.Image) -> np.ndarray:
@@ -113,20 +137,24 @@ class MaskColours:
     Args:
         palette: (red, green, blue), each 0 to 255, of each class.
         ignored: colours that stand for no class.
+        labels: of the classes in memory, by default 0, 1, 2, ...; those of one label may share a colour.
 
     Raises:
-        UserError: a colour is invalid, or occurs twice.
+        UserError: a colour is invalid, or stands for two things.
     """
 
-    def __init__(self, palette: Sequence[Sequence[int]], ignored: Sequence[Sequence[int]] = ()):
-        colours = checked_colours([*palette, *ignored])
-        repeated = [colour for colour, count in Counter(colours).items() if count > 1]
+    def __init__(self, palette: Sequence[Sequence[int]], ignored: Sequence[Sequence[int]] = (),
+                 labels: Sequence[int] | None = None):
+        labels = range(len(palette)) if labels is None else labels
+        dtype, self.ignore = label_format(max(labels) + 1)
+        self.void, self.ids_of_labels = self.ignore, np.arange(max(labels) + 1, dtype=dtype)
+        meanings = {*zip(checked_colours(palette), labels, strict=True)}
+        meanings = sorted(meanings) + [(colour, self.ignore) for colour in checked_colours(ignored)]
+        repeated = [colour for colour, count in Counter(colour for colour, _ in meanings).items() if count > 1]
         if repeated:
             raise UserError(f'palette: {", ".join(map(str, repeated))} stands for two things.')
-        codes = _codes(np.array(colours, dtype=np.uint8).reshape(-1, 3))
-        dtype, self.ignore = label_format(len(palette))
-        self.void = self.ignore
-        labels = np.array([*range(len(palette)), *[self.ignore] * len(ignored)], dtype)
+        codes = _codes(np.array([colour for colour, _ in meanings], dtype=np.uint8).reshape(-1, 3))
+        labels = np.array([label for _, label in meanings], dtype)
         order = codes.argsort()
         self.codes, self.labels_of_codes = codes[order], labels[order]
 

@@ -45,18 +45,18 @@ class SeveralDatasets(ConcatDataset):
 
     Attributes:
         names: short names made of the folders and files in which the datasets differ.
-        facts: class names, split and prompts, the same for all.
+        facts: class names, split, prompts and background, the same for all.
 
     Raises:
-        UserError: classes, split or prompts differ.
+        UserError: classes, split, prompts or background differ.
     """
 
     def __init__(self, datasets: Sequence[ZeroShotDataset], *, separate: bool = True):
         super().__init__(datasets, separate)
         self.facts = datasets[0].facts
         if any(dataset.facts != self.facts for dataset in datasets):
-            raise UserError('classes, split or prompt set of the listed datasets differ: test each with a config of '
-                            'its own.')
+            raise UserError('classes, split, prompt set or background of the listed datasets differ: test each with a '
+                            'config of its own.')
         self.names = names_of(datasets)
         self.data_root = [dataset.data_root for dataset in datasets]
 
@@ -122,7 +122,7 @@ def warn_of_missing_classes(datasets: Sequence[ZeroShotDataset], wanted: Sequenc
             missing -= set(np.unique(load_mask(dataset.mask_path(index), dataset.masks)).tolist())
         looked_at += 1
     if missing:
-        names, masks = datasets[0].facts.split.names, datasets[0].masks
+        names, masks = datasets[0].CLASSES, datasets[0].masks
         logger.warning('none of %d masks (of %d) contains a pixel of: %s. %s', looked_at, len(places),
                        first([names[index] for index in sorted(missing)]),
                        f'{masks.void} is void in them (ignore_index); do their ids stand for these classes?'

@@ -44,11 +44,11 @@ def main() -> None:
         raise UserError(f'--opacity {args.opacity} is not in (0, 1].')
     config, logger = load_config(args.config, args.cfg_options, args.data_root), get_root_logger()
     folder = make_folder(args.out)
-    split = dataset_facts(config).split  # its message is clearer than mmseg's
+    facts = dataset_facts(config)  # its message is clearer than mmseg's
     train = args.part == 'train'
     datasets = [*parts_of(training_dataset(config) if train else evaluation_dataset(config, args.part, scored=False))]
     if all(dataset.ann_dir is not None for dataset in datasets):
-        warn_of_missing_classes(datasets, split.seen if train else range(len(split.names)), logger)
+        warn_of_missing_classes(datasets, facts.split.seen if train else range(len(facts.scored.names)), logger)
     places = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
     chosen = np.linspace(0, len(places) - 1, min(args.count, len(places))).round().astype(int)
     for dataset, index in (places[place] for place in chosen):

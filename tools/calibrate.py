@@ -53,7 +53,7 @@ def main() -> None:
     folder = make_folder(args.out or Path(checkpoint.path).absolute().parent / 'calibration')
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     dataset = evaluation_dataset(config, 'test', scored=True)
-    split = dataset.facts.split
+    split = dataset.facts.scored
     model = trained_model(config, checkpoint)
     if not len(model.class_head.unseen):
         raise UserError('every class of this config counts as seen (fully supervised, or cross-dataset): there are no '

@@ -145,7 +145,7 @@ def test_another_id_of_no_class(tmp_path):
     ({'colours': True, 'palette': PALETTE[:4]}, 'palette has 4 colours for 5 classes'),
     ({'colours': True, 'palette': None}, 'colour_masks=True needs palette='),
     ({'colours': True, 'reduce_zero_label': True},
-     'neither reduce_zero_label nor ignore_index: list background in ignored_colours'),
+     'neither reduce_zero_label nor ignore_index nor background_id: list colours of no class in ignored_colours'),
     ({'colours': True, 'palette': PALETTE[:4] + [[1, 2, 300]]}, r'\[1, 2, 300\] is not a colour'),
     ({'colours': True, 'palette': PALETTE[:4] + ['#ff0000']}, r'#ff0000 is not a colour: \[red, green, blue\]'),
     ({'colours': True, 'palette': PALETTE[:4] + [PALETTE[0]]}, r'\(230, 25, 25\) stands for two things'),

@@ -53,7 +53,7 @@ def test_several_folders_as_one_dataset(tmp_path, way):
 @pytest.mark.parametrize(('data', 'words'), [
     (lambda one: one | {'ann_dir': None}, r'data\.val: scoring needs masks.*ann_dir=FOLDER'),
     (lambda one: {'type': 'RepeatDataset', 'times': 2, 'dataset': one}, 'an image is scored once'),
-    (lambda one: [one, one | {'classes': [*NAMES[:4], 'pink']}], 'classes, split or prompt set'),
+    (lambda one: [one, one | {'classes': [*NAMES[:4], 'pink']}], 'classes, split, prompt set or background'),
 ])
 def test_data_that_cannot_be_scored(data, words):
     with pytest.raises(UserError, match=words):

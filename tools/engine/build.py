@@ -23,7 +23,7 @@ from tools.engine.model_settings import amp_type, check_sizes, class_lists
 
 
 def dataset_facts(config: Config) -> DatasetFacts:
-    """Read class names, split and prompt set of the test data from the config."""
+    """Read class names, split, prompt set and background of the test data from the config."""
     dataset = next(dataset_configs(config.data.get('test', {})), None)
     if dataset is None:
         raise UserError('the config\'s data.test names no folder of images (img_dir).')
@@ -39,7 +39,8 @@ def common_facts(config: Config) -> DatasetFacts:
     facts = dataset_facts(config)
     for part in ('train', 'val'):
         for dataset in dataset_configs(config.data.get(part, {})):
-            if _facts_of(dataset) != facts:
+            other = _facts_of(dataset)
+            if (other.split, other.prompt_set) != (facts.split, facts.prompt_set):
                 raise UserError(f'data.{part} has other classes, another split or another prompt set than data.test: '
                                 'a model is trained and scored on one split.')
     return facts
@@ -49,7 +50,7 @@ def _facts_of(dataset: ConfigDict) -> DatasetFacts:
     cls = DATASETS.get(dataset.type)
     if cls is None or not hasattr(cls, 'describe'):
         raise UserError(f'type={dataset.type!r} in the config\'s data is not a zero-shot dataset of this project.')
-    return cls.describe(**{key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set')})
+    return cls.describe(**{key: dataset.get(key) for key in ('classes', 'unseen', 'prompt_set', 'background')})
 
 
 def build_model(config: Config, checkpoint: Checkpoint | None = None) -> CLIPRC:

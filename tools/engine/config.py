@@ -16,7 +16,7 @@ from tools.engine.config_names import SETTINGS, check_names
 from tools.engine.config_values import check_values, require
 
 FILES = ('pretrained', 'pretrained_text', 'load_text_embedding')  # settings of a config's model
-TEXT_FILES = ('classes', 'unseen', 'prompt_set')  # settings of a config's datasets, where they are not lists
+TEXT_FILES = ('classes', 'unseen', 'prompt_set', 'background')  # settings of datasets, where they are not lists
 # The lengths in pixels of a pipeline's steps.
 PIXELS = {'Resize': ('img_scale', 'min_size'), 'RandomCrop': ('crop_size',), 'Pad': ('size',),
           'MultiScaleFlipAug': ('img_scale',)}

@@ -30,7 +30,7 @@ def side_by_side(panels: dict[str, tuple[np.ndarray, np.ndarray | None]], datase
         opacity: of the colours over the image, in (0, 1].
         height: of all images in pixels; None: as they are.
     """
-    split, palette = dataset.facts.split, dataset.PALETTE
+    split, palette = dataset.facts.scored, dataset.PALETTE
     row = beside([stack([caption(title, size=TITLE), with_height(
         Image.fromarray(image) if labels is None else overlay(image, labels, palette, opacity), height)])
         for title, (image, labels) in panels.items()])

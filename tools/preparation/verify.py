@@ -60,7 +60,7 @@ def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     """Print a report on a benchmark, and return whether it is complete and right. Nothing is changed."""
     print(f'{name} in {root}:')
     dataset = getattr(datasets, benchmark.dataset)
-    meaning = MaskIds(dataset.CLASSES, reduce_zero_label=dataset.REDUCE_ZERO_LABEL)
+    meaning, class_names = dataset.usual_masks(), dataset.describe().scored.names
     good, listed, present = True, Counter(), {'training': set(), 'val': set()}
     for split in benchmark.splits:
         lines, images, masks = survey(split, root, benchmark.mask_ending)
@@ -85,9 +85,9 @@ def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     repeated = sorted(name for name, count in listed.items() if count > 1)  # within a split, or trained and tested on
     show('listed more than once', repeated)
     for part, labels in present.items():
-        absent = [class_name for index, class_name in enumerate(dataset.CLASSES) if index not in labels]
+        absent = [class_name for index, class_name in enumerate(class_names) if index not in labels]
         none_of = f'; none of {", ".join(absent)}' if labels and absent else ''
-        print(f'  classes in {part}: {len(dataset.CLASSES) - len(absent)} of {len(dataset.CLASSES)}{none_of}')
+        print(f'  classes in {part}: {len(class_names) - len(absent)} of {len(class_names)}{none_of}')
         good &= not (absent and part == 'training')  # a small val need not show every class
     return good and not repeated
 

@@ -18,7 +18,7 @@ class Leaf(NamedTuple):
     """A complete config, not a base of one."""
     name: str  # its path in the repository
     config: Config
-    split: ClassSplit
+    split: ClassSplit  # of the classes as scores count them
     setting: str  # a value of `Setting`, or CROSS_DATASET
     protocol: str | None  # a name of `tools.results.published.PROTOCOLS`; None: no scores are published
 
@@ -33,11 +33,11 @@ def leaves() -> dict[str, Leaf]:
             continue
         try:
             config = load_config(path)
-            split = dataset_facts(config).split
+            facts = dataset_facts(config)
             setting = CROSS_DATASET if config.get('cross_dataset') else setting_of(
-                len(split.names), class_lists(config, split)['base_class'],
+                len(facts.split.names), class_lists(config, facts.split)['base_class'],
                 self_training=config.model.get('self_training', False)).value
-            read[str(name)] = Leaf(str(name), config, split, setting, config.get('protocol'))
+            read[str(name)] = Leaf(str(name), config, facts.scored, setting, config.get('protocol'))
         except (ValueError, AttributeError, KeyError) as error:  # a file of the user's own
             get_logger('mmseg').warning('%s is left out: %s', name, error)
     return read

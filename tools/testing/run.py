@@ -58,9 +58,10 @@ def test(args: argparse.Namespace, place: process.Place | None = None, most: int
         logger.warning('the checkpoint was trained in the %s setting, the config is %s', trained_in,
                        model.setting.value)
     warn_of_other_parts(checkpoint, config)
-    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
-    logger.info('%s; %d images, %d classes, %d of them unseen', place, len(dataset), len(dataset.CLASSES),
-                len(dataset.facts.split.unseen))
+    facts = dataset.facts
+    model.CLASSES = facts.split.names
+    logger.info('%s; %d images, %d classes, %d of them unseen%s', place, len(dataset), len(model.CLASSES),
+                len(facts.split.unseen), f', {len(facts.background)} background' if facts.background else '')
 
     hang.watch(args)
     parts, label_maps = [], []
@@ -89,7 +90,7 @@ def test(args: argparse.Namespace, place: process.Place | None = None, most: int
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'images': len(dataset), 'protocol': config.get('protocol'),
                   'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
-                  'unseen_names': dataset.facts.split.unseen_names,
+                  'unseen_names': facts.scored.unseen_names,
                   'own_modules': sorted({*plugins.names(config), *metadata.own_modules(checkpoint)}),
                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
@@ -115,7 +116,7 @@ def draw(dataset: ZeroShotDataset | SeveralDatasets, index: int, labels: np.ndar
     part, dataset, index = dataset.locate(index)
     image, truth = dataset.image(index), dataset.true_labels(index)
     drawn = side_by_side({'image': (image, None), **({} if truth is None else {'truth': (image, truth)}),
-                          'prediction': (image, labels)}, dataset, args.opacity)
+                          'prediction': (image, dataset.as_scored(labels))}, dataset, args.opacity)
     if args.show_dir:
         file = Path(args.show_dir) / part / Path(dataset.img_infos[index]['filename']).with_suffix('.png')
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,5 @@
+# A COCO-Stuff model on ADE20K's 847 classes, without training. All classes count as seen.
+#   python test.py configs/cross_dataset/coco_to_ade847.py work_dirs/coco_inductive/latest.pth --eval mIoU
+_base_ = ['../_base_/models/clip_rc_coco.py', '../_base_/datasets/ade847_512x512.py', '../_base_/default_runtime.py']
+cross_dataset = True
+protocol = 'cross_ade847'
