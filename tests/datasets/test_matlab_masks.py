@@ -52,6 +52,20 @@ def test_files_that_are_refused(tmp_path, content, words):
         load_mask(str(file), PascalContext459.usual_masks())
 
 
+@pytest.mark.parametrize('kind', [0, 8, 10, 19, 20, 999_999])
+def test_an_unknown_type_of_numbers(tmp_path, kind):
+    """SciPy looks it up without a check, and the process ends."""
+    file = tmp_path / 'it.mat'
+    savemat(file, {'LabelMap': IDS})
+    data = bytearray(file.read_bytes())
+    place = data.index(b'LabelMap') + 8
+    assert data[place:place + 8] == np.array([4, 12], '<u4').tobytes()  # 12 bytes of uint16
+    data[place:place + 4] = np.array(kind, '<u4').tobytes()
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r'it\.mat: broken mask'):
+        load_mask(str(file), PascalContext459.usual_masks())
+
+
 def test_a_size_that_is_a_lie(tmp_path):
     """Neither is memory for it allocated."""
     file = tmp_path / 'it.mat'
