@@ -7,6 +7,7 @@ from functools import cached_property
 
 from models.class_names import PROMPT_SETS, lines_of, synonyms, templates_of
 from models.errors import UserError
+from models.label_format import label_format
 
 BACKGROUND = 'background'  # name of the class that the classes of a dataset's background are scored as
 
@@ -18,12 +19,14 @@ class ClassSplit:
     A name may hold synonyms, separated by commas; blanks around them are removed.
 
     Raises:
-        UserError: a name is empty, two classes have the same names, an unseen one is not a class, or all are unseen.
+        UserError: there are more classes than label maps hold, a name is empty, two classes have the same names, an
+            unseen one is not a class, or all are unseen.
     """
     names: tuple[str, ...]
     unseen_names: tuple[str, ...] = ()
 
     def __post_init__(self):
+        label_format(len(self.names))
         for index, name in enumerate(self.names):
             if not isinstance(name, str) or not all(synonyms(name)):
                 raise UserError(f'class {index} is named {name!r}: a name is needed, or several separated by commas.')
