@@ -105,7 +105,7 @@ def test_legend_names_all_classes(result, monkeypatch):
     assert len(whole) == len(result.class_names) + 1  # and unlabelled
     assert {f'{name} 0.0 %' for name in absent} <= {*whole}
     assert len(short) == len(result.class_names) - len(absent) + 2
-    assert short[-1] == f'({len(absent)} more classes) 0.0 %'
+    assert short[-1] == f'({len(absent)} more class{"es" if len(absent) > 1 else ""}) 0.0 %'
 
 
 def test_a_long_name_leaves_its_share_in_the_legend(result, monkeypatch):
