@@ -1,5 +1,6 @@
 """tools/text_embeddings.py: class names and prompts of all sources, text encoders of any CLIP; real embeddings."""
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_similar_pairs_are_found_in_blocks(monkeypatch, block):
 
 # ---- the command
 
-def test_similar_names_need_no_file(call, clip_file):
+def test_similar_names_need_no_file(call, clip_file, monkeypatch):
     names = BY_NAME['miniature'].CLASSES
     rows = expected(clip_file, names, templates_of('single'))
     pairs = all_pairs(rows, 0.5)
@@ -89,6 +90,11 @@ def test_similar_names_need_no_file(call, clip_file):
     counts = np.bincount([index for _, *pair in pairs for index in pair], minlength=20)
     assert f'{names[counts.argmax()]} ({counts.max()})' in done.stderr.replace(' (unseen)', '')
     assert 'at least 0.93' in call(SCRIPT, 'miniature', '--clip', clip_file, '--similar').stderr
+    total = len(all_pairs(rows, 1e-3))
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+    done = call(SCRIPT, 'miniature', '--clip', clip_file, '--similar', 1e-3)
+    assert total > 50 == len(done.stdout.splitlines()) and f'{total} pairs of 20' in done.stderr
+    assert '; 50 of them are listed' in done.stderr
 
 
 @pytest.fixture
