@@ -13,7 +13,7 @@ def test_attention_dropout_falls_on_the_weights_alone():
     """With a single key a weight is 1, so that a whole row is dropped, and nothing after the projection."""
     module = randomized(CrossAttention(WIDTH, heads=1, dropout=0.1)).train()
     other = torch.randn(1, 1, WIDTH)
-    rows = module(torch.randn(1, 4000, WIDTH), other)[0]
+    rows = module(torch.randn(1, 4000, WIDTH), *module.keys_and_values(other))[0]
     kept = linear(linear(other[0], module.v) / 0.9, module.proj)
     distance = torch.minimum((rows - kept).abs().amax(dim=1), (rows - module.proj.bias).abs().amax(dim=1))
     assert float(distance.detach().max()) < 1e-5
