@@ -97,11 +97,13 @@ def test_no_text_that_fits_is_refused():
 
 
 def test_many_texts_are_encoded_in_parts(monkeypatch):
+    """Of two classes together, short texts first, and as each class alone."""
     encoder, seen = CLIPTextEncoder(context_length=77, vocab_size=49408, transformer_width=8, transformer_heads=1,
                                     transformer_layers=1, embed_dim=4), []
-    encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    names, templates = [['cat', 'dog', 'long word', 'sofa', 'pot']], ['a {}', 'the {}']
-    whole = embed_class_names(encoder, names, templates)
+    names, templates = [['cat', 'a dog that barks', 'sofa', 'pot', 'dog'], 'long word', 'sofa'], ['a {}', 'the new {}']
+    alone = torch.cat([embed_class_names(encoder, [name], templates) for name in names])
+    encoder.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
     monkeypatch.setattr(text_encoder, 'TEXTS_PER_BATCH', 4)
-    assert torch.allclose(embed_class_names(encoder, names, templates), whole, atol=1e-6)
-    assert seen == [10, 4, 4, 2]
+    monkeypatch.setattr(text_encoder, 'TEXTS_PER_GROUP', 4)
+    assert torch.allclose(embed_class_names(encoder, names, templates), alone, atol=1e-6)
+    assert seen == [(4, 4), (4, 5), (4, 8), (2, 5)]
