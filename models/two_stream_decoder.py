@@ -14,7 +14,6 @@ from .errors import UserError
 from .precision import checkpointed, upcast
 from .resizing import map_chunks
 
-
 # Elements of a chunk's hidden layer in testing: on a CPU a part of its cache, on a GPU enough to keep it busy. On a CPU
 # of many cores a chunk must not be much smaller, nor those of the pixels, which read all keys and values again.
 CHUNK_ELEMENTS = {'cpu': 2**22, 'cuda': 2**26}

@@ -106,4 +106,6 @@ def test_many_texts_are_encoded_in_parts(monkeypatch):
     monkeypatch.setattr(text_encoder, 'TEXTS_PER_BATCH', 4)
     monkeypatch.setattr(text_encoder, 'TEXTS_PER_GROUP', 4)
     assert torch.allclose(embed_class_names(encoder, names, templates), alone, atol=1e-6)
-    assert seen == [(4, 4), (4, 5), (4, 8), (2, 5)]
+    first = sorted(count_tokens(template.format(name)) + 2 for name in [*names[0], names[1]] for template in templates)
+    assert seen == [(4, first[3]), (4, first[7]), (4, first[11]), (2, count_tokens('the new sofa') + 2)]
+    assert first[3] < first[7] < first[11]
