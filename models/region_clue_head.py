@@ -85,7 +85,7 @@ class RegionClueHead(BaseModule):
     def _project_queries(self, aligned: Tensor, text: Tensor) -> Tensor:
         """Compute `q_proj` of [aligned, text], (B, Q, E); the text's part once, as regions and images share it."""
         for_aligned, for_text = self.q_proj.weight.chunk(2, dim=1)
-        return upcast(F.linear(aligned, for_aligned) + F.linear(text, for_text, self.q_proj.bias)).flatten(1, 2)
+        return upcast(F.linear(aligned, for_aligned).add_(F.linear(text, for_text, self.q_proj.bias))).flatten(1, 2)
 
     def _project_pixels(self, features: ImageFeatures, patches: Tensor) -> Tensor:
         """Compute `lateral_proj` of [regions, CLS, patch], (B, N, E); regions and CLS are projected, then spread."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .clip_layers import LayerNorm, Transformer
 from .errors import UserError
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 CONTEXT_LENGTH = 77
 VOCABULARY = 49408
 LONGEST_TOKEN = 24  # characters of the longest in CLIP's vocabulary: "thinkbigsundaywithmarsha"
-TEXTS_PER_BATCH = 1024  # unlimited, a class of many synonyms and prompts would take gigabytes
+TEXTS_PER_BATCH = 256
+TEXTS_PER_GROUP = 2**14  # in memory together, to be sorted by length; more where classes have several names
 
 
 @BACKBONES.register_module(name=['CLIPTextEncoder'])
@@ -112,17 +114,28 @@ def embed_class_names(encoder: CLIPTextEncoder, names: Sequence[str | Sequence[s
     Raises:
         UserError: an embedding is zero or not finite, because the encoder's weights are damaged.
     """
-    device = encoder.text_projection.device
-    rows = []
-    for name in names:
-        synonyms = [name] if isinstance(name, str) else name
-        tokens = tokenizer([template.format(synonym) for synonym in synonyms for template in templates],
-                           encoder.context_length)
-        tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1]  # columns after the end of all texts have no effect
-        encoded = torch.cat([encoder(batch.to(device)) for batch in tokens.split(TEXTS_PER_BATCH)])
-        embeddings = F.normalize(encoded.float(), dim=-1)  # (texts, E)
-        rows.append(F.normalize(embeddings.mean(dim=0), dim=-1))
-        if not (rows[-1].isfinite().all() and rows[-1].any()):
-            raise UserError(f'CLIP\'s text encoder gives zeros or infinite values for {synonyms[0]!r}: its weights '
-                            'are damaged. Fetch or copy the CLIP file again.')
+    classes = [[name] if isinstance(name, str) else name for name in names]
+    total, rows = len(templates) * sum(map(len, classes)), []
+    with tqdm(total=total, unit='text', desc='text embeddings', delay=5, disable=None) as bar:
+        per_group = max(1, TEXTS_PER_GROUP // len(templates))
+        for group in (classes[start:start + per_group] for start in range(0, len(classes), per_group)):
+            texts = [template.format(synonym) for synonyms in group for synonym in synonyms for template in templates]
+            encoded = _encode(encoder, tokenizer(texts, encoder.context_length), bar)
+            of_classes = F.normalize(encoded, dim=-1).split([len(templates) * len(synonyms) for synonyms in group])
+            for synonyms, embeddings in zip(group, of_classes, strict=True):
+                rows.append(F.normalize(embeddings.mean(dim=0), dim=-1))
+                if not (rows[-1].isfinite().all() and rows[-1].any()):
+                    raise UserError(f'CLIP\'s text encoder gives zeros or infinite values for {synonyms[0]!r}: its '
+                                    'weights are damaged. Fetch or copy the CLIP file again.')
     return torch.stack(rows)
+
+
+def _encode(encoder: CLIPTextEncoder, tokens: Tensor, bar: tqdm) -> Tensor:
+    """Encode tokens (K, L) to (K, E) float32, short texts together: columns after the end of all have no effect."""
+    device = encoder.text_projection.device
+    lengths = tokens.argmax(dim=1) + 1
+    encoded = torch.empty(len(tokens), encoder.text_projection.shape[1], device=device)
+    for batch in lengths.argsort().split(TEXTS_PER_BATCH):
+        encoded[batch.to(device)] = encoder(tokens[batch, :int(lengths[batch].max())].to(device)).float()
+        bar.update(len(batch))
+    return encoded

@@ -4,6 +4,7 @@ B batch, Q queries (region-major: R*C), N pixels (cells of the patch grid), E wi
 """
 import copy
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,10 +12,15 @@ from .clip_layers import LayerNorm
 from .dropped_attention import Dropout, attention
 from .errors import UserError
 from .precision import checkpointed, upcast
+from .resizing import map_chunks
+
+# Elements of a chunk's hidden layer in testing: on a CPU a part of its cache, on a GPU enough to keep it busy. On a CPU
+# of many cores a chunk must not be much smaller, nor those of the pixels, which read all keys and values again.
+CHUNK_ELEMENTS = {'cpu': 2**22, 'cuda': 2**26}
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one stream (B, Nq, E) to the other (B, Nk, E)."""
+    """Multi-head attention of one stream to the other."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -27,11 +33,18 @@ class CrossAttention(nn.Module):
         self.attention_dropout = nn.Dropout(dropout)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, stream: Tensor, other: Tensor) -> Tensor:
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, E/H)
-                   for x in (self.q(stream), self.k(other), self.v(other)))
+    def forward(self, stream: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attend from a stream (B, Nq, E) to what `keys_and_values` makes of the other one."""
         dropout = self.attention_dropout.p if self.training else 0.
-        return self.proj(attention(q, k, v, dropout).transpose(1, 2).flatten(2))
+        attended = attention(self._by_head(self.q(stream)), keys, values, dropout)
+        return self.proj(attended.transpose(1, 2).flatten(2))
+
+    def keys_and_values(self, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Project the other stream (B, Nk, E) to its keys and values, each (B, H, Nk, E/H)."""
+        return self._by_head(self.k(other)), self._by_head(self.v(other))
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class CrossAttentionLayer(nn.Module):
@@ -52,8 +65,19 @@ class CrossAttentionLayer(nn.Module):
         self.output_dropout = Dropout(dropout)
 
     def forward(self, stream: Tensor, other: Tensor) -> Tensor:
-        stream = self.norm2(stream + self.attended_dropout(self.multihead_attn(stream, other)))
-        hidden = self.hidden_dropout(F.relu(self.linear1(stream)))
+        """Transform a stream (B, N, E); in testing in chunks of N, as its elements do not depend on each other."""
+        keys, values = self.multihead_attn.keys_and_values(other)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # an exported model takes any number of classes
+            return self._transform(stream, keys, values)
+        out = torch.empty_like(stream)
+        for chunk in map_chunks(stream.shape[1], len(stream) * self.linear1.out_features, stream.device,
+                                CHUNK_ELEMENTS):
+            out[:, chunk] = self._transform(stream[:, chunk], keys, values)
+        return out
+
+    def _transform(self, stream: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        stream = self.norm2(stream + self.attended_dropout(self.multihead_attn(stream, keys, values)))
+        hidden = self.hidden_dropout(F.relu(self.linear1(stream), inplace=not torch.is_grad_enabled()))
         return self.norm3(stream + self.output_dropout(self.linear2(hidden)))
 
 

@@ -43,9 +43,13 @@ def parse_arguments() -> argparse.Namespace:
                         help='also measure a type of --amp that this CPU has no instructions for')
     parser.add_argument('--attention', action='store_true',
                         help="also measure windows and steps with each form of the encoder's attention mask")
+    parser.add_argument('--classes', type=positive_int, nargs='+', metavar='N',
+                        help='test with so many classes, of random embeddings, instead of the dataset\'s: a window and '
+                             'a test image, as test.py takes them; with --out also as a plot')
     parser.add_argument('--batch', type=positive_int, default=1, help='windows, and images of a step (default: 1)')
     parser.add_argument('--repeats', type=positive_int, default=5, help='after one to warm up (default: 5)')
-    parser.add_argument('--out', metavar='FOLDER', help='write benchmark.json into this folder')
+    parser.add_argument('--out', metavar='FOLDER',
+                        help='write benchmark.json into this folder, with --classes also benchmark.png')
     args = parser.parse_args()
     if args.launcher != 'none':
         parser.error('--launcher: the benchmark runs in one process.')
@@ -53,8 +57,10 @@ def parse_arguments() -> argparse.Namespace:
         parser.error('--images-per-second: this is for --load.')
     if args.load and not (args.test or args.train) and (args.attention or args.amp):
         parser.error('--attention and --amp: these are for --test and --train.')
+    if args.classes and (args.train or args.load or args.attention):
+        parser.error('--classes: this is for --test alone.')
     if not (args.test or args.train or args.load):
-        args.test = args.train = True
+        args.test, args.train = True, not args.classes
     return args
 
 
@@ -65,12 +71,15 @@ def main() -> None:
 
     import torch
 
+    from models.label_format import label_format
     from models.precision import cpu_has
     from tools.benchmarking import cost, feeding
     from tools.benchmarking.measuring import machine
     from tools.engine import process
     from tools.engine.config import load_config
     from tools.engine.files import make_folder
+    counts = sorted({*args.classes}) if args.classes else []
+    label_format(max(counts, default=1))  # an error if there are too many
     folder = make_folder(args.out) if args.out else None
     config = load_config(args.config, args.cfg_options, args.data_root)
     place = process.start(args)
@@ -84,13 +93,21 @@ def main() -> None:
         if args.load:
             report['load'] = feeding.measure(config, args, place, Path(images))
             sys.stdout.write(f'{feeding.answer(report["load"], args.images_per_second)}\n')
-        if args.test or args.train:
+        if counts:
+            report['classes'] = {count: cost.measure_all(config, args, place, Path(images) / str(count), count)
+                                 for count in counts}
+            sys.stdout.write(f'{cost.summary_of_classes(report)}\n')
+        elif args.test or args.train:
             report |= cost.measure_all(config, args, place, Path(images))
             sys.stdout.write(f'{cost.summary(report)}\n')
     if folder:
         file = folder / 'benchmark.json'
         file.write_text(json.dumps(report, indent=1) + '\n')
         sys.stdout.write(f'numbers: {file}\n')
+        if counts:
+            from tools.benchmarking.figure import draw
+            draw(report, folder / 'benchmark.png')
+            sys.stdout.write(f'plot: {folder / "benchmark.png"}\n')
 
 
 if __name__ == '__main__':

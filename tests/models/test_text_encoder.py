@@ -97,11 +97,15 @@ def test_no_text_that_fits_is_refused():
 
 
 def test_many_texts_are_encoded_in_parts(monkeypatch):
+    """Of two classes together, short texts first, and as each class alone."""
     encoder, seen = CLIPTextEncoder(context_length=77, vocab_size=49408, transformer_width=8, transformer_heads=1,
                                     transformer_layers=1, embed_dim=4), []
-    encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    names, templates = [['cat', 'dog', 'long word', 'sofa', 'pot']], ['a {}', 'the {}']
-    whole = embed_class_names(encoder, names, templates)
+    names, templates = [['cat', 'a dog that barks', 'sofa', 'pot', 'dog'], 'long word', 'sofa'], ['a {}', 'the new {}']
+    alone = torch.cat([embed_class_names(encoder, [name], templates) for name in names])
+    encoder.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
     monkeypatch.setattr(text_encoder, 'TEXTS_PER_BATCH', 4)
-    assert torch.allclose(embed_class_names(encoder, names, templates), whole, atol=1e-6)
-    assert seen == [10, 4, 4, 2]
+    monkeypatch.setattr(text_encoder, 'TEXTS_PER_GROUP', 4)
+    assert torch.allclose(embed_class_names(encoder, names, templates), alone, atol=1e-6)
+    first = sorted(count_tokens(template.format(name)) + 2 for name in [*names[0], names[1]] for template in templates)
+    assert seen == [(4, first[3]), (4, first[7]), (4, first[11]), (2, count_tokens('the new sofa') + 2)]
+    assert first[3] < first[7] < first[11]

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from models import two_stream_decoder
 from models.two_stream_decoder import CrossAttention, CrossAttentionLayer, RecoveryDecoder
 from tests.models.naive import close, inputs_of, linear, randomized
 
@@ -13,7 +14,7 @@ def test_attention_dropout_falls_on_the_weights_alone():
     """With a single key a weight is 1, so that a whole row is dropped, and nothing after the projection."""
     module = randomized(CrossAttention(WIDTH, heads=1, dropout=0.1)).train()
     other = torch.randn(1, 1, WIDTH)
-    rows = module(torch.randn(1, 4000, WIDTH), other)[0]
+    rows = module(torch.randn(1, 4000, WIDTH), *module.keys_and_values(other))[0]
     kept = linear(linear(other[0], module.v) / 0.9, module.proj)
     distance = torch.minimum((rows - kept).abs().amax(dim=1), (rows - module.proj.bias).abs().amax(dim=1))
     assert float(distance.detach().max()) < 1e-5
@@ -39,6 +40,19 @@ def test_the_other_dropouts_of_a_layer():
         assert float(kept.float().mean()) == pytest.approx(0.9, abs=0.01)
         assert close(values[kept], torch.ones(int(kept.sum())) / 0.9)
         assert float(values[~kept].abs().max()) < 1e-5
+
+
+@torch.no_grad()
+def test_a_stream_in_chunks(monkeypatch):
+    """To rounding: products of fewer rows may add up in another order. With gradients nothing is divided."""
+    layer = randomized(CrossAttentionLayer(WIDTH, HEADS)).eval()
+    stream, other, hidden = torch.randn(2, 11, WIDTH), torch.randn(2, 5, WIDTH), inputs_of(layer.linear2)
+    whole = layer(stream, other)
+    monkeypatch.setitem(two_stream_decoder.CHUNK_ELEMENTS, 'cpu', 4 * 2 * 4 * WIDTH)
+    assert close(layer(stream, other), whole, 1e-6)
+    with torch.enable_grad():
+        assert torch.equal(layer(stream, other), whole)
+    assert [rows.shape[1] for rows, in hidden] == [11, 4, 4, 3, 11]
 
 
 def test_initial_values_of_the_recovery_decoder():

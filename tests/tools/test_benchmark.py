@@ -81,6 +81,26 @@ def test_the_script(output, tiny_configs, tmp_path):
     assert {'name', 'threads', 'cpu_has_bfloat16', 'torch'} <= report['machine'].keys()
 
 
+def test_other_numbers_of_classes(output, fails, call, tiny_configs, tmp_path):
+    """Of masks with 16 bits, too; the floor counts their queries, and other options keep their meaning."""
+    config = tiny_configs['inductive']
+    said = output('tools/benchmark.py', config, '--repeats', 1, '--classes', 300, 5, 300, '--out', tmp_path / 'new')
+    classes = json.loads((tmp_path / 'new/benchmark.json').read_text())['classes']
+    assert [*classes] == ['5', '300'] and (tmp_path / 'new/benchmark.png').read_bytes()[:4] == b'\x89PNG'
+    for number, numbers in classes.items():
+        model = subjects.model_of(Config.fromfile(str(config)), CPU, int(number))
+        assert len(model.class_head.embeddings) == int(number) and numbers['multiply_adds'] == floors(model)._asdict()
+        assert [row['name'] for row in numbers['rows']] == ['a window -> labels, float32',
+                                                            'test image of 2 windows, file -> scores, float32']
+        for row in numbers['rows']:
+            assert row['ratio_to_floor'] == row['ratio'] / row['floor'] and row['name'] in said
+    assert fails('tools/benchmark.py', config, '--classes', 20, 70_000) == 'error: 70,000 classes: 65,535 at most.'
+    for option in ('--train', '--load', '--attention'):
+        done = call('tools/benchmark.py', config, '--classes', 20, option, check=False)
+        assert done.returncode == 2 and '--classes: this is for --test alone' in done.stderr
+    assert '\'0\' is not a positive integer' in call('tools/benchmark.py', config, '--classes', 0, check=False).stderr
+
+
 def test_rows_for_each_form_of_the_mask(tiny_configs):
     """A job runs with its own form, whatever ran before."""
     config = Config.fromfile(str(tiny_configs['inductive']))

@@ -1,4 +1,5 @@
 """Time and memory of a model's testing and training, beside a plain ViT."""
+import copy
 import statistics
 from argparse import Namespace
 from pathlib import Path
@@ -76,11 +77,18 @@ def make_subjects(model: CLIPRC, dataset: ZeroShotDataset, args: Namespace, plac
     return jobs
 
 
-def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> dict:
-    """Measure all jobs; give the numbers as plain values. Drawn images go to `folder`."""
-    model = subjects.model_of(config, place)
+def measure_all(config: Config, args: Namespace, place: Place, folder: Path, classes: int | None = None) -> dict:
+    """Measure all jobs; give the numbers as plain values. Drawn images go to `folder`.
+
+    Args:
+        classes: replace those of the config; then only the jobs are measured that compute as test.py does.
+    """
+    model = subjects.model_of(config, place, classes)
+    config = copy.deepcopy(config)
     config.data.test = subjects.drawn_settings(model.num_classes, folder / 'cost', config.data.test.pipeline)
     jobs = make_subjects(model, evaluation_dataset(config, 'test', scored=True), args, place)
+    if classes:
+        jobs = {name: job for name, job in jobs.items() if ' -> labels' in name or 'file -> scores' in name}
     peaks = {name: peak_memory(job, place.device)  # before the plain ViT and the timed runs fill the process's memory
              for name, job in tqdm(jobs.items(), unit='warm-up', disable=None)}
     vit = subjects.plain_vit(model).to(place.device)
@@ -95,6 +103,7 @@ def measure_all(config: Config, args: Namespace, place: Place, folder: Path) -> 
         row['images_per_second'] = job.images / row['seconds']
         if job.multiply_adds is not None:
             row['floor'] = job.multiply_adds / floor.plain
+            row['ratio_to_floor'] = row['ratio'] / row['floor']
             row['multiply_adds_per_second'] = job.multiply_adds / row['seconds']
             row['share_of_matrix_rate'] = row['multiply_adds_per_second'] / rates[job.dtype]
         rows.append(row)
@@ -118,3 +127,16 @@ def summary(report: dict) -> str:
         shown.add_row([row['name'], f'{1e3 * row["seconds"]:.1f}',
                        ' - '.join(f'{1e3 * value:.1f}' for value in row['seconds_spread']), *cells])
     return f'{line}\n{shown.get_string()}'
+
+
+def summary_of_classes(report: dict) -> str:
+    """Format the numbers for each count of classes as a table; times in milliseconds."""
+    shown = PrettyTable(['classes', '', 'ms', 'x T', 'floor', 'x floor', 'peak GB'])
+    shown.align = 'r'
+    shown.align[''] = 'l'
+    for count, numbers in report['classes'].items():
+        for row in numbers['rows']:
+            shown.add_row([f'{count:,}', row['name'], f'{1e3 * row["seconds"]:.1f}', f'{row["ratio"]:.2f}',
+                           f'{row["floor"]:.2f}', f'{row["ratio_to_floor"]:.2f}',
+                           '' if row['peak_bytes'] is None else f'{1e-9 * row["peak_bytes"]:.2f}'])
+    return shown.get_string()

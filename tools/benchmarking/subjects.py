@@ -10,18 +10,20 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from models import CLIPRC
+from models.label_format import label_format
 from tools.engine.build import build_model
 from tools.engine.process import Place
 
 TEST_IMAGE = 500, 375  # width, height: a common size in PASCAL VOC
 
 
-def model_of(config: Config, place: Place) -> CLIPRC:
-    """Build the config's model with initial weights and random text embeddings."""
+def model_of(config: Config, place: Place, classes: int | None = None) -> CLIPRC:
+    """Build the config's model with initial weights and random text embeddings, for its own classes or so many."""
     torch.manual_seed(0)
     model = build_model(config)
-    rows = torch.randn(model.num_classes, model.class_head.embed_dims, generator=torch.Generator().manual_seed(0))
-    model.class_head.set_classes(model.num_classes, F.normalize(rows, dim=1))
+    count = classes or model.num_classes
+    rows = torch.randn(count, model.class_head.embed_dims, generator=torch.Generator().manual_seed(0))
+    model.class_head.set_classes(count, F.normalize(rows, dim=1), seen=range(classes) if classes else None)
     return model.to(place.device)
 
 
@@ -44,7 +46,7 @@ def drawn_settings(classes: int, folder: Path, pipeline: list[dict]) -> dict:
     for cells, share in ((24, .6), (96, .2), (384, .2)):  # coarse to fine
         noise = Image.fromarray(random.integers(0, 255, (cells, cells * 4 // 3, 3), dtype=np.uint8))
         image = image + share * np.asarray(noise.resize(TEST_IMAGE, Image.Resampling.BICUBIC), np.float32)
-    mask = Image.fromarray(random.integers(0, classes, (12, 16)).astype(np.uint8))
+    mask = Image.fromarray(random.integers(0, classes, (12, 16)).astype(label_format(classes).dtype))
     for name in ('images', 'masks'):
         (folder / name).mkdir(parents=True)
     Image.fromarray(image.astype(np.uint8)).save(folder / 'images/drawn.jpg', quality=90)
