@@ -16,7 +16,6 @@ from mmcv import Config
 from mmcv.utils import get_logger
 from mmseg.datasets.pipelines import Compose
 from torch import Tensor
-from tqdm import tqdm
 
 from ..class_names import clean_class_names, parse_class_names, synonyms, templates_of
 from ..errors import UserError
@@ -138,12 +137,9 @@ class Segmenter:
             for name in new.values():
                 _check_length(name, templates)
             waiting = iter(new.items())
-            with tqdm(total=len(new), desc='class names', unit='name', leave=False,
-                      disable=None if len(new) > NAMES_PER_BATCH else True) as progress:
-                while batch := dict(islice(waiting, NAMES_PER_BATCH)):
-                    rows = embed_class_names(self._text_encoder(), [*map(synonyms, batch.values())], templates)
-                    self._cache.update(zip(batch, rows.cpu(), strict=True))
-                    progress.update(len(batch))
+            while batch := dict(islice(waiting, NAMES_PER_BATCH)):
+                rows = embed_class_names(self._text_encoder(), [*map(synonyms, batch.values())], templates)
+                self._cache.update(zip(batch, rows.cpu(), strict=True))
             rows = torch.stack([self._known[key] if key in self._known else self._cache[key] for key in keys])
             for key in [*self._cache][:-max(CACHE_SIZE, len(keys))]:
                 del self._cache[key]
