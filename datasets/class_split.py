@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from models.class_names import PROMPT_SETS, lines_of, synonyms, templates_of
 from models.errors import UserError
+from models.label_format import label_format
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,14 @@ class ClassSplit:
     A name may hold synonyms, separated by commas; blanks around them are removed.
 
     Raises:
-        UserError: a name is empty or belongs to two classes, an unseen one is not a class, or all are unseen.
+        UserError: a name is empty or belongs to two classes, an unseen one is not a class, or all are unseen; or
+            there are more classes than labels (`models.label_format`).
     """
     names: tuple[str, ...]
     unseen_names: tuple[str, ...] = ()
 
     def __post_init__(self):
+        label_format(len(self.names))
         for index, name in enumerate(self.names):
             if not isinstance(name, str) or not all(synonyms(name)):
                 raise UserError(f'class {index} is named {name!r}: a name is needed, or several separated by commas.')
