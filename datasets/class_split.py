@@ -16,14 +16,13 @@ class ClassSplit:
     A name may hold synonyms, separated by commas; blanks around them are removed.
 
     Raises:
-        UserError: a name is empty or belongs to two classes, an unseen one is not a class, or all are unseen; or
-            there are more classes than labels (`models.label_format`).
+        UserError: a name is empty or belongs to two classes, an unseen one is not a class, or all are unseen.
     """
     names: tuple[str, ...]
     unseen_names: tuple[str, ...] = ()
 
     def __post_init__(self):
-        label_format(len(self.names))
+        label_format(len(self.names))  # raises for more classes than labels
         for index, name in enumerate(self.names):
             if not isinstance(name, str) or not all(synonyms(name)):
                 raise UserError(f'class {index} is named {name!r}: a name is needed, or several separated by commas.')

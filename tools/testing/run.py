@@ -88,10 +88,10 @@ def test(args: argparse.Namespace, place: process.Place | None = None, most: int
         tested = {'config': args.config, 'checkpoint': os.path.realpath(checkpoint.path),  # latest.pth is a link
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'images': len(dataset), 'protocol': config.get('protocol'),
-                  'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
-                  'unseen_names': dataset.facts.split.unseen_names,
                   'prompt_set': None if embedding_file(config) else dataset.facts.prompt_set,
                   'text_embeddings': embedding_file(config),
+                  'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
+                  'unseen_names': dataset.facts.split.unseen_names,
                   'own_modules': sorted({*plugins.names(config), *metadata.own_modules(checkpoint)}),
                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
