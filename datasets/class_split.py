@@ -7,6 +7,7 @@ from functools import cached_property
 
 from models.class_names import PROMPT_SETS, lines_of, synonyms, templates_of
 from models.errors import UserError
+from models.label_format import label_format
 
 BACKGROUND = 'background'  # name of the class that the classes of a dataset's background are scored as
 
@@ -24,6 +25,7 @@ class ClassSplit:
     unseen_names: tuple[str, ...] = ()
 
     def __post_init__(self):
+        label_format(len(self.names))  # raises for more classes than labels
         for index, name in enumerate(self.names):
             if not isinstance(name, str) or not all(synonyms(name)):
                 raise UserError(f'class {index} is named {name!r}: a name is needed, or several separated by commas.')

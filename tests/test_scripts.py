@@ -198,10 +198,17 @@ def test_another_dataset_without_training(call, tiny_configs, opinionated, tmp_p
                       f"data = dict(test=dict(type='ZeroShotDataset', classes={names}, unseen=[], prompt_set='coco15', "
                       "reduce_zero_label=True))\n")
     done = call('test.py', config, opinionated, '--eval', 'mIoU', '--work-dir', tmp_path)
-    scores = scores_of(tmp_path)['metric']
+    tested = scores_of(tmp_path)
+    assert (tested['prompt_set'], tested['text_embeddings']) == ('coco15', None)
+    scores = tested['metric']
     assert scores['mIoU_unseen'] is scores['hIoU'] is None and scores['mIoU_seen'] == scores['mIoU']
-    assert 'computing 20 classes' in done.stderr, 'the embeddings of the training were used'
+    assert "20 classes with the prompt set 'coco15'" in done.stderr, 'the embeddings of the training were used'
     assert 'setting' not in done.stderr and 'unseen ' not in done.stderr.split('| class')[1]
+    rows, own = tmp_path / 'rows.npy', tmp_path / 'own'
+    np.save(rows, np.eye(20, 32, dtype=np.float32))
+    call('test.py', config, opinionated, '--eval', 'mIoU', '--work-dir', own, '--cfg-options',
+         f'model.load_text_embedding={rows}')
+    assert (scores_of(own)['prompt_set'], scores_of(own)['text_embeddings']) == (None, str(rows))
     refused = call('tools/train.py', config, '--work-dir', tmp_path / 'work', check=False)
     assert refused.returncode == 1 and 'train with a config of configs/coco' in refused.stderr
 

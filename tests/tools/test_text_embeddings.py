@@ -13,6 +13,8 @@ from models.weights.clip_variant import text_encoder_of
 from models.weights.names import TEXT_TOWER
 from tests.clip_files import clip_weights
 from tests.conftest import REPOSITORY
+from tools.engine import embeddings
+from tools.engine.embeddings import similar_pairs
 
 SCRIPT = 'tools/text_embeddings.py'
 DATA = REPOSITORY / 'tests/data'
@@ -47,7 +49,47 @@ def test_real_embeddings_have_the_expected_neighbours(name, neighbour):
     assert COCOStuff164k.CLASSES[int(similarity.argmax())] == neighbour
 
 
+def all_pairs(rows: np.ndarray, cosine: float) -> list[tuple[float, int, int]]:
+    """Cosine, class, class, by a table of all classes; the most alike first."""
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = rows @ rows.T
+    return sorted(((float(cosines[i, j]), i, j) for i in range(len(rows)) for j in range(i + 1, len(rows))
+                   if cosines[i, j] >= cosine), reverse=True)
+
+
+@pytest.mark.parametrize('block', [7, 171, 256])
+def test_similar_pairs_are_found_in_blocks(monkeypatch, block):
+    """Of COCO-Stuff's real embeddings: the counts that the help of --similar gives."""
+    rows = files.read_embeddings(DATA / 'text_embeddings/coco_multi.npy').numpy()
+    monkeypatch.setattr(embeddings, 'ROWS', block)
+    expected = all_pairs(rows, 0.93)
+    assert len(expected) == 39 and len(all_pairs(rows, 0.9)) == 211
+    found = similar_pairs(rows, 0.93, most=1000)
+    assert [*map(tuple, found.pairs)] == [(i, j) for _, i, j in expected]
+    assert found.cosines == pytest.approx([value for value, _, _ in expected], abs=1e-6)
+    best = similar_pairs(rows, 0.93, most=5)
+    assert np.array_equal(best.pairs, found.pairs[:5])
+    for some in (found, best):
+        assert some.neighbours.tolist() == np.bincount(found.pairs.ravel(), minlength=171).tolist()
+    assert {*np.array(COCOStuff164k.CLASSES)[found.pairs[:2]].ravel()} == {'dining table', 'table', 'rock', 'stone'}
+    assert len(similar_pairs(rows[:1], 0.93, most=5).pairs) == 0
+
+
 # ---- the command
+
+def test_similar_names_need_no_file(call, clip_file):
+    names = BY_NAME['miniature'].CLASSES
+    rows = expected(clip_file, names, templates_of('single'))
+    pairs = all_pairs(rows, 0.5)
+    assert 3 < len(pairs) < 190, 'the test would show little'
+    done = call(SCRIPT, 'miniature', '--clip', clip_file, '--similar', 0.5)
+    lines = [line.replace(' (unseen)', '').split('\t') for line in done.stdout.splitlines()]
+    assert lines == [[f'{value:.3f}', names[i], names[j]] for value, i, j in pairs]
+    assert f'{len(pairs)} pairs of 20 classes have a cosine of at least 0.5' in done.stderr
+    counts = np.bincount([index for _, *pair in pairs for index in pair], minlength=20)
+    assert f'{names[counts.argmax()]} ({counts.max()})' in done.stderr.replace(' (unseen)', '')
+    assert 'at least 0.93' in call(SCRIPT, 'miniature', '--clip', clip_file, '--similar').stderr
+
 
 @pytest.fixture
 def rows_of(output, tmp_path):
@@ -95,11 +137,23 @@ def test_a_config_brings_its_clip_and_classes(rows_of, tiny_configs, clip_file):
 
 @pytest.mark.parametrize(('classes', 'options', 'words'), [
     ('names.txt', [], 'class names occur twice: cat'),
+    ('many.txt', ['--clip', 'nowhere.pt'], '70,000 classes: 65,535 at most'),
     ('nowhere.txt', [], 'is not a dataset (voc12, coco, context60,'),
     ('voc12', ['--prompts', 'haiku'], "no prompt set and no text file 'haiku'"),
     ('voc12', ['--clip', 'nowhere.pt'], 'no file nowhere.pt')])
 def test_bad_input(fails, clip_file, tmp_path, monkeypatch, classes, options, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'names.txt').write_text('cat\ncat\n')
+    (tmp_path / 'many.txt').write_text('\n'.join(f'thing {index}' for index in range(70_000)))
     assert words in fails(SCRIPT, classes, '--clip', clip_file, '--file', 'rows.npy', *options)
     assert not (tmp_path / 'rows.npy').exists()
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    ([], 'nothing to do: --file FILE.npy writes the embeddings, --similar lists'),
+    (['--similar', 2], "'2' is not a cosine above 0 and at most 1"),
+    (['--similar', 'nan'], "'nan' is not a cosine"),
+    (['--similar', 'voc12'], "'voc12' is not a cosine above 0 and at most 1. CLASSES comes first")])
+def test_a_bad_command_line(call, options, words):
+    done = call(SCRIPT, 'voc12', *options, check=False)
+    assert done.returncode == 2 and words in done.stderr

@@ -18,7 +18,7 @@ from models.weights.clip_variant import text_encoder_of
 from models.weights.cliprc import load_weights
 from models.weights.files import Checkpoint
 from tools.engine.config import as_data, dataset_configs
-from tools.engine.embeddings import cached_embeddings
+from tools.engine.embeddings import cached_embeddings, prompts_in_words
 from tools.engine.model_settings import amp_type, check_sizes, class_lists
 
 
@@ -135,6 +135,12 @@ def check_classes(checkpoint: Checkpoint, config: Config) -> None:
                     'a config of configs/cross_dataset, or --cfg-options cross_dataset=True.')
 
 
+def embedding_file(config: Config) -> str | None:
+    """Return the file `load_text_embedding` of a config if it exists. It is used then, and `prompt_set` is not."""
+    named = config.model.get('load_text_embedding')
+    return named if named is not None and os.path.exists(named) else None
+
+
 def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint | None = None) -> None:
     """Set the text embeddings of a model from `build_model`, which has the classes and split of the config's dataset.
 
@@ -144,22 +150,22 @@ def give_text_embeddings(model: CLIPRC, config: Config, checkpoint: Checkpoint |
     Raises:
         UserError: there are no embeddings, or they do not fit.
     """
-    logger, facts, named = get_logger('mmseg'), dataset_facts(config), config.model.get('load_text_embedding')
+    logger, facts, named = get_logger('mmseg'), dataset_facts(config), embedding_file(config)
     known = checkpoint and metadata.description(checkpoint)
     stored = known.embeddings if known and (tuple(known.class_names), known.prompt_set) == (
         facts.split.names, facts.prompt_set) else None
-    if named is not None and not os.path.exists(named):
-        logger.warning('no embedding file %s: those of the checkpoint are taken, or new ones are computed', named)
-        named = None
+    if named is None and config.model.get('load_text_embedding') is not None:
+        logger.warning('no embedding file %s: those of the checkpoint are taken, or new ones are computed',
+                       config.model.load_text_embedding)
     if named is not None:
         rows, source = files.read_embeddings(named), named
-        logger.info('text embeddings: %s', named)
+        logger.info('text embeddings: %s (prompt_set has no effect on them)', named)
         if stored is not None and not torch.equal(stored, rows):
             logger.warning('%s differs from the embeddings that the checkpoint was trained with; the file is used. '
                            'Remove load_text_embedding to use the checkpoint\'s.', named)
     elif stored is not None:
         rows, source = stored, checkpoint.path
-        logger.info('text embeddings: those in %s', source)
+        logger.info('text embeddings: those in %s, with %s', source, prompts_in_words(facts))
     else:
         tower = checkpoint if checkpoint is not None and clip.holds_text_tower(checkpoint) else files.read(
             require_clip(config.model.get('pretrained_text') or config.model.get('pretrained')))

@@ -33,7 +33,7 @@ def load_config(file: str | Path, options: Sequence[str] = (), data_root: str | 
 
     Raises:
         UserError: the file is missing or not a config, one of its modules cannot be imported, or a setting is unknown
-            or invalid.
+            or invalid, or an option has no effect.
     """
     config = read_config(file)
     check_names(config, Path(file))
@@ -54,6 +54,10 @@ def load_config(file: str | Path, options: Sequence[str] = (), data_root: str | 
     for name in FILES:
         if config.model.get(name) is not None:
             config.model[name] = str(_weights_path(config.model[name]))
+    prompts = [option for option in options if option.split('=')[0].endswith('.prompt_set')]
+    if prompts and (named := config.model.get('load_text_embedding')) and Path(named).exists():
+        raise UserError(f'{prompts[0]} has no effect, because the embeddings are those in {named}. Add '
+                        'model.load_text_embedding=None to compute them.')
     return config
 
 

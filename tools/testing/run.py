@@ -19,7 +19,7 @@ from models import plugins
 from models.errors import UserError
 from models.weights import files, metadata
 from tools.engine import hang, process
-from tools.engine.build import trained_model, warn_of_other_parts
+from tools.engine.build import embedding_file, trained_model, warn_of_other_parts
 from tools.engine.config import dataset_configs, load_config
 from tools.engine.data import evaluation_dataset, evaluation_loader, few
 from tools.engine.evaluation import collect, predict
@@ -89,6 +89,8 @@ def test(args: argparse.Namespace, place: process.Place | None = None, most: int
         tested = {'config': args.config, 'checkpoint': os.path.realpath(checkpoint.path),  # latest.pth is a link
                   'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                   'images': len(dataset), 'protocol': config.get('protocol'),
+                  'prompt_set': None if embedding_file(config) else dataset.facts.prompt_set,
+                  'text_embeddings': embedding_file(config),
                   'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
                   'unseen_names': facts.scored.unseen_names,
                   'own_modules': sorted({*plugins.names(config), *metadata.own_modules(checkpoint)}),

@@ -44,6 +44,16 @@ def test_paths_are_relative_to_the_repository(elsewhere):
     assert config.data.val.data_root == str(elsewhere)
 
 
+def test_prompts_that_an_embedding_file_would_ignore(elsewhere):
+    (elsewhere / 'rows.npy').touch()
+    prompts, file = 'data.test.prompt_set=imagenet80', 'model.load_text_embedding=rows.npy'
+    with pytest.raises(UserError, match=f'{prompts} has no effect, .* those in {elsewhere}/rows.npy. Add model.load_t'):
+        load(LEAF, '--cfg-options', prompts, file)
+    assert load(LEAF, '--cfg-options', file).model.load_text_embedding == str(elsewhere / 'rows.npy')
+    for unused in ('model.load_text_embedding=nowhere.npy', 'model.load_text_embedding=None'):
+        assert load(LEAF, '--cfg-options', prompts, unused).data.test.prompt_set == 'imagenet80'
+
+
 @pytest.mark.parametrize('root', ['here/voc', '/there/voc'])
 def test_data_root_applies_to_every_dataset(elsewhere, root):
     """A relative one is relative to the current folder."""
