@@ -214,7 +214,8 @@ def test_another_dataset_without_training(call, tiny_configs, opinionated, tmp_p
 
 
 @pytest.mark.parametrize('script', [
-    'dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh', 'tests/gpu.sh'])
+    'dist_train.sh', 'tools/reproduce.sh', 'tools/open_vocabulary.sh', 'tools/quickstart.sh', 'tools/setup_env.sh',
+    'tests/gpu.sh'])
 def test_help_of_shell_scripts(run, script):
     said = run(script, '--help').stdout
     assert said.startswith(('bash ', 'Makes')) and 'pipefail' not in said

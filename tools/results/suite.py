@@ -2,6 +2,7 @@
 import argparse
 import json
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from models.errors import UserError
 from tools.engine.build import dataset_facts
 from tools.engine.config import REPOSITORY, dataset_configs, load_config
 from tools.engine.data import evaluation_dataset, use_several_scales
+from tools.engine.errors import plain_message
 from tools.engine.same_test import identity
 from tools.engine.validation_images import VALIDATION_IMAGES
 from tools.results.published import CAT_SEG_TRAINING, ROWS
@@ -59,9 +61,8 @@ def prepared(part: Part, args: argparse.Namespace, data: Path, checkpoint: str) 
     Raises:
         UserError: an option does not fit the config.
     """
-    file = REPOSITORY / f'configs/cross_dataset/coco_to_{part.name}.py'
-    usual = next(dataset_configs(load_config(file).data.test)).data_root
-    root = str(data / Path(usual).relative_to(REPOSITORY / 'data'))
+    file = config_of(part)
+    root = str(data / usual_root(file).relative_to(REPOSITORY / 'data'))
     config = load_config(file, args.cfg_options, root)
     if args.aug_test:
         use_several_scales(config)
@@ -69,8 +70,19 @@ def prepared(part: Part, args: argparse.Namespace, data: Path, checkpoint: str) 
     try:
         dataset = evaluation_dataset(config, 'test', scored=True)
     except UserError as error:
-        return str(error)
+        return plain_message(error).split('. ')[0]  # its remedy is that of test.py
     return Prepared(root, len(dataset), {'checkpoint': checkpoint, **identity(config, dataset)})
+
+
+def config_of(part: Part) -> Path:
+    """Return the config that tests a COCO-Stuff model on a dataset."""
+    return REPOSITORY / f'configs/cross_dataset/coco_to_{part.name}.py'
+
+
+@cache
+def usual_root(config: Path) -> Path:
+    """Return the folder of the test data that a config names."""
+    return Path(next(dataset_configs(load_config(config).data.test)).data_root)
 
 
 def result_of(folder: Path, sought: dict[str, str]) -> dict[str, Any] | None:
