@@ -1,8 +1,6 @@
 """Pipeline steps that load an image and its mask; a damaged file is an error that names it."""
 from io import BytesIO
-from math import prod
 from pathlib import Path
-from typing import IO
 
 import mmcv
 import numpy as np
@@ -11,11 +9,10 @@ from mmseg.datasets.pipelines import LoadImageFromFile
 from PIL import ExifTags, Image
 
 from models.errors import UserError
-from models.image_io import MAX_PIXELS, has_transparency, opened, read_image
+from models.image_io import has_transparency, opened, read_image
 
 from .masks import MaskColours, MaskIds
-
-NUMBERS_OF_MATLAB = {'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64', 'single', 'double'}
+from .matlab import read_label_map
 
 
 @PIPELINES.register_module()
@@ -102,9 +99,9 @@ def load_mask(path: str, masks: MaskIds | MaskColours) -> np.ndarray:
     Raises:
         UserError: the file is missing or damaged, or holds values that stand for nothing.
     """
-    if path.endswith('.mat') and isinstance(masks, MaskIds):
-        return masks.labels(read_label_map(path, path), path)
     try:
+        if path.endswith('.mat') and isinstance(masks, MaskIds):
+            return masks.labels(read_label_map(Path(path).read_bytes(), path), path)
         with opened(path, path) as image:
             lossy, values = image.format == 'JPEG', masks.decode(image)
     except FileNotFoundError:
@@ -116,33 +113,6 @@ def load_mask(path: str, masks: MaskIds | MaskColours) -> np.ndarray:
     if lossy:
         raise UserError(f'{path}: this mask is a JPEG, which changes ids and colours. Make it again, as PNG.')
     return masks.labels(values, path)
-
-
-def read_label_map(source: str | Path | IO[bytes], name: str) -> np.ndarray:
-    """Read the variable `LabelMap` of a MATLAB file, ids (H, W). Nothing in the file is run.
-
-    Args:
-        name: of the file, for messages.
-
-    Raises:
-        UserError: the file is missing or no MATLAB file, or has no such variable of numbers (H, W).
-    """
-    from scipy.io import loadmat, whosmat  # slow to import, and few datasets need it
-    try:
-        found = {variable: (shape, kind) for variable, shape, kind in whosmat(source)}
-        shape, kind = found.get('LabelMap', ((), ''))
-        if len(shape) == 2 and kind in NUMBERS_OF_MATLAB and 0 < prod(shape) <= MAX_PIXELS:
-            if not isinstance(source, (str, Path)):
-                source.seek(0)
-            return loadmat(source, variable_names=['LabelMap'])['LabelMap']
-    except FileNotFoundError:
-        raise UserError(f'{name}: this mask is missing.') from None
-    except NotImplementedError:
-        raise UserError(f'{name}: this MATLAB file is of version 7.3. Save it with -v7, or save PNG masks.') from None
-    except Exception as error:  # of any kind: SciPy trusts the file
-        raise UserError(f'{name}: broken mask, it is no MATLAB file or damaged. Copy it again.') from error
-    held = ', '.join(f'{variable} {"x".join(map(str, shape))} {kind}' for variable, (shape, kind) in found.items())
-    raise UserError(f'{name}: a variable LabelMap of ids, height x width, is needed; the file holds {held or "none"}.')
 
 
 def check_size(path: str, labels: np.ndarray, size: tuple[int, int]) -> None:

@@ -67,7 +67,7 @@ class MaskIds:
 
     def __init__(self, names: Sequence[str], labels: Sequence[int] | None = None, *, reduce_zero_label: bool = False,
                  ignore_index: int | None = None, background_id: int | None = None):
-        first = int(reduce_zero_label)
+        first, self.background_id = int(reduce_zero_label), background_id
         self.ids = range(first, first + len(names))
         self.void = label_format(self.ids.stop).ignore if ignore_index is None else ignore_index
         for option, value, pixels in (('ignore_index', self.void, 'pixels without a class'),
@@ -127,6 +127,7 @@ class MaskIds:
             unknown = np.unique(ids[~self.known[ids]])[:5]
             raise UserError(f'{path}: label ids {unknown.tolist()} are out of range: the '
                             f'{len(self.ids)} classes have the ids {self.ids.start} to {self.ids.stop - 1}, '
+                            f'{"" if self.background_id is None else f"background {self.background_id}, "}'
                             f'{self.void} is void (ignore_index).')
         return _looked_up(self.table, ids)
 

@@ -17,9 +17,9 @@ COCO_STUFF_UNUSED = {'street sign': 11, 'hat': 25, 'shoe': 28, 'eye glasses': 29
                      'window': 67, 'desk': 68, 'door': 70, 'blender': 82, 'hair brush': 90}
 
 
-def jpeg(seed: int) -> bytes:
+def jpeg(seed: int, size: tuple[int, int] = SIZE) -> bytes:
     """An image of noise."""
-    return encoded(np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8), 'JPEG')
+    return encoded(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8), 'JPEG')
 
 
 def encoded(array: np.ndarray, format: str = 'PNG') -> bytes:
@@ -28,18 +28,22 @@ def encoded(array: np.ndarray, format: str = 'PNG') -> bytes:
     return buffer.getvalue()
 
 
-def mask(labels: Sequence[int], seed: int) -> np.ndarray:
-    """Label ids (H, W) uint8, each of `labels` at least once, in another order for each seed."""
-    ids = np.resize(np.array(labels, np.uint8), SIZE).ravel()
-    return np.random.default_rng(seed).permutation(ids).reshape(SIZE)
+def mask(labels: Sequence[int], seed: int, dtype: type = np.uint8, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Label ids (H, W), each of `labels` at least once if there is room, in another order for each seed."""
+    ids = np.resize(np.array(labels, dtype), size).ravel()
+    return np.random.default_rng(seed).permutation(ids).reshape(size)
 
 
 def mat(labels: np.ndarray) -> bytes:
     """A mask as SBD keeps it."""
     fields = np.zeros(1, dtype=[('Boundaries', object), ('Segmentation', object), ('CategoriesPresent', object)])
     fields[0] = (np.zeros((20, 1)), labels, np.unique(labels))
+    return matlab_file(GTcls=fields)
+
+
+def matlab_file(**variables: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    savemat(buffer, {'GTcls': fields}, do_compression=True)
+    savemat(buffer, variables, do_compression=True)
     return buffer.getvalue()
 
 
@@ -49,7 +53,7 @@ class Made:
     Attributes:
         files: name in the archive -> content, by the archive's name.
         counts: of images, by split.
-        expected: path under the root -> content, label ids (H, W) or a list of names.
+        expected: path under the root -> content, label ids (H, W), a list of names, or width and height of an image.
     """
 
     def __init__(self, **counts: int):
@@ -70,7 +74,7 @@ class Made:
                 for inside, content in files.items():
                     archive.writestr(inside, content)
         else:
-            with tarfile.open(fileobj=buffer, mode='w:gz' if name.endswith('.tgz') else 'w') as archive:
+            with tarfile.open(fileobj=buffer, mode='w:gz' if name.endswith('gz') else 'w') as archive:
                 for inside, content in files.items():
                     info = tarfile.TarInfo(inside)
                     info.size = len(content)
@@ -154,4 +158,52 @@ def ade20k() -> Made:
             path = image.replace('images', 'annotations').replace('.jpg', '.png')
             made.add(archive, image, jpeg(seed), f'ade/{image}')
             made.add(archive, path, encoded(labels), f'ade/{path}', labels)
+    return made
+
+
+ADE_CLASSES = {2978: 0, 312: 1, 2420: 2, 2855: 3, 3148: 846, 0: 65535, 1: 65535, 6655: 65535}  # by the object's id
+
+
+def ade_seg(ids: np.ndarray) -> bytes:
+    """A `_seg.png` of object ids; the last digit of red and all of blue mean something else."""
+    red, blue = np.random.default_rng(0).integers(0, [[[10]], [[256]]], (2, *ids.shape))
+    return encoded(np.stack([(ids // 256 * 10 + red).clip(max=255), ids % 256, blue], -1).astype(np.uint8))
+
+
+def ade20k_full() -> Made:
+    """Two images of the usual size, and one that is made smaller."""
+    made, archive, top = Made(val=3), 'ADE20K_2021_17_01.zip', 'ADE20K_2021_17_01'
+    made.add(archive, f'{top}/index_ade20k.pkl', b'never read')
+    made.add(archive, f'{top}/images/ADE/training/urban/street/ADE_train_00000001.jpg', b'not needed')
+    for seed, (scene, size) in enumerate({'home/attic': SIZE, 'urban/street': (520, 700), 'urban/alley': SIZE}.items()):
+        name = f'ADE_val_{seed + 1:08d}'
+        inside, ids = f'{top}/images/ADE/validation/{scene}/{name}', mask([*ADE_CLASSES], seed, int, size)
+        labels, large = np.vectorize(ADE_CLASSES.get)(ids), size != SIZE
+        if large:  # 689 = 512 * 700 / 520
+            labels = labels[np.arange(512) * 520 // 512][:, np.arange(689) * 700 // 689]
+        made.add(archive, f'{inside}.jpg', jpeg(seed, size), f'ade/ADE20K847/images/validation/{name}.jpg',
+                 (689, 512) if large else None)
+        made.add(archive, f'{inside}_seg.png', ade_seg(ids), f'ade/ADE20K847/annotations/validation/{name}.png',
+                 labels.astype(np.uint16))
+        for other in ('.json', '_parts_1.png', f'/instance_000_{name}.png'):
+            made.add(archive, f'{inside}{other}', b'not needed')
+    return made
+
+
+def context459() -> Made:
+    made, folder = context(), 'VOCdevkit/VOC2010'
+    made.expected = {path: content for path, content in made.expected.items() if not path.endswith('.png')}
+    for path in [*made.expected]:
+        if path.endswith('.jpg'):
+            name, labels = path[-15:-4], mask(range(1, 460), int(path[-5]), np.uint16)
+            made.add('trainval.tar.gz', f'trainval/{name}.mat', matlab_file(LabelMap=labels),
+                     f'{folder}/SegmentationClassContext459/{name}.png', labels)
+    return made
+
+
+def voc20b() -> Made:
+    made = voc12()
+    del made.files['benchmark.tgz']
+    made.expected = {path: content for path, content in made.expected.items()
+                     if 'aug' not in path and 'Aug' not in path}
     return made

@@ -16,6 +16,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from datasets.loading import LoadImage, MaskColours, MaskIds, load_mask
 from models.inference import read_image
@@ -60,6 +61,8 @@ def images(folder: Path) -> None:
     image.save(folder / 'lzw.tiff', compression='tiff_lzw')
     image.save(folder / 'moving.gif', save_all=True, append_images=[image.rotate(180)], duration=9)
     Image.fromarray(noise[..., 0] % 5).save(folder / 'mask.png')
+    for compressed in (True, False):
+        savemat(folder / f'mask{compressed}.mat', {'LabelMap': noise[..., 0] % 5}, do_compression=compressed)
 
 
 def read_checkpoint(path: Path) -> None:
@@ -83,7 +86,7 @@ def read_data(path: Path) -> None:
 
 
 READERS = {**dict.fromkeys(('.pth', '.pt', '.safetensors'), read_checkpoint), '.npy': files.read_embeddings,
-           **dict.fromkeys(IMAGES, read_data)}
+           '.mat': lambda path: load_mask(str(path), MaskIds('abcde')), **dict.fromkeys(IMAGES, read_data)}
 
 
 def damaged(data: bytes, draws: random.Random) -> bytes:

@@ -18,7 +18,8 @@ from tools.preparation.sources import BENCHMARKS
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Prepare a benchmark from its published archives, and check it.')
     parser.add_argument('benchmark', choices=BENCHMARKS,
-                        help='named as its folder in configs; ade20k, for testing only, has none')
+                        help='voc12, coco and context have the names of their folders in configs; the others are for '
+                             'testing only, with configs/cross_dataset')
     parser.add_argument('--root', type=Path, default=REPOSITORY / 'data', metavar='DIR',
                         help='folder for the datasets; archives are kept in DIR/downloads (default: %(default)s)')
     action = parser.add_mutually_exclusive_group()

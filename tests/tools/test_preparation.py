@@ -1,16 +1,20 @@
 """The label tables against the owners' lists of names, and masks against naive ways to read them."""
+import io
 import stat
 import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
-from datasets import COCOStuff164k, PascalContext60
+from datasets import COCOStuff164k, LoadImage, PascalContext60
 from models.errors import UserError
 from tests import data_archives
-from tools.preparation import context, convert_masks, unpack
+from tools.preparation import context, convert, unpack
 from tools.preparation.sources import Archive, Folder
 
 # Of COCO-Stuff's labels.txt, counted from 0.
@@ -25,9 +29,9 @@ CONTEXT = dict(zip([2, 23, 25, 31, 34, 45, 59, 65, 72, 98, 397, 113, 207, 258, 2
 
 
 def test_coco_stuff_ids_are_those_of_the_class_names():
-    assert len(convert_masks.COCO_STUFF_IDS) == len(COCOStuff164k.CLASSES) == 171
-    assert sorted(data_archives.COCO_STUFF_UNUSED.values()) == list(convert_masks.COCO_STUFF_UNUSED)
-    named = {label: COCOStuff164k.CLASSES[convert_masks.COCO_STUFF_IDS.index(label)] for label in COCO_STUFF}
+    assert len(convert.COCO_STUFF_IDS) == len(COCOStuff164k.CLASSES) == 171
+    assert sorted(data_archives.COCO_STUFF_UNUSED.values()) == list(convert.COCO_STUFF_UNUSED)
+    named = {label: COCOStuff164k.CLASSES[convert.COCO_STUFF_IDS.index(label)] for label in COCO_STUFF}
     assert named == COCO_STUFF
 
 
@@ -44,12 +48,37 @@ def test_context_categories_are_those_of_the_class_names():
     lambda content: content[:len(content) // 2] + b'xxxx' + content[len(content) // 2 + 4:]])
 @pytest.mark.parametrize(('labels', 'content'), [
     ('coco_stuff', data_archives.encoded(data_archives.mask([0, 1], 0))),
-    ('sbd', data_archives.mat(data_archives.mask([0, 1], 0)))])
+    ('sbd', data_archives.mat(data_archives.mask([0, 1], 0))),
+    ('ade_full', data_archives.ade_seg(data_archives.mask([2978, 1], 0, int))),
+    ('context459', data_archives.matlab_file(LabelMap=data_archives.mask([1, 459], 0, np.uint16)))])
 def test_damaged_masks(tmp_path, labels, content, damage):
-    assert convert_masks.CONVERTERS[labels](content).shape == data_archives.SIZE
+    assert convert.CONVERTERS[labels](content).shape == data_archives.SIZE
     with pytest.raises(UserError, match='its name in it.zip is damaged'):
         unpack.write(unpack.Task('its name', tmp_path / 'it.png', labels, damage(content)), 'it.zip')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('orientation', [1, 6])
+@pytest.mark.parametrize(('size', 'resized'), [((512, 900), (512, 900)), ((513, 513), (512, 512)),
+                                               ((1001, 600), (854, 512)), ((600, 1001), (512, 854))])
+def test_images_of_the_full_ade20k(tmp_path, orientation, size, resized):
+    """They are loaded as the original is, upright, and then resized; a mask of the stored pixels gets the same size."""
+    smooth = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    image, exif, buffer = Image.fromarray(cv2.resize(smooth, size[::-1])), Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = orientation
+    image.save(buffer, 'JPEG', quality=100, exif=exif)
+    result = convert.ade_full_image(buffer.getvalue())
+    assert (result == buffer.getvalue()) == (size == resized)
+
+    (tmp_path / 'it.jpg').write_bytes(result)
+    (tmp_path / 'original.jpg').write_bytes(buffer.getvalue())
+    loaded, original = [LoadImage()({'img_prefix': tmp_path, 'img_info': {'filename': name}})['img'].astype(int)
+                        for name in ('it.jpg', 'original.jpg')]
+    assert loaded.shape[:2] == (resized if orientation == 1 else resized[::-1])
+    rows, columns = [np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+                     for new, old in zip(loaded.shape, original.shape[:2])]
+    assert np.abs(loaded - original[rows][:, columns]).max() < 8
+    assert convert.ade_full_labels(data_archives.ade_seg(np.zeros(size, int))).shape == resized
 
 
 # ---- archives other than the published ones

@@ -19,9 +19,12 @@ from tests import data_archives
 from tests.web_server import serving
 from tools import prepare_data
 from tools.engine import downloads, errors, files
-from tools.preparation import parallel, sources
+from tools.preparation import parallel, sources, unpack
 
 REAL = dict(sources.BENCHMARKS)
+MAPS, DETAIL, SBD = 'stuffthingmaps_trainval2017.zip', 'trainval_merged.json', 'benchmark.tgz'
+ADE_FULL, MATLAB = 'ADE20K_2021_17_01.zip', 'trainval.tar.gz'
+ADE_IMAGES = 'ADE20K_2021_17_01/images/ADE/validation'
 
 
 class Case:
@@ -95,11 +98,18 @@ def test_published_hashes_are_well_formed():
 @pytest.mark.parametrize('name', REAL)
 def test_download_unpack_convert_verify(case, name, capsys):
     case = case(name, put=())
-    case.fails(case.root / 'downloads', *case.archives, f'{case.server.url}/{case.archives[0]}', '--download')
+    if name == 'ade20k_full':  # the page to ask at is no archive to download
+        for arguments in ((), ('--download',)):
+            case.fails(case.root / 'downloads', *case.archives, 'account holders', f'ask at {case.server.url}/',
+                       'Put it there.', arguments=arguments)
+        assert case.server.ranges == [] and not case.root.exists()
+        case.put()
+    else:
+        case.fails(case.root / 'downloads', *case.archives, f'{case.server.url}/{case.archives[0]}', '--download')
     assert case.run('--download', '--workers', '2') == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f'{name} is complete.' and 'Traceback' not in printed.err
-    assert ('no size or checksum is published' in printed.err) == (name == 'coco')
+    assert ('no size or checksum is published' in printed.err) == (name in ('coco', 'ade20k_full', 'context459'))
     for path, expected in case.made.expected.items():
         file = case.root / path
         if isinstance(expected, bytes):
@@ -108,7 +118,10 @@ def test_download_unpack_convert_verify(case, name, capsys):
             assert file.read_text().split() == expected
         else:
             with Image.open(file) as image:
-                assert image.mode in ('L', 'P')
+                if isinstance(expected, tuple):
+                    assert image.size == expected
+                    continue
+                assert image.mode in (('I;16',) if expected.dtype == np.uint16 else ('L', 'P'))
                 np.testing.assert_array_equal(np.asarray(image), expected, err_msg=path)
     tree = case.tree()
     assert set(tree) == {*case.made.expected}, 'and nothing else'
@@ -137,9 +150,34 @@ def test_only_the_archives_of_missing_files_are_needed(case):
     assert again.pop(lost)[1] == tree.pop(lost)[1] and again == tree, 'nothing else was written'
 
 
+@pytest.mark.parametrize(('name', 'lost', 'archive'), [
+    ('voc12', 'VOCdevkit/VOC2012/ImageSets/Segmentation/aug.txt', SBD),
+    ('voc12', 'VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt', 'VOCtrainval_11-May-2012.tar'),
+    ('context459', 'VOCdevkit/VOC2010/ImageSets/SegmentationContext/val.txt', DETAIL),
+    ('context459', 'VOCdevkit/VOC2010/SegmentationClassContext459/2008_000003.png', MATLAB)])
+def test_a_lost_list_or_mask_needs_its_own_archive(case, name, lost, archive):
+    case = case(name)
+    assert case.run() == 0
+    tree = case.tree()
+    shutil.rmtree(case.root / 'downloads')
+    (case.root / lost).unlink()
+    message = case.run()
+    assert [each for each in case.archives if each in message] == [archive]
+    case.put([archive])
+    assert case.run() == 0
+    assert {path: content for path, (_, content) in case.tree().items()} == {
+        path: content for path, (_, content) in tree.items()}
+
+
 def test_pycocotools_is_missing(case, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pycocotools', None)
     case('context').fails('pip install -r tools/preparation/requirements.txt')
+
+
+def test_a_list_alone_needs_no_pycocotools(case, monkeypatch):
+    case = case('context459')
+    monkeypatch.setitem(sys.modules, 'pycocotools', None)
+    assert case.run() == 0
 
 
 # ---- downloads; test_download.py has connections that drop
@@ -170,6 +208,14 @@ def test_space_is_checked_before_unpacking(case, monkeypatch):
     assert case.tree() == {}
 
 
+def test_large_images_that_become_small_need_less_space(case, monkeypatch):
+    case = case('ade20k_full')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: namedtuple('usage', 'free')(200_000))
+    case.fails('to unpack ADE20K_2021_17_01.zip', '0.00 GB are free')
+    monkeypatch.setattr(unpack, 'CONVERTED_BYTES', 10_000)
+    assert case.run() == 0
+
+
 # ---- damaged archives
 
 def half(content: bytes) -> bytes:
@@ -189,7 +235,19 @@ def flipped(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 255]) + content[place + 1:]
 
 
-MAPS, DETAIL, SBD = 'stuffthingmaps_trainval2017.zip', 'trainval_merged.json', 'benchmark.tgz'
+@pytest.mark.parametrize(('name', 'archive', 'change', 'expected'), [
+    ('voc12', 'VOCtrainval_11-May-2012.tar', ('VOC2012/JPEGImages', 'Images'), 'VOCdevkit/VOC2012/JPEGImages/*.jpg'),
+    ('coco', MAPS, ('val2017', 'val'), 'val2017/*.png'),
+    ('context459', MATLAB, ('.mat', '.png'), 'trainval/*.mat'),
+    ('ade20k_full', ADE_FULL, ('_seg', '_mask'), 'ADE20K_2021_17_01/images/ADE/validation/*/*/*_seg.png')])
+def test_an_archive_without_the_expected_files(case, name, archive, change, expected):
+    case = case(name)
+    case.made.files[archive] = {inside.replace(*change): content
+                                for inside, content in case.made.files[archive].items()}
+    case.server.files[f'/{archive}'] = case.made.archive(archive)
+    case.publish()
+    case.put()
+    case.fails(case.root / 'downloads' / archive, f'it has no files {expected})', 'get it again')
 
 
 @pytest.mark.parametrize(('name', 'archive', 'inside', 'change', 'words'), [
@@ -201,6 +259,15 @@ MAPS, DETAIL, SBD = 'stuffthingmaps_trainval2017.zip', 'trainval_merged.json', '
     ('coco', MAPS, 'val2017/000000000049.png', lambda content: save([[11]]), 'no label ids [11]'),
     ('coco', MAPS, 'val2017/000000000049.png', lambda content: save([[[1, 1, 1]]]), "Pillow's mode RGB"),
     ('ade20k', 'ADEChallengeData2016.zip', '', flipped, 'ADEChallengeData2016/images/validation/ADE_val_00000001.jpg'),
+    ('ade20k_full', ADE_FULL, '', half, ''),
+    ('ade20k_full', ADE_FULL, f'{ADE_IMAGES}/urban/street/ADE_val_00000002.jpg', half, ''),
+    ('ade20k_full', ADE_FULL, f'{ADE_IMAGES}/urban/street/ADE_val_00000002_seg.png', half, ''),
+    ('ade20k_full', ADE_FULL, f'{ADE_IMAGES}/home/attic/ADE_val_00000001_seg.png', lambda content: save([[1, 2]]),
+     "Pillow's mode L"),
+    ('context459', MATLAB, '', half, ''),
+    ('context459', MATLAB, 'trainval/2008_000003.mat', lambda content: b'MATLAB', ''),
+    ('context459', MATLAB, 'trainval/2008_000003.mat', lambda content: data_archives.mat(np.ones((2, 2), np.uint8)),
+     'LabelMap'),
     ('context', DETAIL, '', half, ''),
     ('context', DETAIL, '', replaced(b'{', b'[{'), ''),
     ('context', DETAIL, '', replaced(b'"annos_segmentation"', b'"annotations"'), "KeyError: 'annos_segmentation'"),

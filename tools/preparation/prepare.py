@@ -26,10 +26,14 @@ def prepare(benchmark: Benchmark, root: Path, *, download: bool, workers: int) -
     if CONTEXT_MASKS in incomplete and find_spec('pycocotools') is None:
         raise UserError('PASCAL Context needs pycocotools: pip install -r tools/preparation/requirements.txt')
     folder = root / 'downloads'
-    missing = [archive for archive in archives if not (folder / archive.name).exists()]
-    if missing and not download:
-        wanted = '; '.join(f'{archive.name} ({" or ".join(archive.urls)})' for archive in missing)
-        raise UserError(f'missing in {folder}: {wanted}. Put them there, or run this with --download.')
+    missing = [archive for archive in archives if not (folder / archive.name).exists()
+               and (archive.on_request or not download)]
+    if missing:
+        ask = 'its owners give it to account holders only: ask at '
+        wanted = '; '.join(f'{archive.name} ({ask if archive.on_request else ""}{" or ".join(archive.urls)})'
+                           for archive in missing)
+        remedy = 'there.' if all(archive.on_request for archive in missing) else 'there, or run this with --download.'
+        raise UserError(f'missing in {folder}: {wanted}. Put {"it" if len(missing) == 1 else "them"} {remedy}')
     with lock_folder(make_folder(folder), '--root'):
         for archive in archives:
             downloads.obtain(folder / archive.name, archive.urls, archive.published)

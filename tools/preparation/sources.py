@@ -10,15 +10,15 @@ class Folder(NamedTuple):
     """Files of an archive and where they go.
 
     Args:
-        inside: the folder in the archive; its subfolders are not included.
+        inside: the folder in the archive, without its subfolders; `*` stands for any names, also of several levels.
         target: the folder under the root.
         endings: of a file's name in the archive and under the root.
-        labels: name of the converter in `convert_masks` that makes label ids, written as PNG; None copies the files.
+        converter: its name in `convert`; None copies the files.
     """
     inside: str
     target: str
     endings: tuple[str, str]
-    labels: str | None = None
+    converter: str | None = None
 
 
 class Archive(NamedTuple):
@@ -29,11 +29,13 @@ class Archive(NamedTuple):
         published: 'size' in bytes, 'md5', 'sha1' or 'sha256', as far as known. Sizes and SHA-256 are from TensorFlow
             Datasets (url_checksums/), MD5 from torchvision (datasets/), SHA-1 from GluonCV (scripts/datasets/).
         folders: folders taken from it.
+        on_request: its owners give it to account holders only; `urls` are the pages to ask at.
     """
     name: str
     urls: tuple[str, ...]
     published: dict[str, int | str]
     folders: tuple[Folder, ...]
+    on_request: bool = False
 
 
 class Split(NamedTuple):
@@ -66,10 +68,11 @@ class Benchmark(NamedTuple):
 
 JPG, PNG, TXT = ('.jpg', '.jpg'), ('.png', '.png'), ('.txt', '.txt')
 VOC12, VOC10, COCO, ADE = 'VOCdevkit/VOC2012', 'VOCdevkit/VOC2010', 'coco_stuff164k', 'ADEChallengeData2016'
+ADE_FULL = 'ade/ADE20K847'
 SBD_LISTS = 'VOCdevkit/VOCaug/dataset'  # SBD's own train.txt and val.txt
 VOC_LISTS = f'{VOC12}/ImageSets/Segmentation'
 CONTEXT_LISTS = f'{VOC10}/ImageSets/SegmentationContext'
-CONTEXT_MASKS = f'{VOC10}/SegmentationClassContext'
+CONTEXT_MASKS, CONTEXT459_MASKS = f'{VOC10}/SegmentationClassContext', f'{VOC10}/SegmentationClassContext459'
 
 VOC12_ARCHIVE = Archive(
     'VOCtrainval_11-May-2012.tar',
@@ -117,6 +120,10 @@ DETAIL_ARCHIVE = Archive(  # the owners' server is reported gone; the second add
     {'sha1': '169325d9f7e9047537fedca7b04de4dddf10b881'},
     (Folder('.', CONTEXT_MASKS, ('.jpg', '.png'), 'context'), Folder('.', CONTEXT_LISTS, TXT)))
 
+CONTEXT459_ARCHIVE = Archive(  # its owners give a rounded size (30.7 MB) and no hash
+    'trainval.tar.gz', ('https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz',), {},
+    (Folder('trainval', CONTEXT459_MASKS, ('.mat', '.png'), 'context459'),))
+
 ADE_ARCHIVE = Archive(
     'ADEChallengeData2016.zip', ('http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',),
     {'size': 967_382_037,
@@ -124,12 +131,22 @@ ADE_ARCHIVE = Archive(
     tuple(Folder(f'{ADE}/{kind}/{part}', f'ade/{ADE}/{kind}/{part}', endings)
           for kind, endings in (('images', JPG), ('annotations', PNG)) for part in ('training', 'validation')))
 
+ADE_FULL_ARCHIVE = Archive(
+    'ADE20K_2021_17_01.zip', ('https://groups.csail.mit.edu/vision/datasets/ADE20K/request_data/',), {},
+    tuple(Folder('ADE20K_2021_17_01/images/ADE/validation/*/*', f'{ADE_FULL}/{kind}/validation', endings, converter)
+          for kind, endings, converter in (('images', JPG, 'ade_full_image'),
+                                           ('annotations', ('_seg.png', '.png'), 'ade_full'))),
+    on_request=True)
+
+VOC12_VAL = Split('val', 1_449, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/val.txt')
+CONTEXT_VAL = Split('val', 5_104, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/val.txt')
+
 BENCHMARKS = {
     'voc12': Benchmark(
         'PascalVOC20', (VOC12_ARCHIVE, SBD_ARCHIVE),
         (Split('train', 1_464, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/train.txt'),
          Split('aug', 9_118, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClassAug', f'{VOC_LISTS}/aug.txt'),
-         Split('val', 1_449, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/val.txt'))),
+         VOC12_VAL)),
     'coco': Benchmark(
         'COCOStuff164k', COCO_ARCHIVES,
         (Split('train', 118_287, f'{COCO}/images/train2017', f'{COCO}/annotations/train2017'),
@@ -138,9 +155,17 @@ BENCHMARKS = {
     'context': Benchmark(
         'PascalContext60', (VOC10_ARCHIVE, DETAIL_ARCHIVE),
         (Split('train', 4_996, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/train.txt'),
-         Split('val', 5_104, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/val.txt'))),
+         CONTEXT_VAL)),
     'ade20k': Benchmark(
         'ADE20K150', (ADE_ARCHIVE,),
         tuple(Split(name, count, f'ade/{ADE}/images/{part}', f'ade/{ADE}/annotations/{part}')
               for name, count, part in (('train', 20_210, 'training'), ('val', 2_000, 'validation')))),
+    'ade20k_full': Benchmark(
+        'ADE20K847', (ADE_FULL_ARCHIVE,),
+        (Split('val', 2_000, f'{ADE_FULL}/images/validation', f'{ADE_FULL}/annotations/validation'),)),
+    'context459': Benchmark(
+        'PascalContext459',
+        (VOC10_ARCHIVE, DETAIL_ARCHIVE._replace(folders=(Folder('.', CONTEXT_LISTS, TXT),)), CONTEXT459_ARCHIVE),
+        (CONTEXT_VAL._replace(masks=CONTEXT459_MASKS),)),
+    'voc20b': Benchmark('PascalVOC20b', (VOC12_ARCHIVE,), (VOC12_VAL,)),
 }

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -16,18 +17,19 @@ from PIL import Image
 from models.errors import UserError
 from tools.engine.files import atomic_path
 from tools.preparation.context import context_files
-from tools.preparation.convert_masks import CONVERTERS
+from tools.preparation.convert import CONVERTERS
 from tools.preparation.parallel import parallel
 from tools.preparation.sources import Archive
 
-MOST_BYTES = 32 * 2**20  # of a file in an archive: five times the largest published image
+MOST_BYTES = 64 * 2**20  # of a file in an archive; few JPEGs of 100 million pixels, the most that is read, have more
+CONVERTED_BYTES = 2**18  # of a converted file, to estimate: a JPEG of 683x512 pixels has 0.16 MB, masks have less
 
 
 class Task(NamedTuple):
     """A file of an archive to write, and the path and converter (see `sources.Folder`) for it."""
     name: str  # in the archive
     target: Path
-    labels: str | None
+    converter: str | None
     content: bytes = b''
 
 
@@ -43,16 +45,17 @@ def unpack(archive: Archive, path: Path, root: Path, workers: int) -> None:
     with ExitStack() as stack:
         with naming_damage(path):
             if path.suffix == '.json':
-                files = [(name, len(content), partial(BytesIO, content)) for name, content in context_files(path)]
+                files = ((name, len(content), partial(BytesIO, content)) for name, content in context_files(path))
             elif path.suffix == '.zip':
                 opened = stack.enter_context(zipfile.ZipFile(path))
-                files = [(info.filename, info.file_size, partial(opened.open, info)) for info in opened.infolist()]
+                files = ((info.filename, info.file_size, partial(opened.open, info)) for info in opened.infolist())
             else:
                 opened = stack.enter_context(tarfile.open(path))
-                files = [(info.name, info.size, partial(opened.extractfile, info)) for info in opened.getmembers()
-                         if info.isreg()]
-        missing = missing_files(archive, files, root)
-        needed, free = sum(size for _, size, _ in missing), shutil.disk_usage(root).free
+                files = ((info.name, info.size, partial(opened.extractfile, info)) for info in opened.getmembers()
+                         if info.isreg())
+            missing = missing_files(archive, files, root)
+        needed = sum(min(size, CONVERTED_BYTES) if task.converter else size for task, size, _ in missing)
+        free = shutil.disk_usage(root).free
         if needed > free:
             raise UserError(f'to unpack {path.name}, {needed / 1e9:.2f} GB are needed in {root} and {free / 1e9:.2f} '
                             'GB are free. Make room, or name a folder on a larger disk with --root.')
@@ -66,47 +69,55 @@ def unpack(archive: Archive, path: Path, root: Path, workers: int) -> None:
                         content = file.read(size + 1)  # no more, even if the size is wrong
                 yield task._replace(content=content)
 
-        converts = any(folder.labels for folder in archive.folders)  # copying alone needs one process
+        converts = any(folder.converter for folder in archive.folders)  # copying alone needs one process
         for _ in parallel(partial(write, origin=path), tasks(), len(missing), workers if converts else 1, 'files'):
             pass
 
 
 def missing_files(archive: Archive, files: Iterable[tuple[str, int, Callable[[], IO[bytes]]]], root: Path
                   ) -> list[tuple[Task, int, Callable[[], IO[bytes]]]]:
-    """Choose the files of an archive, (name, size, opener) each, that are missing under `root`; make their folders."""
-    folders = {(folder.inside, folder.endings[0]): folder for folder in archive.folders}
+    """Choose the files of an archive, (name, size, opener) each, that are missing under `root`; make their folders.
+
+    Raises:
+        ValueError: the archive has no file of a folder, whether missing or not.
+    """
     present = {}
     for target in {root / folder.target for folder in archive.folders}:
         target.mkdir(parents=True, exist_ok=True)
         for unfinished in target.glob('.*.part*'):  # of a run that was killed
             unfinished.unlink()
         present[target] = {*os.listdir(target)}
-    missing = []
+    missing, found = [], set()
     for name, size, open_file in files:
         inside = PurePosixPath(name)
-        folder = folders.get((str(inside.parent), inside.suffix))
-        if folder and inside.name[0] != '.':
-            target = root / folder.target / (inside.stem + folder.endings[1])
-            if target.name not in present[target.parent]:
-                missing.append((Task(name, target, folder.labels), size, open_file))
+        for folder in archive.folders:
+            if (inside.name.endswith(folder.endings[0]) and inside.name[0] != '.'
+                    and fnmatchcase(str(inside.parent), folder.inside)):
+                found.add(folder)
+                target = root / folder.target / (inside.name.removesuffix(folder.endings[0]) + folder.endings[1])
+                if target.name not in present[target.parent]:
+                    missing.append((Task(name, target, folder.converter), size, open_file))
+    absent = [f'{folder.inside}/*{folder.endings[0]}' for folder in archive.folders if folder not in found]
+    if absent:
+        raise ValueError(f'it has no files {" and no files ".join(absent)}')
     return missing
 
 
 def write(task: Task, origin: Path) -> None:
-    """Write a file that never exists in part, or the label ids of the mask that it holds, as PNG.
+    """Write a file that never exists in part: as it is, or converted; label ids become a PNG.
 
     The many files of a dataset are not forced to the disk one by one.
 
     Raises:
-        UserError: the mask is damaged; names the file and its archive, `origin`.
+        UserError: the file cannot be converted; names it and its archive, `origin`.
     """
     with naming_damage(origin, task.name):
-        labels = task.labels and CONVERTERS[task.labels](task.content)
+        result = CONVERTERS[task.converter](task.content) if task.converter else task.content
     with atomic_path(task.target, sync=False) as path:
-        if labels is None:
-            path.write_bytes(task.content)
+        if isinstance(result, bytes):
+            path.write_bytes(result)
         else:
-            Image.fromarray(labels).save(path)
+            Image.fromarray(result).save(path)
 
 
 @contextmanager

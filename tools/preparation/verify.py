@@ -1,7 +1,7 @@
 """Check a prepared benchmark: files are there, can be loaded and fit together, label ids and classes are right."""
 from collections import Counter
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tools.preparation.parallel import parallel
 from tools.preparation.sources import Benchmark, Split
 
 SHOWN = 5  # files of a kind that are listed
+MOST_NAMES = 20  # of absent classes that are listed
 
 
 def stems(folder: Path, ending: str) -> set[str]:
@@ -37,10 +38,12 @@ def incomplete_folders(benchmark: Benchmark, root: Path) -> set[str]:
     incomplete = set()
     for split in benchmark.splits:
         names, images, masks = survey(split, root, benchmark.mask_ending)
-        if len({*names}) < split.count or {*names} - masks:
+        if len(masks) < split.count or {*names} - masks:
             incomplete.add(split.masks)
         if len(images) < split.count or {*names} - images:
             incomplete.add(split.images)
+        if split.names and len({*names}) < split.count:  # SBD's archive, which has the masks, makes VOC's aug.txt
+            incomplete.add(split.masks if split.name == 'aug' else str(PurePosixPath(split.names).parent))
     return incomplete
 
 
@@ -61,16 +64,16 @@ def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     print(f'{name} in {root}:')
     dataset = getattr(datasets, benchmark.dataset)
     meaning, class_names = dataset.usual_masks(), dataset.describe().scored.names
-    good, listed, present = True, Counter(), {'training': set(), 'val': set()}
+    good, listed, present = True, Counter(), {}  # present: labels in the masks of 'training' and of 'val'
     for split in benchmark.splits:
         lines, images, masks = survey(split, root, benchmark.mask_ending)
         names = {*lines}
         pairs = [(root / split.images / f'{name}.jpg', root / split.masks / f'{name}{benchmark.mask_ending}')
                  for name in sorted(names & images & masks)]
-        problems = []
+        problems, labels_of_part = [], present.setdefault('val' if split.name == 'val' else 'training', set())
         for problem, labels in parallel(partial(check, meaning=meaning), pairs, len(pairs), workers, 'images'):
             problems += [problem] if problem else []
-            present['val' if split.name == 'val' else 'training'] |= labels
+            labels_of_part |= labels
         if split.names and not (root / split.names).is_file():
             print(f'  {split.name}: no file {split.names}; 0 of {split.count:,} images')
         else:
@@ -86,7 +89,8 @@ def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     show('listed more than once', repeated)
     for part, labels in present.items():
         absent = [class_name for index, class_name in enumerate(class_names) if index not in labels]
-        none_of = f'; none of {", ".join(absent)}' if labels and absent else ''
+        more = f' and {len(absent) - MOST_NAMES} more' if len(absent) > MOST_NAMES else ''
+        none_of = f'; none of {", ".join(absent[:MOST_NAMES])}{more}' if labels and absent else ''
         print(f'  classes in {part}: {len(class_names) - len(absent)} of {len(class_names)}{none_of}')
         good &= not (absent and part == 'training')  # a small val need not show every class
     return good and not repeated
