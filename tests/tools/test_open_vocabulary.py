@@ -99,8 +99,8 @@ def to_test(call, checkpoint, options) -> Callable[..., dict[str, str]]:
 
 
 def test_the_suite_is_that_of_the_configs_and_of_the_preparation():
-    assert VALIDATION_IMAGES == {name: next(split.count for split in benchmark.splits if split.name == 'val')
-                                 for name, benchmark in BENCHMARKS.items()}
+    assert {part.benchmark: VALIDATION_IMAGES[part.benchmark] for part in SUITE} == {
+        part.benchmark: BENCHMARKS[part.benchmark].splits[-1].count for part in SUITE}
     for part in SUITE:
         config = load_config(REPOSITORY / f'configs/cross_dataset/coco_to_{part.name}.py')
         assert issubclass(getattr(datasets, config.data.test.type), getattr(

@@ -61,7 +61,7 @@ def prepared(part: Part, args: argparse.Namespace, data: Path, checkpoint: str) 
     Raises:
         UserError: an option does not fit the config.
     """
-    file = config_of(part)
+    file = REPOSITORY / f'configs/cross_dataset/coco_to_{part.name}.py'
     root = str(data / usual_root(file).relative_to(REPOSITORY / 'data'))
     config = load_config(file, args.cfg_options, root)
     if args.aug_test:
@@ -72,11 +72,6 @@ def prepared(part: Part, args: argparse.Namespace, data: Path, checkpoint: str) 
     except UserError as error:
         return plain_message(error).split('. ')[0]  # its remedy is that of test.py
     return Prepared(root, len(dataset), {'checkpoint': checkpoint, **identity(config, dataset)})
-
-
-def config_of(part: Part) -> Path:
-    """Return the config that tests a COCO-Stuff model on a dataset."""
-    return REPOSITORY / f'configs/cross_dataset/coco_to_{part.name}.py'
 
 
 @cache
