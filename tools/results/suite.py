@@ -127,8 +127,8 @@ def results(parts: dict[Part, Prepared | str], work: Path, data: Path) -> dict[s
         entry = {'title': part.title, 'images_of_dataset': VALIDATION_IMAGES[part.benchmark],
                  'published': {row.method: row.mIoU_seen for row in ROWS if row.protocols == (f'cross_{part.name}',)}}
         if test is None:
-            reason = state if isinstance(state, str) else 'not tested with this checkpoint, these settings and data'
-            found[part.name] = entry | {'missing': reason, 'prepare': preparation(part, data)}
+            found[part.name] = entry | {'missing': f'not prepared, {state}: `{preparation(part, data)}`' if isinstance(
+                state, str) else 'not tested with this checkpoint, these settings and data'}
         else:
             copied = ('images', 'prompt_set', 'text_embeddings', 'overlap', 'iteration', 'file', 'identity')
             found[part.name] = entry | {name: test['metric'].get(name) for name in ('mIoU', 'mIoU_known', 'mIoU_new')
@@ -194,9 +194,8 @@ def notes(found: dict[str, dict[str, Any]], checkpoint: str, args: argparse.Name
     options = [*(['--cfg-options', *args.cfg_options] if args.cfg_options else []),
                *(['--aug-test'] if args.aug_test else [])]
     lines += [f'Options: {shlex.join(options)}.'] if options else []
-    lines += ['* Not all images of the dataset: the number does not compare.'] if not all(map(complete, tested)) else []
+    lines += ['Marked *: not all images of the dataset. The number does not compare.'] if not all(map(complete, tested)) else []
     lines += ['New classes: the training had neither their name nor a synonym of it, as the lists in '
               'open_vocabulary.json show. Singular and plural, wider and narrower terms are different names.',
               f'{CAT_SEG_TRAINING}; its rows are those of its README.', f'{FAMILY}.']
-    return lines + [f'{entry["title"]}: {entry["missing"]} `{entry["prepare"]}`' for entry in found.values()
-                    if 'missing' in entry]
+    return lines + [f'{entry["title"]}: {entry["missing"]}.' for entry in found.values() if 'missing' in entry]
