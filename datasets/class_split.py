@@ -19,13 +19,14 @@ class ClassSplit:
     A name may hold synonyms, separated by commas; blanks around them are removed.
 
     Raises:
-        UserError: a name is empty, two classes have the same names, an unseen one is not a class, or all are unseen.
+        UserError: there are more classes than label maps hold, a name is empty, two classes have the same names, an
+            unseen one is not a class, or all are unseen.
     """
     names: tuple[str, ...]
     unseen_names: tuple[str, ...] = ()
 
     def __post_init__(self):
-        label_format(len(self.names))  # raises for more classes than labels
+        label_format(len(self.names))
         for index, name in enumerate(self.names):
             if not isinstance(name, str) or not all(synonyms(name)):
                 raise UserError(f'class {index} is named {name!r}: a name is needed, or several separated by commas.')

@@ -16,6 +16,7 @@ from datasets import ClassSplit, PascalVOC20, ZeroShotDataset
     (('cat', ''), (), "class 1 is named ''"),
     (('cat', 'sofa, '), (), "class 1 is named 'sofa, '"),
     ((3, 'cat'), (), 'class 0 is named 3'),
+    (tuple(map(str, range(70_000))), (), '70,000 classes: 65,535 at most'),
 ])
 def test_a_split_that_does_not_fit(names, unseen, words):
     with pytest.raises(ValueError, match=words):

@@ -1,5 +1,4 @@
 """Masks of ids and of colours, for any number of classes and any void id, become the right class indices."""
-import pickle
 import shutil
 import struct
 import zlib
@@ -11,7 +10,6 @@ from PIL import Image
 from datasets.loading import load_mask
 from datasets.masks import MaskIds
 from models.errors import UserError
-from tests.conftest import REPOSITORY
 from tests.datasets.custom_data import EXAMPLE, LOADING, NAMES, PALETTE, colour_masks, dataset_of, id_masks, labels_in
 
 MANY = [f'thing number {index}' for index in range(256)] + NAMES
@@ -99,27 +97,6 @@ def test_too_many_classes():
 def test_masks_that_are_refused(names, mask, words):
     with pytest.raises(UserError, match=words):
         MaskIds(names).labels(mask, 'mask.png')
-
-
-def test_test_py_with_more_than_255_classes(run, tmp_path):
-    """From the command line: label maps, images of them, and scores."""
-    root = id_masks(tmp_path / 'many', sixteen_bits)
-    config = tmp_path / 'many.py'
-    config.write_text(f"""_base_ = '{REPOSITORY}/configs/custom/example.py'
-cross_dataset = True
-many = dict(data_root={str(root)!r}, classes={MANY!r}, colour_masks=False, palette=None, ignored_colours=[])
-data = dict(workers_per_gpu=0, train=many, val=many, test=many)
-model = dict(pretrained_text='{REPOSITORY}/tools/miniature/clip.pt')
-""")
-    model = REPOSITORY / 'tools/miniature/model.safetensors'
-    done = run('test.py', config, model, '--eval', 'mIoU', '--out', tmp_path / 'maps.pkl', '--show-dir',
-               tmp_path / 'shown', '--work-dir', tmp_path)
-    maps = pickle.loads((tmp_path / 'maps.pkl').read_bytes())
-    assert maps[0].dtype == np.uint16 and all(labels.max() >= 256 for labels in maps)
-    assert 'no mask contains a pixel of: thing number 0' in done.stderr
-    row, = [line for line in done.stdout.splitlines() + done.stderr.splitlines() if '| thing number 0 ' in line]
-    assert '100.00' not in row
-    assert len(list((tmp_path / 'shown').glob('*.png'))) == 6
 
 
 # ---- the id of no class

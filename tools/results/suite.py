@@ -193,8 +193,10 @@ def notes(found: dict[str, dict[str, Any]], checkpoint: str, args: argparse.Name
                      f'{training["dataset"] or "a dataset that is none of this repository"}.')
     options = [*(['--cfg-options', *args.cfg_options] if args.cfg_options else []),
                *(['--aug-test'] if args.aug_test else [])]
-    lines += [f'Options: {shlex.join(options)}.'] if options else []
-    lines += ['Marked *: not all images of the dataset. The number does not compare.'] if not all(map(complete, tested)) else []
+    if options:
+        lines.append(f'Options: {shlex.join(options)}.')
+    if not all(map(complete, tested)):
+        lines.append('Marked *: not all images of the dataset. The number does not compare.')
     lines += ['New classes: the training had neither their name nor a synonym of it, as the lists in '
               'open_vocabulary.json show. Singular and plural, wider and narrower terms are different names.',
               f'{CAT_SEG_TRAINING}; its rows are those of its README.', f'{FAMILY}.']
