@@ -4,6 +4,7 @@ A class whose name has a colour in it gets a shade of that colour ("yellow check
 that differ most, also for colour-blind eyes. Heat maps are perceptually uniform.
 """
 import re
+from collections import Counter, defaultdict
 from functools import cache, lru_cache
 
 import cv2
@@ -52,12 +53,15 @@ def class_colours(names: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
     """Choose a colour (red, green, blue), each from 0 to 255, for each class.
 
     The first class of each named colour gets its plainest shade. Every other colour is the candidate that is farthest
-    from all that are given already, for the eyes that tell them apart worst.
+    from all that are given already, for the eyes that tell them apart worst. When all are given (some 1,000, and 51
+    shades of a named colour), they are given again in the same order.
     """
-    named = [colour_in(name) for name in names]
-    earlier = [named[:index].count(name) for index, name in enumerate(named)]
-    gaps = {name: np.full(len(_candidates(name)[0]), np.inf) for name in set(named)}  # to the nearest colour given
-    chosen = {}
+    named, earlier, counts = [colour_in(name) for name in names], [], Counter()
+    for name in named:
+        earlier.append(counts[name])
+        counts[name] += 1
+    gaps = {name: np.full(len(_candidates(name)[0]), np.inf) for name in counts}  # to the nearest colour given
+    chosen, given = {}, defaultdict(list)
     # Those with the least choice first.
     for index in sorted(range(len(names)), key=lambda index: (named[index] is None, earlier[index])):
         name = named[index]
@@ -65,8 +69,12 @@ def class_colours(names: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
         best = int(gaps[name][:preferred].argmax())
         if gaps[name][best] <= least:
             best = int(gaps[name].argmax())
+        if not gaps[name][best]:
+            chosen[index] = given[name][earlier[index] % len(given[name])]
+            continue
         colours, looks = _candidates(name)
         chosen[index] = tuple(map(int, colours[best]))
+        given[name].append(chosen[index])
         for other, gap in gaps.items():
             np.minimum(gap, distances(_candidates(other)[1], looks[best]), out=gap)
     return tuple(chosen[index] for index in range(len(names)))

@@ -63,7 +63,7 @@ def map_chunks(count: int, elements: int, device: torch.device, limits: dict[str
 
 
 class Best(NamedTuple):
-    """The best class of every pixel, and its value."""
+    """The best class of every pixel, or its best classes, (B, K, H, W), and their values."""
     index: Tensor  # (B, H, W) int64
     value: Tensor  # (B, H, W)
 
@@ -85,6 +85,22 @@ def best_class(maps: Iterable[Tensor]) -> Best:
             best = torch.where(better, values, best)
         start += chunk.shape[1]
     return Best(index, best)
+
+
+def top_classes(maps: Iterable[Tensor], count: int) -> Best:
+    """Find the best classes of every pixel, best first, in chunks (B, classes, H, W) of its maps.
+
+    Of equal values the first class comes first, as in a stable sort. No more than `count` classes and a chunk are kept.
+    """
+    best, start = None, 0
+    for values in maps:
+        index = torch.arange(start, start + values.shape[1], device=values.device)[:, None, None].expand_as(values)
+        start += values.shape[1]
+        if best is not None:
+            values, index = torch.cat([best.value, values], dim=1), torch.cat([best.index, index], dim=1)
+        values, order = values.sort(dim=1, descending=True, stable=True)
+        best = Best(index.gather(1, order[:, :count]), values[:, :count])
+    return best
 
 
 def resized_in_chunks(maps: Tensor, resizing: Resizing) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .resizing import Best, Resizing, best_class, map_chunks, resize
+from .resizing import Best, Resizing, best_class, map_chunks, resize, top_classes
 
 
 class Window(NamedTuple):
@@ -66,15 +66,21 @@ class Stitched:
             window.of(self.share).add_(1)
         self.share.reciprocal_()
 
-    def chunks(self) -> Iterator[Tensor]:
-        """Compute the scores chunk by chunk, (1, classes of the chunk, H0, W0)."""
-        pixels = max(self.share.numel(), self.original[0] * self.original[1])
-        for chunk in map_chunks(self.logits.shape[1], pixels, self.logits.device):
+    def chunks(self, size: tuple[int, int] | None = None, *, count: int | None = None) -> Iterator[Tensor]:
+        """Compute the scores chunk by chunk, (1, classes of the chunk, *size).
+
+        Args:
+            size: by default (H0, W0).
+            count: of the first classes, to leave out the others.
+        """
+        size = size or self.original
+        pixels = max(self.share.numel(), size[0] * size[1])
+        for chunk in map_chunks(count or self.logits.shape[1], pixels, self.logits.device):
             summed = self.logits.new_zeros(chunk.stop - chunk.start, *self.share.shape)
             for window, logits in zip(self.windows, self.logits[:, chunk], strict=True):
                 window.of(summed).add_(self.scores(self.resizing(logits), self.penalty[chunk]))
             averaged = summed.mul_(self.share) if len(self.windows) > 1 else summed
-            yield resize(averaged[None, :, :self.size[0], :self.size[1]], self.original)
+            yield resize(averaged[None, :, :self.size[0], :self.size[1]], size)
 
     def best(self) -> Best:
         """Find the best class of every pixel and its score, (1, H0, W0)."""
@@ -84,6 +90,10 @@ class Stitched:
         """Find the best class of every pixel, (H0, W0) int64."""
         return self.best().index[0]
 
-    def all(self) -> Tensor:
-        """Compute the scores of all classes, (1, C, H0, W0)."""
-        return torch.cat(list(self.chunks()), dim=1)
+    def top(self, classes: int, size: tuple[int, int] | None = None, *, count: int | None = None) -> Best:
+        """Find the best `classes` of every pixel and their scores, (1, classes, *size), best first; see `chunks`."""
+        return top_classes(self.chunks(size, count=count), classes)
+
+    def all(self, size: tuple[int, int] | None = None, *, count: int | None = None) -> Tensor:
+        """Compute the scores of all classes, (1, C, *size); see `chunks`."""
+        return torch.cat(list(self.chunks(size, count=count)), dim=1)

@@ -17,9 +17,13 @@ COCO_STUFF_UNUSED = {'street sign': 11, 'hat': 25, 'shoe': 28, 'eye glasses': 29
                      'window': 67, 'desk': 68, 'door': 70, 'blender': 82, 'hair brush': 90}
 
 
-def jpeg(seed: int, size: tuple[int, int] = SIZE) -> bytes:
+def jpeg(seed: int, scale: int = 1) -> bytes:
     """An image of noise."""
-    return encoded(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8), 'JPEG')
+    return encoded(enlarged(np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8), scale), 'JPEG')
+
+
+def enlarged(array: np.ndarray, scale: int) -> np.ndarray:
+    return array.repeat(scale, 0).repeat(scale, 1)
 
 
 def encoded(array: np.ndarray, format: str = 'PNG') -> bytes:
@@ -28,10 +32,10 @@ def encoded(array: np.ndarray, format: str = 'PNG') -> bytes:
     return buffer.getvalue()
 
 
-def mask(labels: Sequence[int], seed: int, dtype: type = np.uint8, size: tuple[int, int] = SIZE) -> np.ndarray:
+def mask(labels: Sequence[int], seed: int, dtype: type = np.uint8) -> np.ndarray:
     """Label ids (H, W), each of `labels` at least once if there is room, in another order for each seed."""
-    ids = np.resize(np.array(labels, dtype), size).ravel()
-    return np.random.default_rng(seed).permutation(ids).reshape(size)
+    ids = np.resize(np.array(labels, dtype), SIZE).ravel()
+    return np.random.default_rng(seed).permutation(ids).reshape(SIZE)
 
 
 def mat(labels: np.ndarray) -> bytes:
@@ -166,8 +170,7 @@ ADE_CLASSES = {2978: 0, 312: 1, 2420: 2, 2855: 3, 3148: 846, 0: 65535, 1: 65535,
 
 def ade_seg(ids: np.ndarray) -> bytes:
     """A `_seg.png` of object ids; the last digit of red and all of blue mean something else."""
-    red, blue = np.random.default_rng(0).integers(0, [[[10]], [[256]]], (2, *ids.shape))
-    return encoded(np.stack([(ids // 256 * 10 + red).clip(max=255), ids % 256, blue], -1).astype(np.uint8))
+    return encoded(np.stack([(ids // 256 * 10 + ids % 10).clip(max=255), ids % 256, ids % 199], -1).astype(np.uint8))
 
 
 def ade20k_full() -> Made:
@@ -175,16 +178,16 @@ def ade20k_full() -> Made:
     made, archive, top = Made(val=3), 'ADE20K_2021_17_01.zip', 'ADE20K_2021_17_01'
     made.add(archive, f'{top}/index_ade20k.pkl', b'never read')
     made.add(archive, f'{top}/images/ADE/training/urban/street/ADE_train_00000001.jpg', b'not needed')
-    for seed, (scene, size) in enumerate({'home/attic': SIZE, 'urban/street': (520, 700), 'urban/alley': SIZE}.items()):
+    for seed, (scene, scale) in enumerate({'home/attic': 1, 'urban/street': 37, 'urban/alley': 1}.items()):
         name = f'ADE_val_{seed + 1:08d}'
-        inside, ids = f'{top}/images/ADE/validation/{scene}/{name}', mask([*ADE_CLASSES], seed, int, size)
-        labels, large = np.vectorize(ADE_CLASSES.get)(ids), size != SIZE
-        if large:  # 689 = 512 * 700 / 520
-            labels = labels[np.arange(512) * 520 // 512][:, np.arange(689) * 700 // 689]
-        made.add(archive, f'{inside}.jpg', jpeg(seed, size), f'ade/ADE20K847/images/validation/{name}.jpg',
-                 (689, 512) if large else None)
-        made.add(archive, f'{inside}_seg.png', ade_seg(ids), f'ade/ADE20K847/annotations/validation/{name}.png',
-                 labels.astype(np.uint16))
+        inside, ids = f'{top}/images/ADE/validation/{scene}/{name}', mask([*ADE_CLASSES], seed, int)
+        labels = enlarged(np.vectorize(ADE_CLASSES.get)(ids).astype(np.uint16), scale)
+        if scale > 1:  # from 592x518
+            labels = labels[np.arange(512) * 518 // 512][:, np.arange(585) * 592 // 585]
+        made.add(archive, f'{inside}.jpg', jpeg(seed, scale), f'ade/ADE20K847/images/validation/{name}.jpg',
+                 (585, 512) if scale > 1 else None)
+        made.add(archive, f'{inside}_seg.png', ade_seg(enlarged(ids, scale)),
+                 f'ade/ADE20K847/annotations/validation/{name}.png', labels)
         for other in ('.json', '_parts_1.png', f'/instance_000_{name}.png'):
             made.add(archive, f'{inside}{other}', b'not needed')
     return made

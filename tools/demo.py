@@ -31,6 +31,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--opacity', type=fraction, default=0.5, help='of the colours, from 0 to 1 (default: 0.5)')
     parser.add_argument('--every', type=positive_int, default=1, metavar='N',
                         help='use every Nth frame of a video (default: 1)')
+    parser.add_argument('--top', type=positive_int, metavar='K',
+                        help='add to the JSON file the K best classes and their scores in each cell of a grid, of at '
+                             'most 64 cells a side; --background and --threshold do not apply to them')
     return parser.parse_args()
 
 
@@ -40,6 +43,7 @@ def main() -> None:
 
     from models.errors import UserError
     from models.image_io import read_image
+    from models.inference.result import check_top
     from tools.demonstration import images, videos
     from tools.engine.files import lock_folder, make_folder
     if not args.source.exists():
@@ -48,6 +52,8 @@ def main() -> None:
     is_folder = args.source.is_dir()
     files = images.find_images(args.source, args.out) if is_folder else {args.source.stem: args.source}
     model = load_segmenter(args)
+    if args.top is not None:
+        check_top(args.top, len(options['class_names'] or model.class_names))
     model.warned = True  # unreliable results are reported at the end
     folder, logger = make_folder(args.out), get_root_logger()
     with lock_folder(folder, '--out'):
@@ -56,15 +62,15 @@ def main() -> None:
             return
         if not is_folder:
             read_image(args.source)  # raises if it is not an image
-        summaries = images.segment_images(model, files, args, options, folder)
-        if len(files) == len(summaries) == 1:
-            images.log_classes(*summaries.values())
-        images.warn_of_unreliable([*summaries.values()])
-        if is_folder and summaries:
-            logger.info('contact sheet: %s', ', '.join(map(str, images.contact_sheets(summaries, folder))))
-        logger.info('%d image%s: %s', len(summaries), '' if len(summaries) == 1 else 's', folder)
-        if len(summaries) < len(files):
-            raise UserError(f'{len(files) - len(summaries)} of {len(files)} images could not be read; they are named '
+        outlines = images.segment_images(model, files, args, options, folder)
+        if len(files) == len(outlines) == 1:
+            images.log_classes(images.read_summary(folder, *outlines))
+        images.warn_of_unreliable([*outlines.values()])
+        if is_folder and outlines:
+            logger.info('contact sheet: %s', ', '.join(map(str, images.contact_sheets(outlines, folder))))
+        logger.info('%d image%s: %s', len(outlines), '' if len(outlines) == 1 else 's', folder)
+        if len(outlines) < len(files):
+            raise UserError(f'{len(files) - len(outlines)} of {len(files)} images could not be read; they are named '
                             'above.')
 
 

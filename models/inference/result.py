@@ -2,9 +2,9 @@
 
 C class names, H x W pixels of the image.
 """
-import copy
 import io
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ from ..sliding_window import Stitched
 from . import drawing
 
 MAX_LEGEND_LINES = 30
+TOP_SIDE = 64  # cells of the longer side of the map of best classes in a JSON file
+NUMBERS = re.compile(r'\[\n([-+.\de,\s]+)\]')  # a list of numbers in indented JSON, whose strings have no line ends
 MAX_REPR_CLASSES = 6
 NOTEBOOK_SIDES = 384, 1024  # pixels: shortest and longest of an image's longer side in a notebook
 MIN_TOP_SCORE = 0.1  # the miniature's model reached at most 0.07 on photographs, and at least 0.14 in its own world
@@ -65,7 +67,7 @@ class Result:
         parts = [f'{drawing.shorten(self.class_names[index])} {percent[index]:.1f} %'
                  for index in found[:MAX_REPR_CLASSES]]
         if rest := found[MAX_REPR_CLASSES:]:
-            parts.append(f'{len(rest)} more class{"es" if len(rest) > 1 else ""} {percent[rest].sum():.1f} %')
+            parts.append(f'{more_classes(len(rest))} {percent[rest].sum():.1f} %')
         if percent[self.unlabelled]:
             parts.append(f'unlabelled {percent[self.unlabelled]:.1f} %')
         if absent := len(self.class_names) - len(found):
@@ -92,23 +94,45 @@ class Result:
     def scores(self) -> np.ndarray:
         """(C, H, W) float32: the score of each class at each pixel, from 0 to 1, minus the seen penalty for classes
         that were trained with masks. Computed on first use, as it takes 4 bytes per class and pixel."""
-        return self._stitched.all()[0, :len(self.class_names)].float().cpu().numpy()
+        return self._stitched.all(count=len(self.class_names))[0].float().cpu().numpy()
 
     def small_scores(self, longest: int) -> np.ndarray:
         """Compute `scores` at a smaller size (C, h, w): sides of at most `longest` pixels, of the image's proportions.
 
         Takes little memory, however large the image is.
         """
-        scale = min(1, longest / max(self.labels.shape))
-        stitched = copy.copy(self._stitched)
-        stitched.original = tuple(max(1, round(scale * side)) for side in self.labels.shape)
-        return stitched.all()[0, :len(self.class_names)].float().cpu().numpy()
+        return self._stitched.all(self._size(longest), count=len(self.class_names))[0].float().cpu().numpy()
 
-    def summary(self) -> dict:
+    def top(self, count: int, *, longest: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Find the best classes of each pixel, best first -> their labels (count, h, w) and `scores` (count, h, w).
+
+        Of equal scores the first class comes first. Like `scores` it has no background classes and no threshold. Takes
+        the memory of `count` classes, however many there are.
+
+        Args:
+            longest: pixels of the longer side, as in `small_scores`; without it the image's size.
+
+        Raises:
+            UserError: the count is not from 1 to the number of classes.
+        """
+        check_top(count, len(self.class_names))
+        best = self._stitched.top(count, longest and self._size(longest), count=len(self.class_names))
+        return best.index[0].cpu().numpy().astype(self.labels.dtype), best.value[0].float().cpu().numpy()
+
+    def _size(self, longest: int) -> tuple[int, int]:
+        """Return the image's (height, width), reduced so that the longer side is at most `longest`."""
+        scale = min(1, longest / max(self.labels.shape))
+        return tuple(max(1, round(scale * side)) for side in self.labels.shape)
+
+    def summary(self, *, top: int | None = None) -> dict:
         """Describe the result in plain JSON values.
 
         `classes` has, for each class, its share of the image (`area`, a fraction) and the mean score of its pixels
         (None if it has none).
+
+        Args:
+            top: add `top`, the `labels` and `scores` of so many best classes in each cell of a grid with at most
+                `TOP_SIDE` cells on the longer side, as the method `top` gives them.
         """
         counts = np.bincount(self.labels.ravel(), minlength=self.unlabelled + 1)
         sums = np.bincount(self.labels.ravel(), weights=self.best.ravel(), minlength=self.unlabelled + 1)
@@ -119,8 +143,12 @@ class Result:
                    for index, name in enumerate(self.class_names)]
         unlabelled = {'label': self.unlabelled, 'pixels': int(counts[self.unlabelled]),
                       'area': round(float(counts[self.unlabelled] / self.labels.size), 6)}
+        maps = {}
+        if top is not None:
+            labels, scores = self.top(top, longest=TOP_SIDE)
+            maps = {'top': {'labels': labels.tolist(), 'scores': scores.astype(float).round(4).tolist()}}
         return {'width': width, 'height': height, 'class_names': self.class_names, 'classes': classes,
-                'unlabelled': unlabelled, 'warning': self.warning, **self.settings}
+                'unlabelled': unlabelled, 'warning': self.warning, **self.settings, **maps}
 
     def overlay(self, *, opacity: float = 0.5, legend: bool = True, side: int | None = None) -> Image.Image:
         """Draw the colours of the classes over the image, and the legend below it.
@@ -148,20 +176,19 @@ class Result:
     def legend(self, size: tuple[int, int] | None = None) -> Image.Image:
         """Draw the classes beside their colours, largest first, with their share of the image in percent.
 
-        With more than `MAX_LEGEND_LINES` classes, those without pixels are only counted.
+        See `legend_lines` for more than `MAX_LEGEND_LINES` classes.
 
         Args:
             size: (width, height) in pixels of the image above the legend, by default that of the result.
         """
         percent = self._percent()
-        shown = sorted(range(len(self.class_names)), key=lambda index: -percent[index])
-        absent = [index for index in shown if not percent[index]] if len(shown) > MAX_LEGEND_LINES else []
+        shown, others = legend_lines(percent[:len(self.class_names)])
         entries = [(f'{drawing.shorten(self.class_names[index])} {percent[index]:.1f} %', self.palette[index])
-                   for index in shown[:len(shown) - len(absent)]]
+                   for index in shown]
         if percent[self.unlabelled]:
             entries.append((f'(unlabelled) {percent[self.unlabelled]:.1f} %', UNLABELLED))
-        if absent:
-            entries.append((f'({len(absent)} more classes) 0.0 %', UNLABELLED))
+        if others:
+            entries.append((f'({more_classes(len(others))}) {percent[others].sum():.1f} %', UNLABELLED))
         width, height = size or self.labels.shape[::-1]
         return drawing.legend(entries, width, size=max(12, min(width, height) // 28))
 
@@ -174,13 +201,17 @@ class Result:
             image.putpalette(colours.tobytes())
         return image
 
-    def save(self, folder: str | Path, name: str = 'result', *, opacity: float | None = 0.5) -> list[Path]:
+    def save(self, folder: str | Path, name: str = 'result', *, opacity: float | None = 0.5,
+             top: int | None = None) -> list[Path]:
         """Write `NAME.overlay.png` (unless opacity is None), `NAME.labels.png` and, last, `NAME.json` (`summary`).
 
         Makes the folder if needed and returns the paths.
 
+        Args:
+            top: see `summary`.
+
         Raises:
-            UserError: the name contains a slash.
+            UserError: the name contains a slash, or `top` is more than the number of classes.
         """
         if '/' in name or '\0' in name:
             raise UserError(f'name={name!r} must not contain a slash: give the folder separately.')
@@ -190,6 +221,34 @@ class Result:
         if opacity is not None:
             self.overlay(opacity=opacity).save(overlay)
         self.label_image().save(labels)
-        summary.write_text(json.dumps(self.summary(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8',
+        text = json.dumps(self.summary(top=top), indent=1, ensure_ascii=False)
+        text = NUMBERS.sub(lambda found: f'[{" ".join(found[1].split())}]', text)
+        summary.write_text(f'{text}\n', encoding='utf-8',
                            errors='backslashreplace')  # a file name that is not UTF-8 is escaped as in JSON
         return files if opacity is not None else files[1:]
+
+
+def check_top(count: int, classes: int) -> None:
+    """Check the number of best classes that are asked for.
+
+    Raises:
+        UserError: it is not from 1 to the number of classes.
+    """
+    if not 1 <= count <= classes:
+        raise UserError(f'the {count:,} best of {classes:,} classes: from 1 to {classes:,} are possible.')
+
+
+def legend_lines(sizes: Sequence[float]) -> tuple[list[int], list[int]]:
+    """Sort classes into those that a legend or a log names, largest first, and those that it only counts.
+
+    Up to `MAX_LEGEND_LINES` classes are all named; of more, so many of the largest that have pixels.
+    """
+    order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+    if len(order) <= MAX_LEGEND_LINES:
+        return order, []
+    named = sum(sizes[index] > 0 for index in order[:MAX_LEGEND_LINES])
+    return order[:named], order[named:]
+
+
+def more_classes(count: int) -> str:
+    return f'{count:,} more class{"" if count == 1 else "es"}'

@@ -16,10 +16,12 @@ from mmcv import Config
 from mmcv.utils import get_logger
 from mmseg.datasets.pipelines import Compose
 from torch import Tensor
+from tqdm import tqdm
 
 from ..class_names import clean_class_names, parse_class_names, synonyms, templates_of
 from ..errors import UserError
 from ..image_io import ImageSource, read_image
+from ..label_format import label_format
 from ..segmentor import CLIPRC
 from ..text_encoder import CONTEXT_LENGTH, CLIPTextEncoder, count_tokens, embed_class_names
 from ..training_labels import Setting
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .text_tower import TextTower
 
 CACHE_SIZE = 10_000  # embeddings of new class names; those of CLIP ViT-B/16 take 20 MB
+NAMES_PER_BATCH = 64  # of new class names, kept in the cache as soon as they are embedded
 MINIATURE = ('This is the miniature\'s model, which knows only its own drawn world: colours with paint, stripes, dots '
              'or checks. It is useless on photographs.')
 SAME, RELATED = 0.98, 0.5  # cosines of one CLIP's embeddings of a name: other rounding, other prompts
@@ -83,7 +86,8 @@ class Segmenter:
 
         Args:
             images: one or a list: files, PIL images or arrays, see `read_image`.
-            class_names: each one name, or several of one class ('sofa, couch'); without them those of the training.
+            class_names: each one name, or several of one class ('sofa, couch'); without them those of the training. A
+                name that comes twice is one class, see `Result.class_names`.
             prompts: name of a prompt set, or texts such as 'a photo of a {}'; without it those of the training.
             background: more classes that compete, as a list or a text such as 'wall, floor'; their pixels are left
                 unlabelled.
@@ -93,12 +97,13 @@ class Segmenter:
             a `Result`, or a list of them for a list of images.
 
         Raises:
-            UserError: an image, a class name, a prompt or the threshold is invalid, or class names are new and there
-                is no text tower.
+            UserError: an image, a class name, a prompt or the threshold is invalid, class names are too many, or they
+                are new and there is no text tower.
         """
         if not isinstance(images, (list, tuple)):
             return self.segment([images], class_names, prompts=prompts, background=background, threshold=threshold)[0]
         names = clean_class_names(self.class_names if class_names is None else class_names)
+        label_format(len(names))  # raises if there are too many
         taken = {name.casefold() for name in names}
         background = parse_class_names(background) if isinstance(background, str) else list(background)
         background = [name for name in clean_class_names(background, allow_empty=True) if name.casefold() not in taken]
@@ -132,10 +137,15 @@ class Segmenter:
                    if key not in self._known and key not in self._cache}
             for name in new.values():
                 _check_length(name, templates)
-            for key, name in new.items():
-                self._cache[key] = embed_class_names(self._text_encoder(), [synonyms(name)], templates)[0].cpu()
+            waiting = iter(new.items())
+            with tqdm(total=len(new), desc='class names', unit='name', leave=False,
+                      disable=None if len(new) > NAMES_PER_BATCH else True) as progress:
+                while batch := dict(islice(waiting, NAMES_PER_BATCH)):
+                    rows = embed_class_names(self._text_encoder(), [*map(synonyms, batch.values())], templates)
+                    self._cache.update(zip(batch, rows.cpu(), strict=True))
+                    progress.update(len(batch))
             rows = torch.stack([self._known[key] if key in self._known else self._cache[key] for key in keys])
-            for key in [*self._cache][:-CACHE_SIZE]:
+            for key in [*self._cache][:-max(CACHE_SIZE, len(keys))]:
                 del self._cache[key]
             return rows
 

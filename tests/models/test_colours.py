@@ -1,5 +1,6 @@
 """Colours of classes: far apart for all eyes, and those that their names say."""
 import colorsys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def test_colours_in_names():
     for index, hue in enumerate(hues):
         wanted = HUES[COLOURS[index // 4]]
         assert abs((hue - wanted + 180) % 360 - 180) < 25, (Miniature.CLASSES[index], hue)
+
+
+def test_thousands_of_classes_share_all_colours():
+    """Those with a colour in their name, too; computed in a second or two."""
+    for name, least in (('thing', 1000), ('red thing', 40)):
+        colours = class_colours(tuple(f'{name} {index}' for index in range(3 * least + 1)))
+        assert len({*colours[:least]}) == least
+        counts = Counter(colours)
+        assert max(counts.values()) - min(counts.values()) <= 1 and max(counts.values()) <= 4
 
 
 def test_all_colours_of_a_result_differ():

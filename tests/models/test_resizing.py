@@ -1,10 +1,11 @@
 """Resizing of class maps in chunks, the best class, and the windows of an image."""
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from models import resizing as maps
-from models.resizing import Resizing, best_class, map_chunks, resized_in_chunks
+from models.resizing import Resizing, best_class, map_chunks, resized_in_chunks, top_classes
 from models.sliding_window import sliding
 from tests.models.naive import close
 
@@ -34,6 +35,11 @@ def test_chunks_and_the_best_class(classes_per_chunk, monkeypatch):
     resizing = Resizing((3, 4), (3, 4), like=small)
     best = best_class(resized_in_chunks(small, resizing))
     assert torch.equal(best.index, small.argmax(dim=1)) and torch.equal(best.value, small.amax(dim=1))
+    for count in (1, 3, 7):
+        top = top_classes(resized_in_chunks(small, resizing), count)
+        order = (-small.numpy()).argsort(axis=1, kind='stable')[:, :count]
+        assert np.array_equal(top.index, order)
+        assert np.array_equal(top.value, np.take_along_axis(small.numpy(), order, axis=1))
 
 
 @pytest.mark.parametrize(('length', 'starts'), [(512, [0]), (300, [0]), (513, [0, 1]), (938, [0, 426]),

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from models.inference import load_model
+from models.inference.drawing import legend
 from tests.conftest import REPOSITORY
-from tools.demonstration.images import log_classes
+from tools.demonstration.images import log_classes, outline
 from tools.engine.files import lock_folder
 from tools.engine.model_arguments import THRESHOLD
 from tools.miniature.world import draw_scene
@@ -121,6 +123,55 @@ def test_results_inside_the_folder_are_no_images(demo, folder):
         assert 'INFO - 4 images' in demo(folder, '--classes', NAMES, '--out', out)
 
 
+def test_many_classes(demo, folder, tmp_path, monkeypatch):
+    """Log and contact sheet name the largest and count the others; names that come twice are said."""
+    monkeypatch.setattr('models.inference.result.MAX_LEGEND_LINES', 2)
+    kinds = 'dots', 'stripes', 'checks', 'paint'
+    world = [f'{colour} {kind}' for colour in ('red', 'blue', 'green') for kind in kinds]
+    (tmp_path / 'names.txt').write_text('\n'.join([*world, 'Red  dots', 'blue paint', 'Red dots']))
+    options = ('--classes', tmp_path / 'names.txt', '--out', tmp_path / 'out', '--threshold', 0)
+    log = demo(folder / 'a.png', *options)
+    assert '2 of 12 class names come more than once and count once: red dots; blue paint\n' in log
+    entries = sorted(summary_of(tmp_path / 'out', 'a')['classes'], key=lambda entry: -entry['pixels'])
+    size, (first, second, *rest) = 128 * 128, entries
+    shares = re.findall(r'(\d+\.\d) %  (?:mean score \d\.\d\d  )?(.*)$', log, re.MULTILINE)
+    assert shares == [(f'{100 * pixels / size:.1f}', name) for pixels, name in (
+        (first['pixels'], first['name']), (second['pixels'], second['name']),
+        (sum(entry['pixels'] for entry in rest), '10 more classes'), (0, 'unlabelled'))]
+    drawn = []
+    monkeypatch.setattr('tools.demonstration.images.drawing.legend', lambda entries, width, size=15, real=legend: (
+        drawn.append([text for text, _ in entries]), real(entries, width, size))[1])
+    demo(folder, *options)
+    areas = Counter()
+    for name in ('a.bmp', 'a.png', 'b', 'deep/a'):
+        areas.update({entry['name']: entry['area'] for entry in summary_of(tmp_path / 'out', name)['classes']})
+    assert len(drawn[-1]) == 3 and drawn[-1][0] == areas.most_common(1)[0][0] and drawn[-1][2] == '(10 more classes)'
+
+
+def test_what_is_kept_of_a_result_does_not_grow_with_its_classes():
+    entry = {'name': 'cat', 'pixels': 3, 'area': 0.1}
+    kept = outline({'width': 9, 'height': 9, 'warning': None, 'class_names': 4000 * ['cat'], 'classes': 4000 * [entry],
+                    'inputs': {'class_names': 4000 * ['cat']}, 'top': {}})
+    assert len(json.dumps(kept)) < 3000 and kept['count'] == 4000
+
+
+def test_the_best_classes_of_each_cell(demo, image, scenes, tmp_path):
+    """--top K in the JSON files of images and of the frames of a video; another K is another result."""
+    command = (image, '--classes', NAMES, '--out', tmp_path / 'out')
+    demo(*command, '--top', 1)
+    assert 'up to date' not in demo(*command, '--top', 2) and 'up to date' in demo(*command, '--top', 2)
+    labels, scores = load_model(MODEL).segment(scenes[0], NAMES.split(', ')).top(2, longest=64)
+    found = summary_of(tmp_path / 'out')['top']
+    assert np.array_equal(found['labels'], labels) and np.allclose(found['scores'], scores, atol=1e-4)
+    assert labels.shape == (2, 64, 64)
+    writer = cv2.VideoWriter(str(tmp_path / 'it.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (128, 128))
+    writer.write(scenes[0][..., ::-1].copy())
+    writer.release()
+    demo(tmp_path / 'it.mp4', *command[1:], '--top', 3)
+    assert np.array_equal(np.sort(summary_of(tmp_path / 'out/it.frames', '000000')['top']['labels'], axis=0)[:, 0, 0],
+                          [0, 1, 2])
+
+
 def test_a_video(demo, scenes, tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / 'it.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (128, 128))
     for index in range(7):
@@ -221,6 +272,9 @@ def test_a_broken_image_does_not_stop_the_others(demo, folder, tmp_path):
     (['{folder}/b.png', '--classes', ' , ,'], 'no class names: name what to look for'),
     (['{folder}/b.png', '--classes', 'names.txt'], 'no file names.txt of class names'),
     (['{folder}/b.png', '--classes', 'x' * 500], 'too long: CLIP reads 77 tokens'),
+    (['{folder}/b.png', '--classes', '{many}', '--checkpoint', 'missing.pth'], '70,000 classes: 65,535 at most.'),
+    (['{folder}/b.png', '--classes', '{nothing}'], 'nothing.txt is empty: write class names in it, one a line.'),
+    (['{folder}/b.png', '--classes', 'cat, dog', '--top', 3], 'the 3 best of 2 classes: from 1 to 2 are possible.'),
     (['{folder}/b.png', '--checkpoint', 'missing.pth'], 'no file missing.pth'),
     (['{folder}/b.png', '--checkpoint', 'voc-inductive'], 'no file voc-inductive. `python tools/download.py --list`'),
     (['{folder}/b.png', '--classes', ''], 'no class names: name what to look for'),
@@ -232,7 +286,12 @@ def test_a_broken_image_does_not_stop_the_others(demo, folder, tmp_path):
 def test_errors(fails, folder, tmp_path, arguments, message):
     (tmp_path / 'empty').mkdir()
     (folder / 'film.mp4').write_text('no film')
-    arguments = [text.format(folder=folder, empty=tmp_path / 'empty') for text in arguments]
+    many, nothing = tmp_path / 'many.txt', tmp_path / 'nothing.txt'
+    nothing.touch()
+    if '{many}' in arguments:
+        many.write_text('\n'.join(map(str, range(70_000))))
+    arguments = [str(text).format(folder=folder, empty=tmp_path / 'empty', many=many, nothing=nothing)
+                 for text in arguments]
     if '--out' not in arguments:
         arguments += ['--out', tmp_path / 'out']
     assert message in fails('tools/demo.py', '--checkpoint', MODEL, *arguments)

@@ -158,6 +158,7 @@ def test_the_suite_in_miniature(call, fails, to_test, options, data, checkpoint,
                 entry[side] is None
             if row:
                 assert rows[row][index].removesuffix(' *') == (f'{100 * entry[side]:.1f}' if values else '-')
+    assert min(written[name]['mIoU_known'] for name in ('voc20', 'voc20b')) > 0, 'the case is too easy'
     assert rows['this checkpoint'][0].endswith(' *') and 'does not compare' in text
 
     # Only the same checkpoint, settings and data count.

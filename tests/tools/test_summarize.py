@@ -94,6 +94,19 @@ def test_own_configs_stand_beside_the_row_that_they_compare_with(table, tmp_path
         ('published: CLIP-RC', '88.4')]
 
 
+def test_prompts_have_their_own_rows(table, tmp_path):
+    """Of one run, tested one after another; a result of before they were recorded, too."""
+    for time, (prompts, file, score) in enumerate([
+            ('coco15', None, 0.1), ('imagenet80', None, 0.2), (['a {}'], None, 0.3), (None, '/my/rows.npy', 0.4),
+            ('coco15', None, 0.5), (0, None, 0.6)]):
+        facts = {} if prompts == 0 else {'prompt_set': prompts, 'text_embeddings': file}
+        write(tmp_path, CROSS, name=f'eval_single_scale_{time}.json', facts=facts, mIoU_seen=score)
+        os.utime(tmp_path / f'eval_single_scale_{time}.json', (time, time))
+    rows = [row for row in table(tmp_path)[0] if 'this code' in row[2]]
+    assert {row[2].removeprefix('this code, 1 run, 1,449 images').strip(' ,'): row[4] for row in rows} == {
+        'coco15': '50.0', 'imagenet80': '20.0', 'own prompts': '30.0', 'embeddings of rows.npy': '40.0', '': '60.0'}
+
+
 def test_datasets_that_are_not_of_this_repository(table, tmp_path):
     rows, _ = table(*(write(tmp_path / f'{score}', config, leaf=VOC, metric={'hIoU': score, 'IoU.rose': 0.5})
                       for config, score in (('mine/flowers.py', 0.1), ('mine/flowers.py', 0.2),

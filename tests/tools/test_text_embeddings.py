@@ -1,12 +1,13 @@
 """tools/text_embeddings.py: class names and prompts of all sources, text encoders of any CLIP; real embeddings."""
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from datasets import BY_NAME, COCOStuff164k, PascalVOC20
-from models.class_names import PROMPT_SETS, templates_of
+from models.class_names import PROMPT_SETS, synonyms, templates_of
 from models.text_encoder import embed_class_names, tokenize
 from models.weights import files
 from models.weights.clip_variant import text_encoder_of
@@ -29,7 +30,7 @@ def expected(clip, names, templates) -> np.ndarray:
 def test_token_ids_are_those_of_clip():
     """All class names in use and all prompts, recorded from OpenAI's own tokenizer."""
     recorded = json.loads((DATA / 'clip_token_ids.json').read_text())['ids']
-    known = {name for cls in BY_NAME.values() for name in cls.CLASSES}
+    known = {part for cls in BY_NAME.values() for name in cls.CLASSES for part in synonyms(name)}
     assert {f'a photo of a {name}' for name in known} <= set(recorded)
     assert {template.format('tvmonitor') for name in PROMPT_SETS for template in templates_of(name)} <= set(recorded)
     for tokens, (text, ids) in zip(tokenize(list(recorded)), recorded.items()):
@@ -77,7 +78,7 @@ def test_similar_pairs_are_found_in_blocks(monkeypatch, block):
 
 # ---- the command
 
-def test_similar_names_need_no_file(call, clip_file):
+def test_similar_names_need_no_file(call, clip_file, monkeypatch):
     names = BY_NAME['miniature'].CLASSES
     rows = expected(clip_file, names, templates_of('single'))
     pairs = all_pairs(rows, 0.5)
@@ -89,6 +90,11 @@ def test_similar_names_need_no_file(call, clip_file):
     counts = np.bincount([index for _, *pair in pairs for index in pair], minlength=20)
     assert f'{names[counts.argmax()]} ({counts.max()})' in done.stderr.replace(' (unseen)', '')
     assert 'at least 0.93' in call(SCRIPT, 'miniature', '--clip', clip_file, '--similar').stderr
+    total = len(all_pairs(rows, 1e-3))
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+    done = call(SCRIPT, 'miniature', '--clip', clip_file, '--similar', 1e-3)
+    assert total > 50 == len(done.stdout.splitlines()) and f'{total} pairs of 20' in done.stderr
+    assert '; 50 of them are listed' in done.stderr
 
 
 @pytest.fixture

@@ -138,7 +138,8 @@ def test_the_answer_holds_the_result(reply, segmenter, files, count):
     ('large.png', 'cat', r'large\.png has more than 4,000,000 pixels'),
     (None, 'cat', r'No image: drop one'),
     ('drawn.png', '', r'No class names: name what to look for'),
-    ('drawn.png', ', '.join(map(str, range(10_000))), r'10,000 class names are too many: the limit is 300'),
+    ('drawn.png', ', '.join(map(str, range(10_000))),
+     r'10,000 class names are too many: the limit is 300 in all lists together. tools/demo.py takes more'),
     ('drawn.png', '|'.join(map(str, range(10_000))), r'10,000 class names are too many: the limit is 300'),
     ('drawn.png', ['cat'], r'Class names must be text'),
 ])
@@ -171,7 +172,8 @@ def test_long_names_do_not_block_the_page(reply):
     long = ''.join(random.Random(0).choices('abcdefghijklmnopqrstuvwxyz', k=1800))
     began = time.monotonic()
     for names, message in ((', '.join(long[start:] for start in range(8)), 'is too long: CLIP reads 77 tokens'),
-                           (12 * f'{long} ', ' characters are too many: the limit is 20,000 in all lists together.')):
+                           (12 * f'{long} ', ' characters are too many: the limit is 20,000 in all lists together. '
+                                             'tools/demo.py takes more.')):
         assert message in reply('cat', background=names)['error']
     assert time.monotonic() - began < 3
 

@@ -14,9 +14,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from models.class_names import templates_of
+from models.colours import UNLABELLED
 from models.errors import UserError
 from models.image_io import ENDINGS
 from models.inference import Result, Segmenter, drawing, read_image
+from models.inference.result import legend_lines, more_classes
 from models.weights.files import locate
 from tools.engine.panels import beside
 
@@ -54,8 +56,8 @@ def inputs_of(file: Path, args: Namespace, options: dict) -> dict:
         stat = os.stat(path)
         return [Path(path).name, stat.st_size, stat.st_mtime_ns]
     return {'image': stamp(file), 'checkpoint': stamp(locate(args.checkpoint)), 'config': stamp(args.config),
-            'clip': stamp(args.clip and locate(args.clip)), 'amp': args.amp, 'opacity': args.opacity, **options,
-            'prompts': args.prompts and list(templates_of(args.prompts))}
+            'clip': stamp(args.clip and locate(args.clip)), 'amp': args.amp, 'opacity': args.opacity, 'top': args.top,
+            **options, 'prompts': args.prompts and list(templates_of(args.prompts))}
 
 
 def is_up_to_date(folder: Path, name: str, inputs: dict, parts: Sequence[str] = ('labels.png', 'overlay.png')) -> bool:
@@ -69,7 +71,7 @@ def is_up_to_date(folder: Path, name: str, inputs: dict, parts: Sequence[str] = 
 
 def segment_images(model: Segmenter, files: dict[str, Path], args: Namespace, options: dict, folder: Path
                    ) -> dict[str, dict]:
-    """Write the results that are not up to date; return the summaries of all. Each unreadable image is logged.
+    """Write the results that are not up to date; return the outlines of all. Each unreadable image is logged.
 
     Args:
         files: by the names of their results in the folder.
@@ -90,32 +92,36 @@ def segment_images(model: Segmenter, files: dict[str, Path], args: Namespace, op
                     logger.warning('%s', error)
                     readable.remove(name)
             for name, result in zip(images, model.segment(list(images.values()), **options), strict=True):
-                save(result, folder, name, inputs[name], args.opacity)
+                save(result, folder, name, inputs[name], top=args.top, opacity=args.opacity)
             progress.update(len(batch))
-    return {name: read_summary(folder, name) for name in readable}
+    return {name: outline(read_summary(folder, name)) for name in readable}
 
 
-def save(result: Result, folder: Path, name: str, inputs: dict, opacity: float | None = None) -> None:
+def save(result: Result, folder: Path, name: str, inputs: dict, *, top: int | None, opacity: float | None = None
+         ) -> None:
     """Write a result, without an overlay if there is no opacity. The JSON file comes last and completes it."""
     (folder / f'{name}.json').unlink(missing_ok=True)
     result.settings['inputs'] = inputs
-    result.save((folder / name).parent, Path(name).name, opacity=opacity)
+    result.save((folder / name).parent, Path(name).name, opacity=opacity, top=top)
 
 
-def contact_sheets(summaries: dict[str, dict], folder: Path) -> list[Path]:
+def contact_sheets(outlines: dict[str, dict], folder: Path) -> list[Path]:
     """Draw all overlays as thumbnails with their names and one legend: `contact_sheet.png`, or several if many."""
-    files, names, per_sheet = [], list(summaries), COLUMNS * ROWS
+    files, names, per_sheet = [], list(outlines), COLUMNS * ROWS
     for start in range(0, len(names), per_sheet):
-        cells = []
+        cells, classes = [], {}
         for name in names[start:start + per_sheet]:
+            for entry in outlines[name]['classes']:
+                classes.setdefault(entry['label'], {**entry, 'area': 0})['area'] += entry['area']
             with Image.open(folder / f'{name}.overlay.png') as image:
-                image = image.crop((0, 0, summaries[name]['width'], summaries[name]['height']))  # without its legend
+                image = image.crop((0, 0, outlines[name]['width'], outlines[name]['height']))  # without its legend
             cells.append(drawing.stack([ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), color='white'),
                                         drawing.caption(name, THUMBNAIL)]))
         rows = [beside(cells[first:first + COLUMNS], MARGIN) for first in range(0, len(cells), COLUMNS)]
         number = '' if len(names) <= per_sheet else f'_{start // per_sheet + 1}'
         files.append(folder / f'contact_sheet{number}.png')
-        drawing.stack([*rows, drawing.legend(legend_entries(summaries[names[0]]), rows[0].width)]).save(files[-1])
+        entries = legend_entries([*classes.values()], outlines[names[0]]['count'])
+        drawing.stack([*rows, drawing.legend(entries, rows[0].width)]).save(files[-1])
     return files
 
 
@@ -123,16 +129,35 @@ def read_summary(folder: Path, name: str) -> dict:
     return json.loads((folder / f'{name}.json').read_text(encoding='utf-8'))
 
 
-def legend_entries(summary: dict) -> list[tuple[str, list[int]]]:
-    return [(entry['name'], entry['colour']) for entry in summary['classes']]
+def outline(summary: dict) -> dict:
+    """Keep of a summary what does not grow with its classes: a folder may have thousands of both."""
+    named, _ = legend_lines([entry['pixels'] for entry in summary['classes']])
+    return {'width': summary['width'], 'height': summary['height'], 'warning': summary['warning'],
+            'classes': [summary['classes'][index] for index in named], 'count': len(summary['classes'])}
+
+
+def legend_entries(classes: Sequence[dict], count: int) -> list[tuple[str, Sequence[int]]]:
+    """Choose the lines of a legend of several images, largest class first.
+
+    Args:
+        classes: `name`, `colour` and `area` of each, or of those in the images' outlines.
+        count: of all classes.
+    """
+    named, _ = legend_lines([entry['area'] for entry in classes])
+    rest = [(f'({more_classes(count - len(named))})', UNLABELLED)] if count > len(named) else []
+    return [*((classes[index]['name'], classes[index]['colour']) for index in named), *rest]
 
 
 def log_classes(summary: dict) -> None:
-    """Log area and mean score of each class, largest first."""
+    """Log area and mean score of the classes, largest first; see `legend_lines` for many."""
     logger, size = get_root_logger(), summary['width'] * summary['height']
-    for entry in sorted(summary['classes'], key=lambda entry: -entry['pixels']):
+    pixels = [entry['pixels'] for entry in summary['classes']]
+    named, others = legend_lines(pixels)
+    for entry in (summary['classes'][index] for index in named):
         score = '   -' if entry['mean_score'] is None else f'{entry["mean_score"]:.2f}'
         logger.info('%5.1f %%  mean score %s  %s', 100 * entry['pixels'] / size, score, entry['name'])
+    if others:
+        logger.info('%5.1f %%  %s', 100 * sum(pixels[index] for index in others) / size, more_classes(len(others)))
     logger.info('%5.1f %%  unlabelled', 100 * summary['unlabelled']['pixels'] / size)
 
 

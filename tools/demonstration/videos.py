@@ -17,6 +17,7 @@ from tools.demonstration.images import (
     inputs_of,
     is_up_to_date,
     legend_entries,
+    outline,
     read_summary,
     save,
     warn_of_unreliable,
@@ -41,37 +42,50 @@ def segment_video(model: Segmenter, file: Path, args: Namespace, options: dict, 
     if video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) > MAX_PIXELS:
         raise UserError(f'{file} has frames of more than {MAX_PIXELS:,} pixels, the maximum: make it smaller.')
     inputs = {**inputs_of(file, args, options), 'every': args.every}
-    frames, summaries, writer = folder / f'{file.stem}.frames', [], None
+    frames, outlines, areas = folder / f'{file.stem}.frames', [], 0
+    for index, frame in tqdm(read_frames(video, args.every), total=-(-max(total, 0) // args.every) or None,
+                             unit='frame', disable=None):
+        name = f'{index:06d}'
+        if not is_up_to_date(frames, name, inputs, ('labels.png',)):
+            save(model.segment(frame, **options), frames, name, inputs, top=args.top)
+        summary = read_summary(frames, name)
+        areas = areas + np.array([entry['area'] for entry in summary['classes']])
+        outlines.append(outline(summary))
+    if not outlines:
+        raise UserError(f'{file} is not a video that can be read here, or it has no frames.')
+    classes = [{'name': entry['name'], 'colour': entry['colour'], 'area': round(float(area) / len(outlines), 6)}
+               for entry, area in zip(summary['classes'], areas, strict=True)]
     overlay = folder / f'{file.stem}.overlay.mp4'
-    with atomic_path(overlay) as part, tqdm(total=-(-max(total, 0) // args.every) or None, unit='frame',
-                                            disable=None) as progress:
-        for index, frame in read_frames(video, args.every):
-            name = f'{index:06d}'
-            if not is_up_to_date(frames, name, inputs, ('labels.png',)):
-                save(model.segment(frame, **options), frames, name, inputs)
-            summaries.append(read_summary(frames, name))
-            entries = legend_entries(summaries[0])
-            with Image.open(frames / f'{name}.labels.png') as labels:
-                drawn = drawing.overlay(frame, np.asarray(labels), [colour for _, colour in entries], args.opacity)
-            if writer is None:
-                legend = drawing.legend(entries, frame.shape[1], max(12, frame.shape[1] // 40))
-            bgr = np.asarray(drawing.stack([drawn, legend]))[..., ::-1]
-            bgr = np.pad(bgr, ((0, bgr.shape[0] % 2), (0, bgr.shape[1] % 2), (0, 0)))  # codecs need even sides
-            if writer is None:
-                writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*'mp4v'), rate / args.every,
-                                         bgr.shape[1::-1])
-            writer.write(bgr)
-            progress.update()
-        if writer is None:
-            raise UserError(f'{file} is not a video that can be read here, or it has no frames.')
-        writer.release()
-    warn_of_unreliable(summaries)
-    classes = [{'name': name, 'colour': colour,
-                'area': round(float(np.mean([summary['classes'][index]['area'] for summary in summaries])), 6)}
-               for index, (name, colour) in enumerate(entries)]
-    text = json.dumps({'frames': len(summaries), 'classes': classes}, indent=1, ensure_ascii=False)
+    with atomic_path(overlay) as part:
+        draw_video(cv2.VideoCapture(str(file)), frames, classes, args, part, rate / args.every)
+    warn_of_unreliable(outlines)
+    text = json.dumps({'frames': len(outlines), 'classes': classes}, indent=1, ensure_ascii=False)
     (folder / f'{file.stem}.json').write_text(f'{text}\n', encoding='utf-8')
     return overlay
+
+
+def draw_video(video: cv2.VideoCapture, frames: Path, classes: list[dict], args: Namespace, file: Path, rate: float
+               ) -> None:
+    """Write the overlays of a video's frames, with one legend.
+
+    Args:
+        frames: folder of the frames' labels.
+        classes: their `name`, `colour` and `area`.
+        rate: frames a second.
+    """
+    entries, colours = legend_entries(classes, len(classes)), [entry['colour'] for entry in classes]
+    writer = None
+    for index, frame in read_frames(video, args.every):
+        with Image.open(frames / f'{index:06d}.labels.png') as labels:
+            drawn = drawing.overlay(frame, np.asarray(labels), colours, args.opacity)
+        if writer is None:
+            legend = drawing.legend(entries, frame.shape[1], max(12, frame.shape[1] // 40))
+        bgr = np.asarray(drawing.stack([drawn, legend]))[..., ::-1]
+        bgr = np.pad(bgr, ((0, bgr.shape[0] % 2), (0, bgr.shape[1] % 2), (0, 0)))  # codecs need even sides
+        if writer is None:
+            writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'mp4v'), rate, bgr.shape[1::-1])
+        writer.write(bgr)
+    writer.release()
 
 
 def read_frames(video: cv2.VideoCapture, every: int) -> Iterator[tuple[int, np.ndarray]]:

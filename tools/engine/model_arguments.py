@@ -1,5 +1,6 @@
 """Arguments of the commands that run a model on any image. Light: torch is imported when a model is loaded."""
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 
 THRESHOLD = 0.1  # default of the commands: what the model hardly recognises is left unlabelled
+SHOWN = 5  # class names in a message
 
 
 def fraction(text: str) -> float:
@@ -66,9 +68,29 @@ def load_segmenter(args: Namespace) -> 'Segmenter':
 
 
 def segment_options(args: Namespace) -> dict:
-    """Return the options of `Segmenter.segment` that the command line gives."""
-    return {'class_names': read_class_names(args.classes), 'prompts': args.prompts, 'background': args.background,
+    """Return the options of `Segmenter.segment` that the command line gives. A class name that comes twice is logged.
+
+    Raises:
+        UserError: there are no class names, or too many; see also `read_class_names`.
+    """
+    names = read_class_names(args.classes)
+    return {'class_names': names and _cleaned(names), 'prompts': args.prompts, 'background': args.background,
             'threshold': args.threshold or None}
+
+
+def _cleaned(names: list[str]) -> list[str]:
+    from mmseg.utils import get_root_logger
+
+    from models.class_names import clean_class_names
+    from models.label_format import label_format
+    each = [cleaned for name in names for cleaned in clean_class_names([name], allow_empty=True)]
+    unique = clean_class_names(each)
+    label_format(len(unique))  # raises if there are too many
+    repeated = [name for name, count in Counter(map(str.casefold, each)).items() if count > 1]
+    if repeated:
+        get_root_logger().warning('%d of %d class names come more than once and count once: %s', len(repeated),
+                                  len(unique), '; '.join(repeated[:SHOWN]) + ('; …' if repeated[SHOWN:] else ''))
+    return unique
 
 
 def read_class_names(text: str | None) -> list[str] | None:

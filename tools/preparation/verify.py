@@ -88,7 +88,7 @@ def verify(name: str, benchmark: Benchmark, root: Path, workers: int) -> bool:
     repeated = sorted(name for name, count in listed.items() if count > 1)  # within a split, or trained and tested on
     show('listed more than once', repeated)
     for part, labels in present.items():
-        absent = [class_name for index, class_name in enumerate(class_names) if index not in labels]
+        absent = [class_name.split(',')[0] for index, class_name in enumerate(class_names) if index not in labels]
         more = f' and {len(absent) - MOST_NAMES} more' if len(absent) > MOST_NAMES else ''
         none_of = f'; none of {", ".join(absent[:MOST_NAMES])}{more}' if labels and absent else ''
         print(f'  classes in {part}: {len(class_names) - len(absent)} of {len(class_names)}{none_of}')

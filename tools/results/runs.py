@@ -26,7 +26,7 @@ class Run(NamedTuple):
 
 
 def tests_that_count(folder: Path) -> list[Run]:
-    """Return the newest test of the last checkpoint, for each config, class list and number of images in a folder.
+    """Return the newest test of the last checkpoint, for each config, class list, prompts and number of images.
 
     So neither a test of an earlier checkpoint nor one on other data hides the score of the run.
 
@@ -65,8 +65,17 @@ def read_test(file: Path, folder: Path) -> Run:
     scores = facts['metric']
     classes = tuple(dict.fromkeys(name.split('.', 1)[1] for name in scores if '.' in name))  # 'IoU.cat', 'Dice.cat'
     multi_scale = file.name.startswith('eval_multi')
-    kind = classes, tuple(facts['unseen_names']), multi_scale, facts['images']
+    kind = (classes, tuple(facts['unseen_names']), multi_scale, facts['images'],
+            json.dumps([facts.get(name) for name in ('prompt_set', 'text_embeddings')]))
     return Run(facts['config'], scores, classes, multi_scale, kind, facts, seconds_per_iteration(folder))
+
+
+def prompts_of(run: Run) -> str:
+    """Name the prompts of a test, or its file of embeddings; empty if it was written before these were recorded."""
+    if file := run.facts.get('text_embeddings'):
+        return f'embeddings of {Path(file).name}'
+    prompts = run.facts.get('prompt_set', '')
+    return prompts if isinstance(prompts, str) else 'own prompts'
 
 
 def seconds_per_iteration(folder: Path) -> float | None:

@@ -9,7 +9,7 @@ from models.weights.published_files import CHECKPOINTS
 from tools.results import leaves, published
 from tools.results.leaves import Leaf
 from tools.results.published import SCORES
-from tools.results.runs import Run, leaf_beside
+from tools.results.runs import Run, leaf_beside, prompts_of
 
 HEAD = 'protocol', 'setting', 'method'
 COSTS = 'trained (M)', 's / iteration'
@@ -43,6 +43,7 @@ def _measured(runs: list[Run], protocol: str, setting: str, label: str) -> Line:
     """Make the line of the seeds of one config."""
     label += (f', {len(runs)} run{"s" if len(runs) > 1 else ""}{", six scales" if runs[0].multi_scale else ""}, '
               f'{runs[0].facts["images"]:,} images')
+    label += f', {prompts}' if (prompts := prompts_of(runs[0])) else ''
     trained, seconds = [run.facts['trained_parameters'] / 1e6 for run in runs], [run.seconds for run in runs]
     cells = [protocol, setting, label, *(over_seeds([run.scores.get(name) for run in runs]) for name in SCORES),
              f'{statistics.mean(trained):.2f}', '-' if None in seconds else f'{statistics.mean(seconds):.3f}']

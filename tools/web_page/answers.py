@@ -21,7 +21,7 @@ from models.errors import UserError
 from models.inference import Result, Segmenter, read_image
 from tools.explaining.explanation import explain
 from tools.explaining.figure import draw
-from tools.web_page.limits import CHARACTERS, DECODING, HEAT_SIDE
+from tools.web_page.limits import CHARACTERS, DECODING, HEAT_SIDE, MORE
 
 FORK = multiprocessing.get_context('fork')  # starts at once; the child uses neither threads nor PyTorch
 
@@ -137,9 +137,11 @@ def _parse(limits: Limits, lists: Sequence[str], background: str, prompts: str
     background_names = clean_class_names(parse_class_names(background), allow_empty=True)
     count = sum(len(synonyms(name)) for names in [*parsed, background_names] for name in names)
     if count > limits.names:
-        raise UserError(f'{count:,} class names are too many: the limit is {limits.names:,} in all lists together.')
+        raise UserError(f'{count:,} class names are too many: the limit is {limits.names:,} in all lists together. '
+                        f'{MORE}')
     if characters > CHARACTERS:
-        raise UserError(f'{characters:,} characters are too many: the limit is {CHARACTERS:,} in all lists together.')
+        raise UserError(f'{characters:,} characters are too many: the limit is {CHARACTERS:,} in all lists together. '
+                        f'{MORE}')
     return parsed, background_names
 
 

@@ -1,5 +1,6 @@
 """Limits of the web page that tools/webapp.py has no option for."""
 CHARACTERS = 20_000  # of class names in all lists of a request: 200 names of 100 characters
+MORE = 'tools/demo.py takes more.'  # class names, for the messages
 DECODING = 10  # seconds; an image of 16 million pixels takes one or two
 HEAT_SIDE = 256  # pixels of the longer side of a score map that is sent to the browser
 KEPT = 3600  # seconds that an upload is kept at least, and at most twice as long

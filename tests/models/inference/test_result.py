@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models import resizing
 from models.inference import drawing
 
 
@@ -105,7 +106,57 @@ def test_legend_names_all_classes(result, monkeypatch):
     assert len(whole) == len(result.class_names) + 1  # and unlabelled
     assert {f'{name} 0.0 %' for name in absent} <= {*whole}
     assert len(short) == len(result.class_names) - len(absent) + 2
-    assert short[-1] == f'({len(absent)} more classes) 0.0 %'
+    assert short[-1] == f'({len(absent)} more class{"es" if len(absent) > 1 else ""}) 0.0 %'
+
+
+def test_of_many_classes_a_legend_names_the_largest(result, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing, 'legend', lambda entries, *_, **options: drawn.extend(text for text, _ in entries))
+    monkeypatch.setattr('models.inference.result.MAX_LEGEND_LINES', 1)
+    result.legend()
+    shares = [100 * (result.labels == index).mean() for index in range(len(result.class_names))]
+    order = np.argsort(shares)[::-1]
+    assert shares[order[1]] > 0
+    assert drawn[0] == f'{result.class_names[order[0]]} {shares[order[0]]:.1f} %'
+    assert drawn[2] == f'({len(shares) - 1} more classes) {sum(shares[index] for index in order[1:]):.1f} %'
+
+
+@pytest.mark.parametrize('classes_per_chunk', [1, 3, 100])
+def test_the_best_classes_of_each_pixel(miniature, scene, classes_per_chunk, monkeypatch):
+    """As sorted literally; of equal scores the first; background classes and the threshold change nothing."""
+    monkeypatch.setitem(resizing.CHUNK_ELEMENTS, 'cpu', classes_per_chunk * 128 * 128)
+    names = [*miniature.class_names, 'dots of red, balloon', 'balloon, dots of red']
+    result = miniature.segment(scene.image, names, background='kite, purple checks, purple paint', threshold=0.3)
+    literal = {None: result.scores, 50: result.small_scores(50)}
+    for longest, scores in literal.items():
+        for count in (1, 4, len(result.class_names)):
+            labels, values = result.top(count, longest=longest)
+            order = np.argsort(-scores, axis=0, kind='stable')[:count]
+            assert labels.dtype == np.uint8 and labels.shape == (count, *scores.shape[1:])
+            assert np.array_equal(labels, order)
+            assert np.array_equal(values, np.take_along_axis(scores, order, axis=0))
+    labelled = result.labels != result.unlabelled
+    assert labelled.any() and np.array_equal(result.top(1)[0][0][labelled], result.labels[labelled])
+    for count in (0, -1, len(result.class_names) + 1):
+        with pytest.raises(ValueError, match=r'best of \d+ classes: from 1 to \d+ are possible'):
+            result.top(count)
+
+
+def test_the_best_classes_in_a_file(miniature, scene, tmp_path):
+    """In cells of at most 64 a side, each row of numbers a line; names are what they were."""
+    image = np.concatenate([scene.image, scene.image], axis=1)  # 256 x 128
+    result = miniature.segment(image, ['red dots', 'blue paint [1,  2]', '[\\n1,  2]'])
+    file = result.save(tmp_path, top=2)[-1]
+    summary = json.loads(file.read_text())
+    assert summary == json.loads(json.dumps(result.summary(top=2))) and summary['class_names'] == result.class_names
+    labels, scores = result.top(2, longest=64)
+    assert labels.shape == (2, 32, 64)
+    assert np.array_equal(summary['top']['labels'], labels)
+    assert np.allclose(summary['top']['scores'], scores, atol=1e-4)
+    lines = file.read_text().splitlines()
+    assert json.dumps(labels[0, 0].tolist()) in file.read_text()
+    assert len(lines) < 200
+    assert 'top' not in result.summary()
 
 
 def test_a_long_name_leaves_its_share_in_the_legend(result, monkeypatch):

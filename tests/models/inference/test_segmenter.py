@@ -116,6 +116,32 @@ def test_class_names_are_embedded_once(image, monkeypatch):
     assert embedded[3:] == [['balloon']]
 
 
+def test_more_class_names_than_the_cache_holds_are_embedded_once(image, monkeypatch):
+    """In batches, each of which is kept even if a later one fails."""
+    model, batches = load_model(MODEL), []
+
+    def counting(encoder, names, templates):
+        batches.append([name for name, in names])
+        if len(batches) == 4:
+            raise RuntimeError
+        return embed_class_names(encoder, names, templates)
+    monkeypatch.setattr('models.inference.segmenter.CACHE_SIZE', 3)
+    monkeypatch.setattr('models.inference.segmenter.NAMES_PER_BATCH', 4)
+    monkeypatch.setattr('models.inference.segmenter.embed_class_names', counting)
+    names = [f'thing {index}' for index in range(10)]
+    with pytest.raises(RuntimeError):
+        model.segment(image, names)
+    for _ in range(2):
+        model.segment(image, names)
+    assert batches[1:] == [names[:4], names[4:8], names[8:], names[8:]]  # after the one that checks the CLIP
+
+
+def test_too_many_class_names(miniature, image, monkeypatch):
+    monkeypatch.setattr(Segmenter, 'embed', None)
+    with pytest.raises(ValueError, match='70,000 classes: 65,535 at most'):
+        miniature.segment(image, [f'thing {index}' for index in range(70_000)])
+
+
 @pytest.mark.parametrize('name', ['猫', '😀', 'قطة', '<b>bold</b>', '{}', 'a\u200bb'])
 def test_class_names_in_any_script(miniature, image, name):
     result = miniature.segment(image, [name, 'red dots'])
