@@ -2,7 +2,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -71,17 +71,18 @@ class SeveralDatasets(ConcatDataset):
         return [file for labels, (name, dataset, index) in zip(results, places, strict=True)
                 for file in dataset.format_results([labels], os.path.join(imgfile_prefix, name), indices=[index])]
 
-    def evaluate(self, results, metric='mIoU', logger=None, **kwargs) -> dict[str, float]:
+    def evaluate(self, results, metric='mIoU', logger=None, groups: Mapping[str, Sequence[int]] | None = None, **kwargs
+                 ) -> dict[str, float]:
         """Compute the means over the datasets under the usual keys, and the scores of each as NAME.KEY.
 
         With `separate=False` these are the scores of one dataset.
         """
         if not self.separate_eval:
-            return self.datasets[0].evaluate(results, metric, logger)
+            return self.datasets[0].evaluate(results, metric, logger, groups)
         each, start = {}, 0
         for name, dataset in zip(self.names, self.datasets, strict=True):
             print_log(f'{name}: {len(dataset)} images', logger=logger)
-            each[name] = dataset.evaluate(results[start:start + len(dataset)], metric, logger)
+            each[name] = dataset.evaluate(results[start:start + len(dataset)], metric, logger, groups)
             start += len(dataset)
         summaries = [{key: value for key, value in scores.items() if '.' not in key} for scores in each.values()]
         means = {key: round(mean_of(np.array([scores[key] for scores in summaries]), range(len(summaries))), 4)

@@ -1,7 +1,7 @@
 """A dataset with seen and unseen classes: its arguments, samples and scores."""
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 
 import numpy as np
@@ -183,15 +183,18 @@ class ZeroShotDataset(CustomDataset):
         return [areas(self.as_scored(np.asarray(labels)), self.true_labels(index), len(self.CLASSES))
                 for labels, index in zip(preds, indices, strict=True)]
 
-    def evaluate(self, results, metric='mIoU', logger=None, **kwargs) -> dict[str, float]:
+    def evaluate(self, results, metric='mIoU', logger=None, groups: Mapping[str, Sequence[int]] | None = None, **kwargs
+                 ) -> dict[str, float]:
         """Compute the scores, fractions rounded to 1e-4, and log them as a table.
 
         Args:
             results: per image what `pre_eval` returns, or the model's label map (H, W).
             metric: 'mIoU', 'mDice', 'mFscore', or several.
+            groups: indices of `CLASSES` by the name of a group, each to have its own mean.
 
         Returns:
-            `aAcc`, `mIoU`, `mAcc`, `mIoU_seen`, `mIoU_unseen`, `hIoU`, then `IoU.<class>` and `Acc.<class>`.
+            `aAcc`, `mIoU`, `mAcc`, `mIoU_seen`, `mIoU_unseen`, `hIoU`, `mIoU_<group>`, then `IoU.<class>` and
+            `Acc.<class>`.
 
         Raises:
             UserError: an unknown metric.
@@ -211,6 +214,7 @@ class ZeroShotDataset(CustomDataset):
         scores |= {f'm{name}': mean_of(per_class[name], range(len(self.CLASSES))) for name in order}
         if 'IoU' in per_class:
             scores |= zero_shot_scores(per_class['IoU'], split.seen, split.unseen)
+            scores |= {f'mIoU_{name}': mean_of(per_class['IoU'], group) for name, group in (groups or {}).items()}
         print_log(f'\n{score_table(scores, {name: per_class[name] for name in order}, split)}', logger=logger)
         scores |= {f'{name}.{label}': float(value) for name in order
                    for label, value in zip(self.CLASSES, per_class[name], strict=True)}

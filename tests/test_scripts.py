@@ -1,5 +1,6 @@
 """The commands end to end: train, test and count, on one and on two processes."""
 import argparse
+import hashlib
 import json
 import math
 import pickle
@@ -141,10 +142,14 @@ def test_a_checkpoint_is_tested_alone(call, tiny_configs, trained, tmp_path, voc
     assert re.search(r' 3 images, [\d.]+ (images/s|s/image)', done.stderr) and '\r' not in done.stderr, 'no bar'
 
     written = scores_of(tmp_path / 'copied' / 'eval_results')
+    identity = written.pop('identity')
+    assert identity['checkpoint'] == hashlib.sha256((trained / 'iter_4.pth').read_bytes()).hexdigest()
+    assert {*identity} == {'checkpoint', 'settings', 'data'}
     assert {key: value for key, value in written.items() if key != 'metric'} == {
         'config': str(tiny_configs['inductive']), 'checkpoint': str(tmp_path / 'copied' / 'iter_4.pth'), 'iteration': 4,
         'data_root': str(voc_root), 'images': 3, 'protocol': 'voc12', 'setting': 'inductive', 'own_modules': [],
-        'unseen_names': ['pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor'], 'trained_parameters': 116960}
+        'unseen_names': ['pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor'], 'trained_parameters': 116960,
+        'prompt_set': 'single', 'text_embeddings': None}
     assert FACTS <= written.keys(), 'summarize.py needs more'
     assert list(written['metric'])[:6] == SCORES and len(written['metric']) == 6 + 2 * 20
     for row in rows[-6:]:
@@ -201,6 +206,9 @@ def test_another_dataset_without_training(call, tiny_configs, opinionated, tmp_p
     tested = scores_of(tmp_path)
     assert (tested['prompt_set'], tested['text_embeddings']) == ('coco15', None)
     scores = tested['metric']
+    assert tested['overlap'] == {'known': {}, 'new': names, 'training': {
+        'setting': 'inductive', 'dataset': 'PascalVOC20', 'classes': 20, 'classes_used': 15}}
+    assert scores['mIoU_known'] is None and scores['mIoU_new'] == scores['mIoU']
     assert scores['mIoU_unseen'] is scores['hIoU'] is None and scores['mIoU_seen'] == scores['mIoU']
     assert "20 classes with the prompt set 'coco15'" in done.stderr, 'the embeddings of the training were used'
     assert 'setting' not in done.stderr and 'unseen ' not in done.stderr.split('| class')[1]
@@ -214,7 +222,8 @@ def test_another_dataset_without_training(call, tiny_configs, opinionated, tmp_p
 
 
 @pytest.mark.parametrize('script', [
-    'dist_train.sh', 'tools/reproduce.sh', 'tools/quickstart.sh', 'tools/setup_env.sh', 'tests/gpu.sh'])
+    'dist_train.sh', 'tools/reproduce.sh', 'tools/open_vocabulary.sh', 'tools/quickstart.sh', 'tools/setup_env.sh',
+    'tests/gpu.sh'])
 def test_help_of_shell_scripts(run, script):
     said = run(script, '--help').stdout
     assert said.startswith(('bash ', 'Makes')) and 'pipefail' not in said

@@ -11,6 +11,8 @@ from torch import Tensor
 from .. import plugins
 from ..class_names import PROMPT_SETS
 from ..errors import UserError
+from ..training_labels import Setting, setting_of
+from .config_text import read_config_text
 from .files import Checkpoint
 
 FORMAT = 1
@@ -25,6 +27,21 @@ class Description(NamedTuple):
     prompt_set: str | Sequence[str]
     config: dict  # of its training, as plain JSON values
     embeddings: Tensor  # (C, E) of its class names
+
+
+class Training(NamedTuple):
+    """The classes of a checkpoint's training; None for what it does not record."""
+    class_names: Sequence[str] | None
+    unseen_names: Sequence[str] | None
+    setting: str | None  # a value of `Setting`
+
+    @property
+    def names_used(self) -> list[str] | None:
+        """Return the class names that training used: without those of unseen classes in the inductive setting."""
+        if self.setting is None:
+            return None
+        left_out = self.unseen_names if self.setting == Setting.INDUCTIVE.value else ()
+        return [name for name in self.class_names if name not in left_out]
 
 
 def entry_of(description: Description) -> dict:
@@ -97,6 +114,29 @@ def description(checkpoint: Checkpoint) -> Description | None:
         raise UserError(f'{checkpoint.path}: its metadata (meta) are damaged. Copy it again.') from error
     return Description(names, unseen, setting, prompt_set if isinstance(prompt_set, str) else tuple(prompt_set), config,
                        torch.from_numpy(table))
+
+
+def training(checkpoint: Checkpoint) -> Training:
+    """Read the classes and the setting of a checkpoint's training, also of one saved by mmsegmentation.
+
+    mmsegmentation saves class names, and the config as text.
+
+    Raises:
+        UserError: the metadata are damaged, or see `description`.
+    """
+    if ours := description(checkpoint):
+        return Training(ours.class_names, ours.unseen_names, ours.setting)
+    names = [str(name) for name in checkpoint.meta.get('CLASSES') or ()] or None
+    try:
+        model = read_config_text(checkpoint.meta.get('config') or '').get('model') or {}
+        novel = model.get('novel_class') if names else None
+        if novel is None:
+            return Training(names, None, None)
+        unseen = [names[index] for index in novel]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f'{checkpoint.path}: its metadata (meta) are damaged. Copy it again.') from error
+    setting = setting_of(len(names), [*{*names} - {*unseen}], self_training=model.get('self_training', False))
+    return Training(names, unseen, setting.value)
 
 
 def own_modules(checkpoint: Checkpoint) -> list[str]:

@@ -23,9 +23,11 @@ def test_datasets_of_a_list_are_scored_one_by_one(tmp_path):
     assert both.names == ['val_images', 'train_images'] and len(both) == 18
     label_maps = [np.zeros((128, 128), np.uint8)] * 18
     parts = [areas for index, labels in enumerate(label_maps) for areas in both.pre_eval(labels, index)]
-    scores = both.evaluate(parts)
-    each = [dataset_of(root).evaluate(label_maps[:6]), evaluation_dataset(
-        config_of(test=second), 'test', scored=True).evaluate(label_maps[6:])]
+    groups = {'known': [0], 'new': [1, 2]}
+    scores = both.evaluate(parts, groups=groups)
+    each = [dataset_of(root).evaluate(label_maps[:6], groups=groups), evaluation_dataset(
+        config_of(test=second), 'test', scored=True).evaluate(label_maps[6:], groups=groups)]
+    assert scores['val_images.mIoU_known'] == scores[f'val_images.IoU.{NAMES[0]}'] > 0
     for name, alone in zip(both.names, each, strict=True):
         for key, value in alone.items():
             assert scores[f'{name}.{key}'] == pytest.approx(value, nan_ok=True)

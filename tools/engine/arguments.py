@@ -23,6 +23,11 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that `config.load_config` reads."""
     parser.add_argument('config', help=f'config file; {IS_RUN}')
     parser.add_argument('--data-root', help="the dataset's folder, instead of the config's")
+    add_settings_argument(parser)
+
+
+def add_settings_argument(parser: ArgumentParser) -> None:
+    """Add the option whose settings override those of a config."""
     parser.add_argument('--cfg-options', '--options', nargs='+', action='extend', type=key_value, default=[],
                         metavar='KEY=VALUE',
                         help='override settings of the config, for example model.decode_head.num_layers=2')

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sequential
 from datasets import PassSampler, SeededSamples, SeveralDatasets, ZeroShotDataset
 from datasets.several import parts_of
 from models.errors import UserError, building
+from tools.engine.config import dataset_configs
 from tools.engine.process import Place, end_with_parent
 
 GRACE = 300  # seconds that a loader worker lives on after SIGTERM, at most
@@ -23,6 +24,12 @@ def training_dataset(config: Config) -> Dataset:
     dataset = _build(config, 'train')
     check_masks(dataset, 'data.train: training')
     return dataset
+
+
+def use_several_scales(config: Config) -> None:
+    """Make the test pipelines give six scales of an image and their mirror images, whose scores are averaged."""
+    for settings in dataset_configs(config.data.test):
+        settings.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
 
 
 def evaluation_dataset(config: Config, part: str, *, scored: bool) -> ZeroShotDataset | SeveralDatasets:

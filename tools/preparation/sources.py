@@ -5,6 +5,8 @@ module is quick.
 """
 from typing import NamedTuple
 
+from tools.engine.validation_images import VALIDATION_IMAGES
+
 
 class Folder(NamedTuple):
     """Files of an archive and where they go.
@@ -138,8 +140,10 @@ ADE_FULL_ARCHIVE = Archive(
                                            ('annotations', ('_seg.png', '.png'), 'ade_full'))),
     on_request=True)
 
-VOC12_VAL = Split('val', 1_449, f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass', f'{VOC_LISTS}/val.txt')
-CONTEXT_VAL = Split('val', 5_104, f'{VOC10}/JPEGImages', CONTEXT_MASKS, f'{CONTEXT_LISTS}/val.txt')
+VOC12_VAL = Split('val', VALIDATION_IMAGES['voc12'], f'{VOC12}/JPEGImages', f'{VOC12}/SegmentationClass',
+                  f'{VOC_LISTS}/val.txt')
+CONTEXT_VAL = Split('val', VALIDATION_IMAGES['context'], f'{VOC10}/JPEGImages', CONTEXT_MASKS,
+                    f'{CONTEXT_LISTS}/val.txt')
 
 BENCHMARKS = {
     'voc12': Benchmark(
@@ -150,7 +154,7 @@ BENCHMARKS = {
     'coco': Benchmark(
         'COCOStuff164k', COCO_ARCHIVES,
         (Split('train', 118_287, f'{COCO}/images/train2017', f'{COCO}/annotations/train2017'),
-         Split('val', 5_000, f'{COCO}/images/val2017', f'{COCO}/annotations/val2017')),
+         Split('val', VALIDATION_IMAGES['coco'], f'{COCO}/images/val2017', f'{COCO}/annotations/val2017')),
         mask_ending='_labelTrainIds.png'),
     'context': Benchmark(
         'PascalContext60', (VOC10_ARCHIVE, DETAIL_ARCHIVE),
@@ -159,10 +163,12 @@ BENCHMARKS = {
     'ade20k': Benchmark(
         'ADE20K150', (ADE_ARCHIVE,),
         tuple(Split(name, count, f'ade/{ADE}/images/{part}', f'ade/{ADE}/annotations/{part}')
-              for name, count, part in (('train', 20_210, 'training'), ('val', 2_000, 'validation')))),
+              for name, count, part in (('train', 20_210, 'training'),
+                                        ('val', VALIDATION_IMAGES['ade20k'], 'validation')))),
     'ade20k_full': Benchmark(
         'ADE20K847', (ADE_FULL_ARCHIVE,),
-        (Split('val', 2_000, f'{ADE_FULL}/images/validation', f'{ADE_FULL}/annotations/validation'),)),
+        (Split('val', VALIDATION_IMAGES['ade20k_full'], f'{ADE_FULL}/images/validation',
+               f'{ADE_FULL}/annotations/validation'),)),
     'context459': Benchmark(
         'PascalContext459',
         (VOC10_ARCHIVE, DETAIL_ARCHIVE._replace(folders=(Folder('.', CONTEXT_LISTS, TXT),)), CONTEXT459_ARCHIVE),

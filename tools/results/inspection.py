@@ -5,13 +5,11 @@ from pathlib import Path
 
 from datasets import BY_NAME
 from models.errors import UserError
-from models.training_labels import setting_of
 from models.weights import metadata
 from models.weights.checks import check_numbers, depth, first_of
 from models.weights.clip import UNUSED_OF_CLIP, is_clip_rc, saved_by_openai, sizes_of
 from models.weights.clip_variant import variant_of, variants_alike
 from models.weights.cliprc import DEAD, sizes_of_clip_rc
-from models.weights.config_text import read_config_text
 from models.weights.files import Checkpoint
 from models.weights.names import hidden_part
 from tools.results.leaves import leaves
@@ -50,16 +48,7 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
     ours = metadata.description(checkpoint)
     if not sizes or not (ours or 'decode_head.q_proj.weight' in checkpoint.weights):
         return None
-    if ours:
-        names, unseen, setting, prompt_set, config, _ = ours
-    else:  # mmsegmentation saves class names, and the config as text
-        names, prompt_set = [str(name) for name in meta.get('CLASSES') or ()] or None, None
-        config = read_config_text(meta.get('config') or '')
-        model = config.get('model') or {}
-        novel = model.get('novel_class') if names else None
-        unseen = None if novel is None else [names[index] for index in novel]
-        setting = None if novel is None else setting_of(
-            len(names), [*{*names} - {*unseen}], self_training=model.get('self_training', False)).value
+    names, unseen, setting = metadata.training(checkpoint)
     own_modules, best = metadata.own_modules(checkpoint), meta.get('hook_msgs') or {}
     return {
         'kind': 'CLIP-RC, ' + (
@@ -68,7 +57,7 @@ def _clip_rc(checkpoint: Checkpoint) -> dict | None:
         'class_names': names,
         'unseen_names': unseen,
         'setting': setting,
-        'prompt_set': prompt_set,
+        'prompt_set': ours.prompt_set if ours else None,
         'text_embeddings': {'shape': [*ours.embeddings.shape], 'sha256': meta['clip_rc']['text_embeddings']['sha256']}
         if ours else None,
         'dataset': names and next((cls.__name__ for cls in BY_NAME.values() if [*cls.CLASSES] == names),

@@ -19,6 +19,9 @@ PROTOCOLS = {
     'cross_context59': 'COCO-Stuff model on Context, 59',
     'cross_context60': 'COCO-Stuff model on Context, 60',
     'cross_ade20k150': 'COCO-Stuff model on ADE20K, 150',
+    'cross_ade847': 'COCO-Stuff model on ADE20K, 847',
+    'cross_context459': 'COCO-Stuff model on Context, 459',
+    'cross_voc20b': 'COCO-Stuff model on VOC, 20 and background',
 }
 SHORT = {'voc12': 'VOC', 'coco': 'COCO-Stuff'}  # names in the README's table
 SCORES = ('aAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
@@ -42,6 +45,11 @@ class Row(NamedTuple):
     note: str = ''
 
 
+# CAT-Seg (Cho et al. 2024), as its README prints them: mIoU with ViT-B/16 and with ViT-L/14.
+CAT_SEG = {'cross_ade847': (12.0, 16.0), 'cross_context459': (19.0, 23.8), 'cross_ade20k150': (31.8, 37.9),
+           'cross_context59': (57.5, 63.3), 'cross_voc20': (94.6, 97.0), 'cross_voc20b': (77.3, 82.5)}
+CAT_SEG_TRAINING = 'CAT-Seg fine-tunes CLIP, with masks of all 171 classes of COCO-Stuff'
+
 VOC, COCO, CONTEXT_A, CONTEXT_B, CONTEXT_C = (
     (name,) for name in ('voc12', 'coco', 'context60', 'context59', 'context59misindexed'))
 ROWS = (
@@ -63,6 +71,8 @@ ROWS = (
     Row('OTSeg+', 'inductive', VOC, hIoU='87.1 to 87.4'),
     Row('OTSeg+', 'inductive', COCO, hIoU=41.5),
     Row('OTSeg+', 'inductive', CONTEXT_B, hIoU=57.7),
+    *(Row(f'CAT-Seg {encoder}', 'cross_dataset', (protocol,), mIoU_seen=score, note=CAT_SEG_TRAINING)
+      for protocol, scores in CAT_SEG.items() for encoder, score in zip(('ViT-B/16', 'ViT-L/14'), scores, strict=True)),
     Row('CLIP-RC, second-hand', 'inductive', VOC, hIoU=85.8, note='as listed by papers that compare with it'),
 )
 

@@ -13,18 +13,25 @@ import numpy as np
 import torch
 from mmseg.utils import get_root_logger
 
-from datasets import SeveralDatasets, ZeroShotDataset
+from datasets import BY_NAME, DatasetFacts, SeveralDatasets, ZeroShotDataset
+from datasets.class_split import BACKGROUND
+from datasets.files import first
 from datasets.metrics import check_metrics
+from datasets.overlap import known_classes
 from models import plugins
 from models.errors import UserError
 from models.weights import files, metadata
 from tools.engine import hang, process
 from tools.engine.build import embedding_file, trained_model, warn_of_other_parts
-from tools.engine.config import dataset_configs, load_config
-from tools.engine.data import evaluation_dataset, evaluation_loader, few
+from tools.engine.config import load_config
+from tools.engine.data import evaluation_dataset, evaluation_loader, few, use_several_scales
+from tools.engine.downloads import hash_of
 from tools.engine.evaluation import collect, predict
 from tools.engine.files import make_folder
 from tools.engine.panels import side_by_side
+from tools.engine.same_test import identity
+
+GROUPS = 'known', 'new'  # of the classes of a test on another dataset: names that the training had or had not
 
 
 def test(args: argparse.Namespace, place: process.Place | None = None, most: int | None = None) -> None:
@@ -47,10 +54,13 @@ def test(args: argparse.Namespace, place: process.Place | None = None, most: int
     logger = get_root_logger(log_level=config.get('log_level', 'INFO'))
     torch.backends.cudnn.benchmark = config.get('cudnn_benchmark', False)
     if args.aug_test:
-        for settings in dataset_configs(config.data.test):
-            settings.pipeline[1].update(img_ratios=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True)
+        use_several_scales(config)
     dataset = evaluation_dataset(config, 'test', scored=bool(args.eval))
     dataset = dataset if most is None else few(dataset, most)
+    overlap = overlap_with(metadata.training(checkpoint), dataset.facts) if config.get('cross_dataset') else None
+    tested = {'config': args.config, 'checkpoint': os.path.realpath(checkpoint.path)}  # latest.pth is a link
+    if args.eval and place.rank == 0:
+        tested['identity'] = {'checkpoint': hash_of(Path(tested['checkpoint'])), **identity(config, dataset)}
 
     model = trained_model(config, checkpoint)
     trained_in = checkpoint.meta.get('clip_rc', {}).get('setting', model.setting.value)
@@ -62,6 +72,8 @@ def test(args: argparse.Namespace, place: process.Place | None = None, most: int
     model.CLASSES = facts.split.names
     logger.info('%s; %d images, %d classes, %d of them unseen%s', place, len(dataset), len(model.CLASSES),
                 len(facts.split.unseen), f', {len(facts.background)} background' if facts.background else '')
+    if config.get('cross_dataset'):
+        logger.info('%s', in_words(overlap))
 
     hang.watch(args)
     parts, label_maps = [], []
@@ -85,17 +97,42 @@ def test(args: argparse.Namespace, place: process.Place | None = None, most: int
     if args.format_only:
         logger.info('label files: %s', prefix)
     if args.eval:
-        scores = dataset.evaluate(parts, metric=args.eval, logger=logger)
-        tested = {'config': args.config, 'checkpoint': os.path.realpath(checkpoint.path),  # latest.pth is a link
-                  'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
-                  'images': len(dataset), 'protocol': config.get('protocol'),
-                  'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
-                  'unseen_names': facts.scored.unseen_names,
-                  'prompt_set': None if embedding_file(config) else facts.prompt_set,
-                  'text_embeddings': embedding_file(config),
-                  'own_modules': sorted({*plugins.names(config), *metadata.own_modules(checkpoint)}),
-                  'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters())}
+        groups = overlap and {name: [facts.scored.names.index(known) for known in overlap[name]] for name in GROUPS}
+        scores = dataset.evaluate(parts, metric=args.eval, logger=logger, groups=groups)
+        tested |= {'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
+                   'images': len(dataset), 'protocol': config.get('protocol'),
+                   'prompt_set': None if embedding_file(config) else dataset.facts.prompt_set,
+                   'text_embeddings': embedding_file(config),
+                   'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
+                   'unseen_names': facts.scored.unseen_names,
+                   'own_modules': sorted({*plugins.names(config), *metadata.own_modules(checkpoint)}),
+                   'trained_parameters': sum(parameter.numel() for parameter in model.trainable_parameters()),
+                   **({'overlap': overlap} if config.get('cross_dataset') else {})}
         logger.info('scores: %s', write_scores(scores, tested, args, folder))
+
+
+def overlap_with(training: metadata.Training, facts: DatasetFacts) -> dict | None:
+    """Return which scored classes have names that a training used (`known`, with its class), and which do not (`new`).
+
+    Background is neither. Return None if the checkpoint does not say which classes it was trained on.
+    """
+    used = training.names_used
+    if used is None:
+        return None
+    known = known_classes(facts.scored.names, used)
+    dataset = next((cls.__name__ for cls in BY_NAME.values() if [*cls.CLASSES] == [*training.class_names]), None)
+    return {'training': {'setting': training.setting, 'dataset': dataset, 'classes': len(training.class_names),
+                         'classes_used': len(used)},
+            'known': known, 'new': [name for name in facts.scored.names if name not in (*known, BACKGROUND)]}
+
+
+def in_words(overlap: dict | None) -> str:
+    """Write the overlap of a test with the training as a line for the log."""
+    if overlap is None:
+        return 'the checkpoint does not say which class names it was trained with: which ones are new is unknown'
+    known, new = (overlap[name] for name in GROUPS)
+    return (f'the training had names of {len(known)} of {len(known) + len(new)} classes; new are '
+            f'{first(new) or "none"}')
 
 
 def check_options(args: argparse.Namespace) -> None:

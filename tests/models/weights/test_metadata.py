@@ -68,3 +68,18 @@ def test_a_newer_format_is_refused(described):
     for read in (metadata.is_ours, metadata.description):
         with pytest.raises(ValueError, match='format 2.*reads 1.*update'):
             read(Checkpoint({}, meta, 'it'))
+
+
+@pytest.mark.parametrize('setting, used', [('inductive', ['cat']), ('transductive', ['cat', 'dog']),
+                                           ('fully_supervised', ['cat', 'dog']), (None, None)])
+def test_names_that_a_training_used(setting, used):
+    """Inductive training never has the names of unseen classes."""
+    assert metadata.Training(['cat', 'dog'], ['dog'], setting).names_used == used
+
+
+@pytest.mark.parametrize('meta, used', [
+    ({'CLASSES': ['cat', 'dog'], 'config': "model = dict(novel_class=[1])"}, ['cat']),
+    ({'CLASSES': ['cat', 'dog'], 'config': "model = dict(novel_class=[1], self_training=True)"}, ['cat', 'dog']),
+    ({'CLASSES': ['cat', 'dog']}, None), ({}, None)], ids=['inductive', 'transductive', 'no config', 'no meta'])
+def test_names_that_a_training_of_the_published_code_used(meta, used):
+    assert metadata.training(Checkpoint({}, meta, 'it.pth')).names_used == used
