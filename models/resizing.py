@@ -70,25 +70,26 @@ class Best(NamedTuple):
 
 @torch.no_grad()
 def best_class(maps: Iterable[Tensor]) -> Best:
-    """Find the best class of every pixel in chunks (B, classes, H, W) of its maps.
+    """Find the best class of every pixel in chunks (B, classes, H, W) of its maps, which are changed in place.
 
     Of equal values the first class is taken, as `argmax` does. On a CPU `argmax`, `max` with indices, comparisons to
-    bool and `where` go through pixels one by one: indices are computed as float32 here, in a quarter of the time.
+    bool and `where` go through pixels one by one, and new tensors of this size cost page faults: so indices are
+    computed in the numbers of the maps, in half of the time or less.
     """
     best = index = None
     start = 0
     for chunk in maps:
-        values, last = chunk.amax(dim=1), chunk.shape[1] - 1
-        equal = torch.eq(chunk, values[:, None], out=torch.empty_like(chunk, dtype=torch.float32))
-        from_last = equal.mul_(torch.arange(last, -1, -1., device=chunk.device)[:, None, None]).amax(dim=1)
-        indices = start + last - from_last
+        values, count = chunk.amax(dim=1), chunk.shape[1]
+        numbers = torch.arange(count, dtype=chunk.dtype, device=chunk.device)[:, None, None]
+        other = chunk.sub_(values[:, None]).sign_()  # 0 for the best class, -1 for others
+        indices = other.mul_(-count).add_(numbers).amin(dim=1).float().add_(start)
         if best is None:
             best, index = values, indices
         else:
             better = torch.gt(values, best, out=torch.empty_like(indices))
             index.lerp_(indices, better)  # exact, as `better` is 0 or 1
             best = torch.maximum(best, values)
-        start += chunk.shape[1]
+        start += count
     return Best(index.long(), best)
 
 

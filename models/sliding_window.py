@@ -51,7 +51,7 @@ class Stitched:
         size: (H, W) of the image; or less, where it was padded below and on the right.
         original: (H0, W0), to which the averaged scores are resized.
         resizing: from (h, w) to a window's size.
-        scores: turns mask logits (classes, H, W) and their penalty (classes, 1, 1) into scores.
+        scores: turns mask logits (classes, H, W), perhaps in place, and their penalty (classes, 1, 1) into scores.
         penalty: (C, 1, 1).
     """
 
@@ -76,10 +76,14 @@ class Stitched:
         size = size or self.original
         pixels = max(self.share.numel(), size[0] * size[1])
         for chunk in map_chunks(count or self.logits.shape[1], pixels, self.logits.device):
-            summed = self.logits.new_zeros(chunk.stop - chunk.start, *self.share.shape)
-            for window, logits in zip(self.windows, self.logits[:, chunk], strict=True):
-                window.of(summed).add_(self.scores(self.resizing(logits), self.penalty[chunk]))
-            averaged = summed.mul_(self.share) if len(self.windows) > 1 else summed
+            each = (self.scores(self.resizing(logits), self.penalty[chunk]) for logits in self.logits[:, chunk])
+            if len(self.windows) == 1:
+                averaged = next(each)
+            else:
+                averaged = self.logits.new_zeros(chunk.stop - chunk.start, *self.share.shape)
+                for window, scores in zip(self.windows, each, strict=True):
+                    window.of(averaged).add_(scores)
+                averaged.mul_(self.share)
             yield resize(averaged[None, :, :self.size[0], :self.size[1]], size)
 
     def best(self) -> Best:

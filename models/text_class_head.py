@@ -94,9 +94,9 @@ class TextClassHead(nn.Module):
             return (class_queries @ upcast(pixels).transpose(1, 2)).unflatten(2, grid)
 
     def scores(self, logits: Tensor, penalty: Tensor) -> Tensor:
-        """Turn mask logits (..., C, H, W) into test scores: sigmoid minus the seen penalty.
+        """Turn mask logits (..., C, H, W) in place into test scores: sigmoid minus the seen penalty.
 
         Args:
             penalty: (C, 1, 1), that of the same classes. An argument, so that later `set_classes` change no result.
         """
-        return logits.sigmoid().sub_(penalty)
+        return logits.sigmoid_().sub_(penalty)
