@@ -24,8 +24,8 @@ CLEANED = {'voc20': PascalVOC20, 'voc20b': PascalVOC20b, 'context59': PascalCont
 def known_classes(names: Sequence[str], trained: Sequence[str]) -> dict[str, str]:
     """Return the classes among `names` that have a name in common with a class among `trained`, and that class.
 
-    Names are compared in small letters, without blanks, hyphens and underscores. The names of a class are those that the
-    cleaned vocabularies give it, or its own if they have no such class: VOC's 'sofa' is COCO-Stuff's 'couch', and
+    Names are compared in small letters, without blanks, hyphens and underscores. The names of a class are those that
+    the cleaned vocabularies give it, or its own if they have no such class: VOC's 'sofa' is COCO-Stuff's 'couch', and
     'wall' is 'wall-other'. Nothing else is compared: 'cloud' and 'clouds' are one only because a vocabulary lists both,
     'bird' and 'animal' are two. Background is no class that a name asks for, and is never known.
     """
