@@ -72,7 +72,7 @@ class DatasetFacts:
                             f'{"; ".join(names)}.')
         if self.background and {*names} <= {*self.background}:
             raise UserError('all classes are background: at least one is needed beside it.')
-        if self.background and BACKGROUND in {*names} - {*self.background}:
+        if self.background and BACKGROUND in {name.casefold() for name in {*names} - {*self.background}}:
             raise UserError(f'a class is named {BACKGROUND!r}: it belongs into background=[...], too, or needs another '
                             'name.')
 

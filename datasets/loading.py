@@ -100,7 +100,10 @@ def load_mask(path: str, masks: MaskIds | MaskColours) -> np.ndarray:
         UserError: the file is missing or damaged, or holds values that stand for nothing.
     """
     try:
-        if path.endswith('.mat') and isinstance(masks, MaskIds):
+        if path.lower().endswith('.mat'):
+            if isinstance(masks, MaskColours):
+                raise UserError(f'{path}: MATLAB files hold ids. Leave out colour_masks=True, or save masks of colours '
+                                'as PNG.')
             return masks.labels(read_label_map(Path(path).read_bytes(), path), path)
         with opened(path, path) as image:
             lossy, values = image.format == 'JPEG', masks.decode(image)

@@ -80,9 +80,10 @@ class MaskIds:
             if value in self.ids or option == 'ignore_index' and value in (*range(first), background_id):
                 meaning = f'the id of class {names[value - first]!r}' if value in self.ids else \
                     'the id of background' if value == background_id else 'ignored already (reduce_zero_label=True)'
+                remedy = 'set reduce_zero_label=True, too' if option == 'background_id' else \
+                    'set reduce_zero_label=True alone'
                 raise UserError(f'{option}={value} is {meaning}. If 0 is background and the classes start at 1, '
-                                'set reduce_zero_label=True alone; otherwise set ignore_index to an id that no class '
-                                'has.')
+                                f'{remedy}; otherwise set {option} to an id that no class has.')
         ids = [*self.ids] if background_id is None else [*self.ids, background_id]
         labels = range(len(ids)) if labels is None else labels
         _, firsts = np.unique(labels, return_index=True)
@@ -116,7 +117,7 @@ class MaskIds:
             raise UserError(f'{path}: a mask has one label per pixel, this one has {ids.shape[2]} channels. '
                             'If its colours stand for classes: colour_masks=True and palette=[...] in the config.')
         narrow = ids.dtype.itemsize == 1
-        if ids.dtype.kind == 'f' or not narrow and (ids.min() < 0 or ids.max() >= MASK_VALUES):
+        if ids.dtype.kind in 'fc' or not narrow and (ids.min() < 0 or ids.max() >= MASK_VALUES):
             raise UserError(f'{path}: the mask has values from {ids.min()} to {ids.max()}, type {ids.dtype}: save it '
                             'with whole ids of 8 or 16 bits.')
         if narrow and self.ids.stop > VOID_OF_8_BITS and (ids == VOID_OF_8_BITS).any():

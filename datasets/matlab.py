@@ -31,7 +31,9 @@ def read_label_map(content: bytes, name: str) -> np.ndarray:
         shape, kind = found.get('LabelMap', ((), ''))
         if len(shape) == 2 and kind in NUMBERS and 0 < prod(shape) <= MAX_PIXELS:
             _check_types(content)
-            return loadmat(BytesIO(content), variable_names=['LabelMap'])['LabelMap']
+            ids = loadmat(BytesIO(content), variable_names=['LabelMap'])['LabelMap']
+            whole = ids.dtype.kind == 'f' and (ids == ids.astype(np.int32)).all()  # MATLAB's numbers are doubles
+            return ids.astype(np.int32) if whole else ids
     except NotImplementedError:
         raise UserError(f'{name}: this MATLAB file is of version 7.3. Save it with -v7, or save PNG masks.') from None
     except Exception as error:  # of any kind: SciPy trusts the file

@@ -24,8 +24,8 @@ CLEANED = {'voc20': PascalVOC20, 'voc20b': PascalVOC20b, 'context59': PascalCont
 def known_classes(names: Sequence[str], trained: Sequence[str]) -> dict[str, str]:
     """Return the classes among `names` that have a name in common with a class among `trained`, and that class.
 
-    Names are compared in small letters, without blanks, hyphens and underscores. The names of a class are those that
-    the cleaned vocabularies give it, or its own if they have no such class: VOC's 'sofa' is COCO-Stuff's 'couch', and
+    Names are compared in small letters, without blanks, hyphens and underscores. The names of a class are its synonyms
+    and those that any cleaned vocabulary gives to a class of the same name: VOC's 'sofa' is COCO-Stuff's 'couch', and
     'wall' is 'wall-other'. Nothing else is compared: 'cloud' and 'clouds' are one only because a vocabulary lists both,
     'bird' and 'animal' are two. Background is no class that a name asks for, and is never known.
     """
@@ -43,9 +43,9 @@ def _own_names(name: str) -> list[str]:
 
 
 def _names(name: str) -> list[str]:
-    """Return the spellings of a class to compare."""
+    """Return the spellings of a class to compare, its own first."""
     own = _own_names(name)
-    return _cleaned().get(frozenset(own), own)
+    return list(dict.fromkeys([*own, *_cleaned().get(frozenset(own), ())]))
 
 
 @cache

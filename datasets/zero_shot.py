@@ -69,7 +69,7 @@ class ZeroShotDataset(CustomDataset):
                  background_id: int | None = None, **kwargs):
         reduce_zero_label = self.REDUCE_ZERO_LABEL if reduce_zero_label is None else reduce_zero_label
         self.facts = self.describe(classes, unseen, prompt_set, background)
-        if background is None and background_id is None:
+        if background_id is None and self.facts.background:
             background_id = self.BACKGROUND_ID
         if self.facts.background and not kwargs.get('test_mode'):
             raise UserError('background=[...] is for data.val and data.test: training needs a mask of each class.')

@@ -80,9 +80,9 @@ def best_class(maps: Iterable[Tensor]) -> Best:
     start = 0
     for chunk in maps:
         values, count = chunk.amax(dim=1), chunk.shape[1]
-        numbers = torch.arange(count, dtype=chunk.dtype, device=chunk.device)[:, None, None]
-        other = chunk.sub_(values[:, None]).sign_()  # 0 for the best class, -1 for others
-        indices = other.mul_(-count).add_(numbers).amin(dim=1).float().add_(start)
+        numbers = torch.arange(count, dtype=torch.float32, device=chunk.device)[:, None, None]
+        other = chunk.sub_(values[:, None]).sign_().float()  # 0 for the best class, -1 for others
+        indices = other.mul_(-count).add_(numbers).amin(dim=1).add_(start)
         if best is None:
             best, index = values, indices
         else:

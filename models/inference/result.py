@@ -116,7 +116,7 @@ class Result:
             UserError: the count is not from 1 to the number of classes.
         """
         check_top(count, len(self.class_names))
-        best = self._stitched.top(count, longest and self._size(longest), count=len(self.class_names))
+        best = self._stitched.top(count, None if longest is None else self._size(longest), count=len(self.class_names))
         return best.index[0].cpu().numpy().astype(self.labels.dtype), best.value[0].float().cpu().numpy()
 
     def _size(self, longest: int) -> tuple[int, int]:
@@ -234,8 +234,8 @@ def check_top(count: int, classes: int) -> None:
     Raises:
         UserError: it is not from 1 to the number of classes.
     """
-    if not 1 <= count <= classes:
-        raise UserError(f'the {count:,} best of {classes:,} classes: from 1 to {classes:,} are possible.')
+    if not (isinstance(count, int) and 1 <= count <= classes):
+        raise UserError(f'the {count} best of {classes:,} classes: from 1 to {classes:,} are possible.')
 
 
 def legend_lines(sizes: Sequence[float]) -> tuple[list[int], list[int]]:

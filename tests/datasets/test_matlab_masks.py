@@ -14,7 +14,7 @@ LABELS = [[65535, 0, 255], [458, 299, 1]]
 
 
 @pytest.mark.parametrize('compressed', [True, False])
-@pytest.mark.parametrize('kind', [np.uint16, np.int32])
+@pytest.mark.parametrize('kind', [np.uint16, np.int32, np.float64])
 def test_ids_beyond_8_bits(tmp_path, compressed, kind):
     file = tmp_path / 'it.mat'
     savemat(file, {'LabelMap': IDS.astype(kind), 'other': 'text'}, do_compression=compressed)
@@ -36,6 +36,7 @@ def test_a_dataset_of_matlab_files(tmp_path):
     ({'LabelMap': {'cls': IDS}}, 'the file holds LabelMap 1x1 struct'),
     ({'LabelMap': 'text'}, r'the file holds LabelMap \S+ char'),
     ({'LabelMap': IDS * 1.5}, r'values from 0.0 to 688.5, type float64: save it with whole ids'),
+    ({'LabelMap': IDS + 1j}, r'type complex128: save it with whole ids'),
     ({'LabelMap': IDS + np.uint16(1)}, r'label ids \[460\] are out of range: the 459 classes have the ids 1 to 459'),
     (b'', 'broken mask, it is no MATLAB file or damaged'),
     (b'\x89PNG\r\n\x1a\n' * 30, 'broken mask, it is no MATLAB file or damaged'),
@@ -80,5 +81,5 @@ def test_a_size_that_is_a_lie(tmp_path):
 
 def test_colours_are_not_read_from_matlab_files(tmp_path):
     savemat(tmp_path / 'it.mat', {'LabelMap': IDS})
-    with pytest.raises(UserError, match=r'it\.mat: broken mask'):
+    with pytest.raises(UserError, match=r'it\.mat: MATLAB files hold ids\. Leave out colour_masks=True'):
         load_mask(str(tmp_path / 'it.mat'), MaskColours([(0, 0, 0)]))

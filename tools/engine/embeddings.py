@@ -16,6 +16,7 @@ from models.weights import files
 from tools.engine.files import atomic_path
 
 ROWS = 256  # classes that are compared with all later ones together: 10 MB for 10,000 classes
+ROUNDING = 1e-6  # of a cosine in float32
 
 
 class Similar(NamedTuple):
@@ -75,7 +76,7 @@ def similar_pairs(embeddings: np.ndarray, cosine: float, most: int) -> Similar:
     neighbours = np.zeros(len(directions), dtype=int)
     for start in range(0, len(directions), ROWS):
         block = directions[start:start + ROWS] @ directions[start:].T
-        found = np.argwhere(np.triu(block >= cosine, k=1))  # each pair once
+        found = np.argwhere(np.triu(block >= cosine - ROUNDING, k=1))  # each pair once
         pairs, cosines = np.concatenate([pairs, found + start]), np.concatenate([cosines, block[tuple(found.T)]])
         neighbours += np.bincount((found + start).ravel(), minlength=len(neighbours))
         best = np.argsort(-cosines, kind='stable')[:most]

@@ -68,7 +68,7 @@ def load_segmenter(args: Namespace) -> 'Segmenter':
 
 
 def segment_options(args: Namespace) -> dict:
-    """Return the options of `Segmenter.segment` that the command line gives. A class name that comes twice is logged.
+    """Return the options of `Segmenter.segment` that the command line gives. Names that come twice are logged.
 
     Raises:
         UserError: there are no class names, or too many; see also `read_class_names`.
@@ -81,15 +81,17 @@ def segment_options(args: Namespace) -> dict:
 def _cleaned(names: list[str]) -> list[str]:
     from mmseg.utils import get_root_logger
 
-    from models.class_names import clean_class_names
+    from models.class_names import clean_class_names, synonyms
     from models.label_format import label_format
     each = [cleaned for name in names for cleaned in clean_class_names([name], allow_empty=True)]
     unique = clean_class_names(each)
     label_format(len(unique))  # raises if there are too many
-    repeated = [name for name, count in Counter(map(str.casefold, each)).items() if count > 1]
-    if repeated:
-        get_root_logger().warning('%d of %d class names come more than once and count once: %s', len(repeated),
-                                  len(unique), '; '.join(repeated[:SHOWN]) + ('; …' if repeated[SHOWN:] else ''))
+    for names, problem in ((each, 'classes come more than once and count once'),
+                           ([part for name in unique for part in synonyms(name)], 'names belong to several classes')):
+        repeated = [name for name, count in Counter(map(str.casefold, names)).items() if count > 1]
+        if repeated:
+            get_root_logger().warning('%d %s: %s', len(repeated), problem,
+                                      '; '.join(repeated[:SHOWN]) + ('; …' if repeated[SHOWN:] else ''))
     return unique
 
 

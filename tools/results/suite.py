@@ -1,6 +1,7 @@
 """The open-vocabulary suite: which of its datasets are left to test, and the table of its results."""
 import argparse
 import json
+import os
 import shlex
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 
 from prettytable import PrettyTable, TableStyle
 
+from datasets.overlap import VOCABULARIES
 from models.errors import UserError
 from tools.engine.build import dataset_facts
 from tools.engine.config import REPOSITORY, dataset_configs, load_config
@@ -18,6 +20,9 @@ from tools.engine.validation_images import VALIDATION_IMAGES
 from tools.results.published import CAT_SEG_TRAINING, ROWS
 
 FAMILY = 'A-847, PC-459 and PAS-20b are not published for ZegCLIP, CLIP-RC or the methods that build on them'
+
+
+COPIED = 'images', 'prompt_set', 'text_embeddings', 'overlap', 'iteration', 'file', 'identity'  # from a test's JSON
 
 
 class Part(NamedTuple):
@@ -43,10 +48,12 @@ class Prepared(NamedTuple):
 
     Args:
         root: its folder.
+        options: KEY=VALUE for this dataset alone.
         images: their number.
         identity: of its test, see `same_test.identity`, with the SHA-256 of the checkpoint.
     """
     root: str
+    options: list[str]
     images: int
     identity: dict[str, str]
 
@@ -62,8 +69,8 @@ def prepared(part: Part, args: argparse.Namespace, data: Path, checkpoint: str) 
         UserError: an option does not fit the config.
     """
     file = REPOSITORY / f'configs/cross_dataset/coco_to_{part.name}.py'
-    root = str(data / usual_root(file).relative_to(REPOSITORY / 'data'))
-    config = load_config(file, args.cfg_options, root)
+    root, options = str(data / usual_root(file).relative_to(REPOSITORY / 'data')), options_of(part)
+    config = load_config(file, [*args.cfg_options, *options], root)
     if args.aug_test:
         use_several_scales(config)
     dataset_facts(config)  # raises for class names and prompts of the options
@@ -71,7 +78,23 @@ def prepared(part: Part, args: argparse.Namespace, data: Path, checkpoint: str) 
         dataset = evaluation_dataset(config, 'test', scored=True)
     except UserError as error:
         return plain_message(error).split('. ')[0]  # its remedy is that of test.py
-    return Prepared(root, len(dataset), {'checkpoint': checkpoint, **identity(config, dataset)})
+    return Prepared(root, options, len(dataset), {'checkpoint': checkpoint, **identity(config, dataset)})
+
+
+def options_of(part: Part) -> list[str]:
+    """Return the KEY=VALUE options of one dataset, from NAMES and OPTIONS_<name> in the environment.
+
+    Raises:
+        UserError: NAMES is another word than 'cleaned', or an option is none.
+    """
+    names = os.environ.get('NAMES', '')
+    if names not in ('', 'cleaned'):
+        raise UserError(f'NAMES={names}: cleaned is possible, or nothing for the names of the datasets.')
+    cleaned = [f'data.test.classes={VOCABULARIES / "cleaned" / part.name}.txt'] if names else []
+    own = shlex.split(os.environ.get(f'OPTIONS_{part.name}', ''))
+    if wrong := [option for option in own if '=' not in option]:
+        raise UserError(f'OPTIONS_{part.name}: KEY=VALUE is needed, not {wrong[0]!r}.')
+    return cleaned + own
 
 
 @cache
@@ -85,15 +108,16 @@ def result_of(folder: Path, sought: dict[str, str]) -> dict[str, Any] | None:
     for file in sorted(folder.glob('eval_*.json'), key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             facts = json.loads(file.read_text())
-        except ValueError:  # of a test that was killed while it wrote
+        except (ValueError, OSError):  # of a test that was killed while it wrote, or no file
             continue
-        if isinstance(facts, dict) and facts.get('identity') == sought and 'mIoU' in facts.get('metric', ()):
+        if isinstance(facts, dict) and facts.get('identity') == sought and facts.keys() >= {*COPIED} - {'file'} and \
+                isinstance(facts.get('metric'), dict) and 'mIoU' in facts['metric']:
             return {**facts, 'file': str(file)}
     return None
 
 
 def plan(parts: dict[Part, Prepared | str], work: Path, data: Path) -> tuple[list[str], str]:
-    """Return a line for each dataset that is left to test, its name and its folder; and a report on all.
+    """Return a line for each dataset that is left to test, its name, folder and options; and a report on all.
 
     Raises:
         UserError: none is prepared.
@@ -106,7 +130,7 @@ def plan(parts: dict[Part, Prepared | str], work: Path, data: Path) -> tuple[lis
             state = f'tested before: {result["file"]}'
         else:
             state = f'{found.images:,} of {VALIDATION_IMAGES[part.benchmark]:,} images to test'
-            lines.append(f'{part.name}\t{found.root}')
+            lines.append('\t'.join([part.name, found.root, *found.options]))
         report.append(f'{part.title}: {state}\n')
     if all(isinstance(found, str) for found in parts.values()):
         raise UserError(f'none of the six datasets is prepared in {data}:\n{"".join(report)}Prepare one, or name '
@@ -116,7 +140,8 @@ def plan(parts: dict[Part, Prepared | str], work: Path, data: Path) -> tuple[lis
 
 def preparation(part: Part, data: Path) -> str:
     """Return the command that prepares a dataset."""
-    return shlex.join(['python', 'tools/prepare_data.py', part.benchmark, '--root', str(data)])
+    download = [] if part.benchmark == 'ade20k_full' else ['--download']  # that is given to account holders only
+    return shlex.join(['python', 'tools/prepare_data.py', part.benchmark, '--root', str(data), *download])
 
 
 def results(parts: dict[Part, Prepared | str], work: Path, data: Path) -> dict[str, dict[str, Any]]:
@@ -130,9 +155,8 @@ def results(parts: dict[Part, Prepared | str], work: Path, data: Path) -> dict[s
             found[part.name] = entry | {'missing': f'not prepared, {state}: `{preparation(part, data)}`' if isinstance(
                 state, str) else 'not tested with this checkpoint, these settings and data'}
         else:
-            copied = ('images', 'prompt_set', 'text_embeddings', 'overlap', 'iteration', 'file', 'identity')
             found[part.name] = entry | {name: test['metric'].get(name) for name in ('mIoU', 'mIoU_known', 'mIoU_new')
-                                        } | {name: test[name] for name in copied}
+                                        } | {name: test[name] for name in COPIED}
     return found
 
 
@@ -144,13 +168,25 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     methods = [*dict.fromkeys(method for entry in found.values() for method in entry['published']
                               if method.startswith('CAT-Seg'))]
     for head, cell in {
-            'this checkpoint': lambda entry: percent(entry['mIoU']) + ('' if complete(entry) else ' *'),
-            'this checkpoint, new classes': lambda entry: percent(entry['mIoU_new']) if entry['overlap'] else 'unknown',
+            'this checkpoint': lambda entry: percent(entry['mIoU']) + mark(entry),
+            'this checkpoint, new classes': new_classes,
             **dict.fromkeys(methods), 'images': lambda entry: f'{entry["images"]:,} of {entry["images_of_dataset"]:,}',
             'prompts': prompts, 'classes named in training': share}.items():
         made.add_row([head, *(str(entry['published'].get(head, '-')) if cell is None else
                               '-' if 'missing' in entry else cell(entry) for entry in found.values())])
     return made.get_string()
+
+
+def new_classes(entry: dict[str, Any]) -> str:
+    """Write the mean over the new classes, and their number."""
+    if entry['overlap'] is None:
+        return 'unknown'
+    return f'{percent(entry["mIoU_new"])}{mark(entry)} ({len(entry["overlap"]["new"])})'
+
+
+def mark(entry: dict[str, Any]) -> str:
+    """Mark a score of some of the images."""
+    return '' if complete(entry) else ' *'
 
 
 def percent(score: float | None) -> str:
@@ -197,7 +233,11 @@ def notes(found: dict[str, dict[str, Any]], checkpoint: str, args: argparse.Name
         lines.append(f'Options: {shlex.join(options)}.')
     if not all(map(complete, tested)):
         lines.append('Marked *: not all images of the dataset. The number does not compare.')
-    lines += ['New classes: the training had neither their name nor a synonym of it, as the lists in '
+    own = [f'{part.title} {shlex.join(options)}' for part in SUITE if (options := options_of(part))]
+    if own:
+        lines.append(f'Options of single datasets: {"; ".join(own)}.')
+    lines += ['-: not tested, not published, or no pixel of such a class.',
+              'New classes (their number): the training had neither their name nor a synonym of it, as the lists in '
               'open_vocabulary.json show. Singular and plural, wider and narrower terms are different names.',
               f'{CAT_SEG_TRAINING}; its rows are those of its README.', f'{FAMILY}.']
     return lines + [f'{entry["title"]}: {entry["missing"]}.' for entry in found.values() if 'missing' in entry]

@@ -102,7 +102,7 @@ def test(args: argparse.Namespace, place: process.Place | None = None, most: int
         tested |= {'iteration': metadata.iterations_done(checkpoint), 'data_root': dataset.data_root,
                    'images': len(dataset), 'protocol': config.get('protocol'),
                    'prompt_set': None if embedding_file(config) else dataset.facts.prompt_set,
-                   'text_embeddings': embedding_file(config),
+                   'text_embeddings': embedding_file(config), 'background': facts.background,
                    'setting': 'cross_dataset' if config.get('cross_dataset') else trained_in,
                    'unseen_names': facts.scored.unseen_names,
                    'own_modules': sorted({*plugins.names(config), *metadata.own_modules(checkpoint)}),
