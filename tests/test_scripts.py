@@ -149,7 +149,7 @@ def test_a_checkpoint_is_tested_alone(call, tiny_configs, trained, tmp_path, voc
         'config': str(tiny_configs['inductive']), 'checkpoint': str(tmp_path / 'copied' / 'iter_4.pth'), 'iteration': 4,
         'data_root': str(voc_root), 'images': 3, 'protocol': 'voc12', 'setting': 'inductive', 'own_modules': [],
         'unseen_names': ['pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor'], 'trained_parameters': 116960,
-        'prompt_set': 'single', 'text_embeddings': None}
+        'prompt_set': 'single', 'text_embeddings': None, 'background': []}
     assert FACTS <= written.keys(), 'summarize.py needs more'
     assert list(written['metric'])[:6] == SCORES and len(written['metric']) == 6 + 2 * 20
     for row in rows[-6:]:

@@ -130,9 +130,10 @@ def test_masks_of_the_benchmarks(cls, ids, labels):
         cls.usual_masks().labels(np.array([[1, beyond]], np.uint16), 'it.png')
 
 
-def test_the_background_of_voc(voc_root):
+@pytest.mark.parametrize('background', [None, [*PascalVOC20b.BACKGROUND]])
+def test_the_background_of_voc(voc_root, background):
     dataset = PascalVOC20b(data_root=str(voc_root), img_dir='JPEGImages', ann_dir='SegmentationClass', test_mode=True,
-                           split='ImageSets/Segmentation/val.txt', pipeline=LOADING)
+                           background=background, split='ImageSets/Segmentation/val.txt', pipeline=LOADING)
     assert dataset.CLASSES == (*PascalVOC20.CLASSES, 'background') and dataset.PALETTE[-1] == [0, 0, 0]
     for index in range(len(dataset)):
         ids = np.asarray(Image.open(dataset.mask_path(index)))
