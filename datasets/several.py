@@ -121,8 +121,8 @@ def warn_of_missing_classes(datasets: Sequence[ZeroShotDataset], wanted: Sequenc
         dataset, index = places[place]
         with suppress(UserError):  # a damaged file is reported when its sample is loaded
             missing -= set(np.unique(load_mask(dataset.mask_path(index), dataset.masks)).tolist())
-            looked_at += 1
-    if missing and looked_at:
+        looked_at += 1
+    if missing:
         names, masks = datasets[0].CLASSES, datasets[0].masks
         logger.warning('none of %d masks (of %d) contains a pixel of: %s. %s', looked_at, len(places),
                        first([names[index] for index in sorted(missing)]),

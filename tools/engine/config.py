@@ -74,8 +74,6 @@ def _override(config: Config, options: Sequence[str]) -> None:
             raise UserError(f'{key}: {why}. The settings: {", ".join(sorted({*SETTINGS} & {*config}))}.')
         if key.split('.')[-1] in (*FILES, *TEXT_FILES) and isinstance(value, str) and Path(value).is_file():
             options[key] = str(Path(value).absolute())  # relative to the current folder, as in a shell
-        elif key == 'model.load_text_embedding' and isinstance(value, str) and not (REPOSITORY / value).is_file():
-            raise UserError(f'{key}: no file {value}.')  # official configs may name one that nobody needs
     try:
         config.merge_from_dict(options)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
