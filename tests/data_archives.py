@@ -178,7 +178,7 @@ def ade20k_full() -> Made:
     made, archive, top = Made(val=3), 'ADE20K_2021_17_01.zip', 'ADE20K_2021_17_01'
     made.add(archive, f'{top}/index_ade20k.pkl', b'never read')
     made.add(archive, f'{top}/images/ADE/training/urban/street/ADE_train_00000001.jpg', b'not needed')
-    for seed, (scene, scale) in enumerate({'urban/street': 1, 'urban/street': 37, 'urban/alley': 1}.items()):
+    for seed, (scene, scale) in enumerate({'urban/park': 1, 'urban/street': 37, 'urban/alley': 1}.items()):
         name = f'ADE_val_{seed + 1:08d}'
         inside, ids = f'{top}/images/ADE/validation/{scene}/{name}', mask([*ADE_CLASSES], seed, int)
         labels = enlarged(np.vectorize(ADE_CLASSES.get)(ids).astype(np.uint16), scale)

@@ -262,7 +262,7 @@ def test_an_archive_without_the_expected_files(case, name, archive, change, expe
     ('ade20k_full', ADE_FULL, '', half, ''),
     ('ade20k_full', ADE_FULL, f'{ADE_IMAGES}/urban/street/ADE_val_00000002.jpg', half, ''),
     ('ade20k_full', ADE_FULL, f'{ADE_IMAGES}/urban/street/ADE_val_00000002_seg.png', half, ''),
-    ('ade20k_full', ADE_FULL, f'{ADE_IMAGES}/urban/street/ADE_val_00000001_seg.png', lambda content: save([[1, 2]]),
+    ('ade20k_full', ADE_FULL, f'{ADE_IMAGES}/urban/park/ADE_val_00000001_seg.png', lambda content: save([[1, 2]]),
      "Pillow's mode L"),
     ('context459', MATLAB, '', half, ''),
     ('context459', MATLAB, 'trainval/2008_000003.mat', lambda content: b'MATLAB', ''),
