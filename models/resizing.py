@@ -12,7 +12,7 @@ from torch import Tensor
 from .precision import without_autocast
 
 # Elements in a chunk of class maps: as many as fit into a CPU's cache, or keep a GPU busy.
-CHUNK_ELEMENTS = {'cpu': 2**20, 'cuda': 2**24}
+CHUNK_ELEMENTS = {'cpu': 2**22, 'cuda': 2**24}
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -82,7 +82,7 @@ def best_class(maps: Iterable[Tensor]) -> Best:
         values, count = chunk.amax(dim=1), chunk.shape[1]
         numbers = torch.arange(count, dtype=torch.float32, device=chunk.device)[:, None, None]
         other = chunk.sub_(values[:, None]).sign_().float()  # 0 for the best class, -1 for others
-        indices = other.mul_(-count).add_(numbers).amin(dim=1).add_(start)
+        indices = torch.add(numbers, other, alpha=-count, out=other).amin(dim=1).add_(start)
         if best is None:
             best, index = values, indices
         else:
