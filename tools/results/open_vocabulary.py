@@ -12,8 +12,8 @@ from tools.engine.errors import run
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Plan the tests of the open-vocabulary suite, and make the table of '
-                                                 'their results. Use tools/open_vocabulary.sh.', allow_abbrev=False)
+    parser = argparse.ArgumentParser(usage='bash tools/open_vocabulary.sh CKPT [NUM_GPUS] [option ...]',
+                                     allow_abbrev=False)
     parser.add_argument('step', choices=['plan', 'table'])
     parser.add_argument('checkpoint', help='checkpoint, or a name of tools/download.py')
     add_settings_argument(parser)
@@ -33,7 +33,7 @@ def main() -> None:
     from models.weights import files
     from tools.engine.downloads import hash_of
     from tools.engine.files import atomic_path, make_folder
-    from tools.results import suite
+    from tools.results import suite, suite_table
     get_root_logger(log_level='WARNING')
     work = make_folder(os.environ['WORK_DIR'])
     checkpoint = os.path.realpath(files.read(args.checkpoint).path)  # not a link, which a training may change
@@ -48,7 +48,7 @@ def main() -> None:
     if all('missing' in entry for entry in found.values()):
         raise UserError(f'{work} has no result of {checkpoint} with these settings and data: they have changed since '
                         'the tests. Run this again.')
-    made, below = suite.table(found), [f'- {line}' for line in suite.notes(found, checkpoint, args)]
+    made, below = suite_table.table(found), [f'- {line}' for line in suite_table.notes(found, checkpoint, args)]
     with atomic_path(work / 'open_vocabulary.json') as file:
         file.write_text(json.dumps({'checkpoint': checkpoint, 'datasets': found, 'notes': below}, indent=1) + '\n')
     with atomic_path(work / 'open_vocabulary.md') as file:
