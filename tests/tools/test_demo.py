@@ -207,6 +207,13 @@ def test_options(demo, image, tmp_path):
     assert len(summary_of(tmp_path / 'out')['classes']) == 20
 
 
+def test_commas_in_a_file_of_one_line(demo, image, tmp_path):
+    (tmp_path / 'names.txt').write_text('red dots, blue paint\n')
+    log = demo(image, '--classes', tmp_path / 'names.txt', '--out', tmp_path / 'out')
+    assert 'names.txt has one line, and so one class' in log
+    assert summary_of(tmp_path / 'out')['class_names'] == ['red dots, blue paint']
+
+
 def test_names_that_would_be_one(demo, scenes, tmp_path):
     (tmp_path / 'in').mkdir()
     for name in ('a.png', 'a.bmp', 'a.png.bmp'):

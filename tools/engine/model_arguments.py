@@ -101,10 +101,16 @@ def read_class_names(text: str | None) -> list[str] | None:
     Raises:
         UserError: there is no such file, or it is empty or not text.
     """
-    from models.class_names import lines_of, parse_class_names
+    from mmseg.utils import get_root_logger
+
+    from models.class_names import lines_of, parse_class_names, synonyms
     from models.errors import UserError
     if text is None or not text.endswith('.txt'):
         return None if text is None else parse_class_names(text)
     if not Path(text).is_file():
         raise UserError(f'no file {text} of class names.')
-    return lines_of(text, 'class names')
+    names = lines_of(text, 'class names')
+    if len(names) == 1 and len(synonyms(names[0])) > 1:
+        get_root_logger().warning('%s has one line, and so one class: commas in a text file separate the names of one '
+                                  'class, %s', text, names[0])
+    return names
