@@ -12,7 +12,7 @@ from torch import Tensor
 from .precision import without_autocast
 
 # Elements in a chunk of class maps: as many as fit into a CPU's cache, or keep a GPU busy.
-CHUNK_ELEMENTS = {'cpu': 2**22, 'cuda': 2**24}
+CHUNK_ELEMENTS = {'cpu': 2**21, 'cuda': 2**24}
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
