@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,8 @@ def test_a_failure_shows_the_end_of_the_log(setup):
 
 def test_an_interrupted_setup_leaves_nothing_running(setup):
     (setup.said / 'slow').touch()
-    process = setup(start=subprocess.Popen)
+    # A shell cannot trap a signal that was ignored when it started, as SIGINT is for jobs in the background.
+    process = setup(start=partial(subprocess.Popen, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)))
     limit = time.monotonic() + 60
     while not setup.calls() or not setup.calls()[-1].startswith('uv '):
         assert time.monotonic() < limit and process.poll() is None
