@@ -76,7 +76,7 @@ class Stitched:
         size = size or self.original
         pixels = max(self.share.numel(), size[0] * size[1])
         for chunk in map_chunks(count or self.logits.shape[1], pixels, self.logits.device):
-            each = (self.scores(self.resizing(logits), self.penalty[chunk]) for logits in self.logits[:, chunk])
+            each = (self.scores(self.resizing.by_rows(logits), self.penalty[chunk]) for logits in self.logits[:, chunk])
             if len(self.windows) == 1:
                 averaged = next(each)
             else:
