@@ -2,7 +2,7 @@
 
 n windows, C classes, h x w the map of a window's logits, H x W pixels of the image, H0 x W0 of the original.
 """
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .errors import UserError
 from .resizing import Best, Resizing, best_class, map_chunks, resize, top_classes
+
+BAND = 32  # rows whose scores are computed together on a CPU: so a chunk has many classes, and fits into the cache
 
 
 class Window(NamedTuple):
@@ -66,38 +68,57 @@ class Stitched:
             window.of(self.share).add_(1)
         self.share.reciprocal_()
 
-    def chunks(self, size: tuple[int, int] | None = None, *, count: int | None = None) -> Iterator[Tensor]:
-        """Compute the scores chunk by chunk, (1, classes of the chunk, *size).
+    def bands(self, size: tuple[int, int] | None = None, *, count: int | None = None) -> Iterator[Iterator[Tensor]]:
+        """Compute the scores in bands of rows, and each band in chunks of classes, (1, classes, rows, size[1]).
 
         Args:
             size: by default (H0, W0).
             count: of the first classes, to leave out the others.
         """
-        size = size or self.original
-        pixels = max(self.share.numel(), size[0] * size[1])
-        for chunk in map_chunks(count or self.logits.shape[1], pixels, self.logits.device):
-            each = (self.scores(self.resizing.by_rows(logits), self.penalty[chunk]) for logits in self.logits[:, chunk])
+        size, height = size or self.original, self.size[0]
+        step = BAND if size == self.size and self.logits.device.type == 'cpu' else height  # resizing needs all rows
+        for start in range(0, height, step):
+            yield self._chunks(slice(start, min(start + step, height)), size, count or self.logits.shape[1])
+
+    def _chunks(self, rows: slice, size: tuple[int, int], count: int) -> Iterator[Tensor]:
+        """Compute the scores of a band of rows, or of all of them resized to `size`, in chunks of classes."""
+        height, width = rows.stop - rows.start, self.share.shape[1]
+        new = height if size == self.size else size[0], size[1]
+        for chunk in map_chunks(count, max(height * width, new[0] * new[1]), self.logits.device):
+            yield resize(self._averaged(chunk, rows)[None, :, :, :self.size[1]], new)
+
+    def _averaged(self, classes: slice, rows: slice) -> Tensor:
+        """Compute the windows' average scores of some classes in some rows, (classes, rows, columns)."""
+        averaged = None
+        for window, logits in zip(self.windows, self.logits[:, classes], strict=True):
+            top, bottom = max(rows.start, window.top), min(rows.stop, window.top + window.height)
+            if top >= bottom:
+                continue
+            maps = self.resizing.by_rows(logits, slice(top - window.top, bottom - window.top))
+            scores = self.scores(maps, self.penalty[classes])
             if len(self.windows) == 1:
-                averaged = next(each)
-            else:
-                averaged = self.logits.new_zeros(chunk.stop - chunk.start, *self.share.shape)
-                for window, scores in zip(self.windows, each, strict=True):
-                    window.of(averaged).add_(scores)
-                averaged.mul_(self.share)
-            yield resize(averaged[None, :, :self.size[0], :self.size[1]], size)
+                return scores
+            if averaged is None:
+                averaged = scores.new_zeros(rows.stop - rows.start, len(scores), self.share.shape[1]).transpose(0, 1)
+            Window(top - rows.start, window.left, bottom - top, window.width).of(averaged).add_(scores)
+        return averaged.mul_(self.share[rows])
 
     def best(self) -> Best:
         """Find the best class of every pixel and its score, (1, H0, W0)."""
-        return best_class(self.chunks())
+        return _joined(best_class(band) for band in self.bands())
 
     def labels(self) -> Tensor:
         """Find the best class of every pixel, (H0, W0) int64."""
         return self.best().index[0]
 
     def top(self, classes: int, size: tuple[int, int] | None = None, *, count: int | None = None) -> Best:
-        """Find the best `classes` of every pixel and their scores, (1, classes, *size), best first; see `chunks`."""
-        return top_classes(self.chunks(size, count=count), classes)
+        """Find the best `classes` of every pixel and their scores, (1, classes, *size), best first; see `bands`."""
+        return _joined(top_classes(band, classes) for band in self.bands(size, count=count))
 
     def all(self, size: tuple[int, int] | None = None, *, count: int | None = None) -> Tensor:
-        """Compute the scores of all classes, (1, C, *size); see `chunks`."""
-        return torch.cat(list(self.chunks(size, count=count)), dim=1)
+        """Compute the scores of all classes, (1, C, *size); see `bands`."""
+        return torch.cat([torch.cat(list(band), dim=1) for band in self.bands(size, count=count)], dim=2)
+
+
+def _joined(bands: Iterable[Best]) -> Best:
+    return Best(*(torch.cat(parts, dim=-2) for parts in zip(*bands, strict=True)))

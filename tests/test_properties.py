@@ -48,8 +48,12 @@ def test_stitching_is_the_mean_of_the_windows(tiling, classes, height, width, se
     penalty = torch.zeros(classes, 1, 1)
 
     def stitched(logits: torch.Tensor, original: tuple[int, int]) -> torch.Tensor:
-        return Stitched(logits, windows, size=size, original=original, resizing=resizing,
-                        scores=lambda logits, penalty: logits.sigmoid() - penalty, penalty=penalty).all()[0]
+        result = Stitched(logits, windows, size=size, original=original, resizing=resizing,
+                          scores=lambda logits, penalty: logits.sigmoid() - penalty, penalty=penalty)
+        scores, (index, value) = result.all(), result.best()
+        assert torch.equal(index, scores.argmax(dim=1)) and torch.equal(value, scores.amax(dim=1))
+        assert torch.equal(result.top(classes).value, scores.sort(dim=1, descending=True).values)
+        return scores[0]
 
     summed, times = torch.zeros(classes, *size), torch.zeros(size)
     for window, some in zip(windows, logits, strict=True):
