@@ -84,7 +84,7 @@ def best_class(maps: Iterable[Tensor]) -> Best:
         if best is None:
             best, index = values, indices.float()
         else:
-            better = torch.gt(values, best, out=torch.empty_like(best))
+            better = torch.gt(values, best, out=torch.empty_like(index))
             index.lerp_(indices.float().add_(start), better)  # exact, as `better` is 0 or 1
             best = torch.maximum(best, values)
         start += chunk.shape[1]
@@ -92,7 +92,7 @@ def best_class(maps: Iterable[Tensor]) -> Best:
 
 
 def _max(chunk: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the largest values of (B, classes, H, W) and their classes, both (B, H, W), as `max(dim=1)` does.
+    """Compute the largest of finite values (B, classes, H, W) and the first classes with them, both (B, H, W).
 
     On a CPU `max` goes through pixels one by one: max pooling takes a tenth of the time.
     """

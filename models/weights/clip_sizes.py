@@ -72,7 +72,8 @@ def _check_same(model: ConfigDict, trained: dict, checkpoint: Checkpoint) -> Non
         asked = model.backbone.get(key, used)
         if asked != used:
             raise UserError(f'{checkpoint.path} was trained with model.backbone.{key}={used}, the config says '
-                            f'{asked}. Leave it out: the checkpoint has it.')
+                            f'{asked}: it is for another CLIP. Use a config for this one, or leave the setting out: '
+                            'the checkpoint has it.')
 
 
 def require_clip(path: str | None, option: str = '--cfg-options model.pretrained=FILE model.pretrained_text=FILE'

@@ -42,6 +42,15 @@ def test_chunks_and_the_best_class(classes_per_chunk, monkeypatch):
         assert np.array_equal(top.value, np.take_along_axis(small.numpy(), order, axis=1))
 
 
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_best_class_of_any_type_of_number(dtype):
+    chunks = torch.randn(2, 7, 3, 4).to(dtype).split(3, dim=1)
+    expected = torch.cat(chunks, dim=1)
+    best = best_class(chunks)
+    assert best.value.dtype == dtype and torch.equal(best.value, expected.amax(dim=1))
+    assert torch.equal(best.index, expected.float().argmax(dim=1))
+
+
 @pytest.mark.parametrize(('length', 'starts'), [(512, [0]), (300, [0]), (513, [0, 1]), (938, [0, 426]),
                                                 (939, [0, 426, 427]), (1364, [0, 426, 852])])
 def test_windows(length, starts):

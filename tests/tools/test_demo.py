@@ -131,7 +131,7 @@ def test_many_classes(demo, folder, tmp_path, monkeypatch):
     (tmp_path / 'names.txt').write_text('\n'.join([*world, 'Red  dots', 'blue paint', 'Red dots']))
     options = ('--classes', tmp_path / 'names.txt', '--out', tmp_path / 'out', '--threshold', 0)
     log = demo(folder / 'a.png', *options)
-    assert '2 classes come more than once and count once: red dots; blue paint\n' in log
+    assert 'classes that come more than once, and count once (2): red dots; blue paint\n' in log
     entries = sorted(summary_of(tmp_path / 'out', 'a')['classes'], key=lambda entry: -entry['pixels'])
     size, (first, second, *rest) = 128 * 128, entries
     shares = re.findall(r'(\d+\.\d) %  (?:mean score \d\.\d\d  )?(.*)$', log, re.MULTILINE)

@@ -192,6 +192,11 @@ def test_what_is_not_prepared(call, fails, data, checkpoint, options):
     assert 'no_such' in fails(SCRIPT, 'plan', checkpoint, '--cfg-options', 'no_such=1')
 
 
+def test_a_checkpoint_of_another_clip(fails, data, checkpoint):
+    """The configs are for ViT-B/16, which has 12 heads."""
+    assert 'heads=4, the config says 12: it is for another CLIP' in fails(SCRIPT, 'plan', checkpoint)
+
+
 FAKE = '''#!/bin/bash
 printf '%s\\n' "$*" >>"{log}"
 case "$*" in

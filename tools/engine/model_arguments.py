@@ -86,11 +86,12 @@ def _cleaned(names: list[str]) -> list[str]:
     each = [cleaned for name in names for cleaned in clean_class_names([name], allow_empty=True)]
     unique = clean_class_names(each)
     label_format(len(unique))  # raises if there are too many
-    for names, problem in ((each, 'classes come more than once and count once'),
-                           ([part for name in unique for part in synonyms(name)], 'names belong to several classes')):
+    for names, problem in ((each, 'classes that come more than once, and count once'),
+                           ([part for name in unique for part in synonyms(name)],
+                            'names that belong to several classes')):
         repeated = [name for name, count in Counter(map(str.casefold, names)).items() if count > 1]
         if repeated:
-            get_root_logger().warning('%d %s: %s', len(repeated), problem,
+            get_root_logger().warning('%s (%d): %s', problem, len(repeated),
                                       '; '.join(repeated[:SHOWN]) + ('; …' if repeated[SHOWN:] else ''))
     return unique
 
@@ -103,14 +104,13 @@ def read_class_names(text: str | None) -> list[str] | None:
     """
     from mmseg.utils import get_root_logger
 
-    from models.class_names import lines_of, parse_class_names, synonyms
+    from models.class_names import lines_of, parse_class_names
     from models.errors import UserError
     if text is None or not text.endswith('.txt'):
         return None if text is None else parse_class_names(text)
     if not Path(text).is_file():
         raise UserError(f'no file {text} of class names.')
     names = lines_of(text, 'class names')
-    if len(names) == 1 and len(synonyms(names[0])) > 1:
-        get_root_logger().warning('%s has one line, and so one class: commas in a text file separate the names of one '
-                                  'class, %s', text, names[0])
+    if len(names) == 1 and len(parse_class_names(names[0])) > 1:
+        get_root_logger().warning('%s has one line, and so one class (commas separate its names): %s', text, names[0])
     return names

@@ -36,7 +36,9 @@ def main() -> None:
     from tools.results import suite, suite_table
     get_root_logger(log_level='WARNING')
     work = make_folder(os.environ['WORK_DIR'])
-    checkpoint = os.path.realpath(files.read(args.checkpoint).path)  # not a link, which a training may change
+    trained = files.read(args.checkpoint)
+    suite.check_model(trained, args.cfg_options)
+    checkpoint = os.path.realpath(trained.path)  # not a link, which a training may change
     digest = hash_of(Path(checkpoint))
     parts = {part: suite.prepared(part, args, data, digest) for part in suite.SUITE}
     if args.step == 'plan':
@@ -46,8 +48,8 @@ def main() -> None:
         return
     found = suite.results(parts, work, data)
     if all('missing' in entry for entry in found.values()):
-        raise UserError(f'{work} has no result of {checkpoint} with these settings and data: they have changed since '
-                        'the tests. Run this again.')
+        raise UserError(f'{work} has no result of {checkpoint} with these settings and data: the tests failed, or '
+                        'something has changed since.')
     made, below = suite_table.table(found), [f'- {line}' for line in suite_table.notes(found, checkpoint, args)]
     with atomic_path(work / 'open_vocabulary.json') as file:
         file.write_text(json.dumps({'checkpoint': checkpoint, 'datasets': found, 'notes': below}, indent=1) + '\n')

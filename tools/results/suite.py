@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from datasets.overlap import VOCABULARIES
 from models.errors import UserError
+from models.weights.clip_sizes import fill_in
+from models.weights.files import Checkpoint
 from tools.engine.build import dataset_facts
 from tools.engine.config import REPOSITORY, dataset_configs, load_config
 from tools.engine.data import evaluation_dataset, use_several_scales
@@ -51,6 +53,15 @@ class Prepared(NamedTuple):
     options: list[str]
     images: int
     identity: dict[str, str]
+
+
+def check_model(checkpoint: Checkpoint, options: list[str]) -> None:
+    """Check that a checkpoint is of the CLIP of the suite's configs, before any data are read.
+
+    Raises:
+        UserError: it is not.
+    """
+    fill_in(load_config(REPOSITORY / f'configs/cross_dataset/coco_to_{SUITE[0].name}.py', options), checkpoint)
 
 
 def prepared(part: Part, args: argparse.Namespace, data: Path, checkpoint: str) -> Prepared | str:
