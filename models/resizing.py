@@ -80,12 +80,12 @@ def best_class(maps: Iterable[Tensor]) -> Best:
     best = index = None
     start = 0
     for chunk in maps:
-        values, indices = _max(chunk)
+        values, indices = _max(chunk) if chunk.shape[1] > 1 else (chunk[:, 0], chunk.new_zeros(1))
         if best is None:
-            best, index = values, indices.float()
+            best, index = values, indices.float().expand_as(values).clone()
         else:
             better = torch.gt(values, best, out=torch.empty_like(index))
-            index.lerp_(indices.float().add_(start), better)  # exact, as `better` is 0 or 1
+            index.lerp_(indices.float() + start, better)  # exact, as `better` is 0 or 1
             best = torch.maximum(best, values)
         start += chunk.shape[1]
     return Best(index.long(), best)
