@@ -10,8 +10,8 @@ from models.errors import UserError
 from models.image_io import ENDINGS
 from models.text_files import read_text
 
-REMEDY = 'Check data_root (or --data-root) and the folders in the config; datasets/README.md shows the layouts of ' \
-         'the benchmarks.'
+REMEDY = 'Check data_root (or --data-root) and the folders in the config. tools/prepare_data.py prepares the ' \
+         'benchmarks, and datasets/README.md shows their layouts.'
 
 
 def samples_of(img_dir: str, img_suffix: str, ann_dir: str | None, seg_map_suffix: str, split: str | None

@@ -53,7 +53,7 @@ class Result:
         labels = best.index[0].cpu().numpy()
         self.highest = float((self.best + np.array(penalty)[labels]).max() if len(penalty) else self.best.max())
         self.warning = None if self.highest >= MIN_TOP_SCORE else (
-            f'no pixel scores above {max(0, self.highest):.2f}: the model recognises none of these classes in this '
+            f'the highest score is {max(0, self.highest):.2f}: the model recognises none of these classes in this '
             f'image, and the labels are unreliable.{note and " "}{note}')
         unlabelled = labels >= len(class_names)  # background classes
         if threshold is not None:
