@@ -48,8 +48,8 @@ class Resizing:
     def by_rows(self, maps: Tensor, rows: slice) -> Tensor:
         """Resize maps (C, h, w) to some rows of (C, H, W), in memory (rows, C, W), which `best_class` takes fastest."""
         with without_autocast(maps.device):
-            rows = self.rows[rows] @ maps.transpose(0, 1).flatten(1)  # (rows, C*w)
-            return (rows.unflatten(1, (len(maps), -1)) @ self.columns.T).transpose(0, 1)
+            narrow = self.rows[rows] @ maps.transpose(0, 1).flatten(1)  # (rows, C*w)
+            return (narrow.unflatten(1, (len(maps), -1)) @ self.columns.T).transpose(0, 1)
 
     def gradient(self, d_resized: Tensor) -> Tensor:
         """Turn the gradient of the resized maps (..., H, W) into that of the maps (..., h, w)."""
@@ -80,6 +80,7 @@ def best_class(maps: Iterable[Tensor]) -> Best:
     best = index = None
     start = 0
     for chunk in maps:
+        # A chunk of a large image is one class.
         values, indices = _max(chunk) if chunk.shape[1] > 1 else (chunk[:, 0], chunk.new_zeros(1))
         if best is None:
             best, index = values, indices.float().expand_as(values).clone()
@@ -104,7 +105,7 @@ def _max(chunk: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def top_classes(maps: Iterable[Tensor], count: int) -> Best:
-    """Find the best classes of every pixel, best first, in chunks (B, classes, H, W) of its maps; they are changed.
+    """Find the best classes of every pixel, best first, in chunks (B, classes, H, W) of its maps, which change.
 
     Of equal values the first class comes first, as in a stable sort. No more than `count` classes and a chunk are kept.
     """

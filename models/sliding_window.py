@@ -89,19 +89,20 @@ class Stitched:
 
     def _averaged(self, classes: slice, rows: slice) -> Tensor:
         """Compute the windows' average scores of some classes in some rows, (classes, rows, columns)."""
-        averaged = None
-        for window, logits in zip(self.windows, self.logits[:, classes], strict=True):
+        if len(self.windows) == 1:
+            return self._of_window(0, classes, rows)
+        shape = rows.stop - rows.start, classes.stop - classes.start, self.share.shape[1]
+        averaged = self.logits.new_zeros(shape).transpose(0, 1)
+        for index, window in enumerate(self.windows):
             top, bottom = max(rows.start, window.top), min(rows.stop, window.top + window.height)
-            if top >= bottom:
-                continue
-            maps = self.resizing.by_rows(logits, slice(top - window.top, bottom - window.top))
-            scores = self.scores(maps, self.penalty[classes])
-            if len(self.windows) == 1:
-                return scores
-            if averaged is None:
-                averaged = scores.new_zeros(rows.stop - rows.start, len(scores), self.share.shape[1]).transpose(0, 1)
-            Window(top - rows.start, window.left, bottom - top, window.width).of(averaged).add_(scores)
+            if top < bottom:
+                scores = self._of_window(index, classes, slice(top - window.top, bottom - window.top))
+                Window(top - rows.start, window.left, bottom - top, window.width).of(averaged).add_(scores)
         return averaged.mul_(self.share[rows])
+
+    def _of_window(self, index: int, classes: slice, rows: slice) -> Tensor:
+        """Compute the scores of some classes in some rows of a window, (classes, rows, columns)."""
+        return self.scores(self.resizing.by_rows(self.logits[index, classes], rows), self.penalty[classes])
 
     def best(self) -> Best:
         """Find the best class of every pixel and its score, (1, H0, W0)."""

@@ -72,8 +72,8 @@ def _check_same(model: ConfigDict, trained: dict, checkpoint: Checkpoint) -> Non
         asked = model.backbone.get(key, used)
         if asked != used:
             raise UserError(f'{checkpoint.path} was trained with model.backbone.{key}={used}, the config says '
-                            f'{asked}: it is for another CLIP. Use a config for this one, or leave the setting out: '
-                            'the checkpoint has it.')
+                            f'{asked}: it is for another CLIP. Use a config for the checkpoint\'s CLIP, or leave the '
+                            'setting out.')
 
 
 def require_clip(path: str | None, option: str = '--cfg-options model.pretrained=FILE model.pretrained_text=FILE'

@@ -207,11 +207,12 @@ def test_options(demo, image, tmp_path):
     assert len(summary_of(tmp_path / 'out')['classes']) == 20
 
 
-def test_commas_in_a_file_of_one_line(demo, image, tmp_path):
-    (tmp_path / 'names.txt').write_text('red dots, blue paint\n')
+@pytest.mark.parametrize('line', ['red dots, blue paint', 'red dots; blue paint'])
+def test_several_names_in_a_file_of_one_line(demo, image, tmp_path, line):
+    (tmp_path / 'names.txt').write_text(f'{line}\n')
     log = demo(image, '--classes', tmp_path / 'names.txt', '--out', tmp_path / 'out')
     assert 'names.txt has one line, and so one class' in log
-    assert summary_of(tmp_path / 'out')['class_names'] == ['red dots, blue paint']
+    assert summary_of(tmp_path / 'out')['class_names'] == [line]
 
 
 def test_names_that_would_be_one(demo, scenes, tmp_path):
